@@ -1,0 +1,171 @@
+"""The three values that travel between stages: Face, Faces and Identity.
+
+All points are pixel coordinates ``(x, y)`` whose integers are pixel centres (the upper left pixel is ``(0, 0)``), float32.
+Left and right are the viewer's: the first eye is the one nearer the image's left border on an upright frontal face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .errors import FaceLoomError
+
+# iBUG 68-point indices of the parts that five keypoints are made of.
+LEFT_EYE = slice(36, 42)
+RIGHT_EYE = slice(42, 48)
+NOSE_TIP = 30
+MOUTH_CORNERS = (48, 54)
+
+
+def keypoints_from_68(points: np.ndarray) -> np.ndarray:
+    """``[..., 68, 2]`` iBUG points to ``[..., 5, 2]``: eye centres, nose tip, mouth corners."""
+    points = np.asarray(points, np.float32)
+    return np.stack(
+        [
+            points[..., LEFT_EYE, :].mean(-2),
+            points[..., RIGHT_EYE, :].mean(-2),
+            points[..., NOSE_TIP, :],
+            points[..., MOUTH_CORNERS[0], :],
+            points[..., MOUTH_CORNERS[1], :],
+        ],
+        axis=-2,
+    )
+
+
+def _frozen(value, shape: tuple[int | None, ...], name: str) -> np.ndarray:
+    array = np.array(value, np.float32)
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        raise FaceLoomError(f"{name} must have shape {shape}, not {array.shape}.")
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in one frame.
+
+    frame: index into the image batch. box: ``[4]`` x0, y0, x1, y1 (may reach outside the frame).
+    keypoints: ``[5, 2]`` left eye, right eye, nose tip, left and right mouth corner. score: detector confidence, higher is surer.
+    points68: ``[68, 2]`` iBUG points. dense: ``[478, 3]`` MediaPipe mesh, x and y in pixels, z in the same unit, negative
+    towards the camera. embeddings: unit vectors by space name (``dlib128``, ``w600k`` ...). sex: ``"female"`` or ``"male"``.
+    age: years. track: the same number for the same person along a clip.
+    """
+
+    frame: int
+    box: np.ndarray
+    keypoints: np.ndarray
+    score: float = 1.0
+    points68: np.ndarray | None = None
+    dense: np.ndarray | None = None
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    sex: str | None = None
+    age: float | None = None
+    track: int | None = None
+
+    def __post_init__(self) -> None:
+        fix = object.__setattr__
+        fix(self, "box", _frozen(self.box, (4,), "box"))
+        fix(self, "keypoints", _frozen(self.keypoints, (5, 2), "keypoints"))
+        if self.points68 is not None:
+            fix(self, "points68", _frozen(self.points68, (68, 2), "points68"))
+        if self.dense is not None:
+            fix(self, "dense", _frozen(self.dense, (478, 3), "dense"))
+
+    @property
+    def size(self) -> float:
+        """Edge in pixels of the square with the box's area."""
+        width, height = self.box[2:] - self.box[:2]
+        return float(np.sqrt(max(width, 0.0) * max(height, 0.0)))
+
+    @property
+    def center(self) -> np.ndarray:
+        """``[2]`` middle of the box."""
+        return (self.box[:2] + self.box[2:]) / 2
+
+    @property
+    def eye_distance(self) -> float:
+        """Pixels between the eye centres."""
+        return float(np.linalg.norm(self.keypoints[1] - self.keypoints[0]))
+
+    def __repr__(self) -> str:
+        x0, y0, x1, y1 = (round(float(v)) for v in self.box)
+        return f"Face(frame {self.frame}, box {x0},{y0}-{x1},{y1}, score {self.score:.2f})"
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """All faces of an image batch, frame by frame.
+
+    items: the faces. frames: how many images the batch has. height, width: of every image, pixels.
+    framing: how much the canonical crop takes in (1.0 = FFHQ, larger = more). crop_size: edge of the canonical crop, pixels.
+    """
+
+    items: tuple[Face, ...]
+    frames: int
+    height: int
+    width: int
+    framing: float = 1.0
+    crop_size: int = 512
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Face]:
+        return iter(self.items)
+
+    def __getitem__(self, index: int) -> Face:
+        return self.items[index]
+
+    def take(self, indices: Sequence[int]) -> Faces:
+        """The faces at these positions, in this order."""
+        return replace(self, items=tuple(self.items[i] for i in indices))
+
+    @property
+    def keypoints(self) -> np.ndarray:
+        """``[N, 5, 2]``."""
+        return np.stack([f.keypoints for f in self.items]) if self.items else np.zeros((0, 5, 2), np.float32)
+
+    @property
+    def frame_indices(self) -> np.ndarray:
+        """``[N]`` int64, the frame of each face."""
+        return np.array([f.frame for f in self.items], np.int64)
+
+    def check_image(self, shape: Sequence[int]) -> None:
+        """Raise unless an image batch of ``shape`` ``[B, H, W, C]`` is the one these faces were found in."""
+        if tuple(shape[:3]) != (self.frames, self.height, self.width):
+            raise FaceLoomError(
+                f"The faces come from {self.frames} image(s) of {self.width}×{self.height}, but the connected image batch is "
+                f"{shape[0]} of {shape[2]}×{shape[1]}; connect the image that went into FaceDetect."
+            )
+
+    def __repr__(self) -> str:
+        return f"Faces({len(self.items)} in {self.frames} image(s) of {self.width}×{self.height})"
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """Who to become, from one or several photos.
+
+    embeddings: unit vectors ``[D]`` by space (``dlib128`` ...), combined over the photos. crops: ``[K, S, S, 3]`` float32 RGB 0..1
+    canonical crops of the reference photos, best first, made with ``framing``. faces: the K faces those crops show, in **crop**
+    pixel coordinates. name: what the artist calls them. photos: how many photos went in (may be more than the crops kept).
+    """
+
+    embeddings: Mapping[str, np.ndarray]
+    crops: np.ndarray
+    faces: tuple[Face, ...]
+    framing: float = 1.0
+    name: str = ""
+    photos: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crops", _frozen(self.crops, (None, None, None, 3), "identity crops"))
+        if len(self.faces) != len(self.crops):
+            raise FaceLoomError(f"An identity needs as many faces ({len(self.faces)}) as crops ({len(self.crops)}).")
+
+    def __repr__(self) -> str:
+        spaces = ", ".join(sorted(self.embeddings)) or "no embedding"
+        return f"Identity({self.name or 'unnamed'}, {self.photos} photo(s), {spaces})"

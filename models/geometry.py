@@ -1,0 +1,158 @@
+"""Alignment: templates, similarity transforms, and sampling crops of faces.
+
+A matrix is ``[2, 3]`` float64 and maps image pixel coordinates to crop pixel coordinates, integers being pixel centres.
+``crop_matrix`` is the one place that knows the canonical crop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .faces import Face, Faces
+
+# Left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge.
+TEMPLATES: dict[str, np.ndarray] = {
+    name: np.array(values, np.float64).reshape(5, 2)
+    for name, values in {
+        "arcface_112_v1": (.35473214, .45658929, .64526786, .45658929, .5, .61154464, .37913393, .776875, .62086607, .776875),
+        "arcface_112_v2": (.34191607, .46157411, .65653393, .45983393, .500225, .64050536, .37097589, .82469196, .63151696, .82325089),
+        "arcface_128": (.36167656, .40387734, .63696719, .40235469, .50019687, .56044219, .38710391, .72160547, .61507734, .72034453),
+        "dfl_whole_face": (.35342266, .39285716, .62797622, .39285716, .48660713, .5401786, .38839287, .68750011, .59821427, .68750011),
+        "ffhq_512": (.37691676, .46864664, .62285697, .46912813, .50123859, .61331904, .39308822, .725411, .61150205, .72490465),
+        "mtcnn_512": (.36562865, .46733799, .63305391, .46585885, .50019127, .61942959, .39032951, .77598822, .61178945, .77476328),
+        "styleganex_384": (.42353745, .52289879, .57725008, .52319972, .50123859, .61331904, .43364461, .68337652, .57015325, .68306005),
+    }.items()
+}
+
+# Sampling this many values at a time keeps the peak memory of a call small, however many faces there are.
+_CHUNK = 1 << 24
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least-squares rotation, uniform scale and translation from ``[..., K, 2]`` source points to target points.
+
+    Closed form (Umeyama 1991, without reflection; in two dimensions it is one complex division). Returns ``[..., 2, 3]`` float64.
+    """
+    source, target = np.broadcast_arrays(np.asarray(source, np.float64), np.asarray(target, np.float64))
+    source_mean, target_mean = source.mean(-2), target.mean(-2)
+    a = (source - source_mean[..., None, :]) @ (1, 1j)
+    b = (target - target_mean[..., None, :]) @ (1, 1j)
+    energy = (a.conj() * a).real.sum(-1)
+    turn = (a.conj() * b).sum(-1) / np.where(energy > 0, energy, 1)
+    linear = np.stack([np.stack([turn.real, -turn.imag], -1), np.stack([turn.imag, turn.real], -1)], -2)
+    shift = target_mean - (linear @ source_mean[..., None])[..., 0]
+    return np.concatenate([linear, shift[..., None]], -1)
+
+
+def template_matrix(keypoints: np.ndarray, template: str, size: int) -> np.ndarray:
+    """``[..., 5, 2]`` keypoints to ``[..., 2, 3]``: the alignment a network was trained with (insightface's convention:
+    template times size is a pixel coordinate)."""
+    return similarity(keypoints, TEMPLATES[template] * size)
+
+
+def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.ndarray:
+    """Image → canonical crop of ``size`` pixels, ``[2, 3]`` (or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints).
+
+    The template is a fraction of the crop's edge counted from its border, so crops of different sizes show exactly the same
+    square of the photograph. ``framing`` 1.0 is FFHQ; 1.25 takes in a quarter more in each direction.
+    """
+    keypoints = face.keypoints if isinstance(face, Face) else face
+    points = (TEMPLATES["ffhq_512"] - 0.5) / framing + 0.5
+    return similarity(keypoints, points * size - 0.5)
+
+
+def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
+    """``[N, 2, 3]``: the canonical crop of every face, at ``size`` or the faces' own crop size."""
+    return crop_matrix(faces.keypoints, size or faces.crop_size, faces.framing)
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """Inverse of ``[..., 2, 3]`` affine matrices."""
+    linear = np.linalg.inv(matrix[..., :2])
+    return np.concatenate([linear, -linear @ matrix[..., 2:]], -1)
+
+
+def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The affine matrix that applies ``first``, then ``second``."""
+    linear = second[..., :2] @ first[..., :2]
+    return np.concatenate([linear, second[..., :2] @ first[..., 2:] + second[..., 2:]], -1)
+
+
+def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply ``[..., 2, 3]`` to ``[..., K, 2]`` points."""
+    return np.asarray(points, np.float64) @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
+
+
+def scale_of(matrix: np.ndarray) -> np.ndarray:
+    """Crop pixels per image pixel, ``[...]``."""
+    return np.sqrt(np.abs(np.linalg.det(matrix[..., :2])))
+
+
+def sampling_grid(to_image: np.ndarray, height: int, width: int, image_height: int, image_width: int,
+                  device: torch.device | str = "cpu") -> torch.Tensor:
+    """``[N, height, width, 2]`` grid for ``grid_sample(align_corners=False)`` that reads an image at ``to_image`` (crop → image)."""
+    to_image = np.asarray(to_image, np.float64).reshape(-1, 2, 3)
+    size = np.array([image_width, image_height], np.float64)
+    m = to_image * (2 / size)[None, :, None]
+    m[:, :, 2] += 1 / size - 1
+    m = torch.from_numpy(m).to(device=device, dtype=torch.float32)[:, None, None]
+    xs = torch.arange(width, device=device, dtype=torch.float32)[:, None]
+    ys = torch.arange(height, device=device, dtype=torch.float32)[:, None, None]
+    return (m[..., 0] * xs + m[..., 2]) + m[..., 1] * ys
+
+
+def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str = "border") -> torch.Tensor:
+    """One image ``[H, W, C]`` through image → crop ``matrix`` ``[2, 3]`` to ``[height, width, C]`` float32.
+
+    Bicubic where the crop is as fine as the image or finer; where it is coarser, an area filter (box of one crop pixel), so that
+    nothing aliases. ``padding``: ``"border"`` repeats the edge, ``"zeros"`` gives 0 outside. Only the region needed is read.
+    """
+    to_image = invert(np.asarray(matrix, np.float64))
+    shrink = 1 / float(scale_of(np.asarray(matrix)))  # image pixels per crop pixel
+    corners = transform(np.array([[-.5, -.5], [width - .5, -.5], [-.5, height - .5], [width - .5, height - .5]]), to_image)
+    margin = 3 + math.ceil(shrink)
+    image_height, image_width = image.shape[:2]
+    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - margin, 0, [image_width - 1, image_height - 1])
+    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + margin + 1, [x0 + 1, y0 + 1], [image_width, image_height])
+    region = image[y0:y1, x0:x1].to(torch.float32).permute(2, 0, 1)[None]
+    to_region = to_image.copy()
+    to_region[:, 2] -= (x0, y0)
+    pool = max(1, int(shrink))
+    if pool > 1:  # whole-pixel part of the area filter, done once on the region
+        pad = (-region.shape[-1] % pool, -region.shape[-2] % pool)
+        region = F.avg_pool2d(F.pad(region, (0, pad[0], 0, pad[1]), mode="replicate"), pool)
+        to_region /= pool
+        to_region[:, 2] += 0.5 / pool - 0.5
+    fine = 2 if shrink > 1.05 else 1  # what is left of the area filter
+    if fine > 1:
+        to_region[:, 2] += to_region[:, :2] @ (-0.25, -0.25)
+        to_region[:, :2] /= 2
+    grid = sampling_grid(to_region, height * fine, width * fine, region.shape[2], region.shape[3], image.device)
+    mode = "bicubic" if fine == 1 else "bilinear"
+    out = F.grid_sample(region, grid, mode=mode, padding_mode=padding, align_corners=False)
+    if fine > 1:
+        out = F.avg_pool2d(out, fine)
+    return out[0].permute(1, 2, 0)
+
+
+def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int) -> torch.Tensor:
+    """Crops ``[N, size, size, C]`` float32 from ``images`` ``[B, H, W, C]`` (any device and float type), one per matrix.
+
+    ``frames`` names the image of each crop, ``matrices`` are ``[N, 2, 3]`` image → crop. Outside the image the border repeats.
+    """
+    out = torch.empty((len(matrices), size, size, images.shape[-1]), dtype=torch.float32, device=images.device)
+    for i, (frame, matrix) in enumerate(zip(frames, matrices, strict=True)):
+        out[i] = warp(images[int(frame)], matrix, size, size).clamp_(0, 1)
+    return out
+
+
+def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:
+    """The canonical crops ``[N, S, S, 3]`` of all faces; ``[0, S, S, 3]`` when there are none."""
+    faces.check_image(images.shape)
+    size = size or faces.crop_size
+    return sample_crops(images[..., :3], faces.frame_indices, crop_matrices(faces, size), size)
