@@ -1,0 +1,113 @@
+"""Finding faces: the detector protocol, the table of built-in detectors, and ``detect_faces``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..errors import FaceLoomError
+from ..faces import Face, Faces
+from ..images import as_images
+from ..progress import Progress, silent
+from .boxes import boxes_per_frame
+from .dlib import DlibDetector
+
+
+class Detector(Protocol):
+    """Anything that finds faces."""
+
+    name: str
+
+    def detect(self, images: torch.Tensor, threshold: float, progress: Progress = silent) -> list[list[Face]]:
+        """Faces of every frame of ``[B, H, W, 3]`` float32 0..1 with a score of at least ``threshold`` (0..1), unsorted."""
+
+
+DETECTORS: dict[str, Callable[[], Detector]] = {"dlib": DlibDetector}
+
+ORDERS: dict[str, Callable[[Face], float]] = {
+    "left-right": lambda face: face.center[0],
+    "right-left": lambda face: -face.center[0],
+    "top-bottom": lambda face: face.center[1],
+    "bottom-top": lambda face: -face.center[1],
+    "large-small": lambda face: -face.size,
+    "small-large": lambda face: face.size,
+    "best-score": lambda face: -face.score,
+}
+
+
+def detect_faces(images: torch.Tensor, detector: Detector | None = None, *, threshold: float = 0.5, order: str = "large-small",
+                 keep: str = "all", min_size: float = 0, crop_size: int = 512, framing: float = 1.0, no_face: str = "pass",
+                 face_landmarks: Mapping | None = None, bboxes: Sequence | Mapping | None = None,
+                 progress: Progress = silent) -> Faces:
+    """Find the faces of every image.
+
+    images: any IMAGE. detector: None is dlib. threshold: 0..1, 0.5 is the detector's own. order: a key of ``ORDERS``, within each
+    image. keep: ``"all"``, ``"first"``, or positions in that order such as ``"0,2,-1"`` or ``"0-3"``. min_size: smallest edge of
+    the face box, pixels. no_face: ``"pass"`` or ``"error"`` where an image has none. face_landmarks: core FACE_LANDMARKS, used
+    instead of a detector. bboxes: core BOUNDING_BOX, in which the 68 points are fitted instead of detecting; every box gives a face,
+    because whoever drew it says there is one.
+    """
+    images = as_images(images)
+    if order not in ORDERS:
+        raise FaceLoomError(f"order must be one of {', '.join(ORDERS)}, not {order!r}.")
+    if no_face not in ("pass", "error"):
+        raise FaceLoomError(f"no_face must be pass or error, not {no_face!r}.")
+    frames = _find(images, detector, threshold, face_landmarks, bboxes, progress)
+    chosen: list[Face] = []
+    for index, found in enumerate(frames):
+        found = sorted((face for face in found if face.size >= min_size), key=ORDERS[order])
+        if not found and no_face == "error":
+            raise FaceLoomError(f"No face found in image {index + 1} of {len(frames)}; lower the threshold or the minimum size, or connect bboxes.")
+        chosen += [found[i] for i in kept_positions(keep, len(found))]
+    return Faces(tuple(chosen), images.shape[0], images.shape[1], images.shape[2], framing, crop_size)
+
+
+def _find(images, detector, threshold, face_landmarks, bboxes, progress) -> list[list[Face]]:
+    if face_landmarks is not None:
+        from ..landmarks.core import faces_from_core
+
+        return faces_from_core(face_landmarks, images.shape[0], images.shape[1], images.shape[2], threshold)
+    if bboxes is not None:
+        fitter = DlibDetector()
+        found = []
+        for index, (boxes, scores) in enumerate(boxes_per_frame(bboxes, len(images))):
+            found.append(fitter.faces_in_boxes(images[index], boxes, scores, index))
+            progress(index + 1, len(images))
+        return found
+    return (detector or DETECTORS["dlib"]()).detect(images, threshold, progress)
+
+
+def kept_positions(keep: str, count: int) -> list[int]:
+    """Positions that ``keep`` names among ``count`` faces, in the order named, each once; those that do not exist are left out."""
+    keep = keep.strip().lower()
+    if keep in ("all", ""):
+        return list(range(count))
+    if keep == "first":
+        return [0] if count else []
+    positions: list[int] = []
+    for part in keep.split(","):
+        positions += _span(part.strip(), count)
+    return list(dict.fromkeys(p for p in positions if 0 <= p < count))
+
+
+def _span(part: str, count: int) -> list[int]:
+    import re
+
+    match = re.fullmatch(r"(-?\d+)(?:\s*-\s*(-?\d+))?", part)
+    if not match:
+        raise FaceLoomError(f"{part!r} is not a face number; write all, first, or numbers such as 0,2,-1 or 0-3.")
+    first, last = int(match[1]), int(match[2] or match[1])
+    first, last = (n + count if n < 0 else n for n in (first, last))
+    return list(range(first, min(last, count - 1) + 1))
+
+
+def bounding_boxes(faces: Faces) -> list[list[dict]]:
+    """Core BOUNDING_BOX: for every frame a list of ``{x, y, width, height, label, score}``."""
+    out: list[list[dict]] = [[] for _ in range(faces.frames)]
+    for face in faces:
+        x0, y0, x1, y1 = (float(v) for v in face.box)
+        out[face.frame].append({"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": "face", "score": float(face.score)})
+    return out

@@ -1,0 +1,64 @@
+"""Boxes: overlap, merging, and the shapes in which other nodes hand them over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import FaceLoomError
+
+
+def overlaps(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection over union and intersection over the smaller of ``[4]`` against ``[K, 4]``: two ``[K]``."""
+    box, boxes = np.asarray(box, np.float64), np.asarray(boxes, np.float64)
+    inner = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = np.clip(inner, 0, None).prod(-1)
+    area = np.clip(box[2:] - box[:2], 0, None).prod()
+    areas = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(-1)
+    tiny = np.finfo(np.float64).tiny
+    return shared / np.maximum(area + areas - shared, tiny), shared / np.maximum(np.minimum(area, areas), tiny)
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, union: float = 0.35, smaller: float = 0.6) -> list[int]:
+    """Indices of the boxes that remain, best score first: a box goes when a better one overlaps it by more than ``union``
+    (intersection over union), or holds more than ``smaller`` of the lesser of the two (boxes nested in one head)."""
+    kept: list[int] = []
+    for i in np.argsort(-np.asarray(scores), kind="stable"):
+        if kept:
+            iou, nested = overlaps(boxes[i], boxes[kept])
+            if (iou > union).any() or (nested > smaller).any():
+                continue
+        kept.append(int(i))
+    return kept
+
+
+def boxes_per_frame(bboxes, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Core BOUNDING_BOX in any of its shapes to ``(boxes [K, 4] x0 y0 x1 y1, scores [K])`` for every frame.
+
+    One dict (or one flat list of dicts) is used for every frame; a list per frame must have as many lists as there are frames,
+    or one for all.
+    """
+    if isinstance(bboxes, Mapping):
+        bboxes = [bboxes]
+    bboxes = list(bboxes)
+    if all(isinstance(item, Mapping) for item in bboxes):
+        bboxes = [bboxes]
+    if len(bboxes) == 1:
+        bboxes = bboxes * frames
+    if len(bboxes) != frames:
+        raise FaceLoomError(f"The bboxes are for {len(bboxes)} image(s), but {frames} are connected; connect the images they were found in.")
+    return [_parse(per_frame) for per_frame in bboxes]
+
+
+def _parse(items: Sequence | Mapping) -> tuple[np.ndarray, np.ndarray]:
+    items = [items] if isinstance(items, Mapping) else items
+    boxes, scores = [], []
+    for item in items:
+        try:
+            x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
+        except (KeyError, TypeError, ValueError):
+            raise FaceLoomError(f"A bounding box must have numbers x, y, width and height, not {item!r}.") from None
+        boxes.append((x, y, x + width, y + height))
+        scores.append(float(item.get("score", 1.0)))
+    return np.array(boxes, np.float64).reshape(-1, 4), np.array(scores, np.float64)

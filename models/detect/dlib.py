@@ -1,0 +1,84 @@
+"""The built-in detector: dlib's HOG detector, searched so that close-ups, cut, small and turned faces are found too.
+
+The networks' files come from the ``face_recognition_models`` package, which is located but never imported (it needs
+``pkg_resources``, which new setuptools no longer brings).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import FaceLoomError
+from ..faces import Face, keypoints_from_68
+from ..progress import Progress, silent
+from .fit import PointFitter, face_box, gray_plane
+from .search import find
+
+_FILES = {
+    "points68": "shape_predictor_68_face_landmarks.dat",
+    "resnet": "dlib_face_recognition_resnet_model_v1.dat",
+}
+
+
+def import_dlib():
+    """The dlib module, or one sentence about how to get it."""
+    try:
+        import dlib
+    except ImportError:
+        raise FaceLoomError("dlib is not installed; run `python -m pip install dlib-bin face_recognition_models`.") from None
+    return dlib
+
+
+@lru_cache(maxsize=1)
+def model_folder() -> Path:
+    """Where the ``face_recognition_models`` package keeps its files."""
+    spec = importlib.util.find_spec("face_recognition_models")
+    if spec is None or not spec.submodule_search_locations:
+        raise FaceLoomError("dlib's model files are not installed; run `python -m pip install face_recognition_models`.")
+    return Path(spec.submodule_search_locations[0]) / "models"
+
+
+@lru_cache(maxsize=2)
+def load(kind: str):
+    """``"points68"``: the 68-point predictor; ``"resnet"``: the 128-d face network. Loaded once, both are safe to share."""
+    dlib = import_dlib()
+    path = model_folder() / _FILES[kind]
+    make = dlib.shape_predictor if kind == "points68" else dlib.face_recognition_model_v1
+    try:
+        return make(str(path))
+    except RuntimeError as error:
+        raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
+
+
+class DlibDetector:
+    """HOG boxes, 68 points. The score is the logistic of the HOG margin: 0.5 is dlib's own threshold."""
+
+    name = "dlib"
+
+    def __init__(self) -> None:
+        self._hog = import_dlib().get_frontal_face_detector()
+        self._fitter = PointFitter(load("points68"))
+
+    def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
+        """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        found = []
+        for index, image in enumerate(images):
+            found.append([
+                self._face(index, points, score) for points, score in find(gray_plane(image), self._hog, self._fitter, threshold)
+            ])
+            progress(index + 1, len(images))
+        return found
+
+    def faces_in_boxes(self, image: torch.Tensor, boxes: np.ndarray, scores: np.ndarray, frame: int) -> list[Face]:
+        """One face for every box ``[K, 4]`` (x0, y0, x1, y1) of another detector, whatever is in it."""
+        gray = gray_plane(image)
+        return [self._face(frame, self._fitter.fit_box(gray, box), float(score)) for box, score in zip(boxes, scores, strict=True)]
+
+    @staticmethod
+    def _face(frame: int, points: np.ndarray, score: float) -> Face:
+        return Face(frame, face_box(points), keypoints_from_68(points), score, points68=points)
