@@ -152,6 +152,7 @@ class Identity:
     embeddings: unit vectors ``[D]`` by space (``dlib128`` ...), combined over the photos. crops: ``[K, S, S, 3]`` float32 RGB 0..1
     canonical crops of the reference photos, best first, made with ``framing``. faces: the K faces those crops show, in **crop**
     pixel coordinates. name: what the artist calls them. photos: how many photos went in (may be more than the crops kept).
+    norms: by space, the mean length the recogniser gave its vectors before they were made unit (some swap networks want it).
     """
 
     embeddings: Mapping[str, np.ndarray]
@@ -160,6 +161,7 @@ class Identity:
     framing: float = 1.0
     name: str = ""
     photos: int = 1
+    norms: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crops", _frozen(self.crops, (None, None, None, 3), "identity crops"))
