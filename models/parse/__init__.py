@@ -1,0 +1,89 @@
+"""Which parts of a face: masks by region, from landmarks (built in) or from a parsing network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import torch
+
+from ..errors import FaceLoomError
+from ..faces import Faces
+from ..masks import feather_mask, fit_mask, grow_mask
+from ..progress import Progress, silent
+from .landmarks import LANDMARK_REGIONS, landmark_region
+
+# A parser's labels are indices into this table. Left and right are the viewer's; "mouth" is what lies between the lips.
+REGIONS: tuple[str, ...] = (
+    "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "nose", "mouth", "upper_lip", "lower_lip",
+    "left_ear", "right_ear", "hair", "hat", "neck", "cloth", "necklace", "earring", "face",
+)  # fmt: skip
+
+# "face" is the whole face with the forehead and what is worn on it; no label of its own.
+FACE_PARTS: tuple[str, ...] = REGIONS[1:11]
+
+
+class Parser(Protocol):
+    """A network that labels every pixel of canonical crops."""
+
+    name: str
+
+    def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
+        """``[N, S, S, 3]`` crops to ``[N, S, S]`` uint8 labels, indices into ``REGIONS`` (never ``"face"``)."""
+        ...
+
+
+def region_mask(regions: Iterable[str], size: int, *, faces: Faces | None = None, crops: torch.Tensor | None = None,
+                parser: Parser | None = None, grow: float = 0.0, feather: float = 0.0, side: str = "both",
+                occlusion: torch.Tensor | None = None, progress: Progress = silent) -> torch.Tensor:
+    """``[N, size, size]`` float32: the union of ``regions`` in crop space, one mask per face.
+
+    With a ``parser`` the ``crops`` are labelled by the network; without one the outlines come from the landmarks of ``faces``. ``grow``
+    and ``feather`` are crop pixels (masks.grow_mask, masks.feather_mask). ``occlusion`` is any mask of what is visible (1) and what
+    hides the face (0); it is multiplied in last. No faces and no crops give one mask of zeros.
+    """
+    regions = _checked(regions)
+    if parser is not None:
+        if crops is None:
+            raise FaceLoomError("A face parser needs the crops; connect the crops of FaceDetect.")
+        masks = _from_labels(regions, parser.parse(crops, progress), size)
+    elif faces is None:
+        raise FaceLoomError("Connect the faces of FaceDetect (regions from landmarks) or a parser from LoadFaceParser.")
+    elif len(faces) == 0:
+        return torch.zeros((1, size, size))
+    else:
+        masks = _from_landmarks(regions, faces, size, progress)
+        masks = masks if crops is None else masks.to(crops.device)
+    masks = feather_mask(grow_mask(masks, grow), feather, side)
+    if occlusion is not None:
+        masks = masks * fit_mask(occlusion, len(masks), size, size, "occlusion mask").to(masks.device)
+    return masks
+
+
+def _checked(regions: Iterable[str]) -> tuple[str, ...]:
+    regions = (regions,) if isinstance(regions, str) else tuple(regions)
+    unknown = [name for name in regions if name not in REGIONS]
+    if unknown:
+        raise FaceLoomError(f"There is no face region {', '.join(unknown)}; the regions are {', '.join(REGIONS)}.")
+    if not regions:
+        raise FaceLoomError("Choose at least one face region.")
+    return regions
+
+
+def _from_landmarks(regions: Sequence[str], faces: Faces, size: int, progress: Progress) -> torch.Tensor:
+    network_only = [name for name in regions if name not in LANDMARK_REGIONS]
+    if network_only:
+        raise FaceLoomError(f"Landmarks cannot show {', '.join(network_only)}; connect a parser from LoadFaceParser, or leave them out.")
+    masks = torch.zeros((len(faces), size, size))
+    for i in range(len(faces)):
+        progress(i, len(faces))
+        for name in regions:
+            masks[i] = torch.maximum(masks[i], landmark_region(name, faces, i, size))
+    progress(len(faces), len(faces))
+    return masks
+
+
+def _from_labels(regions: Sequence[str], labels: torch.Tensor, size: int) -> torch.Tensor:
+    wanted = {part for name in regions for part in (FACE_PARTS if name == "face" else (name,))}
+    table = torch.tensor([name in wanted for name in REGIONS], dtype=torch.float32, device=labels.device)
+    return fit_mask(table[labels.to(torch.int64)], len(labels), size, size)

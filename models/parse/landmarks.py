@@ -1,0 +1,162 @@
+"""Region outlines from 68 iBUG points, or more exactly from MediaPipe's 478 where a face has them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..errors import FaceLoomError
+from ..faces import Face, Faces
+from ..geometry import crop_matrices, transform
+from ..masks import polygon_mask
+
+# How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
+# hair grows a little lower on most heads, and hair in the mask looks worse than a missing finger's breadth of skin.
+_FOREHEAD = 0.44
+# MediaPipe face mesh indices.
+_DENSE_RINGS: dict[str, tuple[int, ...]] = {
+    "face": (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172,
+             58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+    "left_eye": (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    "right_eye": (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
+    "left_brow": (46, 53, 52, 65, 55, 107, 66, 105, 63, 70),
+    "right_brow": (276, 283, 282, 295, 285, 336, 296, 334, 293, 300),
+    "upper_lip": (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191, 78),
+    "lower_lip": (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95, 78),
+    "mouth": (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
+}  # fmt: skip
+
+
+def smooth_curve(points: np.ndarray, closed: bool = False, samples: int = 8) -> np.ndarray:
+    """Centripetal Catmull-Rom curve through ``[K, 2]`` points (Yuksel et al. 2011: no cusps or loops between points).
+
+    Returns ``[M, 2]`` with ``samples`` points per span, the last point included when open.
+    """
+    points = np.asarray(points, np.float64)
+    points = points[np.append(True, np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-9)]
+    if len(points) < 3:
+        return points
+    if closed:
+        before, after = points[-1:], points[:2]
+    else:
+        before, after = 2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1]
+    p = np.concatenate([before, points, after])
+    knots = np.sqrt(np.maximum(np.linalg.norm(np.diff(p, axis=0), axis=1), 1e-9))
+    a, b, c, d = p[:-3], p[1:-2], p[2:-1], p[3:]
+    first, span, last = knots[:-2, None], knots[1:-1, None], knots[2:, None]
+    # Tangents per unit of the span's parameter (Barry & Goldman's pyramid in Hermite form).
+    out = ((b - a) / first - (c - a) / (first + span) + (c - b) / span) * span
+    into = ((c - b) / span - (d - b) / (span + last) + (d - c) / last) * span
+    t = (np.arange(samples) / samples)[None, :, None]
+    b, c, out, into = (v[:, None] for v in (b, c, out, into))
+    curve = b * (2 * t**3 - 3 * t**2 + 1) + out * (t**3 - 2 * t**2 + t) + c * (3 * t**2 - 2 * t**3) + into * (t**3 - t**2)
+    curve = curve.reshape(-1, 2)
+    return curve if closed else np.concatenate([curve, points[-1:]])
+
+
+def upright_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors (right, up) of a face's picture from its 68 points, whatever its roll.
+
+    Across the eyes, and from the chin to the nose root: the second keeps its direction when the head turns, the first when it nods.
+    """
+    across = points[42:48].mean(0) - points[36:42].mean(0)
+    rise = points[27] - points[8]
+    across, rise = across / (np.linalg.norm(across) + 1e-9), rise / (np.linalg.norm(rise) + 1e-9)
+    up = np.array([across[1], -across[0]]) + rise
+    up /= np.linalg.norm(up) + 1e-9
+    return np.array([-up[1], up[0]]), up
+
+
+def face_outline(points: np.ndarray) -> np.ndarray:
+    """``[M, 2]`` closed outline of the whole face with forehead from ``[68, 2]`` points: the jaw line, closed by two quarter
+    ellipses that meet above the brows."""
+    right, up = upright_axes(points)
+    brows = points[17:27].mean(0)
+    start, end = points[0], points[16]
+    height = (brows - points[8]) @ up * (1 + _FOREHEAD)
+    # Half way between the brows' middle and the outline's: turned heads show their forehead off the middle of the jaw line.
+    across = ((brows + (start + end) / 2) / 2 - points[8]) @ right
+    top = points[8] + height * up + across * right
+    chord = (end - start) / (np.linalg.norm(end - start) + 1e-9)
+    foot = start + ((top - start) @ chord) * chord
+    angle = np.linspace(0, np.pi / 2, 24)[1:, None]
+    rising = foot + (end - foot) * np.cos(angle) + (top - foot) * np.sin(angle)
+    falling = foot + (start - foot) * np.cos(angle) + (top - foot) * np.sin(angle)
+    return np.concatenate([smooth_curve(points[:17]), rising, falling[-2:0:-1]])
+
+
+def _eye(points: np.ndarray) -> np.ndarray:
+    return np.concatenate([smooth_curve(points[:4])[:-1], smooth_curve(points[[3, 4, 5, 0]])[:-1]])
+
+
+def _brow(points: np.ndarray, up: np.ndarray, outer_first: bool) -> np.ndarray:
+    """The five points run along the hair; give them its thickness, thin at the tail."""
+    length = np.linalg.norm(points[-1] - points[0])
+    thickness = length * np.array([.05, .13, .17, .19, .15])
+    thickness = (thickness if outer_first else thickness[::-1])[:, None] * up
+    upper, lower = smooth_curve(points + thickness * .45), smooth_curve((points - thickness * .55)[::-1])
+    return np.concatenate([upper, lower])
+
+
+def _nose(points: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
+    root, tip = points[27], points[30]
+    width = np.linalg.norm(points[35] - points[31])
+    wing = 0.24 * width
+    left = [root - .16 * width * right, points[28] - .2 * width * right, points[29] - .36 * width * right,
+            points[31] - wing * right + .42 * ((tip - points[31]) @ up) * up, points[31] - wing * .7 * right]
+    other = [root + .16 * width * right, points[28] + .2 * width * right, points[29] + .36 * width * right,
+             points[35] + wing * right + .42 * ((tip - points[35]) @ up) * up, points[35] + wing * .7 * right]
+    base = points[31:36] - .04 * width * up
+    return smooth_curve(np.array([*left, *base, *other[::-1]]), closed=True)
+
+
+def _lips(corner: np.ndarray, outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    return np.concatenate([smooth_curve(outer), smooth_curve(inner)])
+
+
+def outlines_68(points: np.ndarray) -> dict[str, np.ndarray]:
+    """Closed outlines ``[M, 2]`` by region name from ``[68, 2]`` points, in the points' own coordinates."""
+    points = np.asarray(points, np.float64)
+    right, up = upright_axes(points)
+    return {
+        "face": face_outline(points),
+        "left_brow": _brow(points[17:22], up, True),
+        "right_brow": _brow(points[22:27], up, False),
+        "left_eye": _eye(points[36:42]),
+        "right_eye": _eye(points[[42, 43, 44, 45, 46, 47]]),
+        "nose": _nose(points, right, up),
+        "upper_lip": np.concatenate([smooth_curve(points[48:55]), smooth_curve(points[[64, 63, 62, 61, 60]])]),
+        "lower_lip": np.concatenate([smooth_curve(points[[54, 55, 56, 57, 58, 59, 48]]), smooth_curve(points[[60, 67, 66, 65, 64]])]),
+        "mouth": np.concatenate([smooth_curve(points[60:65])[:-1], smooth_curve(points[[64, 65, 66, 67, 60]])[:-1]]),
+    }
+
+
+# What the landmarks can show. "skin" is the face without the parts that have a name of their own.
+_OUTLINED = ("left_brow", "right_brow", "left_eye", "right_eye", "nose", "upper_lip", "lower_lip", "mouth")
+LANDMARK_REGIONS: tuple[str, ...] = ("face", "skin", "background", *_OUTLINED)
+
+
+def outlines(face: Face) -> dict[str, np.ndarray]:
+    """Closed outlines ``[M, 2]`` in image pixels of every region the face's landmarks can show."""
+    if face.points68 is None and face.dense is None:
+        raise FaceLoomError("These faces have no landmarks beyond five points; use FaceDetect's own detector or connect a parser.")
+    found = outlines_68(face.points68) if face.points68 is not None else {}
+    if face.dense is not None:
+        mesh = face.dense[:, :2]
+        found |= {name: smooth_curve(mesh[list(ring)], closed=True, samples=4) for name, ring in _DENSE_RINGS.items()}
+    return found
+
+
+def landmark_region(name: str, faces: Faces, index: int, size: int) -> torch.Tensor:
+    """``[size, size]`` mask of one region of face ``index`` in crop space."""
+    matrix = crop_matrices(faces, size)[index]
+    curves = {key: transform(value, matrix) for key, value in outlines(faces[index]).items()}
+    if name == "background":
+        return 1 - polygon_mask(curves["face"], size, size)
+    if name != "skin":
+        return polygon_mask(curves[name], size, size)
+    skin = polygon_mask(curves["face"], size, size)
+    for part in _OUTLINED:
+        if part in curves:
+            skin = torch.minimum(skin, 1 - polygon_mask(curves[part], size, size))
+    return skin
