@@ -1,0 +1,40 @@
+"""Several photos, each with its own size and faces, as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import FaceLoomError
+from ..faces import Faces
+
+
+def join_photos(images: Sequence[torch.Tensor], faces: Sequence[Faces]) -> tuple[torch.Tensor, Faces]:
+    """Batches ``[B, H, W, 3]`` of any sizes and the faces of each as one batch of the largest height and width.
+
+    Smaller photos are extended to the right and below by repeating their edge, so that no point moves. Crop size and framing are the
+    first batch's.
+    """
+    if len(images) != len(faces):
+        raise FaceLoomError(f"There are {len(images)} list(s) of photos but {len(faces)} of faces; connect the images that went into FaceDetect.")
+    for batch, found in zip(images, faces, strict=True):
+        found.check_image(batch.shape)
+    if len(images) == 1:
+        return images[0], faces[0]
+    height, width = (max(batch.shape[axis] for batch in images) for axis in (1, 2))
+    people, frames = [], 0
+    for found in faces:
+        people += [replace(face, frame=face.frame + frames) for face in found]
+        frames += found.frames
+    joined = torch.cat([_extended(batch, height, width).to(images[0].device) for batch in images])
+    return joined, replace(faces[0], items=tuple(people), frames=frames, height=height, width=width)
+
+
+def _extended(batch: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    right, below = width - batch.shape[2], height - batch.shape[1]
+    if not right and not below:
+        return batch
+    return F.pad(batch.movedim(-1, 1), (0, right, 0, below), mode="replicate").movedim(1, -1)
