@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -104,7 +105,7 @@ class Row:
     """One file.
 
     folder: below the models folder, where a download goes. aliases: names other programs give the same model. urls: https, best first;
-    empty where it can only be fetched by hand from ``page``. archives: zip files that hold it under one of its names, by pack name.
+    empty where it can only be fetched by hand from ``page``. packs: names of the zip archives that hold it under one of its names.
     bytes and crc32: None where unknown. sha256: None where unpinned (the first download is remembered and later ones must match).
     also: sha256 of other exports that answer to the same contract. commercial: None where unknown.
     """
@@ -117,7 +118,7 @@ class Row:
     commercial: bool | None
     vendor: str
     urls: tuple[str, ...] = ()
-    archives: Mapping[str, str] = MappingProxyType({})
+    packs: tuple[str, ...] = ()
     page: str | None = None
     aliases: tuple[str, ...] = ()
     bytes: int | None = None
@@ -140,7 +141,7 @@ class Row:
     @property
     def by_hand(self) -> bool:
         """Whether nothing but a web page is known."""
-        return not self.urls and not self.archives
+        return not self.urls and not self.packs
 
     @property
     def terms(self) -> str:
@@ -153,26 +154,43 @@ def _tuples(values: dict) -> dict:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
+def _pinned(sha256: str) -> str | None:
+    return None if sha256 == "unpinned" else sha256
+
+
 def parse_row(data: Mapping) -> Row:
     """A row from its JSON object. Unknown keys are an error, so that a slip of the pen is found by the tests."""
     values = _tuples(dict(data))
     contract = values.pop("contract", None)
     unknown = set(values) - {field.name for field in fields(Row)}
     if unknown or values.get("kind") not in KINDS:
-        raise FaceLoomError(f"The catalogue row {data.get('name')} has unknown keys or an unknown kind: {sorted(unknown) or values.get('kind')}.")
+        what = ", ".join(sorted(unknown)) or values.get("kind")
+        raise FaceLoomError(f"The catalogue row {data.get('name')} has unknown keys or an unknown kind: {what}.")
     if contract is not None:
         contract = (Contract if values["kind"] == "swap" else NetContract)(**_tuples(contract))
-    if values.get("sha256") == "unpinned":
-        values["sha256"] = None
-    values["archives"] = MappingProxyType(dict(values.get("archives", {})))
+    values["sha256"] = _pinned(values["sha256"])
     return Row(contract=contract, **values)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A zip archive and the rows that come out of it."""
+
+    name: str
+    url: str
+    sha256: str | None
+    rows: tuple[Row, ...]
+
+
+@cache
+def _data() -> dict:
+    return json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))
 
 
 @cache
 def catalogue() -> Mapping[str, Row]:
     """All rows by name, in the file's order."""
-    data = json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))
-    return MappingProxyType({row["name"]: parse_row(row) for row in data["rows"]})
+    return MappingProxyType({row["name"]: parse_row(row) for row in _data()["rows"]})
 
 
 def rows(kind: str | None = None) -> tuple[Row, ...]:
@@ -181,13 +199,12 @@ def rows(kind: str | None = None) -> tuple[Row, ...]:
 
 
 @cache
-def packs() -> Mapping[str, tuple[Row, ...]]:
-    """Zip archives by pack name (``buffalo_l`` ...) with the rows they hold."""
-    found: dict[str, tuple[Row, ...]] = {}
-    for row in rows():
-        for pack in row.archives:
-            found[pack] = (*found.get(pack, ()), row)
-    return MappingProxyType(found)
+def packs() -> Mapping[str, Pack]:
+    """The zip archives by name (``buffalo_l`` ...)."""
+    return MappingProxyType({
+        name: Pack(name, data["url"], _pinned(data["sha256"]), tuple(row for row in rows() if name in row.packs))
+        for name, data in _data()["packs"].items()
+    })
 
 
 @cache
@@ -202,7 +219,8 @@ def _by_hash() -> Mapping[str, Row]:
 
 def row_of_file(file_name: str) -> Row | None:
     """The row that goes by this file name (case does not matter)."""
-    return _by_file_name().get(Path(file_name).name.lower())
+    name = Path(file_name).name.lower()
+    return _by_file_name().get(name) or next((row for row in rows() if "*" in row.file and fnmatchcase(name, row.file)), None)
 
 
 def row_of_hash(sha256: str) -> Row | None:
@@ -220,7 +238,7 @@ def guess_row(file_name: str, kind: str | None = None) -> Row | None:
         (len(stem), row)
         for row in rows(kind)
         for stem in {_plain(Path(name).stem) for name in row.names} | {_plain(row.name)}
-        if len(stem) >= 4 and plain.startswith(stem)
+        if len(stem) >= 4 and plain.startswith(stem) and "*" not in row.file
     ]
     return max(likely, key=lambda pair: pair[0])[1] if likely else None
 
@@ -248,6 +266,6 @@ def resolve(names: Iterable[str]) -> tuple[Row, ...]:
     """Rows for names given by a user: row names, file names or pack names; every row once."""
     found: dict[str, Row] = {}
     for name in names:
-        for row in packs().get(name) or (row_named(name),):
+        for row in packs()[name].rows if name in packs() else (row_named(name),):
             found[row.name] = row
     return tuple(found.values())
