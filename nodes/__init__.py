@@ -1,0 +1,29 @@
+"""What ComfyUI sees of FaceLoom: schemas, sockets, progress and previews. Nothing here computes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+from typing_extensions import override
+
+from .detect import FaceDetect
+from .identity import ArcFaceEmbed, IdentityBlend
+from .identity_files import IdentityLoad, IdentitySave, register_folders
+from .landmarks import ThreeDLandmarkMask
+from .parse import FaceParseMask
+from .paste import PasteBack
+from .restore import Restore
+from .select import FaceSelect
+from .swap import OneShotSwap
+
+NODES: list[type[io.ComfyNode]] = [
+    FaceDetect, ArcFaceEmbed, FaceParseMask, ThreeDLandmarkMask, OneShotSwap, Restore, PasteBack,
+    FaceSelect, IdentitySave, IdentityLoad, IdentityBlend,
+]
+
+register_folders()
+
+
+class FaceLoomExtension(ComfyExtension):
+    @override
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

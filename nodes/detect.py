@@ -1,0 +1,82 @@
+"""FaceDetect: find the faces of an image batch and cut their crops."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..models.detect import bounding_boxes, detect_faces
+from ..models.draw import draw_faces
+from ..models.geometry import crop_faces
+from ..models.images import as_images
+from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
+from ._sockets import CATEGORY, BoundingBox, FaceDetector, FaceLandmarks, Faces
+
+ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top", "best-score")
+
+
+class FaceDetect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceDetect",
+            display_name="Face Detect",
+            category=CATEGORY,
+            description="Finds every face and cuts an upright, aligned square picture of each, the crop, that all other FaceLoom nodes work on.",
+            search_aliases=["face detection", "find faces", "face crop", "align face", "dlib", "faceloom"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, or the frames of a clip, to look for faces in."),
+                io.Float.Input("threshold", default=0.5, min=0.0, max=1.0, step=0.01,
+                               tooltip="How sure the detector must be. Lower it when a face is missed, raise it when something else is "
+                                       "taken for a face."),
+                io.Combo.Input("order", options=list(ORDERS), default="large-small",
+                               tooltip="How the faces of one frame are numbered, starting at 0. The preview shows the numbers."),
+                io.String.Input("keep", default="all",
+                                tooltip="Which faces of each frame to keep: all, first, or their numbers, for example 0,2. Negative numbers "
+                                        "count from the end."),
+                io.Int.Input("crop_size", default=512, min=64, max=4096, step=8,
+                             tooltip="Width and height of every crop in pixels."),
+                io.Int.Input("min_size", default=0, min=0, max=8192, step=1, advanced=True,
+                             tooltip="Ignore faces smaller than this many pixels in the picture. 0 keeps them all."),
+                io.Float.Input("framing", default=1.0, min=0.5, max=4.0, step=0.05, advanced=True,
+                               tooltip="How much the crop takes in. 1.0 is the FFHQ framing that face networks expect, larger shows more "
+                                       "hair and background."),
+                io.Combo.Input("no_face", options=["pass", "error"], default="pass", advanced=True,
+                               tooltip="What to do when no picture of the batch has a face: pass lets the picture through unchanged, error "
+                                       "stops the run."),
+                FaceDetector.Input("detector", optional=True,
+                                   tooltip="The detector to use. Left unconnected, the built-in dlib detector runs and needs no download."),
+                FaceLandmarks.Input("face_landmarks", optional=True,
+                                    tooltip="Landmarks from ComfyUI's MediaPipe node. They are used instead of the detector."),
+                BoundingBox.Input("bboxes", optional=True,
+                                  tooltip="Boxes from any detection node. Faces are looked for in these boxes only."),
+            ],
+            outputs=[
+                Faces.Output("faces", tooltip="All faces that were kept, frame by frame, for the other FaceLoom nodes."),
+                io.Image.Output("crops", tooltip="One upright square picture per face, in the order of the faces. One black picture when there "
+                                                 "is no face."),
+                BoundingBox.Output("bboxes",
+                                   tooltip="The box of every face per frame, for ComfyUI's own detection nodes."),
+                io.Int.Output("count", tooltip="How many faces there are in the whole batch."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, image, threshold, order, keep, crop_size, min_size, framing, no_face,
+                detector=None, face_landmarks=None, bboxes=None) -> io.NodeOutput:
+        images = as_images(image)
+        faces = detect_faces(images, detector, threshold=threshold, order=order, keep=keep, min_size=min_size, crop_size=crop_size,
+                             framing=framing, no_face=no_face, face_landmarks=face_landmarks, bboxes=bboxes, progress=listener())
+        crops = give_crops(crop_faces(images, faces), crop_size)
+        preview = draw_faces(images[:PREVIEW_FRAMES], faces)
+        return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, preview, _found(faces)))
+
+
+def _found(faces) -> str:
+    if len(faces) == 0:
+        return "no face found"
+    text = f"{len(faces)} face" + ("s" if len(faces) > 1 else "")
+    if faces.frames > 1:
+        empty = faces.frames - len(set(faces.frame_indices.tolist()))
+        text += f" in {faces.frames} frames" + (f", {empty} without a face" if empty else "")
+    return text

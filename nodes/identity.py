@@ -1,0 +1,88 @@
+"""ArcFaceEmbed and IdentityBlend: who to become."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..models.errors import FaceLoomError
+from ..models.identity import make_identity
+from ..models.identity.blend import blend_identities
+from ..models.identity.photos import join_photos
+from ..models.images import as_images
+from ._runtime import give, listener, show
+from ._sockets import CATEGORY, FaceRecognizer, Faces, Identity
+
+
+class ArcFaceEmbed(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ArcFaceEmbed",
+            display_name="ArcFace Embed",
+            category=CATEGORY,
+            description="Makes an identity, who to become, from one or several photos of a person and reports how well the photos agree.",
+            search_aliases=["face identity", "face embedding", "face model", "source face", "recognizer", "faceloom"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("image", tooltip="One or several photos of the same person; a list may hold photos of different sizes."),
+                Faces.Input("faces", tooltip="The person's face in each photo, from Face Detect with keep set to first."),
+                io.Combo.Input("how", options=["average", "median", "quality-weighted"], default="quality-weighted",
+                               tooltip="How several photos become one identity: average counts all the same, median ignores odd ones, "
+                                       "quality-weighted trusts sharp, frontal, large faces more."),
+                io.String.Input("name", default="", placeholder="name", advanced=True,
+                                tooltip="A name to remember the person by; it is kept in identity files."),
+                FaceRecognizer.Input("recognizer", optional=True,
+                                     tooltip="The recognition network. Left unconnected, the built-in dlib network runs and needs no download."),
+            ],
+            outputs=[
+                Identity.Output("identity", tooltip="The person, for One-Shot Swap, Identity Save and the other nodes with this socket."),
+                io.String.Output("report", tooltip="How similar the photos are to each other, and which do not seem to show the same person."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, image, faces, how, name, recognizer=None) -> io.NodeOutput:
+        images, people = join_photos([as_images(photo) for photo in image], faces)
+        identity, report = make_identity(images, people, recognizer[0] if recognizer else None, how=how[0], name=name[0], progress=listener())
+        return io.NodeOutput(identity, report, ui=show(cls, portraits(identity), report))
+
+
+class IdentityBlend(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        one = Identity.Input("identity", tooltip="A person to mix in, from ArcFace Embed or Identity Load.")
+        return io.Schema(
+            node_id="IdentityBlend",
+            display_name="Identity Blend",
+            category=CATEGORY,
+            description="Mixes several people into one new identity.",
+            search_aliases=["mix faces", "blend faces", "merge identity", "faceloom"],
+            inputs=[
+                io.Autogrow.Input("identities", template=io.Autogrow.TemplatePrefix(one, prefix="identity", min=2, max=8),
+                                  tooltip="The people to mix; a new socket appears when the last one is connected."),
+                io.String.Input("weights", default="1, 1",
+                                tooltip="How much of each person, in the order of the sockets, for example 3, 1. Only the proportions count."),
+            ],
+            outputs=[Identity.Output("identity", tooltip="The mixed person.")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, identities, weights) -> io.NodeOutput:
+        people = [person for person in identities.values() if person is not None]
+        blended = blend_identities(people, _numbers(weights))
+        return io.NodeOutput(blended, ui=show(cls, portraits(blended)))
+
+
+def portraits(identity):
+    """The reference crops of an identity as an IMAGE, or None where it has none."""
+    return give(torch.from_numpy(identity.crops.copy())) if len(identity.crops) else None
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        raise FaceLoomError(f"The weights must be numbers such as 1, 0.5 and not {text!r}.") from None

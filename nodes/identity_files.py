@@ -1,0 +1,97 @@
+"""IdentitySave and IdentityLoad: people as files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..models.errors import FaceLoomError
+from ..models.identity.files import identity_path, load_identity, save_identity
+from ._runtime import show
+from ._sockets import CATEGORY, Identity
+from .identity import portraits
+
+FOLDER = "faceloom_identities"
+
+
+def register_folders() -> None:
+    """Tell ComfyUI where identity files lie: ours first, then those ReActor saved. Paths a user configured stay in front."""
+    for folder in ("faceloom/identities", "reactor/faces"):
+        folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, *folder.split("/")))
+    paths, _ = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
+
+
+class IdentitySave(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="IdentitySave",
+            display_name="Identity Save",
+            category=CATEGORY,
+            description="Saves a person to models/faceloom/identities, so that other workflows can load them without the photos.",
+            search_aliases=["save face model", "store identity", "faceloom"],
+            is_output_node=True,
+            inputs=[
+                Identity.Input("identity", tooltip="The person to save."),
+                io.String.Input("filename", default="person",
+                                tooltip="The file's name without folder or ending."),
+                io.Combo.Input("if_exists", options=["keep both", "overwrite"], default="keep both",
+                               tooltip="What to do when there is such a file already: keep both numbers the new one, overwrite replaces the "
+                                       "old one."),
+            ],
+            outputs=[
+                Identity.Output("identity", tooltip="The same person, to go on with."),
+                io.String.Output("file", tooltip="The name of the file that was written, as Identity Load lists it."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, identity, filename, if_exists) -> io.NodeOutput:
+        path = _path_for(filename, overwrite=if_exists == "overwrite")
+        save_identity(identity, path)
+        return io.NodeOutput(identity, path.name, ui=show(cls, portraits(identity), f"saved as {path.name}"))
+
+
+class IdentityLoad(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="IdentityLoad",
+            display_name="Identity Load",
+            category=CATEGORY,
+            description="Loads a person that Identity Save, or ReActor, saved as a face model.",
+            search_aliases=["load face model", "reactor face model", "faceloom"],
+            inputs=[
+                io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER),
+                               tooltip="The identity file, from models/faceloom/identities or models/reactor/faces."),
+            ],
+            outputs=[Identity.Output("identity", tooltip="The person in the file.")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        path = folder_paths.get_full_path(FOLDER, file)
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        path = folder_paths.get_full_path(FOLDER, file)
+        if path is None:
+            raise FaceLoomError(f"There is no identity file {file} in models/faceloom/identities; save one with Identity Save or copy it there.")
+        identity = load_identity(path)
+        return io.NodeOutput(identity, ui=show(cls, portraits(identity), str(identity)))
+
+
+def _path_for(filename: str, overwrite: bool) -> Path:
+    first = path = identity_path(folder_paths.get_folder_paths(FOLDER)[0], filename)
+    number = 2
+    while path.exists() and not overwrite:
+        path = first.with_name(f"{first.stem}_{number}{first.suffix}")
+        number += 1
+    return path

@@ -1,0 +1,52 @@
+"""Restore: bring a crop to the sharpness of its photograph, or through a restoration network."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..models.images import as_images
+from ..models.restore import restore_crops
+from ._runtime import give, listener
+from ._sockets import CATEGORY, Faces, RestoreModel
+from ._upscale import UpscaleRestorer
+
+
+class Restore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Restore",
+            display_name="Restore",
+            category=CATEGORY,
+            description="Gives crops the sharpness and grain of the photograph around the face, or runs a face restoration network on them.",
+            search_aliases=["face restore", "gfpgan", "codeformer", "sharpen face", "grain match", "enhance face", "faceloom"],
+            inputs=[
+                io.Image.Input("crops", tooltip="The crops to restore, usually from One-Shot Swap."),
+                io.Float.Input("fidelity", default=0.5, min=0.0, max=1.0, step=0.05,
+                               tooltip="For networks that can choose: 0 invents the most detail, 1 stays closest to the crop."),
+                io.Float.Input("amount", default=1.0, min=0.0, max=1.0, step=0.05,
+                               tooltip="How much of the restored picture is mixed in; 0 returns the crop unchanged."),
+                io.MultiType.Input("restore_model", [RestoreModel, io.UpscaleModel], optional=True,
+                                   tooltip="A restoration network, ours or one from Load Upscale Model (GFPGAN and RestoreFormer load there). "
+                                           "Left unconnected, sharpness and grain are matched to the photograph."),
+                io.Image.Input("image", optional=True,
+                               tooltip="The photograph the faces come from; needed when no network is connected."),
+                Faces.Input("faces", optional=True,
+                            tooltip="The faces these crops belong to; needed when no network is connected."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="Where the new face is, in crop space; only there is sharpness measured and changed."),
+            ],
+            outputs=[io.Image.Output("crops", tooltip="The restored crops, in the same order and size.")],
+        )
+
+    @classmethod
+    def execute(cls, crops, fidelity, amount, restore_model=None, image=None, faces=None, mask=None) -> io.NodeOutput:
+        images = as_images(crops, "crops")
+        if faces is not None and len(faces) == 0:
+            return io.NodeOutput(give(images))
+        restorer = restore_model
+        if restore_model is not None and not hasattr(restore_model, "restore"):
+            restorer = UpscaleRestorer(restore_model)
+        restored = restore_crops(images, restorer=restorer, fidelity=fidelity, amount=amount,
+                                 images=None if image is None else as_images(image), faces=faces, masks=mask, progress=listener())
+        return io.NodeOutput(give(restored))

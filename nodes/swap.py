@@ -1,0 +1,49 @@
+"""OneShotSwap: give every face the identity."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..models.images import as_images
+from ..models.swap import swap_faces
+from ._runtime import give_crops, listener
+from ._sockets import CATEGORY, Faces, Identity, SwapModel
+
+
+class OneShotSwap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="OneShotSwap",
+            display_name="One-Shot Swap",
+            category=CATEGORY,
+            description="Turns the faces of a picture into the person of the identity. Without a model it warps the source photo over a 3-D face.",
+            search_aliases=["face swap", "swap face", "reactor", "inswapper", "roop", "deepfake", "faceloom"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture whose faces are swapped, the same one that went into Face Detect."),
+                Faces.Input("faces", tooltip="The faces of this picture, from Face Detect or Face Select."),
+                Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05,
+                               tooltip="How far to go: 0 keeps the target's face as it is, 1 is the full swap."),
+                io.String.Input("which", default="all",
+                                tooltip="Which faces to swap: all, or their numbers, for example 0,2. The others keep their crop and get "
+                                        "an empty mask."),
+                io.Int.Input("pixel_boost", default=1, min=1, max=4, step=1, advanced=True,
+                             tooltip="Runs a network at this multiple of its own resolution. The built-in warp always works at full "
+                                     "resolution and takes no notice of it."),
+                SwapModel.Input("swap_model", optional=True,
+                                tooltip="The swap network. Left unconnected, the built-in 3-D warp of the source photo runs and needs no "
+                                        "download."),
+            ],
+            outputs=[
+                io.Image.Output("crops", tooltip="The swapped faces, one square picture per face. Any image node can work on them before "
+                                                 "Paste Back."),
+                io.Mask.Output("mask", tooltip="Where each crop shows the new face, for the mask input of Paste Back."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None) -> io.NodeOutput:
+        crops, masks = swap_faces(as_images(image), faces, identity, swap_model, strength=strength, pixel_boost=pixel_boost, which=which,
+                                  progress=listener())
+        return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size))
