@@ -21,7 +21,8 @@ class FaceDetect(io.ComfyNode):
             node_id="FaceDetect",
             display_name="Face Detect",
             category=CATEGORY,
-            description="Finds every face and cuts an upright, aligned square picture of each, the crop, that all other FaceLoom nodes work on.",
+            description="Finds every face and cuts an upright, aligned square picture of each, the crop, that all other FaceLoom nodes "
+                        "work on.",
             search_aliases=["face detection", "find faces", "face crop", "align face", "dlib", "faceloom"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture, or the frames of a clip, to look for faces in."),
@@ -31,8 +32,8 @@ class FaceDetect(io.ComfyNode):
                 io.Combo.Input("order", options=list(ORDERS), default="large-small",
                                tooltip="How the faces of one frame are numbered, starting at 0. The preview shows the numbers."),
                 io.String.Input("keep", default="all",
-                                tooltip="Which faces of each frame to keep: all, first, or their numbers, for example 0,2. Negative numbers "
-                                        "count from the end."),
+                                tooltip="Which faces of each frame to keep: all, first, or their numbers, for example 0,2. Negative "
+                                        "numbers count from the end."),
                 io.Int.Input("crop_size", default=512, min=64, max=4096, step=8,
                              tooltip="Width and height of every crop in pixels."),
                 io.Int.Input("min_size", default=0, min=0, max=8192, step=1, advanced=True,
@@ -52,8 +53,8 @@ class FaceDetect(io.ComfyNode):
             ],
             outputs=[
                 Faces.Output("faces", tooltip="All faces that were kept, frame by frame, for the other FaceLoom nodes."),
-                io.Image.Output("crops", tooltip="One upright square picture per face, in the order of the faces. One black picture when there "
-                                                 "is no face."),
+                io.Image.Output("crops", tooltip="One upright square picture per face, in the order of the faces. One black picture "
+                                                 "when there is no face."),
                 BoundingBox.Output("bboxes",
                                    tooltip="The box of every face per frame, for ComfyUI's own detection nodes."),
                 io.Int.Output("count", tooltip="How many faces there are in the whole batch."),

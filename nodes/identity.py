@@ -33,11 +33,13 @@ class ArcFaceEmbed(io.ComfyNode):
                 io.String.Input("name", default="", placeholder="name", advanced=True,
                                 tooltip="A name to remember the person by; it is kept in identity files."),
                 FaceRecognizer.Input("recognizer", optional=True,
-                                     tooltip="The recognition network. Left unconnected, the built-in dlib network runs and needs no download."),
+                                     tooltip="The recognition network. Left unconnected, the built-in dlib network runs and needs no "
+                                             "download."),
             ],
             outputs=[
                 Identity.Output("identity", tooltip="The person, for One-Shot Swap, Identity Save and the other nodes with this socket."),
-                io.String.Output("report", tooltip="How similar the photos are to each other, and which do not seem to show the same person."),
+                io.String.Output("report", tooltip="How similar the photos are to each other, and which do not seem to show the same "
+                                                   "person."),
             ],
             has_intermediate_output=True,
         )
@@ -45,7 +47,8 @@ class ArcFaceEmbed(io.ComfyNode):
     @classmethod
     def execute(cls, image, faces, how, name, recognizer=None) -> io.NodeOutput:
         images, people = join_photos([as_images(photo) for photo in image], faces)
-        identity, report = make_identity(images, people, recognizer[0] if recognizer else None, how=how[0], name=name[0], progress=listener())
+        network = recognizer[0] if recognizer else None
+        identity, report = make_identity(images, people, network, how=how[0], name=name[0], progress=listener())
         return io.NodeOutput(identity, report, ui=show(cls, portraits(identity), report))
 
 
@@ -63,7 +66,8 @@ class IdentityBlend(io.ComfyNode):
                 io.Autogrow.Input("identities", template=io.Autogrow.TemplatePrefix(one, prefix="identity", min=2, max=8),
                                   tooltip="The people to mix; a new socket appears when the last one is connected."),
                 io.String.Input("weights", default="1, 1",
-                                tooltip="How much of each person, in the order of the sockets, for example 3, 1. Only the proportions count."),
+                                tooltip="How much of each person, in the order of the sockets, for example 3, 1. Only the proportions "
+                                        "count."),
             ],
             outputs=[Identity.Output("identity", tooltip="The mixed person.")],
             has_intermediate_output=True,

@@ -41,8 +41,8 @@ class IdentitySave(io.ComfyNode):
                 io.String.Input("filename", default="person",
                                 tooltip="The file's name without folder or ending."),
                 io.Combo.Input("if_exists", options=["keep both", "overwrite"], default="keep both",
-                               tooltip="What to do when there is such a file already: keep both numbers the new one, overwrite replaces the "
-                                       "old one."),
+                               tooltip="What to do when there is such a file already: keep both numbers the new one, overwrite replaces "
+                                       "the old one."),
             ],
             outputs=[
                 Identity.Output("identity", tooltip="The same person, to go on with."),
@@ -83,7 +83,8 @@ class IdentityLoad(io.ComfyNode):
     def execute(cls, file) -> io.NodeOutput:
         path = folder_paths.get_full_path(FOLDER, file)
         if path is None:
-            raise FaceLoomError(f"There is no identity file {file} in models/faceloom/identities; save one with Identity Save or copy it there.")
+            raise FaceLoomError(f"There is no identity file {file} in models/faceloom/identities; save one with Identity Save or copy "
+                                "it there.")
         identity = load_identity(path)
         return io.NodeOutput(identity, ui=show(cls, portraits(identity), str(identity)))
 

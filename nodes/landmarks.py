@@ -16,13 +16,14 @@ class ThreeDLandmarkMask(io.ComfyNode):
             node_id="ThreeDLandmarkMask",
             display_name="3-D Landmark Mask",
             category=CATEGORY,
-            description="Fits a 3-D face to the landmarks and draws its outline as a mask that stays right on half-profiles, with a control image.",
+            description="Fits a 3-D face to the landmarks and draws its outline as a mask that stays right on half-profiles, with a "
+                        "control image.",
             search_aliases=["3d landmarks", "head pose", "face hull", "controlnet face", "face mesh mask", "faceloom"],
             inputs=[
                 Faces.Input("faces", tooltip="The faces to make masks for, from Face Detect or Face Select."),
                 io.Combo.Input("shape", options=["target", "source", "union"], default="target",
-                               tooltip="Whose outline: the target's own, the source's head shape in the target's pose and expression, or both "
-                                       "together. Source and union need an identity."),
+                               tooltip="Whose outline: the target's own, the source's head shape in the target's pose and expression, "
+                                       "or both together. Source and union need an identity."),
                 io.Int.Input("grow", default=0, min=-256, max=256, step=1,
                              tooltip="Grows the mask by this many crop pixels; negative values shrink it."),
                 io.Int.Input("feather", default=16, min=0, max=256, step=1,

@@ -35,11 +35,11 @@ class FaceParseMask(io.ComfyNode):
                 Faces.Input("faces", optional=True,
                             tooltip="The faces of these crops. Their landmarks draw the regions when no parser is connected."),
                 FaceParser.Input("parser", optional=True,
-                                 tooltip="The face parsing network. Left unconnected, the regions are drawn from landmarks and faces must be "
-                                         "connected."),
+                                 tooltip="The face parsing network. Left unconnected, the regions are drawn from landmarks and faces "
+                                         "must be connected."),
                 io.MultiType.Input("occluder", [FaceOccluder, io.Mask], optional=True,
-                                   tooltip="What hides the face, such as a hand or a microphone, and is left out: an occlusion network, or a "
-                                           "mask in crop space from SAM or by hand."),
+                                   tooltip="What hides the face, such as a hand or a microphone, and is left out: an occlusion network, "
+                                           "or a mask in crop space from SAM or by hand."),
             ],
             outputs=[
                 io.Mask.Output("mask", tooltip="One mask per crop, 1 inside the chosen regions."),

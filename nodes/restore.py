@@ -18,7 +18,8 @@ class Restore(io.ComfyNode):
             node_id="Restore",
             display_name="Restore",
             category=CATEGORY,
-            description="Gives crops the sharpness and grain of the photograph around the face, or runs a face restoration network on them.",
+            description="Gives crops the sharpness and grain of the photograph around the face, or runs a face restoration network on "
+                        "them.",
             search_aliases=["face restore", "gfpgan", "codeformer", "sharpen face", "grain match", "enhance face", "faceloom"],
             inputs=[
                 io.Image.Input("crops", tooltip="The crops to restore, usually from One-Shot Swap."),
@@ -27,8 +28,8 @@ class Restore(io.ComfyNode):
                 io.Float.Input("amount", default=1.0, min=0.0, max=1.0, step=0.05,
                                tooltip="How much of the restored picture is mixed in; 0 returns the crop unchanged."),
                 io.MultiType.Input("restore_model", [RestoreModel, io.UpscaleModel], optional=True,
-                                   tooltip="A restoration network, ours or one from Load Upscale Model (GFPGAN and RestoreFormer load there). "
-                                           "Left unconnected, sharpness and grain are matched to the photograph."),
+                                   tooltip="A restoration network, ours or one from Load Upscale Model (GFPGAN and RestoreFormer load "
+                                           "there). Left unconnected, sharpness and grain are matched to the photograph."),
                 io.Image.Input("image", optional=True,
                                tooltip="The photograph the faces come from; needed when no network is connected."),
                 Faces.Input("faces", optional=True,

@@ -23,8 +23,8 @@ class FaceSelect(io.ComfyNode):
                 io.DynamicCombo.Input("rule", tooltip="How to choose. The fields below change with the rule.", options=[
                     io.DynamicCombo.Option("index", [
                         io.String.Input("indices", default="0",
-                                        tooltip="The numbers of the faces in each frame as the preview of Face Detect shows them, for example "
-                                                "0,2 or 1-3. Negative numbers count from the end."),
+                                        tooltip="The numbers of the faces in each frame as the preview of Face Detect shows them, for "
+                                                "example 0,2 or 1-3. Negative numbers count from the end."),
                     ]),
                     io.DynamicCombo.Option("size", [
                         io.Int.Input("min_size", default=0, min=0, max=8192, tooltip="The smallest face to choose, in pixels."),
@@ -39,8 +39,8 @@ class FaceSelect(io.ComfyNode):
                                        tooltip="Needs a detector or recognizer that tells the sex."),
                     ]),
                     io.DynamicCombo.Option("age", [
-                        io.Int.Input("min_age", default=0, min=0, max=120, tooltip="The youngest to choose, in years. Needs a detector that "
-                                                                                   "tells the age."),
+                        io.Int.Input("min_age", default=0, min=0, max=120, tooltip="The youngest to choose, in years. Needs a detector "
+                                                                                   "that tells the age."),
                         io.Int.Input("max_age", default=120, min=0, max=120, tooltip="The oldest to choose, in years."),
                     ]),
                     io.DynamicCombo.Option("mask", [
@@ -52,8 +52,8 @@ class FaceSelect(io.ComfyNode):
                         io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
                                        tooltip="How alike a face must be to be chosen. 0 uses the recognizer's own limit."),
                         FaceRecognizer.Input("recognizer", optional=True,
-                                             tooltip="The recognition network the identity was made with. Left unconnected, the built-in dlib "
-                                                     "network runs."),
+                                             tooltip="The recognition network the identity was made with. Left unconnected, the "
+                                                     "built-in dlib network runs."),
                     ]),
                 ]),
             ],

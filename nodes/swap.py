@@ -17,7 +17,8 @@ class OneShotSwap(io.ComfyNode):
             node_id="OneShotSwap",
             display_name="One-Shot Swap",
             category=CATEGORY,
-            description="Turns the faces of a picture into the person of the identity. Without a model it warps the source photo over a 3-D face.",
+            description="Turns the faces of a picture into the person of the identity. Without a model it warps the source photo over a "
+                        "3-D face.",
             search_aliases=["face swap", "swap face", "reactor", "inswapper", "roop", "deepfake", "faceloom"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose faces are swapped, the same one that went into Face Detect."),

@@ -19,7 +19,8 @@ def join_photos(images: Sequence[torch.Tensor], faces: Sequence[Faces]) -> tuple
     first batch's.
     """
     if len(images) != len(faces):
-        raise FaceLoomError(f"There are {len(images)} list(s) of photos but {len(faces)} of faces; connect the images that went into FaceDetect.")
+        raise FaceLoomError(f"There are {len(images)} list(s) of photos but {len(faces)} of faces; connect the images that went into "
+                            "FaceDetect.")
     for batch, found in zip(images, faces, strict=True):
         found.check_image(batch.shape)
     if len(images) == 1:
