@@ -6,7 +6,6 @@ A matrix is ``[2, 3]`` float64 and maps image pixel coordinates to crop pixel co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .faces import Face, Faces
+from .images import expand_rgb
 
 # Left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge.
 TEMPLATES: dict[str, np.ndarray] = {
@@ -29,8 +29,8 @@ TEMPLATES: dict[str, np.ndarray] = {
     }.items()
 }
 
-# Sampling this many values at a time keeps the peak memory of a call small, however many faces there are.
-_CHUNK = 1 << 24
+# From this many image pixels per crop pixel on, a crop is area filtered; below, a bicubic look-up aliases too little to see.
+_SHRINKS = 1.25
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -94,65 +94,110 @@ def scale_of(matrix: np.ndarray) -> np.ndarray:
 
 
 def sampling_grid(to_image: np.ndarray, height: int, width: int, image_height: int, image_width: int,
-                  device: torch.device | str = "cpu") -> torch.Tensor:
-    """``[N, height, width, 2]`` grid for ``grid_sample(align_corners=False)`` that reads an image at ``to_image`` (crop → image)."""
+                  device: torch.device | str = "cpu", step: float = 1.0) -> torch.Tensor:
+    """``[N, height, width, 2]`` grid for ``grid_sample(align_corners=False)`` that reads an image at ``to_image`` (crop → image).
+
+    ``step`` reads only the middle of every ``step``-th crop pixel in both directions: a lattice.
+    """
     to_image = np.asarray(to_image, np.float64).reshape(-1, 2, 3)
     size = np.array([image_width, image_height], np.float64)
     m = to_image * (2 / size)[None, :, None]
     m[:, :, 2] += 1 / size - 1
-    m = torch.from_numpy(m).to(device=device, dtype=torch.float32)[:, None, None]
-    xs = torch.arange(width, device=device, dtype=torch.float32)[:, None]
-    ys = torch.arange(height, device=device, dtype=torch.float32)[:, None, None]
+    m = torch.from_numpy(m).to(torch.float32).to(device)[:, None, None]
+    xs = lattice(width, step).to(device)[:, None]
+    ys = lattice(height, step).to(device)[:, None, None]
     return (m[..., 0] * xs + m[..., 2]) + m[..., 1] * ys
 
 
-def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str = "border") -> torch.Tensor:
-    """One image ``[H, W, C]`` through image → crop ``matrix`` ``[2, 3]`` to ``[height, width, C]`` float32.
+def lattice(edge: int, step: float) -> torch.Tensor:
+    """Whole pixel positions, float32, about ``step`` apart and centred on an edge of ``edge`` pixels; all of them when ``step`` is 1."""
+    if step <= 1:
+        return torch.arange(edge, dtype=torch.float32)
+    return torch.floor(torch.arange(step / 2, edge, step, dtype=torch.float32))
 
-    Bicubic where the crop is as fine as the image or finer; where it is coarser, an area filter (box of one crop pixel), so that
-    nothing aliases. ``padding``: ``"border"`` repeats the edge, ``"zeros"`` gives 0 outside. Only the region needed is read.
+
+def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: int) -> tuple[torch.Tensor, np.ndarray]:
+    """The part of ``image`` ``[H, W, C]`` that a ``height`` × ``width`` crop needs, ready for one bicubic look-up per crop pixel.
+
+    ``to_image`` ``[2, 3]`` is crop → image. Returns the region ``[1, C, h, w]`` float32 and crop → region. Where the crop is
+    coarser than the image the region has been area filtered: averaged over whole blocks down to about two samples per crop pixel
+    (finer than the crop, so that the bicubic look-up costs no sharpness), then through a three-tap kernel that has, together with
+    the blocks, the response of a box as wide as a crop pixel at half the band.
     """
-    to_image = invert(np.asarray(matrix, np.float64))
-    shrink = 1 / float(scale_of(np.asarray(matrix)))  # image pixels per crop pixel
+    shrink = float(scale_of(to_image))  # image pixels per crop pixel
+    pool = max(1, int(shrink / 2 + 0.75)) if shrink > _SHRINKS else 1
+    rest = shrink / pool
     corners = transform(np.array([[-.5, -.5], [width - .5, -.5], [-.5, height - .5], [width - .5, height - .5]]), to_image)
-    margin = 3 + math.ceil(shrink)
+    margin = 3 * pool
     image_height, image_width = image.shape[:2]
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - margin, 0, [image_width - 1, image_height - 1])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + margin + 1, [x0 + 1, y0 + 1], [image_width, image_height])
-    region = image[y0:y1, x0:x1].to(torch.float32).permute(2, 0, 1)[None]
+    region = image[y0:y1, x0:x1].to(torch.float32)
     to_region = to_image.copy()
     to_region[:, 2] -= (x0, y0)
-    pool = max(1, int(shrink))
-    if pool > 1:  # whole-pixel part of the area filter, done once on the region
-        pad = (-region.shape[-1] % pool, -region.shape[-2] % pool)
-        region = F.avg_pool2d(F.pad(region, (0, pad[0], 0, pad[1]), mode="replicate"), pool)
+    if pool > 1:
+        region = block_means(block_means(region, pool, 0), pool, 1)
         to_region /= pool
         to_region[:, 2] += 0.5 / pool - 0.5
-    fine = 2 if shrink > 1.05 else 1  # what is left of the area filter
-    if fine > 1:
-        to_region[:, 2] += to_region[:, :2] @ (-0.25, -0.25)
-        to_region[:, :2] /= 2
-    grid = sampling_grid(to_region, height * fine, width * fine, region.shape[2], region.shape[3], image.device)
-    mode = "bicubic" if fine == 1 else "bilinear"
-    out = F.grid_sample(region, grid, mode=mode, padding_mode=padding, align_corners=False)
-    if fine > 1:
-        out = F.avg_pool2d(out, fine)
-    return out[0].permute(1, 2, 0)
+    if shrink > _SHRINKS:
+        side = (1 - np.sinc(rest / 4) / (np.sinc(0.25) if pool > 1 else 1)) / 2
+        region = _soften(_soften(region, side, 0), side, 1)
+    return region.permute(2, 0, 1)[None], to_region
 
 
-def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int) -> torch.Tensor:
+def block_means(region: torch.Tensor, count: int, dim: int) -> torch.Tensor:
+    """Means of ``count`` neighbours along ``dim`` of ``[h, w, C]``; the last one repeats to fill the last block."""
+    size = region.shape[dim]
+    blocks = -(-size // count)
+    total = region.new_zeros([blocks if d == dim else edge for d, edge in enumerate(region.shape)])
+    for i in range(count):
+        whole = (size - i + count - 1) // count
+        picked = region[i::count] if dim == 0 else region[:, i::count]
+        total.narrow(dim, 0, whole).add_(picked)
+        if whole < blocks:
+            total.narrow(dim, whole, 1).add_(region.narrow(dim, size - 1, 1))
+    return total.div_(count)
+
+
+def _soften(region: torch.Tensor, side: float, dim: int) -> torch.Tensor:
+    """The kernel ``side, 1 - 2 side, side`` along ``dim`` of ``[h, w, C]``, the border repeating."""
+    last = region.shape[dim] - 1
+    out = region * (1 - 2 * side)
+    out.narrow(dim, 1, last).add_(region.narrow(dim, 0, last), alpha=side)
+    out.narrow(dim, 0, last).add_(region.narrow(dim, 1, last), alpha=side)
+    out.narrow(dim, 0, 1).add_(region.narrow(dim, 0, 1), alpha=side)
+    out.narrow(dim, last, 1).add_(region.narrow(dim, last, 1), alpha=side)
+    return out
+
+
+def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str = "border", step: float = 1.0) -> torch.Tensor:
+    """One image ``[H, W, C]`` through image → crop ``matrix`` ``[2, 3]`` to ``[height, width, C]`` float32.
+
+    Bicubic where the crop is as fine as the image or finer; where it is coarser, an area filter, so that nothing aliases.
+    ``padding``: ``"border"`` repeats the edge, ``"zeros"`` gives 0 outside. Only the region needed is read. ``step`` above 1
+    computes only the crop pixels of that ``lattice``, with the same values.
+    """
+    region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
+    grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
+    return F.grid_sample(region, grid, mode="bicubic", padding_mode=padding, align_corners=False)[0].permute(1, 2, 0)
+
+
+def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int,
+                 step: float = 1.0) -> torch.Tensor:
     """Crops ``[N, size, size, C]`` float32 from ``images`` ``[B, H, W, C]`` (any device and float type), one per matrix.
 
     ``frames`` names the image of each crop, ``matrices`` are ``[N, 2, 3]`` image → crop. Outside the image the border repeats.
+    ``step`` above 1 gives only the pixels of that ``lattice``.
     """
-    out = torch.empty((len(matrices), size, size, images.shape[-1]), dtype=torch.float32, device=images.device)
+    edge = len(lattice(size, step))
+    out = torch.empty((len(matrices), edge, edge, images.shape[-1]), dtype=torch.float32, device=images.device)
     for i, (frame, matrix) in enumerate(zip(frames, matrices, strict=True)):
-        out[i] = warp(images[int(frame)], matrix, size, size).clamp_(0, 1)
+        out[i] = warp(images[int(frame)], matrix, size, size, step=step).clamp_(0, 1)
     return out
 
 
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:
-    """The canonical crops ``[N, S, S, 3]`` of all faces; ``[0, S, S, 3]`` when there are none."""
+    """The canonical crops ``[N, S, S, 3]`` of all faces; ``[0, S, S, 3]`` when there are none. Alpha is dropped, grey becomes RGB."""
     faces.check_image(images.shape)
     size = size or faces.crop_size
-    return sample_crops(images[..., :3], faces.frame_indices, crop_matrices(faces, size), size)
+    return sample_crops(expand_rgb(images), faces.frame_indices, crop_matrices(faces, size), size)

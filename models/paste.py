@@ -1,0 +1,216 @@
+"""Putting crops back into the photograph, touching nothing but the mask.
+
+All work happens in the part of the frame that a face's mask covers, so its cost does not depend on the frame's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .errors import FaceLoomError
+from .faces import Faces
+from .geometry import block_means, crop_matrices, invert, lattice, sample_crops, sampling_grid, scale_of, transform, warp
+from .images import as_images, expand_rgb
+from .progress import Progress, silent
+
+COLORS = ("none", "mean-std", "mkl", "low-frequency")
+BLENDS = ("feather", "multi-band", "poisson")
+
+# A crop that has this many pixels per photograph pixel can be read bilinearly; a coarser one needs bicubic to stay sharp.
+_OVERSAMPLED = 1.25
+# Crop values this close to what the photograph gives were not edited: through floats, or through an 8-bit picture.
+_SAME, _SAME_8_BIT = 0.25 / 255, 1.5 / 255
+_LUMA = (0.2126, 0.7152, 0.0722)
+
+
+def paste(images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor | None = None, *, color: str = "none",
+          blend: str = "feather", feather: float = 0.0, opacity: float = 1.0, keep_unchanged: bool = True,
+          progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
+    """The photographs with the crops pasted back, and where.
+
+    images: ``[B, H, W, C]``, C 1, 3 or 4, any float type and device; alpha is kept. crops: ``[N, S, S, 3]`` in face order, of any
+    size. masks: ``[N, M, M]`` or one for all, 0..1, of any size; None is the face hull. color: match the crop's colours to the
+    photograph (``COLORS``). blend: one of ``BLENDS``. feather: softness added inside the mask, as a fraction of the crop's edge.
+    opacity: 0..1.
+
+    keep_unchanged: where a crop still is what the photograph gave, the photograph's own pixels stay, so an edit of the mouth does
+    not resample the cheeks. Off, every pixel of the mask comes from the crop.
+
+    Overlapping faces: every crop was cut from the original photograph, and smaller (farther) faces go in first, so each face is
+    composited over what lies beneath and the nearest face has the last word.
+
+    Returns the images ``[B, H, W, C]`` in their own type and the mask ``[B, H, W]`` float32 (without opacity). Pixels where the mask
+    is 0 are bit-identical. Without faces the images are returned as they are with a zero mask.
+    """
+    _check(images, faces, color, blend, feather, opacity)
+    covered = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
+    if not len(faces):
+        return images, covered
+    out = images.clone()
+    paste_into(out, covered, images, faces, crops, masks, color=color, blend=blend, feather=feather, opacity=opacity,
+               keep_unchanged=keep_unchanged, progress=progress)
+    return out, covered
+
+
+def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, faces: Faces, crops: torch.Tensor,
+               masks: torch.Tensor | None = None, *, color: str = "none", blend: str = "feather", feather: float = 0.0,
+               opacity: float = 1.0, keep_unchanged: bool = True, progress: Progress = silent) -> None:
+    """``paste`` without its copy of the batch: writes into ``out``, a copy of ``images`` the caller owns, and ``covered``."""
+    crops = check_crops(crops, len(faces)).to(images.device)
+    size = crops.shape[1]
+    masks = _masks(masks, faces, size, feather).to(images.device)
+    matrices = crop_matrices(faces, size)
+    order = sorted(range(len(faces)), key=lambda i: (faces[i].frame, faces[i].size, -i))
+    for done, i in enumerate(order):
+        progress(done, len(order))
+        mask = masks[i if len(masks) > 1 else 0]
+        frame = faces[i].frame
+        _paste_one(out[frame], covered[frame], images[frame], matrices[i], crops[i], mask, color, blend, opacity, keep_unchanged)
+    progress(len(order), len(order))
+
+
+def check_crops(crops: torch.Tensor, count: int) -> torch.Tensor:
+    """Crops as ``[N, S, S, 3]`` float32, or an error that says what is wrong with them."""
+    crops = as_images(crops, "crops")
+    if crops.shape[1] != crops.shape[2]:
+        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; resize them to one edge length before PasteBack.")
+    if len(crops) != count:
+        raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same FaceDetect.")
+    return crops
+
+
+def _check(images: torch.Tensor, faces: Faces, color: str, blend: str, feather: float, opacity: float) -> None:
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.is_floating_point():
+        raise FaceLoomError(f"image must be a float picture batch [B, H, W, 1, 3 or 4], not {images.dtype} {tuple(images.shape)}.")
+    faces.check_image(images.shape)
+    if color not in COLORS:
+        raise FaceLoomError(f"color must be one of {', '.join(COLORS)}, not {color!r}.")
+    if blend not in BLENDS:
+        raise FaceLoomError(f"blend must be one of {', '.join(BLENDS)}, not {blend!r}.")
+    if not 0 <= opacity <= 1:
+        raise FaceLoomError(f"opacity must lie between 0 and 1, not {opacity}.")
+    if not 0 <= feather <= 0.5:
+        raise FaceLoomError(f"feather is a fraction of the crop's edge between 0 and 0.5, not {feather}.")
+
+
+def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) -> torch.Tensor:
+    """``[N or 1, size, size]`` float32 0..1."""
+    if masks is None:
+        from .parse import region_mask
+
+        masks = region_mask(("face",), size, faces=faces)
+    masks = masks[None] if masks.ndim == 2 else masks
+    if masks.ndim != 3 or 0 in masks.shape[1:]:
+        raise FaceLoomError(f"mask must have shape [N, S, S], not {tuple(masks.shape)}.")
+    if len(masks) not in (1, len(faces)):
+        raise FaceLoomError(f"There are {len(masks)} masks for {len(faces)} face(s); connect one mask per face, or one for all.")
+    masks = masks.to(torch.float32)
+    if masks.shape[1:] != (size, size):
+        masks = F.interpolate(masks[:, None], (size, size), mode="bilinear", antialias=True)[:, 0]
+    low, high = torch.aminmax(masks)
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise FaceLoomError("mask contains NaN or infinite values; check the node before it.")
+    if low < 0 or high > 1:
+        masks = masks.clamp(0, 1)
+    if feather > 0:
+        from .masks import feather_mask
+
+        masks = feather_mask(masks, feather * size, side="inside")
+    return masks
+
+
+def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor,
+               color: str, blend: str, opacity: float, keep_unchanged: bool) -> None:
+    """Composite one crop over ``out`` ``[H, W, C]`` and add its mask to ``covered`` ``[H, W]``; ``image`` is the untouched photograph."""
+    bounds = support_in_image(mask, matrix, image.shape)
+    if bounds is None:
+        return
+    x0, y0, x1, y1 = bounds
+    to_crop = matrix.copy()
+    to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
+    alpha = read_back(mask[..., None], to_crop, y1 - y0, x1 - x0, "zeros")
+    region = covered[y0:y1, x0:x1]
+    region += alpha[..., 0] * (1 - region)
+    edited = edited_weight(image, matrix, crop, mask) if keep_unchanged else None
+    if edited is not None:
+        alpha = read_back((mask * edited)[..., None], to_crop, y1 - y0, x1 - x0, "zeros")
+    if color != "none":
+        from .color import match_color
+
+        reference = reference_crop(image, matrix, crop.shape[0], min(crop.shape[0], 128))
+        crop = match_color(crop[None], reference[None], mask[None], color)[0]
+    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, "border")
+    beneath = out[y0:y1, x0:x1, :3]
+    if beneath.shape[-1] == 1:
+        pasted = pasted @ pasted.new_tensor(_LUMA)[:, None]
+    base = beneath.to(torch.float32)
+    mixed = torch.lerp(base, pasted, alpha * opacity if opacity < 1 else alpha)
+    beneath.copy_(torch.where(alpha > 0, mixed.to(beneath.dtype), beneath))
+
+
+def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, at: int) -> torch.Tensor:
+    """What the photograph shows where a crop of ``size`` pixels lies, ``[at, at, 3]``."""
+    scale = at / size
+    resized = matrix * scale
+    resized[:, 2] += 0.5 * scale - 0.5
+    return sample_crops(expand_rgb(image)[None], [0], resized[None], at)[0]
+
+
+def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 (exclusive) of the image pixels a crop-space mask ``[S, S]`` can reach, or None."""
+    rows = torch.nonzero(mask.amax(1) > 0)[:, 0].tolist()
+    if not rows:
+        return None
+    columns = torch.nonzero(mask.amax(0) > 0)[:, 0].tolist()
+    reach = 2 * max(1, int(scale_of(matrix)))
+    left, right, top, bottom = columns[0] - reach, columns[-1] + reach, rows[0] - reach, rows[-1] + reach
+    corners = transform(np.array([[left, top], [right, top], [left, bottom], [right, bottom]], np.float64), invert(matrix))
+    height, width = shape[:2]
+    x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, (width, height))
+    return (int(x0), int(y0), int(x1), int(y1)) if x0 < x1 and y0 < y1 else None
+
+
+def read_back(crop: torch.Tensor, to_crop: np.ndarray, height: int, width: int, padding: str) -> torch.Tensor:
+    """``crop`` ``[S, S, C]`` read at image → crop ``to_crop`` for ``height`` × ``width`` image pixels, ``[height, width, C]``.
+
+    A crop much finer than the photograph is averaged over whole blocks first; bicubic where it is not finer, bilinear where it is.
+    Masks (one channel) are always read bilinearly: they must not overshoot.
+    """
+    fineness = float(scale_of(to_crop))
+    pool = int(fineness)
+    if pool > 1:
+        crop = block_means(block_means(crop, pool, 0), pool, 1)
+        to_crop = to_crop / pool
+        to_crop[:, 2] += 0.5 / pool - 0.5
+    mode = "bilinear" if fineness / max(pool, 1) >= _OVERSAMPLED or fineness >= 2 or crop.shape[-1] == 1 else "bicubic"
+    grid = sampling_grid(to_crop, height, width, crop.shape[0], crop.shape[1], crop.device)
+    out = F.grid_sample(crop.permute(2, 0, 1)[None], grid, mode=mode, padding_mode=padding, align_corners=False)[0].permute(1, 2, 0)
+    return out.clamp_(0, 1) if mode == "bicubic" else out
+
+
+def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+    """How much of each crop pixel to paste, ``[S, S]`` 0..1: 1 on and around edits, 0 where ``crop`` is what ``image`` gives.
+
+    None where everything was edited: a lattice of 32 × 32 points tells, so a swapped face costs next to nothing. Otherwise the whole
+    crop is compared, and edits are grown and softened by about 1 % of the edge, over pixels that equal the photograph's.
+    """
+    size = crop.shape[0]
+    rgb = expand_rgb(image)
+    points = lattice(size, size / 32).long().to(crop.device)
+    seen = warp(rgb, matrix, size, size, step=size / 32).clamp_(0, 1)
+    difference = (crop[points][:, points] - seen).abs().amax(-1)[mask[points][:, points] > 0]
+    same, same_8_bit = (int((difference <= limit).sum()) for limit in (_SAME, _SAME_8_BIT))
+    few = len(difference) < 16
+    rounded = same_8_bit > 0.1 * len(difference) and same < 0.5 * same_8_bit
+    if not (few or rounded or same > 0.01 * len(difference)):
+        return None
+    difference = (crop - warp(rgb, matrix, size, size).clamp_(0, 1)).abs().amax(-1)
+    edited = (difference > (_SAME_8_BIT if rounded else _SAME)).to(torch.float32)[None, None]
+    reach = max(1, round(size / 128))
+    grown = F.max_pool2d(edited, 2 * reach + 1, 1, reach)
+    return F.avg_pool2d(grown, 2 * reach + 1, 1, reach, count_include_pad=False)[0, 0]
