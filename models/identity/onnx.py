@@ -1,0 +1,90 @@
+"""Recognisers of ArcFace's shape: an aligned picture of the face in, one vector out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..catalogue import NetContract, Row, guess_row, row_named, row_of_file
+from ..errors import FaceLoomError
+from ..faces import Faces
+from ..geometry import sample_crops, template_matrix
+from ..network import Network, OpenSession, kind_of
+from ..onnx_graph import first_nodes
+from ..progress import Progress, silent
+from .combine import unit
+
+# What every recogniser of insightface's packs was trained with; a file the catalogue does not know is taken for one of these.
+ARCFACE = NetContract(family="arcface", size=112, template="arcface_112_v2", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+# Faces sampled before the network is called.
+FACES = 64
+
+
+class OnnxRecognizer:
+    """A ``Recognizer`` around one network. Make it with ``load_recognizer``."""
+
+    def __init__(self, space: str, network: Network, contract: NetContract) -> None:
+        self.space = space
+        self.network = network
+        self.contract = contract
+
+    def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
+        """``[N, D]`` float32 unit rows."""
+        vectors = self.embed_raw(images, faces, progress)
+        return unit(vectors) if len(vectors) else vectors
+
+    def embed_raw(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
+        """``[N, D]`` float32 as the network gives them; the length says how sure it is, and some swap models want it."""
+        faces.check_image(images.shape)
+        parts = []
+        for start in range(0, len(faces), FACES):
+            chosen = faces.take(range(start, min(start + FACES, len(faces))))
+            matrices = template_matrix(chosen.keypoints, self.contract.template, self.contract.size)
+            crops = sample_crops(images[..., :3], chosen.frame_indices, matrices, self.contract.size)
+            parts.append(self.embed_crops(crops, lambda done, _, start=start: progress(start + done, len(faces))))
+        width = self.network.outputs[0].shape[-1] or 0
+        return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+
+    def embed_crops(self, crops: torch.Tensor, progress: Progress = silent) -> np.ndarray:
+        """The same for pictures ``[N, n, n, 3]`` that are aligned already."""
+        values = crops.cpu().numpy()
+        if self.contract.color == "bgr":
+            values = values[..., ::-1]
+        values = (values - np.float32(self.contract.mean)) / np.float32(self.contract.std)
+        return self.network.run({self.network.inputs[0].name: values.transpose(0, 3, 1, 2)}, progress)[0].reshape(len(crops), -1)
+
+
+def load_recognizer(path_or_name: str | Path, *, find: Callable[[Row], Path] | None = None, contract: NetContract | None = None,
+                    open_session: OpenSession | None = None) -> OnnxRecognizer:
+    """The recogniser in a file, or of a catalogue name. Its space is the catalogue's, or the file's own name where it is in none."""
+    path = Path(path_or_name)
+    row = None
+    if not path.is_file():
+        row = row_named(str(path_or_name))
+        path = (find or on_disk)(row)
+    network = Network(path, open_session)
+    row = row or row_of_file(path.name) or guess_row(path.name, "recognizer")
+    if row and row.kind != "recognizer":
+        raise FaceLoomError(f"{path.name} is {row.name}, not a face recognizer; load it with the node for its kind.")
+    contract = contract or (row.contract if row else _own_normalisation(network, ARCFACE))
+    shape = network.inputs[0].shape
+    answers = [port for port in network.outputs if len(port.shape) == 2]
+    if len(network.inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or not answers:
+        raise FaceLoomError(f"{path.name} is not a face recognizer: it looks like {kind_of(network)}.")
+    if shape[2] is not None and shape[2] != contract.size:
+        if row:
+            raise FaceLoomError(f"{path.name} should take pictures of 3×{contract.size}×{contract.size}, but its input is {network.inputs[0]}.")
+        contract = replace(contract, size=shape[2])
+    return OnnxRecognizer(contract.space or path.stem, network, contract)
+
+
+def _own_normalisation(network: Network, contract: NetContract) -> NetContract:
+    """Networks that came from MXNet subtract and scale themselves, from 0..255 (insightface tells them by their first nodes)."""
+    names = first_nodes(network.path, 8)
+    if any(name.startswith(("Sub", "_minus")) for name in names) and any(name.startswith(("Mul", "_mul")) for name in names):
+        return replace(contract, mean=(0, 0, 0), std=(1 / 255,) * 3)
+    return contract

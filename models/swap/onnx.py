@@ -1,0 +1,180 @@
+"""One engine for every one-shot swap network that comes as an ONNX file; what differs between them is in their ``Contract``."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..catalogue import Contract
+from ..errors import FaceLoomError
+from ..faces import Faces, Identity
+from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
+from ..network import Network, Port
+from ..parse import region_mask
+from ..progress import Progress, silent
+from .latent import Latents, mix, photo_of
+from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
+
+# Share of its square's edge over which an engine's answer fades in, so that a chin cut off by the square shows no line.
+FADE = 1 / 16
+# Tiles sampled and answered before the next faces are looked at; bounds the memory of long clips.
+TILES = 64
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The graph's inputs by what they are for. source: None where the person is in the weights. morph: a DeepFaceLive model's own
+    strength, None where it has none."""
+
+    target: Port
+    source: Port | None
+    morph: Port | None
+
+
+class OnnxEngine:
+    """A ``SwapEngine`` around one network. Make it with ``load_engine``."""
+
+    def __init__(self, name: str, network: Network, contract: Contract, ports: Ports, latents: Latents | None) -> None:
+        self.name = name
+        self.network = network
+        self.contract = contract
+        self._ports = ports
+        self._latents = latents
+        self._sources: weakref.WeakKeyDictionary[Identity, np.ndarray] = weakref.WeakKeyDictionary()
+
+    @property
+    def size(self) -> int:
+        """Edge of the network's picture, pixels."""
+        return self.contract.size
+
+    def swap(self, images: torch.Tensor, faces: Faces, identity: Identity, size: int, *, strength: float = 1.0, pixel_boost: int = 1,
+             progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
+        """Canonical crops ``[N, size, size, 3]`` with the swapped faces drawn in, and where: masks ``[N, size, size]``.
+
+        The network sees its own alignment of the face, sampled straight from the image, ``pixel_boost`` (1–8) times as fine as it was
+        trained for. The mask is the network's own, or the face's outline, within the square it saw; outside it the crops are the
+        target's own. ``strength``: how far the target turns into the source in the network's latent space; 0 leaves the target as it
+        is, with an empty mask, above 1 exaggerates. Networks without a latent space fade between 0 and 1.
+        """
+        images = images[..., :3]
+        crops = crop_faces(images, faces, size)
+        masks = crops.new_zeros(crops.shape[:3])
+        self._check(strength, pixel_boost)
+        if strength == 0:
+            return crops, masks
+        source = self._source(identity)
+        tiles = pixel_boost * pixel_boost
+        step = max(1, TILES // tiles)
+        for start in range(0, len(faces), step):
+            part = slice(start, min(start + step, len(faces)))
+            chosen = faces.take(range(part.start, part.stop))
+            feeds = self._identity_feeds(source, images, chosen, strength)
+            crops[part], masks[part] = self._draw(
+                images, chosen, crops[part], feeds, strength, pixel_boost,
+                lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles),
+            )
+        return crops, masks
+
+    def _check(self, strength: float, pixel_boost: int) -> None:
+        if not 1 <= pixel_boost <= MAX_BOOST or pixel_boost != int(pixel_boost):
+            raise FaceLoomError(f"Pixel boost must be a whole number from 1 to {MAX_BOOST}, not {pixel_boost}.")
+        if not 0 <= strength < float("inf"):
+            raise FaceLoomError(f"Strength must be 0 or more, not {strength}.")
+        if strength > 1 and self._latents is None:
+            raise FaceLoomError(f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
+
+    def _source(self, identity: Identity) -> np.ndarray | None:
+        """What goes into the source input for one row, computed once per identity."""
+        if self._ports.source is None:
+            return None
+        if identity not in self._sources:
+            self._sources[identity] = self._latents.of_identity(identity) if self._latents else self._source_picture(identity)
+        return self._sources[identity]
+
+    def _source_picture(self, identity: Identity) -> np.ndarray:
+        contract = self.contract
+        photo, face = photo_of(identity)
+        matrix = template_matrix(face.keypoints, contract.source_template, contract.source_size)
+        picture = sample_crops(photo, [0], matrix[None], contract.source_size)
+        return encode(picture, replace(contract, mean=contract.source_mean, std=contract.source_std))
+
+    def _identity_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float) -> dict[str, np.ndarray]:
+        """One row per face."""
+        feeds = {}
+        if source is not None:
+            rows = np.repeat(source, len(faces), 0)
+            if self._latents and strength != 1:
+                rows = mix(self._latents.of_faces(images, faces), rows, strength)
+            feeds[self._ports.source.name] = rows
+        if self._ports.morph:
+            feeds[self._ports.morph.name] = np.full([size or 1 for size in self._ports.morph.shape], strength, np.float32)
+        return feeds
+
+    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, feeds: dict[str, np.ndarray], strength: float, boost: int,
+              progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
+        size, edge = crops.shape[1], self.size * boost
+        to_square = finer(template_matrix(faces.keypoints, self.contract.template, self.size), boost)
+        tiles = split_tiles(sample_crops(images, faces.frame_indices, to_square, edge), boost)
+        answers, own = self._answer(tiles, feeds, boost, progress)
+        to_crop = compose(crop_matrices(faces, size), invert(to_square))
+        each = range(len(faces))
+        drawn = sample_crops(join_tiles(even_tiles(answers, tiles, boost), boost).clamp(0, 1), each, to_crop, size)
+        if self._latents is None and self._ports.morph is None and strength != 1:
+            drawn = torch.lerp(crops, drawn, strength)
+        if own is None:
+            masks = region_mask(("face",), size, faces=faces).to(crops)
+        else:
+            masks = sample_crops(join_tiles(own, boost), each, to_crop, size)[..., 0]
+        masks = masks * reach(invert(to_crop), size, edge, crops.device)
+        return torch.where(masks[..., None] > 0, drawn, crops), masks
+
+    def _answer(self, tiles: torch.Tensor, feeds: dict[str, np.ndarray], boost: int, progress: Progress
+                ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
+        shared = self._ports.morph and self._ports.morph.name
+        rows = {name: value if name == shared else np.repeat(value, boost * boost, 0) for name, value in feeds.items()}
+        outputs = self.network.run(rows | {self._ports.target.name: encode(tiles, self.contract)}, progress)
+        picture = decode(outputs[self.contract.picture_output], self.contract).to(tiles.device)
+        if picture.shape != tiles.shape:
+            raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
+                                "the file is not the model its name says.")
+        own = self.contract.mask_output
+        if own is None or own >= len(outputs):
+            return picture, None
+        mask = torch.from_numpy(np.clip(outputs[own], 0, 1)).to(tiles.device)
+        return picture, mask.reshape(*tiles.shape[:3], 1)
+
+
+def encode(pictures: torch.Tensor, contract: Contract) -> np.ndarray:
+    """RGB 0..1 ``[N, n, n, 3]`` as the network wants it."""
+    values = pictures.cpu().numpy()
+    if contract.color == "bgr":
+        values = values[..., ::-1]
+    values = (values - np.float32(contract.mean)) / np.float32(contract.std)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if contract.layout == "nchw" else values, np.float32)
+
+
+def decode(values: np.ndarray, contract: Contract) -> torch.Tensor:
+    """The inverse of ``encode`` for what comes out, not yet clipped."""
+    if contract.layout == "nchw":
+        values = values.transpose(0, 2, 3, 1)
+    values = values * np.float32(contract.output_std) + np.float32(contract.output_mean)
+    if contract.color == "bgr":
+        values = values[..., ::-1]
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def reach(to_square: np.ndarray, size: int, edge: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """``[N, size, size]``: 0 outside the network's square of ``edge`` pixels, rising smoothly to 1 within ``FADE`` of its edge.
+
+    ``to_square`` ``[N, 2, 3]`` is crop → square.
+    """
+    m = torch.from_numpy(np.asarray(to_square)).to(torch.float32).to(device)[:, None, None]
+    along = torch.arange(size, dtype=torch.float32, device=device)
+    points = (m[..., 0] * along[:, None] + m[..., 2]) + m[..., 1] * along[:, None, None]
+    inside = torch.minimum(points + 0.5, edge - 0.5 - points).amin(-1) / (edge * FADE)
+    inside = inside.clamp(0, 1)
+    return inside * inside * (3 - 2 * inside)
