@@ -48,8 +48,8 @@ class FaceDetect(io.ComfyNode):
                                    tooltip="The detector to use. Left unconnected, the built-in dlib detector runs and needs no download."),
                 FaceLandmarks.Input("face_landmarks", optional=True,
                                     tooltip="Landmarks from ComfyUI's MediaPipe node. They are used instead of the detector."),
-                BoundingBox.Input("bboxes", optional=True,
-                                  tooltip="Boxes from any detection node. Faces are looked for in these boxes only."),
+                io.BoundingBox.Input("bboxes", optional=True, force_input=True,
+                                     tooltip="Boxes from any detection node. Faces are looked for in these boxes only."),
             ],
             outputs=[
                 Faces.Output("faces", tooltip="All faces that were kept, frame by frame, for the other FaceLoom nodes."),

@@ -6,9 +6,22 @@ import torch
 from comfy_api.latest import io
 
 from ..models.images import as_images
-from ..models.parse import REGIONS, parse_preview, region_mask
+from ..models.parse import LANDMARK_REGIONS, REGIONS, parse_preview, region_mask
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, FaceOccluder, FaceParser, Faces
+
+# What one click gives; everything else is "custom".
+PRESETS: dict[str, tuple[str, ...]] = {
+    "face": ("face",),
+    "skin": ("skin",),
+    "brows": ("left_brow", "right_brow"),
+    "eyes": ("left_eye", "right_eye"),
+    "nose": ("nose",),
+    "lips": ("upper_lip", "lower_lip"),
+    "mouth": ("mouth", "upper_lip", "lower_lip"),
+    "hair": ("hair",),
+}
+CUSTOM = ("skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "upper_lip", "lower_lip")
 
 
 class FaceParseMask(io.ComfyNode):
@@ -22,10 +35,16 @@ class FaceParseMask(io.ComfyNode):
             search_aliases=["face parsing", "face mask", "segment face", "skin mask", "bisenet", "mouth mask", "faceloom"],
             inputs=[
                 io.Image.Input("crops", tooltip="The face crops, from Face Detect or One-Shot Swap. The masks get their size."),
-                io.MultiCombo.Input("regions", options=["face", *(region for region in REGIONS if region != "face")], default=["face"],
-                                    placeholder="regions", chip=True,
-                                    tooltip="The parts to include; choose as many as you like. The entry face is the whole face with the "
-                                            "forehead. Ears, hair, hat, neck and cloth need a parser."),
+                io.DynamicCombo.Input("regions", options=[
+                    *(io.DynamicCombo.Option(name, []) for name in PRESETS),
+                    io.DynamicCombo.Option("custom", [
+                        io.Boolean.Input(region, default=region in CUSTOM,
+                                         tooltip=f"Includes the region {region.replace('_', ' ')}; left and right are the viewer's."
+                                                 + ("" if region in LANDMARK_REGIONS else " It needs a parser."))
+                        for region in REGIONS if region != "face"
+                    ]),
+                ], tooltip="Which part of the face. The entry face is the whole face with the forehead, mouth is the lips and what lies "
+                           "between them, and custom lets you switch every region on or off. Hair needs a parser."),
                 io.Int.Input("grow", default=0, min=-256, max=256, step=1,
                              tooltip="Grows the mask by this many crop pixels; negative values shrink it."),
                 io.Int.Input("feather", default=16, min=0, max=256, step=1,
@@ -58,7 +77,8 @@ class FaceParseMask(io.ComfyNode):
         occlusion = None
         if occluder is not None:
             occlusion = 1 - occluder if isinstance(occluder, torch.Tensor) else occluder.visible(images, progress)
-        mask = region_mask(tuple(regions), size, faces=faces, crops=images, parser=parser, grow=grow, feather=feather, side=side,
+        chosen = PRESETS.get(regions["regions"]) or [region for region in REGIONS if regions.get(region)]
+        mask = region_mask(chosen, size, faces=faces, crops=images, parser=parser, grow=grow, feather=feather, side=side,
                            occlusion=occlusion, progress=progress)
         preview = give(parse_preview(images, mask))
         return io.NodeOutput(give(mask), preview, ui=show(cls, preview))
