@@ -1,0 +1,201 @@
+"""A 3-D face fitted to 68 or 478 landmarks.
+
+The mean face is MediaPipe's canonical face model (468 vertices, centimetres), with two more rows of vertices that carry it up to the
+hairline. Head space is the mean face's: x to the viewer's right, y down, z away from the viewer, origin inside the head.
+A fit is a scaled orthographic camera and a face whose projected landmarks lie exactly where the photograph has them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FaceLoomError
+from ..faces import Face
+
+# iBUG 68 → mesh vertex. The jaw (0-16) is only where the search for the visible contour starts.
+VERTEX_OF_68 = np.array(
+    [127, 234, 93, 132, 58, 172, 150, 176, 152, 400, 379, 397, 288, 361, 323, 454, 356]
+    + [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
+    + [168, 197, 5, 4, 75, 97, 2, 326, 305]
+    + [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]
+    + [61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181]
+    + [78, 82, 13, 312, 308, 317, 14, 87]
+)
+OVAL = np.array(
+    [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
+)  # fmt: skip
+FOREHEAD_EDGE = np.array([127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356])
+INNER_LIPS = np.array([78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95])
+LEFT_LIDS = np.array([33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7])
+RIGHT_LIDS = np.array([263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249])
+_RIGID = np.r_[17:48]  # brows, nose and eyes move least with expression
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """vertices: ``[V, 3]`` of the mean face in head space, cm. triangles: ``[T, 3]`` vertex indices, wound so that the outside
+    faces the viewer with negative z normal."""
+
+    vertices: np.ndarray
+    triangles: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def mean_face() -> Mesh:
+    """The mean face with the forehead rows (under 20 kB, read once)."""
+    from safetensors.numpy import load_file
+
+    data = load_file(Path(__file__).with_name("canonical_face.safetensors"))
+    vertices, triangles = data["vertices"].astype(np.float64), data["triangles"].astype(np.int64)
+    return _with_forehead(vertices, triangles)
+
+
+def _with_forehead(vertices: np.ndarray, triangles: np.ndarray) -> Mesh:
+    """Carry the mesh's upper edge on along an ellipsoid, two rows that fade to nothing at the temples."""
+    edge = vertices[FOREHEAD_EDGE]
+    share = np.sin(np.linspace(0, np.pi, len(edge)))[:, None] ** 0.7
+    rows, faces, below = [], [], FOREHEAD_EDGE
+    for step in (1, 2):
+        # each row rises 1.5 cm at the middle and leans back more than the one before
+        lift = np.array([[0, -1.5, 0.75 * step - 0.25]]) * share
+        edge = edge + lift - edge * [0.035 * step, 0, 0] * share
+        above = len(vertices) + len(rows) * len(edge) + np.arange(len(edge))
+        rows.append(edge)
+        a, b, c, d = below[:-1], below[1:], above[:-1], above[1:]
+        faces += [np.stack([a, b, c], 1), np.stack([b, d, c], 1)]
+        below = above
+    return Mesh(np.concatenate([vertices, *rows]), np.concatenate([triangles, *faces]))
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One person's face in one photograph.
+
+    head: ``[V, 3]`` the face in head space, cm. rotation: ``[3, 3]`` head → camera. scale: pixels per cm. shift: ``[2]`` pixels.
+    """
+
+    head: np.ndarray
+    rotation: np.ndarray
+    scale: float
+    shift: np.ndarray
+
+    def project(self, head: np.ndarray | None = None) -> np.ndarray:
+        """``[V, 3]`` x, y in image pixels and depth in the same unit (larger = farther), of ``head`` or of the fit's own face."""
+        camera = (self.head if head is None else head) @ self.rotation.T * self.scale
+        camera[:, :2] += self.shift
+        return camera
+
+    @property
+    def angles(self) -> np.ndarray:
+        """Yaw, pitch, roll in degrees. Yaw > 0: turned to the viewer's right; pitch > 0: looking up; roll > 0: tilted clockwise
+        as the viewer sees it."""
+        r = self.rotation
+        forward = -r[:, 2]  # where the face looks, in camera axes
+        yaw = np.arctan2(forward[0], -forward[2])
+        pitch = np.arctan2(-forward[1], np.hypot(forward[0], forward[2]))
+        level = _look_at(yaw, pitch)
+        turn = level.T @ r
+        roll = np.arctan2(turn[1, 0], turn[0, 0])
+        return np.degrees([yaw, pitch, roll])
+
+
+def _look_at(yaw: float, pitch: float) -> np.ndarray:
+    """Rotation of an untilted head."""
+    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+    turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    return turn @ nod
+
+
+def fit_face(face: Face) -> Fit:
+    """Fit the mean face to a face's 478 points when it has them, else to its 68 points.
+
+    Raises FaceLoomError when it has neither.
+    """
+    if face.dense is not None:
+        return _fit_dense(np.asarray(face.dense[:468], np.float64))
+    if face.points68 is None:
+        raise FaceLoomError("This face has only five keypoints; connect a detector that gives 68 or 478 landmarks.")
+    return _fit_68(np.asarray(face.points68, np.float64))
+
+
+def _fit_dense(points: np.ndarray) -> Fit:
+    mesh = mean_face()
+    rotation, scale, shift = _similarity_3d(mesh.vertices[:468], points)
+    head = (points - shift) @ rotation / scale
+    head = np.concatenate([head, mesh.vertices[468:] + spread(mesh.vertices[OVAL], head[OVAL] - mesh.vertices[OVAL], mesh.vertices[468:])])
+    return Fit(head, rotation, scale, shift[:2])
+
+
+def _fit_68(points: np.ndarray) -> Fit:
+    mesh = mean_face()
+    vertex = VERTEX_OF_68.copy()
+    weights = np.full(68, 0.25)
+    weights[_RIGID] = 1.0
+    weights[48:] = 0.4
+    rotation, scale, shift = _camera(mesh.vertices[vertex[17:]], points[17:], weights[17:])
+    for _ in range(4):
+        vertex[:17] = _contour_vertices(mesh, rotation)
+        rotation, scale, shift = _camera(mesh.vertices[vertex], points, weights)
+    projected = mesh.vertices[vertex] @ rotation.T[:, :2] * scale + shift
+    residual = np.concatenate([(points - projected) / scale, np.zeros((68, 1))], 1) @ rotation
+    head = mesh.vertices + spread(mesh.vertices[vertex], residual, mesh.vertices)
+    return Fit(head, rotation, scale, shift)
+
+
+def _camera(vertices: np.ndarray, points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+    """Scaled orthographic pose by weighted least squares: the affine camera, then the nearest rotation (POS, DeMenthon & Davis 1995,
+    §3, with an orthogonal Procrustes step)."""
+    w = weights[:, None] / weights.sum()
+    center_v, center_p = (w * vertices).sum(0), (w * points).sum(0)
+    v, p = vertices - center_v, points - center_p
+    affine = np.linalg.lstsq(np.sqrt(w) * v, np.sqrt(w) * p, rcond=None)[0].T  # [2, 3]
+    u, s, vt = np.linalg.svd(affine, full_matrices=False)
+    two = u @ vt
+    rotation = np.stack([two[0], two[1], np.cross(two[0], two[1])])
+    fitted = v @ two.T
+    scale = float((w * fitted * p).sum() / (w * fitted**2).sum())
+    return rotation, scale, center_p - scale * two @ center_v
+
+
+def _similarity_3d(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+    """Umeyama 1991 in three dimensions."""
+    ms, mt = source.mean(0), target.mean(0)
+    a, b = source - ms, target - mt
+    u, s, vt = np.linalg.svd(b.T @ a)
+    flip = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * flip) @ vt
+    scale = float((s * flip).sum() / (a**2).sum())
+    return rotation, scale, mt - scale * rotation @ ms
+
+
+def spread(anchors: np.ndarray, moves: np.ndarray, at: np.ndarray, stiffness: float = 0.02) -> np.ndarray:
+    """Carry moves known at anchors to other points: biharmonic spline in 3-D (kernel r, affine part), lightly regularised."""
+    n = len(anchors)
+    k = np.linalg.norm(anchors[:, None] - anchors[None], axis=-1)
+    k[np.diag_indices(n)] = -stiffness * 10
+    p = np.concatenate([np.ones((n, 1)), anchors], 1)
+    system = np.block([[k, p], [p.T, -1e-6 * np.eye(4)]])
+    weights = np.linalg.solve(system, np.concatenate([moves, np.zeros((4, 3))]))
+    r = np.linalg.norm(at[:, None] - anchors[None], axis=-1)
+    return r @ weights[:n] + np.concatenate([np.ones((len(at), 1)), at], 1) @ weights[n:]
+
+
+def _contour_vertices(mesh: Mesh, rotation: np.ndarray) -> np.ndarray:
+    """Which vertex each of the 17 jaw points is. On a turned head the far outline is not the jaw line but the cheek's horizon, so
+    the vertex at the jaw point's height that reaches farthest out is taken (landmark marching, Zhu et al., CVPR 2015, §3.2)."""
+    default = VERTEX_OF_68[:17]
+    across = mesh.vertices[:468] @ rotation[0]
+    far = np.sign(rotation[0, 2])  # the side that turns away
+    chosen = default.copy()
+    for i, vertex in enumerate(default):
+        x, y, _ = mesh.vertices[vertex]
+        if np.sign(x) == far and far * x > 2:
+            level = np.flatnonzero((np.abs(mesh.vertices[:468, 1] - y) < 0.7) & (far * mesh.vertices[:468, 0] > 1))
+            chosen[i] = level[np.argmax(far * across[level])]
+    return chosen

@@ -1,0 +1,63 @@
+"""Telling skin from hair, hats and background by its own colour, without a network."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+_TOLERANCE = (0.10, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
+_RADIUS = 0.08  # how far, in crop edges, the skin's colour is taken to be the same
+
+
+def smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of ``[C, H, W]`` by ``sigma`` pixels, edges repeated. A wide one is done on a coarser grid, which is exact enough
+    because nothing finer than the filter survives it."""
+    coarse = max(1, int(sigma / 4))
+    height, width = picture.shape[-2:]
+    small = picture[None]
+    if coarse > 1:
+        small = F.interpolate(small, size=(-(-height // coarse), -(-width // coarse)), mode="area")
+        sigma = sigma / coarse
+    radius = max(1, int(3 * sigma + 0.5))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=picture.device, dtype=torch.float32) / sigma) ** 2)
+    taps = (taps / taps.sum()).expand(len(picture), 1, -1)
+    small = F.conv2d(F.pad(small, (radius, radius, 0, 0), mode="replicate"), taps[:, :, None], groups=len(picture))
+    small = F.conv2d(F.pad(small, (0, 0, radius, radius), mode="replicate"), taps[..., None], groups=len(picture))
+    if coarse > 1:
+        small = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
+    return small[0]
+
+
+def local_mean(picture: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Weighted local mean of ``[C, H, W]``; where no weight is near, the mean over all of it."""
+    whole = (picture * weight).sum((1, 2), keepdim=True) / weight.sum().clamp_min(1e-6)
+    blurred = smooth(torch.cat([picture * weight, weight]), sigma)
+    trust = 1e-3
+    return (blurred[:-1] + trust * whole) / (blurred[-1:] + trust)
+
+
+def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
+    """How much each pixel of ``picture`` ``[H, W, 3]`` looks like the skin at the pixels marked in ``sure`` ``[H, W]``, 0..1.
+
+    Colour is compared with the skin's nearest known colour in brightness and two opponent axes, so shading and make-up of light are
+    followed; spectacle frames and strands thinner than about 2 % of the picture do not count.
+    """
+    rgb = picture.permute(2, 0, 1)
+    light = rgb.mean(0)
+    axes = torch.stack([light, rgb[0] - rgb[1], (rgb[0] + rgb[1]) / 2 - rgb[2]])
+    known = sure > 0.5
+    if not known.any():
+        return torch.ones_like(light)
+    floor = torch.tensor(_TOLERANCE, device=picture.device)
+    middle = axes[:, known].median(1).values
+    spread = torch.maximum((axes[:, known] - middle[:, None]).abs().median(1).values * 1.48, floor)
+    typical = (((axes - middle[:, None, None]) / spread[:, None, None]) ** 2).sum(0) < 9
+    edge = picture.shape[0]
+    near = local_mean(axes, (known & typical).float()[None], _RADIUS * edge)
+    distance = (((axes - near) / spread[:, None, None]) ** 2).sum(0)
+    likelihood = torch.exp(-(distance - 5).clamp_min(0) / 4)
+    reach = 2 * max(1, round(0.008 * edge)) + 1
+    other = 1 - smooth(likelihood[None], 0.004 * edge)[0]
+    other = -F.max_pool2d(-other[None, None], reach, 1, reach // 2)
+    other = F.max_pool2d(other, reach, 1, reach // 2)[0]
+    return 1 - smooth(other, 0.006 * edge)[0]

@@ -1,0 +1,232 @@
+"""The built-in engine: the source's photograph as texture of a 3-D face, drawn in the target's pose.
+
+The graphics method of FaceSwap (2017), with what it lacked: shape and expression kept apart (``landmarks/transfer.py``), visibility
+in both photographs, hair and hat left alone, the target's own mouth, and the light of the scene.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import FaceLoomError
+from ..faces import Faces, Identity
+from ..geometry import crop_faces, crop_matrix, scale_of, transform
+from ..landmarks.face3d import INNER_LIPS, LEFT_LIDS, OVAL, RIGHT_LIDS, Fit, fit_face, mean_face
+from ..landmarks.raster import rasterize, vertex_normals
+from ..landmarks.transfer import eye_openings, mouth_opening, transfer_shape
+from ..masks import signed_distance
+from ..parse.skin import local_mean, skin_likelihood, smooth
+from ..progress import Progress, silent
+
+_FEATHER = 0.05  # width of the mask's soft border, in eye distances times 2 (about the crop's edge times 0.02)
+_GAIN = 2.5  # the scene's light may make the texture this much brighter or darker
+
+
+@dataclass(frozen=True, eq=False)
+class Texture:
+    """One reference photograph of the source. picture: ``[3, S, S]``. fit: the face in it, in its pixels. skin: ``[1, S, S]``."""
+
+    picture: torch.Tensor
+    fit: Fit
+    skin: torch.Tensor
+    seen: np.ndarray
+
+
+class MeshEngine:
+    """Swap by drawing the source's photograph on a fitted 3-D face. Needs no network and no GPU."""
+
+    name = "mesh"
+
+    def swap(
+        self,
+        images: torch.Tensor,
+        faces: Faces,
+        identity: Identity,
+        size: int,
+        *,
+        strength: float = 1.0,
+        pixel_boost: int = 1,
+        progress: Progress = silent,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops ``[N, size, size, 3]`` and masks ``[N, size, size]``: 1 wherever the crop differs from the photograph.
+
+        ``strength`` morphs shape and colour from the target (0) to the source (1); more than 1 is 1, a photograph has no more to
+        give. ``pixel_boost`` has no meaning here: the texture is drawn at the crop's own resolution.
+        """
+        if not len(identity.crops):
+            raise FaceLoomError("This identity has no photograph in it, only an embedding; use a network as swap_model, or make the "
+                                "identity from photos with ArcFaceEmbed.")  # fmt: skip
+        crops = crop_faces(images, faces, size)
+        masks = torch.zeros(crops.shape[:3], device=crops.device)
+        strength = min(max(strength, 0.0), 1.0)
+        if strength == 0:
+            return crops, masks
+        textures: dict[int, Texture] = {}
+        for i, face in enumerate(faces):
+            target = fit_face(face)
+            best = _nearest_pose(identity, target)
+            if best not in textures:
+                textures[best] = _texture(identity, best, crops.device)
+            crops[i], masks[i] = _draw(crops[i], crop_matrix(face, size, faces.framing), target, textures[best], strength)
+            progress(i + 1, len(faces))
+        return crops, masks
+
+
+def _nearest_pose(identity: Identity, target: Fit) -> int:
+    """The reference photograph whose head is turned most like the target's; earlier ones (better photos) win near ties."""
+    wanted = target.angles[:2]
+    turn = [np.hypot(*(fit_face(face).angles[:2] - wanted)) + 3 * i for i, face in enumerate(identity.faces)]
+    return int(np.argmin(turn))
+
+
+def _texture(identity: Identity, index: int, device: torch.device) -> Texture:
+    picture = torch.from_numpy(np.array(identity.crops[index])).to(device)
+    fit = fit_face(identity.faces[index])
+    points = fit.project()
+    zones, covered = rasterize(points, mean_face().triangles, _zones().sure[:, None], len(picture))
+    skin = skin_likelihood(picture, torch.from_numpy(zones[..., 0] * covered).to(device))
+    return Texture(picture.permute(2, 0, 1), fit, skin[None], _seen(points))
+
+
+@dataclass(frozen=True, eq=False)
+class Zones:
+    """Weights 0..1 per vertex. sure: certainly skin. brow_up: the forehead, where hair begins. side: along cheeks and temples.
+    mouth: inside the lips. eyes: ``[V, 2]`` inside the left and right lids."""
+
+    sure: np.ndarray
+    brow_up: np.ndarray
+    side: np.ndarray
+    mouth: np.ndarray
+    eyes: np.ndarray
+
+
+def _zones() -> Zones:
+    v = mean_face().vertices
+    to_outline = _distance(v, OVAL)
+    to_outline[468:] = 0
+    lids = np.minimum(_distance(v, LEFT_LIDS), _distance(v, RIGHT_LIDS))
+    y = v[:, 1]
+    sure = ((lids > 0.9) & (to_outline > 1.2) & (y > -1.5) & (y < 3.2)).astype(np.float64)
+    brow_up = np.clip((-5.0 - y) / 1.0, 0, 1)
+    side = np.clip((1.8 - to_outline) / 1.0, 0, 1) * np.clip((4.0 - y) / 1.5, 0, 1)
+    mouth, eyes = np.zeros(len(v)), np.zeros((len(v), 2))
+    mouth[INNER_LIPS] = 1
+    for i, ring in enumerate((LEFT_LIDS, RIGHT_LIDS)):
+        eyes[ring, i] = 1
+    return Zones(sure, brow_up, side, mouth, eyes)
+
+
+def _distance(vertices: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vertices[:, None] - vertices[ring][None], axis=-1).min(1)
+
+
+def _seen(points: np.ndarray) -> np.ndarray:
+    """How well each vertex is seen by the camera, 0 (edge-on, behind, or hidden by the nose) to 1 (facing it)."""
+    triangles = mean_face().triangles
+    facing = np.clip(-vertex_normals(points, triangles)[:, 2], 0, 1)
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    scale = 127 / (high - low).max()
+    small = np.concatenate([(points[:, :2] - low) * scale, points[:, 2:] * scale], 1)
+    depth, covered = rasterize(small, triangles, small[:, 2:], 128)
+    x, y = np.clip(small[:, :2].round().astype(int), 0, 127).T
+    hidden = covered[y, x] & (depth[y, x, 0] < small[:, 2] - 6)
+    return np.where(hidden, 0, facing)
+
+
+def _draw(crop: torch.Tensor, matrix: np.ndarray, target: Fit, texture: Texture, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """One face: ``crop`` ``[S, S, 3]`` with the source drawn in, and where it changed."""
+    size = len(crop)
+    device = crop.device
+    mesh, zones = mean_face(), _zones()
+    ours = target.project()
+    head = target.head + strength * (transfer_shape(texture.fit, target) - target.head)
+    drawn = target.project(head)
+    drawn[:, :2], ours[:, :2] = transform(drawn[:, :2], matrix), transform(ours[:, :2], matrix)
+    depth_scale = float(scale_of(matrix))
+    drawn[:, 2] *= depth_scale
+    from_source = _inset(texture.fit.project()[:, :2])
+    trust = _visible(texture.seen, _seen(drawn))
+    attributes = np.concatenate(
+        [from_source, ours[:, :2], np.stack([trust, zones.sure, zones.brow_up, zones.side], 1)], 1)  # fmt: skip
+    values, covered = rasterize(drawn, mesh.triangles, attributes, size)
+    values = torch.from_numpy(values).to(device)
+    covered = torch.from_numpy(covered).to(device, torch.float32)
+
+    shrink = texture.fit.scale / (target.scale * depth_scale)
+    painted = _sample(texture.picture, values[..., :2], shrink)
+    source_skin = _sample(texture.skin, values[..., :2], shrink)[0]
+    trust, sure, brow_up, side = values[..., 4:].unbind(-1)
+    skin = skin_likelihood(crop, sure * covered)
+
+    eye_distance = target.scale * depth_scale * 6.3
+    soft = (-signed_distance(covered[None], 0.2 * eye_distance)[0] / (_FEATHER * 2 * eye_distance)).clamp(0, 1)
+    soft = soft * soft * (3 - 2 * soft)
+    upper = torch.maximum(brow_up, side)
+    mask = soft * trust * (1 - upper * (1 - skin)) * (1 - torch.maximum(brow_up, 0.5 * side) * (1 - source_skin))
+
+    target_colors = crop.permute(2, 0, 1)
+    mask = mask * (1 - _target_parts(drawn, texture.fit, target, mesh, zones, size, device))
+    painted = _relight(painted, target_colors, mask, skin * source_skin * covered, eye_distance)
+    if strength < 1:
+        own = _sample(target_colors, values[..., 2:4], 1.0)
+        painted = own + strength * (painted - own)
+    out = target_colors + mask * (painted - target_colors)
+    return out.permute(1, 2, 0).clamp(0, 1), (4 * mask).clamp(0, 1)
+
+
+def _inset(points: np.ndarray) -> np.ndarray:
+    """Read the texture a little inside the source's outline, so that an outline drawn a pixel too wide brings no background."""
+    points = points.copy()
+    middle = points[[4, 168, 152]].mean(0)
+    points[OVAL] += 0.03 * (middle - points[OVAL])
+    return points
+
+
+def _visible(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """1 where the source's photograph shows the place at least about half as squarely as the target's does, 0 where it hardly does."""
+    ratio = source / np.maximum(target, 0.15)
+    return np.clip((ratio - 0.15) / 0.35, 0, 1)
+
+
+def _sample(picture: torch.Tensor, at: torch.Tensor, shrink: float) -> torch.Tensor:
+    """``[C, H, W]`` read at pixel positions ``[S, S, 2]``; ``shrink`` picture pixels fall on one read pixel and are averaged."""
+    height, width = picture.shape[-2:]
+    if shrink > 1.3:
+        small = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+        picture = F.interpolate(picture[None], size=small, mode="area")[0]
+    scale = torch.tensor([2 / width, 2 / height], device=at.device)
+    grid = (at + 0.5) * scale - 1
+    return F.grid_sample(picture[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0].clamp(0, 1)
+
+
+def _target_parts(drawn, source: Fit, target: Fit, mesh, zones: Zones, size: int, device) -> torch.Tensor:
+    """Where the target's own pixels stay: the inside of its mouth, and eyes opened very differently from the source's."""
+    keep = torch.zeros((size, size), device=device)
+    parts = []
+    ours, theirs = mouth_opening(source.head), mouth_opening(target.head)
+    if abs(ours - theirs) > 0.06:
+        parts.append((zones.mouth, 0.012))
+    for i, (a, b) in enumerate(zip(eye_openings(source.head), eye_openings(target.head), strict=True)):
+        if not 0.55 < a / max(b, 1e-3) < 1.8:
+            parts.append((zones.eyes[:, i], 0.02))
+    for inside, softness in parts:
+        triangles = mesh.triangles[(inside[mesh.triangles] > 0).all(1)]
+        _, covered = rasterize(drawn, triangles, inside[:, None], size)
+        part = torch.from_numpy(covered).to(device, torch.float32)
+        keep = torch.maximum(keep, smooth(part[None], max(0.8, softness * size * 0.25))[0])
+    return keep
+
+
+def _relight(painted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, skin: torch.Tensor, eye_distance: float) -> torch.Tensor:
+    """Give the texture the scene's light: the ratio of both skins' local means, coarse over the face and finer towards the border."""
+    weight = (skin * mask.clamp(0.02, 1))[None]
+    lit = painted
+    for sigma, share in ((0.55 * eye_distance, torch.ones_like(mask)), (0.16 * eye_distance, 1 - smooth(mask[None], 0.25 * eye_distance)[0])):
+        wanted, have = local_mean(target, weight, sigma), local_mean(lit, weight, sigma)
+        gain = ((wanted + 0.02) / (have + 0.02)).clamp(1 / _GAIN, _GAIN)
+        lit = lit * (1 + (2 * share).clamp(0, 1) * (gain - 1))
+    return lit
