@@ -1,0 +1,74 @@
+"""The front door: which command runs, and what an error looks like."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from faceloom.cli import COMMANDS, INTERRUPTED, USER_ERROR, main
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == USER_ERROR
+    out = capsys.readouterr().out
+    assert all(name in out and text in out for name, text in COMMANDS.items())
+
+
+def test_help_is_a_success(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0 and "faceloom COMMAND --help" in capsys.readouterr().out
+
+
+def test_unknown_command_and_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["swop"])
+    assert stopped.value.code == USER_ERROR and "swop" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith("faceloom 0.")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS])
+def test_every_command_tells_how_it_is_used(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert f"faceloom {name}" in capsys.readouterr().out
+
+
+def test_user_errors_are_one_sentence_without_a_traceback(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "faceloom", "swap", "none.jpg", "none.png", "out.png"], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == USER_ERROR and done.stdout == ""
+    assert done.stderr == "faceloom: The source none.jpg does not exist.\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("faceloom.cli._run", interrupt)
+    assert main(["demo"]) == INTERRUPTED
+    assert capsys.readouterr().err == "faceloom: interrupted.\n"
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch, capsys):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'skimage'", name="skimage")
+
+    monkeypatch.setattr("faceloom.cli.import_module", missing)
+    assert main(["demo"]) == USER_ERROR
+    error = capsys.readouterr().err
+    assert "needs the Python package skimage" in error and '-m pip install' in error and "Traceback" not in error
+
+
+def test_our_own_missing_module_is_not_blamed_on_the_user(monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'faceloom.nowhere'", name="faceloom.nowhere")
+
+    monkeypatch.setattr("faceloom.cli.import_module", missing)
+    with pytest.raises(ModuleNotFoundError):
+        main(["demo"])
