@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .catalogue import guess_row, row_of_file
 from .errors import FaceLoomError
+from .folders import Folders, Found, default_folders, find
 from .onnx_graph import free_batch
 from .progress import Progress, silent
 
@@ -67,7 +69,8 @@ class Network:
         step = 1 if self._single else ROWS
         parts = []
         for start in range(0, count, step):
-            parts.append(self._session.run(None, {name: value[start:start + step] if name in rows else value for name, value in feeds.items()}))
+            part = {name: value[start:start + step] if name in rows else value for name, value in feeds.items()}
+            parts.append(self._session.run(None, part))
             progress(min(start + step, count), count)
         return [_plain(np.concatenate(part) if len(part) > 1 else part[0]) for part in zip(*parts, strict=True)]
 
@@ -77,7 +80,7 @@ class Network:
         fixed, self._session = self._session, None  # two copies of the weights need not be in memory at once
         del fixed
         try:
-            session = self._open(free_batch(self.path.read_bytes(), {name for name in first}))
+            session = self._open(free_batch(self.path.read_bytes(), set(first)))
             if _rows_apart(session, first, feeds):
                 self._session, self._single = session, False
         except FaceLoomError:
@@ -106,7 +109,7 @@ def _rows_apart(session, first: dict[str, np.ndarray], feeds: dict[str, np.ndarr
 
 
 def _port(value) -> Port:
-    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape or ())
     return Port(value.name, shape, np.dtype(TYPES.get(value.type, np.float32)))
 
 
@@ -122,6 +125,14 @@ def _open_session(model: str | bytes):
     return onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
 
 
+def locate(path_or_name: str | Path, kind: str, folders: Folders | None = None) -> Found:
+    """The file for a path, or for a name in the models folders, and the catalogue's row for it or for what its name begins with."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return Found(path, row_of_file(path.name) or guess_row(path.name, kind))
+    return find(str(path_or_name), folders or default_folders(), kind)
+
+
 def kind_of(network: Network) -> str:
     """What a graph looks like from outside, in a few words."""
     picture = next((port for port in network.inputs if len(port.shape) == 4), None)
@@ -129,7 +140,8 @@ def kind_of(network: Network) -> str:
     widths = [shape[-1] for shape in answers if len(shape) in (1, 2)]
     planes = [shape[1] for shape in answers if len(shape) == 4]
     if picture is None:
-        return "an embedding converter" if network.inputs and network.inputs[0].shape[-1:] == (512,) == tuple(widths[:1]) else _inputs_of(network)
+        vector = network.inputs[0].shape[-1:] if network.inputs else ()
+        return "an embedding converter" if vector == (512,) == tuple(widths[:1]) else f"a network of another kind ({_inputs_of(network)})"
     if len(network.inputs) > 1:
         return f"a network with {len(network.inputs)} inputs ({_inputs_of(network)})"
     if len(answers) >= 6 or any(20 in shape[1:] for shape in answers if len(shape) == 3):

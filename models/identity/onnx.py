@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..catalogue import NetContract, Row, guess_row, row_named, row_of_file
+from ..catalogue import NetContract
 from ..errors import FaceLoomError
 from ..faces import Faces
+from ..folders import Folders
 from ..geometry import sample_crops, template_matrix
-from ..network import Network, OpenSession, kind_of
+from ..network import Network, OpenSession, kind_of, locate
 from ..onnx_graph import first_nodes
 from ..progress import Progress, silent
 from .combine import unit
@@ -58,16 +58,12 @@ class OnnxRecognizer:
         return self.network.run({self.network.inputs[0].name: values.transpose(0, 3, 1, 2)}, progress)[0].reshape(len(crops), -1)
 
 
-def load_recognizer(path_or_name: str | Path, *, find: Callable[[Row], Path] | None = None, contract: NetContract | None = None,
+def load_recognizer(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,
                     open_session: OpenSession | None = None) -> OnnxRecognizer:
     """The recogniser in a file, or of a catalogue name. Its space is the catalogue's, or the file's own name where it is in none."""
-    path = Path(path_or_name)
-    row = None
-    if not path.is_file():
-        row = row_named(str(path_or_name))
-        path = (find or on_disk)(row)
+    found = locate(path_or_name, "recognizer", folders)
+    path, row = found.path, found.row
     network = Network(path, open_session)
-    row = row or row_of_file(path.name) or guess_row(path.name, "recognizer")
     if row and row.kind != "recognizer":
         raise FaceLoomError(f"{path.name} is {row.name}, not a face recognizer; load it with the node for its kind.")
     contract = contract or (row.contract if row else _own_normalisation(network, ARCFACE))
@@ -77,7 +73,7 @@ def load_recognizer(path_or_name: str | Path, *, find: Callable[[Row], Path] | N
         raise FaceLoomError(f"{path.name} is not a face recognizer: it looks like {kind_of(network)}.")
     if shape[2] is not None and shape[2] != contract.size:
         if row:
-            raise FaceLoomError(f"{path.name} should take pictures of 3×{contract.size}×{contract.size}, but its input is {network.inputs[0]}.")
+            raise FaceLoomError(f"{path.name} should take pictures of 3×{contract.size}×{contract.size}, but takes {network.inputs[0]}.")
         contract = replace(contract, size=shape[2])
     return OnnxRecognizer(contract.space or path.stem, network, contract)
 

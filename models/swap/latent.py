@@ -99,5 +99,5 @@ def mix(target: np.ndarray, source: np.ndarray, strength: float) -> np.ndarray:
 def photo_of(identity: Identity) -> tuple[torch.Tensor, Face]:
     """The best reference crop ``[1, S, S, 3]`` and its face, for networks that look at the source itself."""
     if not len(identity.crops):
-        raise FaceLoomError("This swap model looks at a photo of the source, and this identity has none; make it from photos with ArcFaceEmbed.")
+        raise FaceLoomError("This swap model looks at a photo of the source, and this identity has none; make it with ArcFaceEmbed.")
     return torch.from_numpy(np.array(identity.crops[:1])), identity.faces[0]

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from ..catalogue import Contract, Row, catalogue, guess_row, row_named, row_of_file, rows
+from ..catalogue import Contract, Row, catalogue, rows
 from ..errors import FaceLoomError
+from ..folders import Folders, available, default_folders, find
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
-from ..network import Network, OpenSession, Port, kind_of
+from ..network import Network, OpenSession, Port, kind_of, locate
 from ..onnx_graph import initializer
 from .latent import Latents
 from .onnx import OnnxEngine, Ports
 
 EMAP = (512, 512)
-Find = Callable[[Row], Path]
 
 
-def load_engine(path_or_name: str | Path, *, find: Find | None = None, recognizer: Recognizer | None = None,
+def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, recognizer: Recognizer | None = None,
                 contract: Contract | None = None, open_session: OpenSession | None = None) -> OnnxEngine:
-    """The engine for a swap model file, or for a catalogue name.
+    """The engine for a swap model file, or for a name in the models folders.
 
     The contract is the catalogue's for the file's name, else for a name the file's begins with, else the only one whose graph looks
     like this one's; ``contract`` overrides it. A graph that contradicts its contract is an error, and so is a file of another kind.
-    ``find`` gives the path of a catalogue row (converters, recognisers; default: what is on disk). ``recognizer`` is used for its
-    own space instead of a file. ``open_session`` opens an ONNX session from a path or bytes.
+    ``recognizer`` is used for its own space; others, and converters, are looked for in ``folders`` when they are needed.
+    ``open_session`` opens an ONNX session from a path or bytes.
     """
-    find = find or _on_disk
-    path = Path(path_or_name)
-    row = None
-    if not path.is_file():
-        row = row_named(str(path_or_name))
-        path = find(row)
-    network = Network(path, open_session)
-    row = row or row_of_file(path.name) or guess_row(path.name, "swap")
-    if contract is None:
-        contract = _contract_of(row, network)
-    contract, ports = bind(contract, network)
-    return OnnxEngine(row.name if row else path.stem, network, contract, ports, _latents(contract, network, find, recognizer, open_session))
+    folders = folders or default_folders()
+    found = locate(path_or_name, "swap", folders)
+    network = Network(found.path, open_session)
+    contract, ports = bind(contract or _contract_of(found.row, network), network)
+    name = found.row.name if found.row and "*" not in found.row.file else found.path.stem
+    return OnnxEngine(name, network, contract, ports, _latents(contract, network, folders, recognizer, open_session))
 
 
 def _contract_of(row: Row | None, network: Network) -> Contract:
@@ -58,13 +51,12 @@ def _by_signature(network: Network) -> Contract:
     fitting: dict[Contract, str] = {}
     for row in rows("swap"):
         if isinstance(row.contract, Contract) and _fits(row.contract, network):
-            fitting.setdefault(row.contract, row.name)
+            fitting.setdefault(replace(row.contract, source_input=None, target_input=None), row.name)
     if len(fitting) == 1:
         return next(iter(fitting))
     if fitting:
-        raise FaceLoomError(
-            f"{network.path.name} could be any of {', '.join(fitting.values())}; rename the file so that it begins with the right one of these."
-        )
+        names = ", ".join(fitting.values())
+        raise FaceLoomError(f"{network.path.name} could be any of {names}; rename the file so that it begins with the right one of these.")
     raise FaceLoomError(f"{network.path.name} is not a swap model FaceLoom knows: it looks like {kind_of(network)}.")
 
 
@@ -100,12 +92,10 @@ def bind(contract: Contract, network: Network) -> tuple[Contract, Ports]:
         _picture_size(contract, source, contract.source_size, network)
     elif source is not None and source.shape[-1] not in (None, 512):
         raise FaceLoomError(f"{network.path.name} takes an identity vector of {source.shape[-1]} numbers, not of 512.")
-    if contract.picture_output >= len(network.outputs):
-        raise FaceLoomError(f"{network.path.name} should answer its picture as output {contract.picture_output + 1}, but has only {_listed(network.outputs)}.")
-    answer = network.outputs[contract.picture_output].shape
-    channels = answer[1 if contract.layout == "nchw" else 3] if len(answer) == 4 else 0
-    if len(answer) not in (0, 4) or channels not in (None, 3):
-        raise FaceLoomError(f"{network.path.name} does not answer a picture: its outputs are {_listed(network.outputs)}.")
+    answer = network.outputs[contract.picture_output].shape if contract.picture_output < len(network.outputs) else (0,)
+    if answer and (len(answer) != 4 or answer[1 if contract.layout == "nchw" else 3] not in (None, 3)):
+        raise FaceLoomError(f"{network.path.name} should answer a picture as its output number {contract.picture_output + 1}, but answers "
+                            f"{_listed(network.outputs)}.")
     return replace(contract, size=size), Ports(target, source, morph)
 
 
@@ -137,7 +127,8 @@ def _emap(network: Network) -> np.ndarray | None:
     return None if found is None else found.astype(np.float32)
 
 
-def _latents(contract: Contract, network: Network, find: Find, recognizer: Recognizer | None, open_session: OpenSession | None) -> Latents | None:
+def _latents(contract: Contract, network: Network, folders: Folders, recognizer: Recognizer | None,
+             open_session: OpenSession | None) -> Latents | None:
     if contract.source != "embedding":
         return None
     emap = _emap(network) if contract.emap else None
@@ -148,16 +139,17 @@ def _latents(contract: Contract, network: Network, find: Find, recognizer: Recog
     def recognizer_of(space: str) -> Recognizer:
         if recognizer is not None and recognizer.space == space:
             return recognizer
-        return load_recognizer(find(recognizer_row(space)), open_session=open_session)
+        return load_recognizer(recognizer_name(space, folders), folders=folders, open_session=open_session)
 
-    converter = Network(find(row_named(contract.converter)), open_session) if contract.converter else None
+    converter = Network(find(contract.converter, folders).path, open_session) if contract.converter else None
     adapter = catalogue()[contract.adapter].contract.space if contract.adapter else None
     return Latents(contract, recognizer_of, converter, emap, adapter)
 
 
-def recognizer_row(space: str) -> Row:
-    """The catalogue's recogniser of an embedding space."""
-    for row in rows("recognizer"):
-        if row.contract and row.contract.space == space:
-            return row
-    raise FaceLoomError(f"There is no recognizer for the embedding space {space} in the catalogue.")
+def recognizer_name(space: str, folders: Folders) -> str:
+    """The catalogue's recogniser of an embedding space, one that is on disk if any is."""
+    names = [row.name for row in rows("recognizer") if row.contract and row.contract.space == space]
+    if not names:
+        raise FaceLoomError(f"No recognizer in the catalogue makes {space} embeddings; connect one to ArcFaceEmbed.")
+    on_disk = {choice.row.name for choice in available("recognizer", folders) if choice.row and choice.path}
+    return next((name for name in names if name in on_disk), names[0])
