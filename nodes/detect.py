@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..models.detect import bounding_boxes, detect_faces
@@ -69,8 +71,13 @@ class FaceDetect(io.ComfyNode):
         faces = detect_faces(images, detector, threshold=threshold, order=order, keep=keep, min_size=min_size, crop_size=crop_size,
                              framing=framing, no_face=no_face, face_landmarks=face_landmarks, bboxes=bboxes, progress=listener())
         crops = give_crops(crop_faces(images, faces), crop_size)
-        preview = draw_faces(images[:PREVIEW_FRAMES], faces)
-        return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, preview, _found(faces)))
+        return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, _numbered(images, faces), _found(faces)))
+
+
+def _numbered(images, faces):
+    """The first frames with their faces marked; faces come frame by frame, so their numbers stay the same."""
+    first = images[:PREVIEW_FRAMES]
+    return draw_faces(first, replace(faces, items=tuple(face for face in faces if face.frame < len(first)), frames=len(first)))
 
 
 def _found(faces) -> str:

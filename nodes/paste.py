@@ -32,9 +32,9 @@ class PasteBack(io.ComfyNode):
                 io.Combo.Input("blend", options=list(BLENDS), default="feather",
                                tooltip="How the edge is hidden: feather fades over the soft edge, multi-band fades coarse and fine detail "
                                        "separately, poisson continues the photograph's light into the crop."),
-                io.Float.Input("feather", default=0.0, min=0.0, max=256.0, step=1.0,
-                               tooltip="Softens the mask's edge inwards by this many crop pixels before pasting. 0 uses the mask as it "
-                                       "is."),
+                io.Float.Input("feather", default=0.0, min=0.0, max=0.5, step=0.01,
+                               tooltip="Softens the mask's edge inwards, as a part of the crop's width: 0.05 is a twentieth. 0 uses the "
+                                       "mask as it is."),
                 io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.05,
                                tooltip="How much of the crop shows: 1 covers the photograph, 0 leaves it untouched."),
                 io.Mask.Input("mask", optional=True,
