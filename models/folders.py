@@ -1,0 +1,311 @@
+"""Where model files are: every folder that FaceLoom, ReActor, FaceFusion, IP-Adapter or InstantID users keep them in.
+
+Names come from widgets and command lines, so they are never used as paths: a name is compared with the files that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from .catalogue import Row, guess_row, row_named, row_of_file, row_of_hash, rows
+from .errors import FaceLoomError
+from .progress import Progress, silent
+
+SUFFIXES = {".onnx", ".dfm", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".task", ".h5", ".tar", ".mat"}
+
+# Folders below a models folder (also ComfyUI's folder keys) and how many levels down files lie in them. insightface keeps its packs in
+# insightface/models/NAME, where unzipping antelopev2 makes one level more; FaceFusion keeps all in one folder, which is a root here.
+KEYS: Mapping[str, int] = {
+    "faceloom": 2, "insightface": 4, "reswapper": 1, "hyperswap": 1, "facerestore_models": 1, "facedetection": 1, "facexlib": 1,
+    "ultralytics": 2, "sams": 1, "detection": 1, "antelopev2": 2, "buffalo_l": 2,
+}  # fmt: skip
+
+# A file that the catalogue does not know is offered for the kind that its folder is for.
+KIND_FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "swap": ("insightface", "reswapper", "hyperswap", "faceloom/swap"),
+    "detector": ("facedetection", "faceloom/detectors", "ultralytics/bbox"),
+    "recognizer": ("faceloom/recognizers",),
+    "parser": ("faceloom/parsers",),
+    "occluder": ("sams", "faceloom/parsers"),
+    "restorer": ("facerestore_models", "faceloom/restorers"),
+}
+
+LEDGER = "faceloom_hashes.json"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where to look. roots: models folders, downloads go below the first. keyed: further folders per key, as ComfyUI lists them;
+    they come first, so that ``extra_model_paths.yaml`` is honoured."""
+
+    roots: tuple[Path, ...]
+    keyed: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    def bases(self, key: str) -> tuple[Path, ...]:
+        """The folders of one key, in search order."""
+        return tuple(dict.fromkeys((*self.keyed.get(key, ()), *(root / key for root in self.roots))))
+
+    def target(self, row: Row) -> Path:
+        """Where a download of this row goes."""
+        key, _, rest = row.folder.partition("/")
+        return self.bases(key)[0] / rest / row.file
+
+    def files(self) -> Iterator[ModelFile]:
+        """Every model file below the known folders, in search order."""
+        seen: set[Path] = set()
+        places = [(base, key, depth) for key, depth in KEYS.items() for base in self.bases(key)]
+        for base, key, depth in [*places, *((root, "", 1) for root in self.roots)]:
+            for path in _walk(base, depth):
+                if path not in seen:
+                    seen.add(path)
+                    yield ModelFile(path, key, path.relative_to(base).as_posix())
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file on disk: its folder key and its path below that folder."""
+
+    path: Path
+    key: str
+    name: str
+
+    def belongs(self, row: Row) -> bool:
+        """Whether its name is one of the row's. Names of research files are too common to be believed outside their folder."""
+        if row_of_file(self.path.name) is row and "*" in row.file:
+            return True
+        known = self.path.name.lower() in (name.lower() for name in row.names)
+        return known and (row.kind != "research" or self.path.parent.name == PurePosixPath(row.folder).name)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file to load. row: what the catalogue says of it (None: nothing, read the graph). note: what the user should know, or ""."""
+
+    path: Path
+    row: Row | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An entry of a loader's list: the name to show, the file (None: not on disk), the catalogue's row (None: not in it)."""
+
+    name: str
+    path: Path | None
+    row: Row | None
+
+
+def default_folders(models_dir: str | os.PathLike | None = None, keyed: Mapping[str, Sequence[str]] | None = None) -> Folders:
+    """``models_dir``, then ``FACELOOM_MODELS`` (several with the system's path separator), then ComfyUI's models folder when the pack
+    lies in ``custom_nodes``, then FaceLoom's own, then insightface's. ``keyed``: ComfyUI's folder lists by key."""
+    roots = [models_dir] if models_dir else []
+    roots += [folder for folder in os.environ.get("FACELOOM_MODELS", "").split(os.pathsep) if folder]
+    pack = Path(__file__).parents[1]
+    if pack.parent.name == "custom_nodes":
+        roots.append(pack.parents[1] / "models")
+    roots += [cache_folder() / "models"]
+    own = tuple(dict.fromkeys(Path(root).expanduser().absolute() for root in roots))
+    lists = {key: tuple(Path(folder) for folder in paths) for key, paths in (keyed or {}).items()}
+    lists["insightface"] = (*lists.get("insightface", ()), *(root / "insightface" for root in own), Path.home() / ".insightface")
+    return Folders(own, lists)
+
+
+def cache_folder() -> Path:
+    """``FACELOOM_CACHE``, else ``faceloom`` in the user's cache folder."""
+    if "FACELOOM_CACHE" in os.environ:
+        return Path(os.environ["FACELOOM_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base) / "faceloom"
+
+
+def find(name: str, folders: Folders, kind: str | None = None, progress: Progress = silent) -> Found:
+    """The file for a row name, a file name, or the name of a ``Choice``.
+
+    A file of another name is recognised by its hash; one of the right name with another hash is used, and the note says so. A missing
+    file is an error that names the file, its folder, its licence and the command that fetches it. ``progress`` counts hashed bytes.
+    """
+    check_name(name)
+    files = list(folders.files())
+    row = _row_or_none(name)
+    if row is None or "*" in row.file:
+        return _find_foreign(name, kind, files, folders, progress)
+    path = _first(files, row)
+    if path is not None:
+        return Found(path, row, _note(path, row, progress))
+    by_hash = _find_by_hash(row, files, progress)
+    if by_hash is None:
+        raise missing(row, folders)
+    return Found(by_hash, row, f"{by_hash.name} was recognised as {row.name} by its hash.")
+
+
+def available(kind: str, folders: Folders) -> list[Choice]:
+    """What a loader can list: the catalogue's rows of a kind, those on disk first, and files of the kind's folders it does not know.
+
+    Nothing is opened or hashed here.
+    """
+    files = list(folders.files())
+    known = []
+    for row in rows(kind):
+        if "*" in row.file:
+            known += [Choice(file.name, file.path, row) for file in files if file.belongs(row)]
+        else:
+            known.append(Choice(row.file, _first(files, row), row))
+    places = tuple(base for folder in KIND_FOLDERS.get(kind, ()) for base in _bases_of(folder, folders))
+    foreign = [
+        Choice(file.name, file.path, None)
+        for file in files
+        if row_of_file(file.path.name) is None and file.path.parent in places and file.path.suffix in SUFFIXES
+    ]
+    listed = [choice for choice in [*known, *foreign] if choice.path] + [choice for choice in known if not choice.path]
+    return list({choice.name: choice for choice in reversed(listed)}.values())[::-1]
+
+
+def missing(row: Row, folders: Folders) -> FaceLoomError:
+    """The error for a file that is not there."""
+    target = folders.target(row)
+    if row.by_hand:
+        how = f"get it from {row.page} and put it into {target.parent}"
+    else:
+        where = f" from {row.urls[0]}" if row.urls else ""
+        how = f"run `python -m faceloom models get {row.name}`, or put the file{where} into {target.parent}"
+    return FaceLoomError(f"{row.file} ({row.terms}) is not on this machine: {how}.")
+
+
+def check_name(name: str) -> None:
+    """Refuse what is not the plain name of a file below a models folder."""
+    if not name or name.startswith(("/", "~")) or re.search(r"[\\:\0]", name) or ".." in name.split("/"):
+        raise FaceLoomError(f"{name!r} is not the name of a model file; choose one from the list.")
+
+
+def file_hash(path: Path, progress: Progress = silent) -> str:
+    """sha256 of a file, remembered by path, size and time of change in the user's cache folder."""
+    real = path.resolve()
+    status = real.stat()
+    stamp = [status.st_size, status.st_mtime_ns]
+    store = cache_folder() / "hashes.json"
+    known = read_json(store)
+    if known.get(str(real), [])[:2] == stamp:
+        return known[str(real)][2]
+    digest = hash_stream(real, progress)
+    write_json(store, {**read_json(store), str(real): [*stamp, digest]})
+    return digest
+
+
+def hash_stream(path: Path, progress: Progress = silent) -> str:
+    """sha256 of a file, read in pieces."""
+    total, done, sha = path.stat().st_size, 0, hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 22):
+            sha.update(piece)
+            done += len(piece)
+            progress(done, total)
+    return sha.hexdigest()
+
+
+def pinned_hash(row: Row, path: Path) -> str | None:
+    """What the file must hash to: what was recorded beside it when it was fetched, else the catalogue's sha256."""
+    return read_json(path.parent / LEDGER).get(path.name) or row.sha256
+
+
+def record_hash(path: Path, sha256: str) -> None:
+    """Remember beside a file what it was when it was fetched: the catalogue does not pin it, or the user chose another."""
+    write_json(path.parent / LEDGER, {**read_json(path.parent / LEDGER), path.name: sha256})
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; empty if the file is not there or was spoilt (it only ever holds what can be worked out again)."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Write it whole or not at all; a folder that cannot be written only costs the memory."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(data, indent=1, sort_keys=True), encoding="utf-8")
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+def _walk(base: Path, depth: int) -> Iterator[Path]:
+    """Model files up to ``depth`` levels down, shallow and alphabetical first; links are followed."""
+    try:
+        entries = sorted(os.scandir(base), key=lambda entry: entry.name.lower())
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_file() and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            yield base / entry.name
+    if depth > 1:
+        for entry in entries:
+            if entry.is_dir() and not entry.name.startswith("."):
+                yield from _walk(base / entry.name, depth - 1)
+
+
+def _bases_of(folder: str, folders: Folders) -> tuple[Path, ...]:
+    key, _, rest = folder.partition("/")
+    return tuple(base / rest for base in folders.bases(key))
+
+
+def _first(files: list[ModelFile], row: Row) -> Path | None:
+    """The row's file: its own name before its aliases, then in search order."""
+    return next((file.path for alias in row.names for file in files if file.path.name.lower() == alias.lower() and file.belongs(row)), None)
+
+
+def _row_or_none(name: str) -> Row | None:
+    try:
+        return row_named(name)
+    except FaceLoomError:
+        return None
+
+
+def _find_foreign(name: str, kind: str | None, files: list[ModelFile], folders: Folders, progress: Progress) -> Found:
+    """A file the catalogue does not know by name."""
+    match = next((file for file in files if name in (file.name, f"{file.key}/{file.name}", file.path.name)), None)
+    if match is None:
+        row_named(name)  # says what names are near it
+        raise FaceLoomError(f"{name} is not in any of the models folders: {', '.join(str(root) for root in folders.roots)}.")
+    row = row_of_file(match.path.name)
+    if row is not None:
+        return Found(match.path, row)
+    row = row_of_hash(file_hash(match.path, progress))
+    if row is not None:
+        return Found(match.path, row, f"{match.path.name} was recognised as {row.name} by its hash.")
+    row = guess_row(match.path.name, kind)
+    like = f"it is treated like {row.name} because of its name" if row else "its contract is read from the file"
+    return Found(match.path, row, f"{match.path.name} is not in the catalogue; {like}.")
+
+
+def _find_by_hash(row: Row, files: list[ModelFile], progress: Progress) -> Path | None:
+    """A file of another name that is this row's, by hash. Only files that could be it are read."""
+    suffixes = {Path(name).suffix.lower() for name in row.names}
+    if not row.hashes:
+        return None
+    for file in files:
+        if file.path.suffix.lower() not in suffixes or row_of_file(file.path.name) is not None:
+            continue
+        if row.bytes is not None and not row.also and file.path.stat().st_size != row.bytes:
+            continue
+        if file_hash(file.path, progress) in row.hashes:
+            return file.path
+    return None
+
+
+def _note(path: Path, row: Row, progress: Progress) -> str:
+    """Empty if the file is one the catalogue (or the first download) vouches for."""
+    pinned = pinned_hash(row, path)
+    likely = row.bytes is None or bool(row.also) or row.bytes == path.stat().st_size
+    if pinned is None or (likely and file_hash(path, progress) in {pinned, *row.hashes}):
+        return ""
+    return f"{path.name} is not the file the catalogue knows as {row.name}; it is used because of its name."

@@ -1,0 +1,301 @@
+"""Just enough of the ONNX file format: inputs, outputs, initializers, and a copy with another batch dimension.
+
+ComfyUI users do not have the ``onnx`` package, and parsing half a gigabyte into Python objects to read one matrix takes seconds. Here the
+file is mapped into memory and only the tags of its protobuf records are walked (protobuf wire format; field numbers from onnx.proto3).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .errors import FaceLoomError
+
+# onnx.TensorProto.DataType
+DTYPES = {
+    1: np.dtype(np.float32), 2: np.dtype(np.uint8), 3: np.dtype(np.int8), 4: np.dtype(np.uint16), 5: np.dtype(np.int16),
+    6: np.dtype(np.int32), 7: np.dtype(np.int64), 9: np.dtype(np.bool_), 10: np.dtype(np.float16), 11: np.dtype(np.float64),
+    12: np.dtype(np.uint32), 13: np.dtype(np.uint64),
+}  # fmt: skip
+
+Shape = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: a number per known dimension, a name per symbolic one, None where nothing is said; shape None: unknown."""
+
+    name: str
+    shape: Shape | None
+    dtype: np.dtype | None
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """A stored tensor. Its numbers are only read by ``array``."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype | None
+    fields: tuple[tuple[int, int, memoryview | int], ...]
+
+    @property
+    def external(self) -> bool:
+        """Whether its numbers are in another file."""
+        return any(number == 14 and value == 1 for number, _, value in self.fields)
+
+    def array(self) -> np.ndarray:
+        """The numbers, as a copy."""
+        if self.external or self.dtype is None:
+            raise FaceLoomError(f"The tensor {self.name} of this ONNX file is stored elsewhere or in a format that cannot be read here.")
+        for number, _, value in self.fields:
+            if number == 9:
+                return np.frombuffer(value, self.dtype).reshape(self.shape).copy()
+        return self._listed().astype(self.dtype).reshape(self.shape)
+
+    def _listed(self) -> np.ndarray:
+        """The typed lists small tensors may use instead of raw bytes (half floats lie as bits in the int32 list)."""
+        kinds = {4: np.float32, 10: np.float64}
+        values: list[np.ndarray] = []
+        for number, wire, value in self.fields:
+            if number in kinds:
+                values.append(np.frombuffer(value, kinds[number]))
+            elif number in (5, 7, 11):
+                numbers = list(_varints(value)) if wire == 2 else [value]
+                values.append(np.array(numbers, np.uint64).astype(np.int64))
+        flat = np.concatenate(values) if values else np.zeros(0)
+        return flat.astype(np.uint16).view(np.float16) if self.dtype == np.float16 else flat
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX model, opened for reading. ``inputs`` leave out the initializers that old exporters list among them."""
+
+    data: memoryview
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    initializers: tuple[Initializer, ...]
+    operators: frozenset[str]
+
+    @property
+    def external(self) -> bool:
+        """Whether weights lie in files beside it."""
+        return any(tensor.external for tensor in self.initializers)
+
+    def initializer(self, shape: tuple[int, ...]) -> Initializer | None:
+        """The last initializer of this shape (the emap of inswapper is the last of 512×512)."""
+        return next((tensor for tensor in reversed(self.initializers) if tensor.shape == shape), None)
+
+    def with_free_batch(self, symbol: str = "batch") -> bytes:
+        """The same model with a symbolic first dimension on every input and output of two or more dimensions.
+
+        Whether the graph computes the same with it has to be tried: sizes may be baked into reshapes.
+        """
+        kept = {tensor.name for tensor in self.initializers}
+        parts: list[bytes | memoryview] = []
+        for number, wire, value, span in _records(self.data):
+            parts.append(_field(7, _free_graph(value, symbol.encode(), kept)) if (number, wire) == (7, 2) else span)
+        return b"".join(parts)
+
+
+def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
+    """Open a file or the bytes of one. Raises FaceLoomError, saying what it is instead, if it is no whole ONNX model."""
+    name = "The model" if isinstance(source, bytes) else Path(source).name
+    data = memoryview(source) if isinstance(source, bytes) else _map(Path(source))
+    other = sniff(bytes(data[:64]))
+    if other:
+        raise FaceLoomError(f"{name} is not an ONNX model but {other}.")
+    try:
+        model = _parse(data)
+    except (IndexError, ValueError, UnicodeDecodeError) as error:
+        raise FaceLoomError(f"{name} is not a whole ONNX model; the download was probably cut short, so fetch it again.") from error
+    if model is None:
+        raise FaceLoomError(f"{name} is not an ONNX model.")
+    return model
+
+
+def sniff(head: bytes) -> str | None:
+    """What a file that was taken for a model is, from its first bytes."""
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page that was saved in its place; fetch it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "the placeholder of a Git LFS file; fetch the file itself"
+    if head.startswith(b"PK\x03\x04"):
+        return "a zip file or a PyTorch checkpoint"
+    if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05" and len(head) > 1:
+        return "a Python pickle or an old PyTorch checkpoint"
+    if head.startswith(b"\x89HDF\r\n"):
+        return "a Keras (HDF5) file"
+    if len(head) > 9 and head[8:9] == b"{" and head[7:8] == b"\0":
+        return "a safetensors file"
+    return None
+
+
+def _map(path: Path) -> memoryview:
+    if not path.is_file():
+        raise FaceLoomError(f"There is no file {path}.")
+    if not path.stat().st_size:
+        raise FaceLoomError(f"{path.name} is empty; fetch it again.")
+    with path.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("varint too long")
+
+
+def _varints(data: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        yield value
+
+
+def _records(data: memoryview) -> Iterator[tuple[int, int, memoryview | int, memoryview]]:
+    """``(field number, wire type, value, the bytes of the whole record)``."""
+    at = 0
+    while at < len(data):
+        start = at
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+        elif wire in (1, 2, 5):
+            length, at = _varint(data, at) if wire == 2 else (8 if wire == 1 else 4, at)
+            value, at = data[at : at + length], at + length
+        else:
+            raise ValueError("unknown wire type")
+        if at > len(data) or number == 0:
+            raise ValueError("record ends outside the file")
+        yield number, wire, value, data[start:at]
+
+
+def _parse(data: memoryview) -> OnnxFile | None:
+    graph = None
+    for number, wire, value, _ in _records(data):
+        if (number, wire) == (7, 2):
+            graph = value
+    if graph is None:
+        return None
+    inputs, outputs, tensors, operators = [], [], [], set()
+    for number, wire, value, _ in _records(graph):
+        if wire != 2:
+            continue
+        if number == 1:
+            operators.update(_text(text) for field, _, text, _ in _records(value) if field == 4)
+        elif number == 5:
+            tensors.append(_tensor(value))
+        elif number == 11:
+            inputs.append(_port(value))
+        elif number == 12:
+            outputs.append(_port(value))
+    if not outputs:
+        return None
+    stored = {tensor.name for tensor in tensors}
+    return OnnxFile(data, tuple(port for port in inputs if port.name not in stored), tuple(outputs), tuple(tensors), frozenset(operators))
+
+
+def _text(value: memoryview) -> str:
+    return bytes(value).decode("utf-8")
+
+
+def _tensor(data: memoryview) -> Initializer:
+    name, shape, dtype, fields = "", [], None, []
+    for number, wire, value, _ in _records(data):
+        if number == 1:
+            shape += list(_varints(value)) if wire == 2 else [value]
+        elif number == 2:
+            dtype = DTYPES.get(value)
+        elif number == 8:
+            name = _text(value)
+        else:
+            fields.append((number, wire, value))
+    return Initializer(name, tuple(shape), dtype, tuple(fields))
+
+
+def _port(data: memoryview) -> Port:
+    port = Port("", None, None)
+    for number, _, value, _ in _records(data):
+        if number == 1:
+            port = replace(port, name=_text(value))
+        elif number == 2:
+            for kind, _, tensor, _ in _records(value):
+                if kind == 1:
+                    port = _typed(port, tensor)
+    return port
+
+
+def _typed(port: Port, tensor: memoryview) -> Port:
+    for number, _, value, _ in _records(tensor):
+        if number == 1:
+            port = replace(port, dtype=DTYPES.get(value))
+        elif number == 2:
+            port = replace(port, shape=tuple(_dimension(dim) for field, _, dim, _ in _records(value) if field == 1))
+    return port
+
+
+def _dimension(data: memoryview) -> int | str | None:
+    for number, _, value, _ in _records(data):
+        if number == 1:
+            return value
+        if number == 2:
+            return _text(value)
+    return None
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return _encode(number << 3 | 2) + _encode(len(payload)) + payload
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _rewrite(data: memoryview, change: dict[int, object]) -> bytes:
+    """Copy records; those whose field number is in ``change`` become what it makes of them."""
+    return b"".join(
+        _field(number, change[number](value)) if wire == 2 and number in change else bytes(span)
+        for number, wire, value, span in _records(data)
+    )
+
+
+def _free_graph(graph: memoryview, symbol: bytes, stored: set[str]) -> bytes:
+    """Inputs and outputs get the symbolic dimension; recorded shapes of inner values (field 13) are dropped, they would contradict it."""
+
+    def free_shape(shape: memoryview) -> bytes:
+        dims = [value for number, _, value, _ in _records(shape) if number == 1]
+        first = _field(2, symbol) if len(dims) > 1 else b"".join(map(bytes, dims[:1]))
+        return b"".join([_field(1, first) if dims else b"", *(_field(1, bytes(dim)) for dim in dims[1:])])
+
+    def free_tensor(tensor: memoryview) -> bytes:
+        return _rewrite(tensor, {2: free_shape})
+
+    def free_type(kind: memoryview) -> bytes:
+        return _rewrite(kind, {1: free_tensor})
+
+    parts: list[bytes | memoryview] = []
+    for number, wire, value, span in _records(graph):
+        if number == 13:
+            continue
+        free = wire == 2 and number in (11, 12) and _port(value).name not in stored
+        parts.append(_field(number, _rewrite(value, {2: free_type})) if free else span)
+    return b"".join(parts)
