@@ -136,7 +136,7 @@ def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: i
     to_region = to_image.copy()
     to_region[:, 2] -= (x0, y0)
     if pool > 1:
-        region = block_means(block_means(region, pool, 0), pool, 1)
+        region = _block_means(_block_means(region, pool, 0), pool, 1)
         to_region /= pool
         to_region[:, 2] += 0.5 / pool - 0.5
     if shrink > _SHRINKS:
@@ -145,7 +145,7 @@ def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: i
     return region.permute(2, 0, 1)[None], to_region
 
 
-def block_means(region: torch.Tensor, count: int, dim: int) -> torch.Tensor:
+def _block_means(region: torch.Tensor, count: int, dim: int) -> torch.Tensor:
     """Means of ``count`` neighbours along ``dim`` of ``[h, w, C]``; the last one repeats to fill the last block."""
     size = region.shape[dim]
     blocks = -(-size // count)

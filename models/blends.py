@@ -1,0 +1,161 @@
+"""Two ways to hide the seam of a pasted region: Laplacian pyramids and the Poisson equation.
+
+Both take what lies beneath, what is pasted (``[h, w, C]`` float32) and the mask ``[h, w, 1]``, and return what to composite and
+with which weight ``[h, w, 1]``. The weight is 0 where the mask is. The arrays' borders are taken for borders of the photograph, so
+a region inside it must come with at least one pixel of unmasked surroundings.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+_ROUNDS = 60
+_RESIDUAL = 1e-4
+
+
+def multi_band(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every band of frequencies blended over a distance as long as its waves (Burt & Adelson, ACM TOG 1983).
+
+    The wide blends of the low bands would reach out of the mask, so the blending mask is drawn inwards by the width of the lowest
+    band and a short ramp ends it exactly at the mask's border.
+    """
+    height, width = mask.shape[:2]
+    levels = max(1, min(6, (min(height, width) // 16).bit_length()))
+    step = 1 << levels
+    stacked = torch.cat([base, pasted, mask, (mask > 0).to(mask.dtype)], -1).permute(2, 0, 1)[None]
+    stacked = F.pad(stacked, (0, -width % step, 0, -height % step), mode="replicate")
+    channels = base.shape[-1]
+    inwards, ramp = (_inside(stacked[:, -1:], reach) for reach in (levels, max(1, levels - 2)))
+    stacked = torch.cat([stacked[:, :2 * channels], stacked[:, 2 * channels:-1] * inwards], 1)
+    bands = []
+    for _ in range(levels):
+        coarse = _reduce(stacked)
+        bands.append(_mix(torch.cat([stacked[:, :-1] - _expand(coarse[:, :-1]), stacked[:, -1:]], 1), channels))
+        stacked = coarse
+    mixed = _mix(stacked, channels)
+    for band in reversed(bands):
+        mixed = _expand(mixed) + band
+    ramp = (3 * ramp).clamp_(0, 1)[0, :, :height, :width].permute(1, 2, 0)
+    return mixed[0, :, :height, :width].permute(1, 2, 0).clamp(0, 1), torch.where(mask > 0, ramp, mask)
+
+
+def _mix(stacked: torch.Tensor, channels: int) -> torch.Tensor:
+    return torch.lerp(stacked[:, :channels], stacked[:, channels:2 * channels], stacked[:, -1:])
+
+
+def _reduce(planes: torch.Tensor) -> torch.Tensor:
+    """Half the size through the kernel 1 3 3 1, whose centres are those of ``_expand``."""
+    for dim in (2, 3):
+        size = planes.shape[dim]
+        ends = (planes.narrow(dim, 0, 1), planes, planes.narrow(dim, size - 1, 1))
+        padded = torch.cat(ends, dim)
+        even, odd = (padded[:, :, i::2] if dim == 2 else padded[:, :, :, i::2] for i in (0, 1))
+        half = size // 2
+        outer, inner = even.narrow(dim, 0, half) + odd.narrow(dim, 1, half), odd.narrow(dim, 0, half) + even.narrow(dim, 1, half)
+        planes = outer / 8 + inner * 0.375
+    return planes
+
+
+def _expand(planes: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _inside(support: torch.Tensor, levels: int) -> torch.Tensor:
+    """0 on and outside the border of a 0/1 ``support``, rising to 1 within about ``2 ** levels`` pixels of it."""
+    soft = support
+    for _ in range(levels):
+        soft = _reduce(soft)
+    for _ in range(levels):
+        soft = _expand(soft)
+    return (2 * soft - 1).clamp_(0, 1) * support
+
+
+def poisson(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Seamless cloning (Pérez, Gangnet & Blake, SIGGRAPH 2003): the gradients of what is pasted, the colours around the mask.
+
+    What is added to ``pasted`` is the membrane (harmonic function) through the differences along the mask's border. Where the
+    border crosses hair or background those differences say nothing about the skin's colour, and a plain solution smears them over
+    the face; differences that stand far out from the others along the border (beyond 2.5 robust standard deviations of their
+    channel) are therefore cut to that. A soft mask fades the result; the membrane spans everything above 0.
+    """
+    domain = mask[..., 0] > 0
+    difference = (base - pasted).permute(2, 0, 1)
+    border = _neighbours(domain.to(mask.dtype)[None])[0].gt(0) & ~domain
+    if not border.any():
+        return pasted, mask
+    known = difference[:, border]
+    middle = known.median(1, keepdim=True).values
+    limit = 2.5 * 1.4826 * (known - middle).abs().median(1, keepdim=True).values + 0.02
+    fixed = torch.zeros_like(difference)
+    fixed[:, border] = torch.minimum(torch.maximum(known, middle - limit), middle + limit)
+    membrane = solve_membrane(fixed, border, domain)
+    return (pasted + membrane.permute(1, 2, 0)).clamp(0, 1), mask
+
+
+def solve_membrane(fixed: torch.Tensor, border: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+    """``[C, h, w]`` zero outside ``domain`` ``[h, w]``, harmonic inside it, equal to ``fixed`` ``[C, h, w]`` on ``border`` ``[h, w]``.
+
+    The edges of the array are free (Neumann). Conjugate gradients, preconditioned by one multigrid V-cycle (Tatebe 1993).
+    """
+    grids = [_grid(domain.to(fixed.dtype)[None])]
+    while min(grids[-1][0].shape[1:]) >= 8:
+        inside = grids[-1][0]
+        coarse = F.avg_pool2d(_even(inside), 2) >= 0.75
+        if not coarse.any():
+            break
+        grids.append(_grid(coarse.to(fixed.dtype)))
+    inside, count = grids[0]
+    residual = _neighbours(fixed * border) * inside
+    solution = torch.zeros_like(fixed)
+    direction, before, energy = None, residual, None
+    for _ in range(_ROUNDS):
+        if float(residual.abs().max()) < _RESIDUAL:
+            break
+        better = _v_cycle(residual, grids)
+        if direction is None:
+            direction = better
+        else:  # the flexible (Polak-Ribière) step allows a preconditioner that is not exactly symmetric
+            direction = better + ((residual - before) * better).sum((1, 2), keepdim=True) / energy * direction
+        energy = (residual * better).sum((1, 2), keepdim=True).clamp_min(1e-30)
+        image = (count * direction - _neighbours(direction)) * inside
+        length = (residual * direction).sum((1, 2), keepdim=True) / (direction * image).sum((1, 2), keepdim=True).clamp_min(1e-30)
+        solution += length * direction
+        before, residual = residual, residual - length * image
+    return solution
+
+
+def _grid(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return inside, _neighbours(torch.ones_like(inside))
+
+
+def _v_cycle(right: torch.Tensor, grids: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """An approximate solution of the Poisson equation with zeros around it."""
+    inside, count = grids[0]
+    rounds = 2 if len(grids) > 1 else 20
+    relaxation = 0.8 * inside / count.clamp_min(1)
+    solution = relaxation * right
+    for _ in range(rounds - 1):
+        solution += relaxation * (right - count * solution + _neighbours(solution))
+    if len(grids) > 1:
+        residual = (right - count * solution + _neighbours(solution)) * inside
+        coarse = _v_cycle(4 * F.avg_pool2d(_even(residual), 2) * grids[1][0], grids[1:])
+        height, width = right.shape[1:]
+        solution += F.interpolate(coarse[None], scale_factor=2, mode="bilinear", align_corners=False)[0, :, :height, :width] * inside
+    for _ in range(rounds):
+        solution += relaxation * (right - count * solution + _neighbours(solution))
+    return solution
+
+
+def _even(planes: torch.Tensor) -> torch.Tensor:
+    return F.pad(planes, (0, planes.shape[2] % 2, 0, planes.shape[1] % 2))
+
+
+def _neighbours(planes: torch.Tensor) -> torch.Tensor:
+    """Sum of the four neighbours of every pixel of ``[C, h, w]``; there is nothing beyond the edges."""
+    total = torch.zeros_like(planes)
+    total[:, 1:] += planes[:, :-1]
+    total[:, :-1] += planes[:, 1:]
+    total[:, :, 1:] += planes[:, :, :-1]
+    total[:, :, :-1] += planes[:, :, 1:]
+    return total
