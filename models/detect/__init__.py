@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from ..errors import FaceLoomError
@@ -60,7 +59,9 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, *, thre
     for index, found in enumerate(frames):
         found = sorted((face for face in found if face.size >= min_size), key=ORDERS[order])
         if not found and no_face == "error":
-            raise FaceLoomError(f"No face found in image {index + 1} of {len(frames)}; lower the threshold or the minimum size, or connect bboxes.")
+            raise FaceLoomError(
+                f"No face found in image {index + 1} of {len(frames)}; lower the threshold or the minimum size, or connect bboxes."
+            )
         chosen += [found[i] for i in kept_positions(keep, len(found))]
     return Faces(tuple(chosen), images.shape[0], images.shape[1], images.shape[2], framing, crop_size)
 

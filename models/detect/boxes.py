@@ -47,7 +47,9 @@ def boxes_per_frame(bboxes, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
     if len(bboxes) == 1:
         bboxes = bboxes * frames
     if len(bboxes) != frames:
-        raise FaceLoomError(f"The bboxes are for {len(bboxes)} image(s), but {frames} are connected; connect the images they were found in.")
+        raise FaceLoomError(
+            f"The bboxes are for {len(bboxes)} image(s), but {frames} are connected; connect the images they were found in."
+        )
     return [_parse(per_frame) for per_frame in bboxes]
 
 

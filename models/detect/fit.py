@@ -85,11 +85,12 @@ class PointFitter:
             center, edge, angle = square_of(points)
         return points
 
-    def fit_once(self, gray: torch.Tensor, center: np.ndarray, edge: float, angle: float) -> tuple[np.ndarray, float]:
-        """``[68, 2]`` points and their scatter over the jittered squares (root mean square, in edges)."""
+    def fit_once(self, gray: torch.Tensor, center: np.ndarray, edge: float, angle: float,
+                 jitter: int = len(_JITTER)) -> tuple[np.ndarray, float]:
+        """``[68, 2]`` points and their scatter over the first ``jitter`` squares (root mean square, in edges)."""
         matrix = square_matrix(center, edge, angle)
         crop = to_bytes(warp(gray, matrix, _CROP, _CROP))
-        shapes = np.stack([self._shape(crop, *jitter) for jitter in self._JITTER])
+        shapes = np.stack([self._shape(crop, *square) for square in self._JITTER[:jitter]])
         points = shapes.mean(0)
         scatter = float(np.sqrt(((shapes - points) ** 2).sum(-1).mean())) / _BOX
         return transform(points, invert(matrix)).astype(np.float32), scatter

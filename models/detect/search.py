@@ -1,50 +1,198 @@
-"""Where to look for faces: passes over the frame from cheap to expensive."""
+"""Where dlib's HOG detector looks, and how sure it is of what it saw.
+
+The HOG detector knows upright faces of 80 pixels and more that lie whole inside the picture. So a frame is looked at small with a wide
+border (close-ups, cut foreheads), at its own size (normal), turned (tilted and upside-down faces), mirrored at its edges (faces half
+outside), and enlarged or in strips (small faces), from cheap to expensive and only as far as the frame calls for. Every doubtful
+find is looked at again, upright and at one size; real faces gain by that, accidents of the background lose.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
-from .boxes import suppress
-from .fit import PointFitter, face_box, to_bytes
+from ..geometry import warp
+from .boxes import overlaps, suppress
+from .fit import PointFitter, face_box, square_matrix, square_of, to_bytes
 
-_MINIMUM = 80  # pixels, the smallest face the HOG detector knows
+_MINIMUM = 80  # pixels, the smallest face HOG knows
+_COARSE = 320  # longest edge of the small look
+_FULL = 1920  # longest edge of the normal look
+_STRIP = 1 << 23  # pixels of one HOG call; more are done in strips
+_MOST = 1 << 25  # pixels of the largest enlargement
+_DOUBT = 0.5  # finds this far below the wanted margin get a second look
+_SURE = 0.9  # margin that needs none
+_TURNS = tuple(math.radians(a) for a in (90, 270, 180, 45, 315, 135, 225))
+
+
+@dataclass(frozen=True)
+class _Hit:
+    """A square: centre and edge in frame pixels, turn in radians, HOG margin."""
+
+    margin: float
+    center: np.ndarray
+    edge: float
+    angle: float
+
+    @property
+    def box(self) -> np.ndarray:
+        return np.concatenate([self.center - self.edge / 2, self.center + self.edge / 2])
+
+
+@dataclass(frozen=True)
+class _Find:
+    """A face: points ``[68, 2]`` in frame pixels, the margin after the second look, the square's edge."""
+
+    points: np.ndarray
+    margin: float
+    edge: float
 
 
 def score_of(margin: float) -> float:
-    """HOG margin to 0..1; 0.5 is margin 0."""
+    """HOG margin to 0..1; 0.5 is dlib's own threshold, margin 0."""
     return 1 / (1 + math.exp(-4 * margin))
 
 
 def margin_of(score: float) -> float:
-    """Inverse of ``score_of``."""
-    score = min(max(score, 1e-4), 1 - 1e-4)
+    """Inverse of ``score_of``; the ends stand for margins of about 1.2."""
+    score = min(max(score, 0.01), 0.99)
     return math.log(score / (1 - score)) / 4
 
 
 def find(gray: torch.Tensor, hog, fitter: PointFitter, threshold: float) -> list[tuple[np.ndarray, float]]:
-    """Points ``[68, 2]`` and score 0..1 of every face in ``[H, W, 1]`` luma."""
-    height, width = gray.shape[:2]
-    if min(height, width) < 8:
+    """Points ``[68, 2]`` and score 0..1 of every face in ``[H, W, 1]`` luma, best first."""
+    if min(gray.shape[:2]) < 8:
         return []
-    scale = min(1.0, math.sqrt(1.2e6 / (height * width)))
-    pad = round(0.2 * min(height, width) * scale)
-    small = _resized(gray, scale, pad)
-    rectangles, margins, _ = hog.run(small, 0, margin_of(threshold))
-    found = []
-    for rectangle, margin in zip(rectangles, margins, strict=True):
-        center = (np.array([rectangle.left() + rectangle.right(), rectangle.top() + rectangle.bottom()]) / 2 - pad + 0.5) / scale - 0.5
-        found.append((fitter.fit(gray, center, rectangle.width() / scale, 0.0), score_of(margin)))
-    keep = suppress(np.array([face_box(p) for p, _ in found]).reshape(-1, 4), np.array([s for _, s in found]))
-    return [found[i] for i in keep]
+    finds = _Search(gray, hog, fitter, margin_of(threshold)).run()
+    return [(found.points, score_of(found.margin)) for found in finds]
 
 
-def _resized(gray: torch.Tensor, scale: float, pad: int) -> np.ndarray:
-    from PIL import Image
+class _Search:
+    """One frame being searched."""
 
-    picture = Image.fromarray(to_bytes(gray))
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    picture = picture.resize(size, Image.Resampling.BILINEAR) if size != picture.size else picture
-    return np.pad(np.asarray(picture), pad, mode="edge")
+    def __init__(self, gray: torch.Tensor, hog, fitter: PointFitter, wanted: float) -> None:
+        self.gray, self.hog, self.fitter, self.wanted = gray, hog, fitter, wanted
+        self.height, self.width = gray.shape[:2]
+        self.picture = Image.fromarray(_visible(gray))
+        self.finds: list[_Find] = []
+        self.refused: list[np.ndarray] = []
+
+    def run(self) -> list[_Find]:
+        short, long = sorted((self.height, self.width))
+        coarse, full = min(4.0, _COARSE / long), min(1.0, _FULL / long)
+        self._look(coarse, pad=0.35)
+        if full > coarse:
+            self._look(full, pad=min(0.1, 48 / (short * full)))
+        if not any(found.edge > 0.15 * short for found in self.finds):
+            medium = min(max(coarse, 640 / long), 2.0) if self.finds else coarse
+            for turn in _TURNS:
+                self._look(medium, pad=0.25, turn=turn)
+                if self.finds and medium == coarse:
+                    break
+        if not self.finds:
+            self._look(coarse, pad=0.35, mode="symmetric")
+        scale = max(full, coarse)
+        while self._smaller_likely(scale) and scale < 2 and self.height * self.width * (2 * scale) ** 2 <= _MOST:
+            scale *= 2
+            self._look(scale, pad=min(0.1, 48 / (short * scale)))
+        if not self.finds and 640 / long > 1.5 * coarse / 1:
+            for turn in _TURNS:
+                self._look(min(1.0, 640 / long), pad=0.1, turn=turn)
+                if self.finds:
+                    break
+        return self.finds
+
+    def _smaller_likely(self, scale: float) -> bool:
+        """Nothing yet, or faces near the smallest that this scale can show."""
+        return not self.finds or min(found.edge for found in self.finds) < 1.6 * _MINIMUM / scale
+
+    def _look(self, scale: float, pad: float, turn: float = 0.0, mode: str = "edge") -> None:
+        """One pass: hits of the turned, scaled, padded frame are fitted, weighed and merged into the finds."""
+        hits = self._hits(scale, pad, turn, mode)
+        for i in suppress(np.array([hit.box for hit in hits]).reshape(-1, 4), np.array([hit.margin for hit in hits])):
+            if not self._known(hits[i].box, hits[i].margin):
+                self._weigh(hits[i])
+        kept = suppress(np.array([face_box(f.points) for f in self.finds]).reshape(-1, 4), np.array([f.margin for f in self.finds]))
+        self.finds = [self.finds[i] for i in kept]
+
+    def _known(self, box: np.ndarray, margin: float) -> bool:
+        """Whether the same square was already found or refused."""
+        squares = [np.concatenate([c - e / 2, c + e / 2]) for c, e, _ in (square_of(f.points) for f in self.finds)]
+        if squares:
+            iou, nested = overlaps(box, np.stack(squares))
+            if (iou > 0.35).any() or (nested > 0.75).any():
+                return True
+        return bool(self.refused) and margin < _SURE and bool((overlaps(box, np.stack(self.refused))[0] > 0.6).any())
+
+    def _weigh(self, hit: _Hit) -> None:
+        points, _ = self.fitter.fit_once(self.gray, hit.center, hit.edge, hit.angle, jitter=1)
+        margin = hit.margin if hit.margin > _SURE else (hit.margin + self._second_look(points)) / 2
+        center, edge, _ = square_of(points)
+        inside = (center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all()
+        if margin < self.wanted or not inside:
+            self.refused.append(hit.box)
+            return
+        points = self.fitter.fit(self.gray, *square_of(points))
+        self.finds.append(_Find(points, margin, square_of(points)[1]))
+
+    def _second_look(self, points: np.ndarray) -> float:
+        """HOG margin of the face these points describe, upright, 120 pixels large; -1 where there is none."""
+        matrix = square_matrix(*square_of(points)) * 0.75
+        crop = to_bytes(warp(self.gray, matrix, 240, 240))
+        rectangles, margins, _ = self.hog.run(crop, 0, -1.0)
+        middle = np.array([60, 60, 180, 180])
+        seen = [m for r, m in zip(rectangles, margins, strict=True)
+                if overlaps(middle, np.array([[r.left(), r.top(), r.right(), r.bottom()]]))[0][0] > 0.4]
+        return max(seen, default=-1.0)
+
+    def _hits(self, scale: float, pad: float, turn: float, mode: str) -> list[_Hit]:
+        size = max(1, round(self.width * scale)), max(1, round(self.height * scale))
+        zoom = np.array(size) / (self.width, self.height)
+        filter_ = Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.BICUBIC
+        picture = np.asarray(self.picture if size == self.picture.size else self.picture.resize(size, filter_))
+        border = round(pad * min(size))
+        padded = np.pad(picture, border, mode=mode) if border else picture
+        padded, back = _turned(padded, turn)
+        hits = []
+        for x0, y0, edge, margin in self._run(padded):
+            middle = back[:, :2] @ (x0 + edge / 2, y0 + edge / 2) + back[:, 2]
+            hits.append(_Hit(margin, (middle - border) / zoom - 0.5, edge / float(zoom.mean()), turn))
+        return hits
+
+    def _run(self, picture: np.ndarray) -> list[tuple[float, float, float, float]]:
+        """HOG hits (x0, y0, edge, margin) in corner coordinates; pictures beyond ``_STRIP`` pixels in overlapping strips."""
+        height, width = picture.shape
+        rows = max(4 * _MINIMUM, _STRIP // width)
+        step = rows if rows >= height else rows - 2 * _MINIMUM
+        found = []
+        for top in range(0, max(height - 2 * _MINIMUM, 1), step):
+            strip = np.ascontiguousarray(picture[top:top + rows])
+            rectangles, margins, _ = self.hog.run(strip, 0, self.wanted - _DOUBT)
+            found += [(r.left(), r.top() + top, float(r.width()), m) for r, m in zip(rectangles, margins, strict=True)]
+            if top + rows >= height:
+                break
+        return found
+
+
+def _visible(gray: torch.Tensor) -> np.ndarray:
+    """``[H, W, 1]`` luma as uint8 ``[H, W]``; a dark frame is stretched before rounding, or its gradients would be lost."""
+    brightest = float(gray[::4, ::4].quantile(0.995)) if gray[::4, ::4].numel() < 1 << 24 else float(gray.max())
+    return to_bytes(gray / max(brightest, 1 / 255) if brightest < 0.5 else gray)
+
+
+def _turned(picture: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
+    """The picture turned so that a face whose left-to-right axis points along ``turn`` stands upright, and the ``[2, 3]`` matrix
+    from its corner coordinates back to the picture's."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    if not turn:
+        return picture, np.array([[1.0, 0, 0], [0, 1, 0]])
+    height, width = picture.shape
+    size = round(abs(cos) * width + abs(sin) * height), round(abs(sin) * width + abs(cos) * height)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    back = np.concatenate([linear, (np.array([width, height]) / 2 - linear @ (size[0] / 2, size[1] / 2))[:, None]], 1)
+    turned = Image.fromarray(picture).transform(size, Image.Transform.AFFINE, tuple(back.ravel()), Image.Resampling.BILINEAR, fillcolor=128)
+    return np.ascontiguousarray(turned), back

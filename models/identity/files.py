@@ -109,7 +109,8 @@ def _ours(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) 
     faces = []
     for i, about in enumerate(json.loads(metadata["faces"])):
         extra = {key: None if np.isnan(tensors[key][i]).any() else tensors[key][i] for key in _OPTIONAL}
-        faces.append(Face(0, tensors["boxes"][i], tensors["keypoints"][i], float(tensors["scores"][i]), sex=about["sex"], age=about["age"], **extra))
+        score = float(tensors["scores"][i])
+        faces.append(Face(0, tensors["boxes"][i], tensors["keypoints"][i], score, sex=about["sex"], age=about["age"], **extra))
     crops = tensors["crops"].astype(np.float32) / np.float32(255)
     return Identity(embeddings, crops, tuple(faces), float(metadata["framing"]), metadata["name"], int(metadata["photos"]))
 
