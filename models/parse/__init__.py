@@ -7,11 +7,12 @@ from typing import Protocol
 
 import torch
 
+from ..draw import color_regions, outline_masks
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..masks import feather_mask, fit_mask, grow_mask
 from ..progress import Progress, silent
-from .landmarks import LANDMARK_REGIONS, landmark_region
+from .landmarks import LANDMARK_REGIONS, PARTS, landmark_masks
 
 # A parser's labels are indices into this table. Left and right are the viewer's; "mouth" is what lies between the lips.
 REGIONS: tuple[str, ...] = (
@@ -74,16 +75,36 @@ def _from_landmarks(regions: Sequence[str], faces: Faces, size: int, progress: P
     network_only = [name for name in regions if name not in LANDMARK_REGIONS]
     if network_only:
         raise FaceLoomError(f"Landmarks cannot show {', '.join(network_only)}; connect a parser from LoadFaceParser, or leave them out.")
-    masks = torch.zeros((len(faces), size, size))
+    masks = []
     for i in range(len(faces)):
         progress(i, len(faces))
-        for name in regions:
-            masks[i] = torch.maximum(masks[i], landmark_region(name, faces, i, size))
+        masks.append(landmark_masks(faces, i, size, regions))
     progress(len(faces), len(faces))
-    return masks
+    return torch.stack(masks)
 
 
 def _from_labels(regions: Sequence[str], labels: torch.Tensor, size: int) -> torch.Tensor:
     wanted = {part for name in regions for part in (FACE_PARTS if name == "face" else (name,))}
     table = torch.tensor([name in wanted for name in REGIONS], dtype=torch.float32, device=labels.device)
     return fit_mask(table[labels.to(torch.int64)], len(labels), size, size)
+
+
+def region_labels(faces: Faces, size: int) -> torch.Tensor:
+    """``[N, size, size]`` uint8 labels (indices into ``REGIONS``) from landmarks, as a parser would give them."""
+    labels = torch.zeros((len(faces), size, size), dtype=torch.uint8)
+    for i in range(len(faces)):
+        for name in ("skin", *PARTS):
+            labels[i][landmark_masks(faces, i, size, (name,)) >= 0.5] = REGIONS.index(name)
+    return labels
+
+
+def parse_preview(crops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """``[N, S, S, 3]``: integer ``masks`` are labels, drawn in a fixed colour per region with a legend; float masks are shown by
+    dimming what they leave out and a line along their border. Masks of another size are fitted."""
+    count, height, width = crops.shape[:3]
+    if masks.dtype.is_floating_point:
+        return outline_masks(crops, fit_mask(masks, count, height, width))
+    if tuple(masks.shape) != (count, height, width):
+        size = (height, width)
+        masks = torch.nn.functional.interpolate(masks[:, None].to(torch.float32), size=size, mode="nearest-exact")[:, 0]
+    return color_regions(crops, masks.to(torch.uint8), REGIONS)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from ..errors import FaceLoomError
-from ..faces import Face, Faces
-from ..geometry import crop_matrices, transform
+from ..faces import Face, Faces, keypoints_from_68
+from ..geometry import crop_matrices, similarity, transform
 from ..masks import polygon_mask
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
-# hair grows a little lower on most heads, and hair in the mask looks worse than a missing finger's breadth of skin.
-_FOREHEAD = 0.44
+# fringes hang lower, and hair in the mask looks worse than a missing finger's breadth of skin.
+_FOREHEAD = 0.38
+# The 68 points of a frontal face in the FFHQ template, thousandths of the crop's edge: the left half and the middle line, the mean of
+# the two demo portraits (dlib) and their mirror images. It stands in where a face has five points only.
+_MEAN_SIDE = {
+    0: (230, 497), 1: (238, 567), 2: (248, 633), 3: (261, 701), 4: (284, 765), 5: (319, 822), 6: (372, 867), 7: (430, 901), 8: (500, 910),
+    17: (270, 447), 18: (299, 405), 19: (345, 393), 20: (394, 396), 21: (440, 413), 27: (500, 469), 28: (500, 521), 29: (500, 568),
+    30: (500, 617), 31: (441, 642), 32: (470, 651), 33: (500, 659), 36: (330, 478), 37: (357, 456), 38: (393, 456), 39: (423, 485),
+    40: (390, 488), 41: (356, 488), 48: (383, 717), 49: (425, 707), 50: (468, 704), 51: (500, 712), 57: (500, 779), 58: (467, 774),
+    59: (424, 756), 60: (399, 721), 61: (468, 724), 62: (500, 729), 66: (500, 749), 67: (468, 746),
+}  # fmt: skip
+# The index of every point's mirror image.
+MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47:45:-1, 39:35:-1, 41:39:-1, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 # MediaPipe face mesh indices.
 _DENSE_RINGS: dict[str, tuple[int, ...]] = {
     "face": (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172,
@@ -77,12 +89,19 @@ def face_outline(points: np.ndarray) -> np.ndarray:
     # Half way between the brows' middle and the outline's: turned heads show their forehead off the middle of the jaw line.
     across = ((brows + (start + end) / 2) / 2 - points[8]) @ right
     top = points[8] + height * up + across * right
+    # The far brow of a turned head may stand out beyond the jaw line's end; the outline passes around it.
+    if (points[17] - start) @ right < 0:
+        start = points[17]
+    if (points[26] - end) @ right > 0:
+        end = points[26]
     chord = (end - start) / (np.linalg.norm(end - start) + 1e-9)
-    foot = start + ((top - start) @ chord) * chord
+    width = np.linalg.norm(end - start)
+    foot = start + np.clip((top - start) @ chord, 0.2 * width, 0.8 * width) * chord
+    top = foot + ((top - start) @ (rise := np.array([chord[1], -chord[0]]))) * rise
     angle = np.linspace(0, np.pi / 2, 24)[1:, None]
     rising = foot + (end - foot) * np.cos(angle) + (top - foot) * np.sin(angle)
     falling = foot + (start - foot) * np.cos(angle) + (top - foot) * np.sin(angle)
-    return np.concatenate([smooth_curve(points[:17]), rising, falling[-2:0:-1]])
+    return np.concatenate([smooth_curve(points[:17]), end[None], rising, falling[-2::-1], start[None]])
 
 
 def _eye(points: np.ndarray) -> np.ndarray:
@@ -92,7 +111,7 @@ def _eye(points: np.ndarray) -> np.ndarray:
 def _brow(points: np.ndarray, up: np.ndarray, outer_first: bool) -> np.ndarray:
     """The five points run along the hair; give them its thickness, thin at the tail."""
     length = np.linalg.norm(points[-1] - points[0])
-    thickness = length * np.array([.05, .13, .17, .19, .15])
+    thickness = length * np.array([.05, .14, .19, .20, .12])
     thickness = (thickness if outer_first else thickness[::-1])[:, None] * up
     upper, lower = smooth_curve(points + thickness * .45), smooth_curve((points - thickness * .55)[::-1])
     return np.concatenate([upper, lower])
@@ -110,10 +129,6 @@ def _nose(points: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
     return smooth_curve(np.array([*left, *base, *other[::-1]]), closed=True)
 
 
-def _lips(corner: np.ndarray, outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    return np.concatenate([smooth_curve(outer), smooth_curve(inner)])
-
-
 def outlines_68(points: np.ndarray) -> dict[str, np.ndarray]:
     """Closed outlines ``[M, 2]`` by region name from ``[68, 2]`` points, in the points' own coordinates."""
     points = np.asarray(points, np.float64)
@@ -123,7 +138,7 @@ def outlines_68(points: np.ndarray) -> dict[str, np.ndarray]:
         "left_brow": _brow(points[17:22], up, True),
         "right_brow": _brow(points[22:27], up, False),
         "left_eye": _eye(points[36:42]),
-        "right_eye": _eye(points[[42, 43, 44, 45, 46, 47]]),
+        "right_eye": _eye(points[42:48]),
         "nose": _nose(points, right, up),
         "upper_lip": np.concatenate([smooth_curve(points[48:55]), smooth_curve(points[[64, 63, 62, 61, 60]])]),
         "lower_lip": np.concatenate([smooth_curve(points[[54, 55, 56, 57, 58, 59, 48]]), smooth_curve(points[[60, 67, 66, 65, 64]])]),
@@ -132,31 +147,53 @@ def outlines_68(points: np.ndarray) -> dict[str, np.ndarray]:
 
 
 # What the landmarks can show. "skin" is the face without the parts that have a name of their own.
-_OUTLINED = ("left_brow", "right_brow", "left_eye", "right_eye", "nose", "upper_lip", "lower_lip", "mouth")
-LANDMARK_REGIONS: tuple[str, ...] = ("face", "skin", "background", *_OUTLINED)
+PARTS: tuple[str, ...] = ("left_brow", "right_brow", "left_eye", "right_eye", "nose", "upper_lip", "lower_lip", "mouth")
+LANDMARK_REGIONS: tuple[str, ...] = ("face", "skin", "background", *PARTS)
+
+
+def mean_points() -> np.ndarray:
+    """``[68, 2]`` float64: an average frontal face as fractions of the FFHQ crop's edge."""
+    points = np.zeros((68, 2))
+    for index, (x, y) in _MEAN_SIDE.items():
+        points[MIRROR_68[index]] = (1 - x / 1000, y / 1000)
+        points[index] = (x / 1000, y / 1000)
+    return points
+
+
+def points_68(face: Face) -> np.ndarray:
+    """A face's 68 points, or the average face's laid over its five keypoints where it has no others."""
+    if face.points68 is not None:
+        return np.asarray(face.points68, np.float64)
+    mean = mean_points()
+    return transform(mean, similarity(keypoints_from_68(mean), face.keypoints))
 
 
 def outlines(face: Face) -> dict[str, np.ndarray]:
-    """Closed outlines ``[M, 2]`` in image pixels of every region the face's landmarks can show."""
-    if face.points68 is None and face.dense is None:
-        raise FaceLoomError("These faces have no landmarks beyond five points; use FaceDetect's own detector or connect a parser.")
-    found = outlines_68(face.points68) if face.points68 is not None else {}
+    """Closed outlines ``[M, 2]`` in image pixels of every region landmarks can show.
+
+    The dense mesh gives the more exact eyes, lips, brows and oval where a face has it; five keypoints alone give an average face.
+    """
+    found = outlines_68(points_68(face))
     if face.dense is not None:
         mesh = face.dense[:, :2]
         found |= {name: smooth_curve(mesh[list(ring)], closed=True, samples=4) for name, ring in _DENSE_RINGS.items()}
     return found
 
 
-def landmark_region(name: str, faces: Faces, index: int, size: int) -> torch.Tensor:
-    """``[size, size]`` mask of one region of face ``index`` in crop space."""
+def landmark_masks(faces: Faces, index: int, size: int, regions: Sequence[str]) -> torch.Tensor:
+    """``[size, size]`` float32: the union of regions of face ``index`` in crop space."""
     matrix = crop_matrices(faces, size)[index]
-    curves = {key: transform(value, matrix) for key, value in outlines(faces[index]).items()}
-    if name == "background":
-        return 1 - polygon_mask(curves["face"], size, size)
-    if name != "skin":
-        return polygon_mask(curves[name], size, size)
-    skin = polygon_mask(curves["face"], size, size)
-    for part in _OUTLINED:
-        if part in curves:
-            skin = torch.minimum(skin, 1 - polygon_mask(curves[part], size, size))
-    return skin
+    curves = {name: transform(curve, matrix) for name, curve in outlines(faces[index]).items()}
+    union = torch.zeros((size, size))
+    for name in regions:
+        if name in curves:
+            mask = polygon_mask(curves[name], size, size)
+        else:
+            mask = polygon_mask(curves["face"], size, size)
+            if name == "background":
+                mask = 1 - mask
+            else:
+                for part in PARTS:
+                    mask = torch.minimum(mask, 1 - polygon_mask(curves[part], size, size))
+        union += mask  # regions that touch share their border pixels: coverages add up, a maximum would leave a seam
+    return union.clamp_(max=1)

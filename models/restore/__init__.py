@@ -1,0 +1,66 @@
+"""Making swapped crops look like part of the photograph again: restoration networks, or sharpness and grain matched without one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import FaceLoomError
+from ..faces import Faces
+from ..masks import fit_mask
+from ..parse import region_mask
+from ..progress import Progress, silent
+from .grain import match_photo
+
+
+class Restorer(Protocol):
+    """A network that makes detail in canonical crops."""
+
+    name: str
+
+    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent) -> torch.Tensor:
+        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; ``fidelity`` 0 = most detail, 1 = closest to the input."""
+        ...
+
+
+def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fidelity: float = 0.5, amount: float = 1.0,
+                  images: torch.Tensor | None = None, faces: Faces | None = None, masks: torch.Tensor | None = None,
+                  progress: Progress = silent) -> torch.Tensor:
+    """``[N, S, S, 3]`` crops restored, the same size and device; ``amount`` 0 returns them as they are, 1 the full effect.
+
+    Without a ``restorer`` the sharpness and grain of each crop are matched to the photograph it belongs to, which needs ``images``
+    ``[B, H, W, 3]`` and ``faces`` (see grain.match_photo). ``masks`` (any mask form, crop space) says where; nothing outside changes.
+    Unset, that is the whole crop for a network and the face with its forehead for the built-in.
+    """
+    if not 0 <= amount <= 1:
+        raise FaceLoomError("The restore amount must be between 0 and 1.")
+    count, height, width = crops.shape[:3]
+    if faces is not None and len(faces) == 0:
+        return crops
+    if masks is not None:
+        masks = fit_mask(masks, count, height, width).to(crops.device)
+    if amount == 0:
+        return crops
+    if restorer is not None:
+        restored = _fit(restorer.restore(crops, fidelity, progress), crops)
+        masks = crops.new_ones((count, height, width)) if masks is None else masks
+    else:
+        if images is None or faces is None:
+            raise FaceLoomError("Restore without a model matches the photograph; connect the image and the faces, or a restore model.")
+        if count != len(faces):
+            raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces these crops were made from.")
+        faces.check_image(images.shape)
+        masks = region_mask(("face",), height, faces=faces).to(crops.device) if masks is None else masks
+        restored = match_photo(crops, images, faces, masks, progress)
+    share = masks[..., None] * amount
+    return torch.where(share > 0, (crops + (restored - crops) * share).clamp(0, 1), crops)
+
+
+def _fit(restored: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
+    restored = restored.to(device=crops.device, dtype=crops.dtype)
+    if restored.shape == crops.shape:
+        return restored
+    size = tuple(crops.shape[1:3])
+    return F.interpolate(restored.movedim(-1, 1), size=size, mode="bicubic", antialias=True, align_corners=False).movedim(1, -1).clamp(0, 1)

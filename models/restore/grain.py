@@ -1,0 +1,276 @@
+"""Sharpness and grain of a crop matched to the photograph, without a network.
+
+Everything is measured on the photograph's own pixels: the crop is brought there the way pasting would, so that grain has the pixel
+pitch of the picture it must disappear in, whatever the crop's size. What is measured in the photograph is the crop's square, the
+original face included: it lies at the same distance from the camera and in the same light.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import nnls
+
+from ..faces import Faces
+from ..geometry import compose, crop_matrices, invert, scale_of, transform, warp
+from ..progress import Progress, silent
+
+# Orthonormal lightness and two colour differences: noise that is independent in R, G and B has equal variance in all three.
+_OPPONENT = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / torch.tensor([[3.0], [2.0], [6.0]]).sqrt()
+# Gaussian widths, photograph pixels, between the bands that grain is measured and made in.
+_WIDTHS = (0.6, 1.2, 2.4)
+_STRUCTURE = 4.8
+_BLOCK = 8
+# Sharpness within this ratio counts as equal: the estimate is no better on different faces.
+_DEAD_ZONE = 1.15
+_MOST_SHARPENING = 1.5
+# Less missing variance than this (a third of an 8-bit step) is no grain.
+_NO_GRAIN = (0.3 / 255) ** 2
+
+
+def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
+    """``[N, S, S, 3]`` crops with the sharpness and grain of ``images`` ``[B, H, W, 3]``; ``masks`` ``[N, S, S]`` is where they will show.
+
+    Blurs a crop that is sharper than the photograph, sharpens (without halos) one that is softer, then adds what grain it lacks.
+    The grain is the same for the same frame index and face number.
+    """
+    size = crops.shape[1]
+    matrices = crop_matrices(faces, size)
+    out = crops.clone()
+    for i, face in enumerate(faces):
+        progress(i, len(faces))
+        if bool((masks[i] > 0.5).any()):
+            site = _site(images[face.frame], matrices[i], size)
+            where = site.place(masks[i][..., None], "zeros")[..., 0] > 0.5
+            maker = _GrainMaker(site, where, size, seed=face.frame * 1009 + i)
+            grain = maker.lacking_in(crops[i])
+            sharp = _match_sharpness(crops[i], grain, where, site)
+            out[i] = (sharp + (grain if sharp is crops[i] else maker.lacking_in(sharp))).clamp(0, 1)
+    progress(len(faces), len(faces))
+    return out
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where a crop goes. photo ``[h, w, 3]``: that part of the image; to_crop ``[2, 3]``: its pixels → crop pixels."""
+
+    photo: torch.Tensor
+    to_crop: np.ndarray
+
+    def place(self, picture: torch.Tensor, padding: str = "border") -> torch.Tensor:
+        """``[S, S, C]`` crop-space picture on the photograph's pixels, ``[h, w, C]``."""
+        return warp(picture, invert(self.to_crop), *self.photo.shape[:2], padding)
+
+
+def _site(image: torch.Tensor, matrix: np.ndarray, size: int) -> _Site:
+    height, width = image.shape[:2]
+    square = transform(np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]]), invert(matrix))
+    x0, y0 = np.clip(np.floor(square.min(0)).astype(int), 0, [width - 1, height - 1])
+    x1, y1 = np.clip(np.ceil(square.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [width, height])
+    shift = np.array([[1.0, 0, x0], [0, 1, y0]])
+    return _Site(image[y0:y1, x0:x1, :3].to(torch.float32), compose(matrix, shift))
+
+
+def _blur(channels: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of ``[C, H, W]``."""
+    radius = min(math.ceil(3.5 * sigma), min(channels.shape[-2:]) - 1)
+    if radius < 1:
+        return channels
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32, device=channels.device) / sigma) ** 2)
+    taps = taps / taps.sum()
+    padded = F.pad(channels[:, None], (radius,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, taps[None, None, None]), taps[None, None, :, None])[:, 0]
+
+
+def _opponent(picture: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("hwc,dc->dhw", picture, _OPPONENT.to(picture.device))
+
+
+# -- sharpness ---------------------------------------------------------------------------------------------------------------------
+
+
+def edge_width(picture: torch.Tensor, where: torch.Tensor) -> float | None:
+    """Gaussian blur of the sharper edges of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool, pixels; None where there are too few edges.
+
+    The ratio of an edge's gradient before and after blurring it once more tells its width whatever its contrast (Zhuo & Sim 2011,
+    "Defocus map estimation from a single image"). Both are measured after a slight blur that keeps noise from passing for edges.
+    """
+    if min(picture.shape[:2]) < 16:
+        return None
+    grey = picture.mean(-1)[None]
+    if not bool(where.any()):
+        return None
+    for calm in (0.8, 1.6):
+        first = _slope(_blur(grey, calm))
+        # The quarter of flattest pixels has the slope that noise alone makes; an edge stands well above it.
+        floor = 5 * float(torch.quantile(first[where][::7], 0.25))
+        if floor < 0.02:
+            break
+    floor, again = max(0.012, floor), 1.5 * calm
+    second = _slope(_blur(grey, math.hypot(calm, again)))
+    edge = (first == F.max_pool2d(first[None], 3, 1, 1)[0]) & where & (first > floor)
+    ratio = (first[edge] / second[edge].clamp_min(1e-6)).clamp_min(1.0 + 1e-3)
+    if ratio.numel() < 30:
+        return None
+    strongest = first[edge] >= torch.quantile(first[edge], 0.5)
+    width = again / (ratio[strongest].square() - 1).sqrt()
+    return math.sqrt(max(float(torch.quantile(width, 0.35)) ** 2 - calm**2, 0.05))
+
+
+def _slope(grey: torch.Tensor) -> torch.Tensor:
+    padded = F.pad(grey[None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
+    return torch.hypot(across, down)[None][0] / 2
+
+
+def _match_sharpness(crop: torch.Tensor, grain: torch.Tensor, where: torch.Tensor, site: _Site) -> torch.Tensor:
+    """The crop blurred or sharpened to the photograph's edge width; measured with the ``grain`` it will carry, since noise makes edges
+    look sharper and must do so on both sides."""
+    photo, mine = edge_width(site.photo, where), edge_width(site.place(crop + grain), where)
+    if photo is None or mine is None:
+        return crop
+    scale = float(scale_of(site.to_crop))
+    channels = crop.movedim(-1, 0)
+    if mine < photo / _DEAD_ZONE:
+        return _blur(channels, math.sqrt(photo**2 - mine**2) * scale).movedim(0, -1)
+    if mine > photo * _DEAD_ZONE:
+        return _sharpen(channels, mine * scale, photo * scale).movedim(0, -1)
+    return crop
+
+
+def _sharpen(channels: torch.Tensor, width: float, wanted: float) -> torch.Tensor:
+    """Unsharp mask that takes an edge of Gaussian ``width`` to ``wanted`` (crop pixels), as far as that goes without halos.
+
+    The gain follows from the slope at the middle of a blurred step; the result stays within what the neighbourhood already holds.
+    """
+    gain = (1 / wanted - 1 / width) / (1 / width - 1 / math.hypot(width, width))
+    gain = min(gain, _MOST_SHARPENING)
+    detail = channels - _blur(channels, width)
+    reach = 2 * max(1, round(1.5 * width)) + 1
+    high = F.max_pool2d(channels[None], reach, 1, reach // 2)[0]
+    low = -F.max_pool2d(-channels[None], reach, 1, reach // 2)[0]
+    return torch.minimum(torch.maximum(channels + gain * detail, low), high)
+
+
+# -- grain -------------------------------------------------------------------------------------------------------------------------
+
+
+def _bands(channels: torch.Tensor) -> list[torch.Tensor]:
+    """Differences of Gaussians of ``[C, H, W]``, finest first."""
+    smooth = [channels, *(_blur(channels, width) for width in _WIDTHS)]
+    return [fine - coarse for fine, coarse in zip(smooth, smooth[1:], strict=False)]
+
+
+def _parts(noise: torch.Tensor) -> torch.Tensor:
+    """What grain is mixed from, ``[4, C, H, W]`` of about unit variance out of ``[4, C, H, W]`` white noise: its finest band (to make up
+    for resampling), white (a bare sensor), and two softer ones (demosaicing, denoising, JPEG)."""
+    _, norm = _spectra()
+    channels = [noise[0] - _blur(noise[0], _WIDTHS[0]), noise[1], _blur(noise[2], 0.7), _blur(noise[3], 1.4)]
+    return torch.stack([part / float(n) for part, n in zip(channels, norm, strict=True)])
+
+
+@lru_cache
+def _spectra() -> tuple[np.ndarray, np.ndarray]:
+    """How much variance a unit part k shows in band j, ``[3, 4]``, and the norm of each part's filter ``[4]``."""
+    axis = np.fft.fftfreq(128) * 2 * np.pi
+    square = axis[:, None] ** 2 + axis**2
+    smooth = [np.ones_like(square), *(np.exp(-square * width**2 / 2) for width in _WIDTHS)]
+    band = np.stack([(fine - coarse) ** 2 for fine, coarse in zip(smooth, smooth[1:], strict=False)])
+    part = np.stack([band[0], smooth[0], np.exp(-square * 0.7**2), np.exp(-square * 1.4**2)])
+    norm = part.mean((1, 2))
+    return np.einsum("jyx,kyx->jk", band, part) / square.size / norm, np.sqrt(norm)
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """variance ``[3 bands, 3 channels]``; level ``[2]``: the share of the variance at lightness L is level[0] + level[1] · L."""
+
+    variance: np.ndarray
+    level: tuple[float, float] = (1.0, 0.0)
+
+
+def measure_noise(picture: torch.Tensor, where: torch.Tensor) -> _Noise | None:
+    """Noise of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool; None where fewer than four blocks can be judged.
+
+    Blocks are ranked by structure coarser than grain; the flattest fifth are taken for noise alone, and their median variance per
+    band is the answer. The picture's blacks and whites, where clipping hides grain, are left out.
+    """
+    channels = _opponent(picture)
+    if min(picture.shape[:2]) < 4 * _BLOCK:
+        return None
+    full = F.avg_pool2d(where[None].to(torch.float32), _BLOCK)[0] > 0.999
+    light = F.avg_pool2d(picture.mean(-1)[None], _BLOCK)[0]
+    spare = F.avg_pool2d(((picture <= 0.004) | (picture >= 0.996)).any(-1)[None].to(torch.float32), _BLOCK)[0]
+    full &= (spare < 0.02) & (light > 0.03) & (light < 0.97)
+    if int(full.sum()) < 4:
+        return None
+    coarse = _blur(channels, _WIDTHS[-1])
+    structure = F.avg_pool2d((coarse - _blur(channels, _STRUCTURE)).square().sum(0)[None], _BLOCK)[0][full]
+    structure += F.avg_pool2d(_slope(coarse[:1]).square()[None], _BLOCK)[0][full] * 4
+    flat = structure <= torch.quantile(structure, max(0.2, min(1.0, 12 / structure.numel())))
+    power = torch.stack([F.avg_pool2d(band.square(), _BLOCK)[:, full][:, flat] for band in _bands(channels)])
+    return _Noise(power.median(-1).values.double().cpu().numpy(), _level(light[full][flat], power[0, 0] + power[1, 0]))
+
+
+def _level(light: torch.Tensor, power: torch.Tensor) -> tuple[float, float]:
+    """Variance relative to its middle as a line in lightness, by the medians of the darker and the brighter half of the blocks."""
+    if light.numel() < 24:
+        return 1.0, 0.0
+    middle = light.median()
+    dark, bright = light <= middle, light > middle
+    if not bool(bright.any()) or float(light[bright].median() - light[dark].median()) < 0.12:
+        return 1.0, 0.0
+    low, high = float(power[dark].median()), float(power[bright].median())
+    mean = max((low + high) / 2, 1e-12)
+    slope = (high - low) / mean / float(light[bright].median() - light[dark].median())
+    return 1 - slope * float(light[bright].median() + light[dark].median()) / 2, slope
+
+
+class _GrainMaker:
+    """The grain of one site's photograph: the parts it is mixed from, how the way to the crop and back changes it, and how much there is."""
+
+    def __init__(self, site: _Site, where: torch.Tensor, size: int, seed: int) -> None:
+        self.site, self.where, self.size = site, where, size
+        self.photo = measure_noise(site.photo, _inside_square(site, size))
+        if self.photo is None:
+            return
+        height, width = site.photo.shape[:2]
+        noise = torch.randn((4, 3, height, width), generator=torch.Generator().manual_seed(seed)).to(site.photo.device)
+        self.parts = _parts(noise)
+        back = site.place(warp(self.parts[:, 0].movedim(0, -1), site.to_crop, size, size, "zeros"), "zeros")
+        self.mixing = np.stack([band[:, where].square().mean(-1).cpu().numpy() for band in _bands(back.movedim(-1, 0))]).astype(np.float64)
+
+    def lacking_in(self, crop: torch.Tensor) -> torch.Tensor:
+        """``[S, S, 3]`` grain to add to a crop so that, pasted, it has the photograph's."""
+        mine = measure_noise(self.site.place(crop), self.where)
+        if self.photo is None or mine is None:
+            return torch.zeros_like(crop)
+        lacking = np.maximum(self.photo.variance - mine.variance, 0)
+        if lacking.sum() < _NO_GRAIN:
+            return torch.zeros_like(crop)
+        gains = np.stack([self._gains(lacking[:, channel]) for channel in range(3)], 1)
+        weights = torch.from_numpy(np.sqrt(gains)).to(crop.device, torch.float32)
+        grain = torch.einsum("kdhw,kd,dc->hwc", self.parts, weights, _OPPONENT.to(crop.device))
+        offset, slope = self.photo.level
+        strength = (offset + slope * crop.mean(-1, keepdim=True)).clamp(0.25, 4).sqrt()
+        return warp(grain, self.site.to_crop, self.size, self.size, "zeros") * strength
+
+    def _gains(self, lacking: np.ndarray) -> np.ndarray:
+        """Variance of each part, so that the measured bands come out; every band counts relative to itself. A crop coarser than the
+        photograph cannot carry the finest band, and no gain is spent on forcing it."""
+        weight = 1 / np.maximum(lacking, lacking.max() * 1e-3 + 1e-12)[:, None]
+        fit = [nnls(mixing * weight, lacking * weight[:, 0])[0] for mixing in (self.mixing, _spectra()[0])]
+        return fit[0] * min(1.0, 3 * fit[1].sum() / max(fit[0].sum(), 1e-12))
+
+
+def _inside_square(site: _Site, size: int) -> torch.Tensor:
+    height, width = site.photo.shape[:2]
+    ys, xs = np.mgrid[:height, :width]
+    points = transform(np.stack([xs, ys], -1).reshape(-1, 2), site.to_crop)
+    inside = ((points >= 0) & (points <= size - 1)).all(-1).reshape(height, width)
+    return torch.from_numpy(inside).to(site.photo.device)
