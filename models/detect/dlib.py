@@ -16,7 +16,7 @@ import torch
 from ..errors import FaceLoomError
 from ..faces import Face, keypoints_from_68
 from ..progress import Progress, silent
-from .fit import PointFitter, face_box, gray_plane
+from .fit import PointFitter, face_box, gray_bytes
 from .search import find
 
 _FILES = {
@@ -69,14 +69,14 @@ class DlibDetector:
         found = []
         for index, image in enumerate(images):
             found.append([
-                self._face(index, points, score) for points, score in find(gray_plane(image), self._hog, self._fitter, threshold)
+                self._face(index, points, score) for points, score in find(gray_bytes(image), self._hog, self._fitter, threshold)
             ])
             progress(index + 1, len(images))
         return found
 
     def faces_in_boxes(self, image: torch.Tensor, boxes: np.ndarray, scores: np.ndarray, frame: int) -> list[Face]:
         """One face for every box ``[K, 4]`` (x0, y0, x1, y1) of another detector, whatever is in it."""
-        gray = gray_plane(image)
+        gray = gray_bytes(image)
         return [self._face(frame, self._fitter.fit_box(gray, box), float(score)) for box, score in zip(boxes, scores, strict=True)]
 
     @staticmethod

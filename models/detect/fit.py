@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..faces import keypoints_from_68
-from ..geometry import invert, transform, warp
+from ..geometry import invert, scale_of, transform
 
 # dlib's square around a face, in terms of the 51 inner points (brows, eyes, nose, mouth): edge over their root-mean-square
 # radius, and how far below their mean its middle lies, in edges. Measured on the detector's own boxes.
@@ -16,15 +17,38 @@ _BOX = 160  # edge of the face square inside the upright crop, pixels
 _CROP = 320
 
 
-def gray_plane(image: torch.Tensor) -> torch.Tensor:
-    """``[H, W, 3]`` 0..1 as ``[H, W, 1]`` luma on the CPU (dlib computes there)."""
-    weights = torch.tensor((0.299, 0.587, 0.114), dtype=image.dtype, device=image.device)
-    return (image @ weights)[..., None].to("cpu", torch.float32)
+def gray_bytes(image: torch.Tensor) -> np.ndarray:
+    """``[H, W, 3]`` 0..1 as luma ``[H, W]`` uint8. A dark frame is stretched before it is rounded, or its gradients would be lost."""
+    red, green, blue = image.detach().to("cpu", torch.float32).numpy().transpose(2, 0, 1)
+    gray = 0.299 * red + 0.587 * green + 0.114 * blue
+    sample = gray[::8, ::8]
+    brightest = max(float(np.quantile(sample, 0.995)), 1 / 255)
+    return np.rint(np.clip(gray * (255 / brightest if brightest < 0.5 else 255), 0, 255)).astype(np.uint8)
 
 
-def to_bytes(plane: torch.Tensor) -> np.ndarray:
-    """``[H, W, 1]`` 0..1 as contiguous ``[H, W]`` uint8, rounded."""
-    return plane[..., 0].clamp(0, 1).mul(255).round().to(torch.uint8).contiguous().numpy()
+def upright(gray: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """``[size, size]`` uint8 of ``gray`` ``[H, W]`` uint8 through image → crop ``matrix``, the edge repeated outside.
+
+    Shrinking averages whole pixels first. (Pillow rather than torch: dozens of calls this small per frame spend their time in
+    torch's thread pool.)
+    """
+    back = invert(matrix)
+    corners = transform(np.array([[-1, -1], [size, -1], [-1, size], [size, size]]), back)
+    factor = max(1, int(1 / float(scale_of(matrix))))
+    low = np.floor(corners.min(0)).astype(int) - 2 * factor
+    high = np.ceil(corners.max(0)).astype(int) + 2 * factor
+    limit = np.array(gray.shape[::-1])
+    inner_low, inner_high = np.clip(low, 0, limit - 1), np.clip(high, 1, limit)
+    inner_high = np.maximum(inner_high, inner_low + 1)
+    region = Image.fromarray(gray[inner_low[1]:inner_high[1], inner_low[0]:inner_high[0]])
+    region = region.reduce(factor) if factor > 1 else region
+    before, after = -(-(inner_low - low) // factor), -(-(high - inner_high) // factor)
+    padded = np.pad(np.asarray(region), ((max(before[1], 0), max(after[1], 0)), (max(before[0], 0), max(after[0], 0))), mode="edge")
+    linear = back[:, :2] / factor
+    # Pillow counts from the pixel's corner.
+    shift = (back[:, 2] + 0.5 - inner_low) / factor + np.maximum(before, 0) - linear @ (0.5, 0.5)
+    data = (*linear[0], shift[0], *linear[1], shift[1])
+    return np.asarray(Image.fromarray(padded).transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))
 
 
 def square_matrix(center: np.ndarray, edge: float, angle: float) -> np.ndarray:
@@ -78,24 +102,24 @@ class PointFitter:
         self._predict = predictor
         self._rectangle = dlib.rectangle
 
-    def fit(self, gray: torch.Tensor, center: np.ndarray, edge: float, angle: float, rounds: int = 2) -> np.ndarray:
+    def fit(self, gray: np.ndarray, center: np.ndarray, edge: float, angle: float, rounds: int = 2) -> np.ndarray:
         """``[68, 2]`` points in image pixels from a rough square around the face; each round straightens the crop further."""
         for _ in range(rounds):
             points, _ = self.fit_once(gray, center, edge, angle)
             center, edge, angle = square_of(points)
         return points
 
-    def fit_once(self, gray: torch.Tensor, center: np.ndarray, edge: float, angle: float,
+    def fit_once(self, gray: np.ndarray, center: np.ndarray, edge: float, angle: float,
                  jitter: int = len(_JITTER)) -> tuple[np.ndarray, float]:
         """``[68, 2]`` points and their scatter over the first ``jitter`` squares (root mean square, in edges)."""
         matrix = square_matrix(center, edge, angle)
-        crop = to_bytes(warp(gray, matrix, _CROP, _CROP))
+        crop = upright(gray, matrix, _CROP)
         shapes = np.stack([self._shape(crop, *square) for square in self._JITTER[:jitter]])
         points = shapes.mean(0)
         scatter = float(np.sqrt(((shapes - points) ** 2).sum(-1).mean())) / _BOX
         return transform(points, invert(matrix)).astype(np.float32), scatter
 
-    def fit_box(self, gray: torch.Tensor, box: np.ndarray) -> np.ndarray:
+    def fit_box(self, gray: np.ndarray, box: np.ndarray) -> np.ndarray:
         """``[68, 2]`` points in another detector's box (forehead to chin)."""
         x0, y0, x1, y1 = box
         edge = 0.9 * float(np.sqrt(max(x1 - x0, 1.0) * max(y1 - y0, 1.0)))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..detect.dlib import import_dlib, load
-from ..detect.fit import PointFitter, gray_plane, square_matrix, square_of
+from ..detect.fit import PointFitter, gray_bytes, square_matrix, square_of
 from ..faces import Face, Faces
 from ..geometry import transform, warp
 from ..images import to_uint8
@@ -42,7 +42,7 @@ class DlibRecognizer:
         """dlib's own aligned chip, cut from an upright region so that a 4K frame is neither copied nor aliased."""
         points = face.points68
         if points is None:
-            points = PointFitter(load("points68")).fit_box(gray_plane(image), face.box)
+            points = PointFitter(load("points68")).fit_box(gray_bytes(image), face.box)
         matrix = square_matrix(*square_of(points))
         region = np.ascontiguousarray(to_uint8(warp(image, matrix, _REGION, _REGION)))
         # Rounded to whole pixels by dlib; a face fills half of the region, more than the chip resolves.
