@@ -73,7 +73,7 @@ def bind(contract: Contract, network: Network) -> tuple[Contract, Ports]:
     pictures = [port for port in network.inputs if len(port.shape) == 4]
     vectors = [port for port in network.inputs if len(port.shape) == 2]
     target = _named(pictures, contract.target_input)
-    source = _named(network.inputs, contract.source_input)
+    source = _named(pictures if contract.source == "image" else vectors, contract.source_input)
     if contract.source == "image":
         target = target or _only([port for port in pictures if port is not source], contract.size)
         source = source or _only([port for port in pictures if port is not target], contract.source_size)
