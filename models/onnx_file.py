@@ -91,15 +91,20 @@ class OnnxFile:
         """The last initializer of this shape (the emap of inswapper is the last of 512×512)."""
         return next((tensor for tensor in reversed(self.initializers) if tensor.shape == shape), None)
 
-    def with_free_batch(self, symbol: str = "batch") -> bytes:
+    def with_free_batch(self, reshapes: bool = False) -> bytes:
         """The same model with a symbolic first dimension on every input and output of two or more dimensions.
 
-        Whether the graph computes the same with it has to be tried: sizes may be baked into reshapes.
+        reshapes: exporters bake the batch of 1 into the target shapes of Reshape nodes; replace it there by "as it comes" (0).
+        Whether the graph then computes the same has to be tried.
         """
-        kept = {tensor.name for tensor in self.initializers}
+        stored = {tensor.name for tensor in self.initializers}
         parts: list[bytes | memoryview] = []
         for number, wire, value, span in _records(self.data):
-            parts.append(_field(7, _free_graph(value, symbol.encode(), kept)) if (number, wire) == (7, 2) else span)
+            if (number, wire) == (7, 2):
+                baked = _baked_shapes(value, stored) if reshapes else frozenset()
+                parts.append(_field(7, _free_graph(value, stored, baked)))
+            else:
+                parts.append(span)
         return b"".join(parts)
 
 
@@ -278,12 +283,60 @@ def _rewrite(data: memoryview, change: dict[int, object]) -> bytes:
     )
 
 
-def _free_graph(graph: memoryview, symbol: bytes, stored: set[str]) -> bytes:
+@dataclass(frozen=True)
+class _Node:
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _node(data: memoryview) -> _Node:
+    texts: dict[int, list[str]] = {1: [], 2: [], 4: [""]}
+    for number, _, value, _ in _records(data):
+        if number in texts:
+            texts[number].append(_text(value))
+    return _Node(texts[4][-1], tuple(texts[1]), tuple(texts[2]))
+
+
+def _baked_shapes(graph: memoryview, stored: set[str]) -> frozenset[str]:
+    """Names of the shapes that only Reshape nodes of computed values read."""
+    nodes = [_node(value) for number, _, value, _ in _records(graph) if number == 1]
+    shapes = {node.inputs[1] for node in nodes if node.operator == "Reshape" and len(node.inputs) > 1 and node.inputs[0] not in stored}
+    others = {
+        name
+        for node in nodes
+        for place, name in enumerate(node.inputs)
+        if node.operator != "Reshape" or place != 1 or node.inputs[0] in stored
+    }
+    return frozenset(shapes - others)
+
+
+def _free_shape(tensor: memoryview) -> bytes:
+    """A shape tensor ``[1, ...]`` of two or more numbers with 0 in the first place."""
+    array = _tensor(tensor)
+    if array.dtype != np.int64 or array.external or len(array.shape) != 1 or array.shape[0] < 2:
+        return bytes(tensor)
+    numbers = array.array()
+    if numbers[0] != 1:
+        return bytes(tensor)
+    numbers[0] = 0
+    kept = b"".join(bytes(span) for number, _, _, span in _records(tensor) if number not in (7, 9))
+    return kept + _field(9, numbers.tobytes())
+
+
+def _free_node(node: memoryview, baked: frozenset[str]) -> bytes:
+    """A Constant node that makes one of the baked shapes."""
+    if not baked.intersection(_node(node).outputs):
+        return bytes(node)
+    return _rewrite(node, {5: lambda attribute: _rewrite(attribute, {5: _free_shape})})
+
+
+def _free_graph(graph: memoryview, stored: set[str], baked: frozenset[str]) -> bytes:
     """Inputs and outputs get the symbolic dimension; recorded shapes of inner values (field 13) are dropped, they would contradict it."""
 
     def free_shape(shape: memoryview) -> bytes:
         dims = [value for number, _, value, _ in _records(shape) if number == 1]
-        first = _field(2, symbol) if len(dims) > 1 else b"".join(map(bytes, dims[:1]))
+        first = _field(2, b"batch") if len(dims) > 1 else b"".join(map(bytes, dims[:1]))
         return b"".join([_field(1, first) if dims else b"", *(_field(1, bytes(dim)) for dim in dims[1:])])
 
     def free_tensor(tensor: memoryview) -> bytes:
@@ -293,9 +346,13 @@ def _free_graph(graph: memoryview, symbol: bytes, stored: set[str]) -> bytes:
         return _rewrite(kind, {1: free_tensor})
 
     parts: list[bytes | memoryview] = []
-    for number, wire, value, span in _records(graph):
-        if number == 13:
-            continue
-        free = wire == 2 and number in (11, 12) and _port(value).name not in stored
-        parts.append(_field(number, _rewrite(value, {2: free_type})) if free else span)
+    for number, _, value, span in _records(graph):
+        if number == 1 and baked:
+            parts.append(_field(1, _free_node(value, baked)))
+        elif number == 5 and baked and _tensor(value).name in baked:
+            parts.append(_field(5, _free_shape(value)))
+        elif number in (11, 12) and _port(value).name not in stored:
+            parts.append(_field(number, _rewrite(value, {2: free_type})))
+        elif number != 13:
+            parts.append(span)
     return b"".join(parts)

@@ -1,0 +1,304 @@
+"""Running networks: ONNX sessions that say where they really run, batches that fit, torch networks that others may move.
+
+A session belongs to its ``OnnxModel`` and is freed with it; nothing is kept in module globals.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from .errors import FaceLoomError
+from .folders import cache_folder, read_json, write_json
+from .onnx_file import OnnxFile, Port, read_onnx
+from .progress import Progress, silent
+from .providers import OPTIONS, Machine, candidates, fall_back_warning, log, onnxruntime, short_name
+from .signature import expect_kind
+from .weights import DeviceManager, PlainDevices, TorchModel, load_weights
+
+__all__ = ["DeviceManager", "OnnxModel", "PlainDevices", "TorchModel", "load_weights", "open_session", "run_chunks"]
+
+Result = TypeVar("Result")
+
+MEMORY_WORDS = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bfcarena", "not enough memory")
+
+
+class OnnxModel:
+    """An opened network.
+
+    inputs, outputs: ports as the file declares them. providers: short names in use, the first one computes. warning: what the user should
+    know about where it runs, or "". file: the parsed file, for initializers.
+    """
+
+    def __init__(self, name: str, source: str | bytes, file: OnnxFile, providers: str | Sequence[str], threads: int | None) -> None:
+        self.name = name
+        self.file = file
+        self.inputs = file.inputs
+        self.outputs = file.outputs
+        self._source = source
+        self._threads = threads
+        self._batches: bool | None = None
+        self._session, self.providers, self.warning = _create(name, source, providers, threads)
+        if self.warning:
+            log.warning("%s: %s", name, self.warning)
+
+    def __repr__(self) -> str:
+        return f"OnnxModel({self.describe()})"
+
+    def describe(self) -> str:
+        """One line for the log and the node: ``inswapper_128.onnx on cuda``."""
+        return f"{self.name} on {self.providers[0]}"
+
+    def input(self, name: str) -> Port:
+        """The input of this name."""
+        port = next((port for port in self.inputs if port.name == name), None)
+        if port is None:
+            raise FaceLoomError(f"{self.name} has no input {name}, only {', '.join(port.name for port in self.inputs)}.")
+        return port
+
+    def run(self, feeds: Mapping[str, np.ndarray | torch.Tensor]) -> list[np.ndarray]:
+        """One call of the network as the file declares it. Arrays are cast to the declared types. Returns every output."""
+        return _run(self._session, self.name, self._cast(feeds))
+
+    def run_torch(self, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Like ``run``, on tensors and back to the device of the first; on CUDA (and CPU) without a copy through another memory."""
+        device = next(iter(feeds.values())).device
+        kind = "cuda" if self.providers[0] in ("cuda", "tensorrt") else "cpu"
+        if device.type == kind:
+            return self._run_bound(feeds, device)
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in feeds.items()}
+        return [torch.from_numpy(out).to(device) for out in self.run(arrays)]
+
+    def run_batch(self, feeds: Mapping[str, np.ndarray], chunk: int = 16, progress: Progress = silent) -> list[np.ndarray]:
+        """Inputs ``[N, ...]`` with any N: in chunks where that is exact for this network (tried once), else one by one.
+
+        Inputs of fewer than two dimensions, and those with a first dimension of 1, are the same for all. The outputs are stacked;
+        one that is a single number is the first chunk's.
+        """
+        count = max(len(array) for array in feeds.values() if array.ndim > 1)
+        rows = {name: np.broadcast_to(array, (count, *array.shape[1:])) if array.ndim > 1 else array for name, array in feeds.items()}
+
+        def part(span: range) -> list[np.ndarray]:
+            return self.run({name: array[span.start : span.stop] if array.ndim > 1 else array for name, array in rows.items()})
+
+        parts = run_chunks(part, range(count), chunk if count > 1 and self.batches() else 1, progress)
+        return [np.concatenate(same) if same[0].ndim else same[0] for same in zip(*parts, strict=True)]
+
+    def batches(self) -> bool:
+        """Whether several items may go through together and come out as if alone. Tried once on random input, and remembered."""
+        if self._batches is None:
+            self._batches = self._try_batches()
+        return self._batches
+
+    def _try_batches(self) -> bool:
+        free = all(port.shape and not isinstance(port.shape[0], int) for port in self.inputs if port.shape is None or len(port.shape) > 1)
+        store, key = cache_folder() / "batches.json", self._key()
+        known = read_json(store).get(key)
+        for way in (known,) if known else ("as it is",) if free else () if self.file.external else ("inputs", "reshapes"):
+            together = self._opened_for(way)
+            if together is not None and (known or _exact(together, self._session, self.inputs)):
+                self._session = together
+                write_json(store, {**read_json(store), key: way})
+                return True
+        write_json(store, {**read_json(store), key: "never"})
+        return False
+
+    def _opened_for(self, way: str):
+        """A session that takes batches, made in one of three ways; None if the changed graph does not open."""
+        if way in ("as it is", "never"):
+            return self._session if way == "as it is" else None
+        try:
+            return _create(self.name, self.file.with_free_batch(way == "reshapes"), self.providers[0], self._threads)[0]
+        except FaceLoomError:
+            return None
+
+    def _key(self) -> str:
+        """This file, provider and library."""
+        if isinstance(self._source, bytes):
+            import hashlib
+
+            which = hashlib.sha256(self._source).hexdigest()
+        else:
+            status = os.stat(self._source)
+            which = f"{Path(self._source).resolve()} {status.st_size} {status.st_mtime_ns}"
+        return f"{which} {self.providers[0]} {onnxruntime().__version__}"
+
+    def _cast(self, feeds: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
+        arrays = {}
+        for name, value in feeds.items():
+            array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            arrays[name] = np.ascontiguousarray(array, self.input(name).dtype)
+        return arrays
+
+    def _run_bound(self, feeds: Mapping[str, torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+        """Bind the tensors' own memory; outputs are allocated by torch where their shape is known and by onnxruntime otherwise."""
+        binding = self._session.io_binding()
+        index = device.index or 0
+        alive = []
+        for name, tensor in feeds.items():
+            dtype = self.input(name).dtype or np.dtype(np.float32)
+            tensor = tensor.detach().to(_torch_type(dtype)).contiguous()
+            alive.append(tensor)
+            binding.bind_input(name, device.type, index, dtype, tuple(tensor.shape), tensor.data_ptr())
+        batch = next((len(tensor) for tensor in feeds.values() if tensor.ndim > 1), 1)
+        answers: list[torch.Tensor | None] = []
+        for port in self.outputs:
+            shape = (batch, *port.shape[1:]) if port.shape and all(isinstance(size, int) for size in port.shape[1:]) else None
+            if shape is None or port.dtype is None:
+                binding.bind_output(port.name, "cpu")
+                answers.append(None)
+            else:
+                answer = torch.empty(shape, dtype=_torch_type(port.dtype), device=device)
+                binding.bind_output(port.name, device.type, index, port.dtype, shape, answer.data_ptr())
+                answers.append(answer)
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()
+        _guard(self.name, lambda: self._session.run_with_iobinding(binding))
+        copied = binding.get_outputs()
+        return [torch.from_numpy(copied[i].numpy()).to(device) if answer is None else answer for i, answer in enumerate(answers)]
+
+
+def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence[str] = "auto", kind: str | None = None,
+                 name: str | None = None, threads: int | None = None) -> OnnxModel:
+    """Open an ONNX file (or its bytes).
+
+    providers: ``auto``, or a name such as ``cuda``, ``tensorrt``, ``directml``, ``coreml``, ``openvino``, ``cpu``, or several in order; the
+    CPU is always the last resort, with a warning. kind: refuse a network of another kind (a key of ``catalogue.KINDS``). threads: for the
+    CPU, default torch's number (one per physical core).
+    """
+    onnxruntime()
+    file = read_onnx(source)
+    label = name or ("model" if isinstance(source, bytes) else Path(source).name)
+    if kind:
+        expect_kind(label, kind, file.inputs, file.outputs)
+    return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)
+
+
+def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress: Progress = silent) -> list[Result]:
+    """``fn`` on slices of at most ``chunk`` items, in order. Out of memory halves the slice and tries it again, down to one item."""
+    results, done = [], 0
+    chunk = max(1, chunk)
+    while done < len(items):
+        progress(done, len(items))
+        try:
+            results.append(fn(items[done : done + chunk]))
+        except (MemoryError, RuntimeError, FaceLoomError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if chunk == 1:
+                raise FaceLoomError("There is not enough memory for even one face; unload other models, or use the CPU.") from error
+            chunk = max(1, min(chunk, len(items) - done) // 2)
+            _release()
+            continue
+        done = min(done + chunk, len(items))
+    progress(len(items), len(items))
+    return results
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or onnxruntime ran out of memory (onnxruntime says so only in words)."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError, OnnxMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in MEMORY_WORDS)
+
+
+class OnnxMemoryError(FaceLoomError):
+    """A network did not fit into memory."""
+
+
+def _release() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _torch_type(dtype: np.dtype) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def _run(session, name: str, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return _guard(name, lambda: session.run(None, dict(feeds)))
+
+
+def _guard(name: str, call: Callable[[], Result]) -> Result:
+    """onnxruntime's errors as sentences."""
+    try:
+        return call()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OnnxMemoryError(f"{name} ran out of memory.") from error
+        raise FaceLoomError(f"{name} failed in onnxruntime: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _create(name: str, source: str | bytes, request: str | Sequence[str], threads: int | None):
+    """A session on the first provider that really loads: ``(session, short names in use, warning)``."""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    there = ort.get_available_providers()
+    tried: dict[str, str] = {}  # why each provider before the one in use did not load
+    for provider in candidates(request, there):
+        if provider == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        chain = [(full, dict(OPTIONS.get(full, {}))) for full in dict.fromkeys((provider, "CPUExecutionProvider"))]
+        try:
+            session = ort.InferenceSession(source, options, providers=chain)
+        except Exception as error:
+            if provider == "CPUExecutionProvider":
+                raise _unopened(name, error) from error
+            tried[short_name(provider)] = _first_line(error)
+            continue
+        used = session.get_providers()
+        if used[0] == provider:
+            break
+        tried[short_name(provider)] = "its libraries could not be loaded"
+    warning = fall_back_warning(request, there, short_name(used[0]), tried, Machine.here())
+    return session, tuple(short_name(provider) for provider in used), warning
+
+
+def _unopened(name: str, error: Exception) -> FaceLoomError:
+    if is_out_of_memory(error):
+        return OnnxMemoryError(f"{name} is too big for the memory that is free; close other programs or use a smaller model.")
+    return FaceLoomError(f"{name} cannot be opened by onnxruntime: {_first_line(error)}")
+
+
+def _exact(together, alone, inputs: Sequence[Port]) -> bool:
+    """Whether two random items through ``together`` come out as they do through ``alone``, one after the other."""
+    random = np.random.default_rng(0)
+    pair = {port.name: _random_input(port, random) for port in inputs}
+    halves = [{name: array[i : i + 1] if array.ndim > 1 else array for name, array in pair.items()} for i in (0, 1)]
+    try:
+        both = together.run(None, pair)
+    except Exception:  # onnxruntime has no narrower class for a graph that cannot take the shape
+        return False
+    singles = [alone.run(None, half) for half in halves]
+    for index, batched in enumerate(both):
+        wanted = np.concatenate([single[index] for single in singles]) if singles[0][index].ndim else singles[0][index]
+        if batched.shape != wanted.shape:
+            return False
+        tolerance = 2e-2 if batched.dtype == np.float16 else 1e-4
+        scale = float(np.abs(wanted.astype(np.float64)).max(initial=1e-3))
+        if not np.abs(batched.astype(np.float64) - wanted.astype(np.float64)).max(initial=0) <= tolerance * scale:
+            return False
+    return True
+
+
+def _random_input(port: Port, random: np.random.Generator) -> np.ndarray:
+    """Two items for a port of two or more dimensions; free sizes become 64."""
+    shape = tuple(size if isinstance(size, int) else 64 for size in (port.shape or ()))
+    if len(shape) > 1:
+        shape = (2, *shape[1:])
+    dtype = port.dtype or np.dtype(np.float32)
+    return random.uniform(0, 1 if dtype.kind == "f" else 256, shape).astype(dtype)

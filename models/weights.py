@@ -1,0 +1,119 @@
+"""Torch checkpoints: reading them without running code, and networks that ComfyUI may move between devices."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from .errors import FaceLoomError
+from .onnx_file import sniff
+
+# Wrappers that training code puts around the tensors, the one to prefer first.
+WRAPPERS = ("params_ema", "g_ema", "params", "state_dict", "model_state_dict")
+
+
+def load_weights(path: str | os.PathLike, key: str | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a ``.safetensors`` or PyTorch checkpoint by name, on the CPU.
+
+    Wrappers (``state_dict``, ``params_ema`` ...) and the ``module.`` prefix of parallel training are taken off; ``key`` names the part
+    wanted of a file that holds several networks. Files with pickled Python objects are refused: reading one can run any program.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FaceLoomError(f"There is no file {path}.")
+    data = _read(path)
+    if key is not None:
+        if not isinstance(data, Mapping) or not isinstance(data.get(key), Mapping):
+            raise FaceLoomError(f"{path.name} has no part called {key}.")
+        data = data[key]
+    while isinstance(data, Mapping) and key is None:
+        inner = next((data[name] for name in WRAPPERS if isinstance(data.get(name), Mapping)), None)
+        if inner is None:
+            break
+        data = inner
+    tensors = {str(name): value for name, value in data.items() if isinstance(value, torch.Tensor)} if isinstance(data, Mapping) else {}
+    if not tensors:
+        parts = [str(name) for name, value in data.items() if isinstance(value, Mapping)] if isinstance(data, Mapping) else []
+        raise FaceLoomError(f"{path.name} holds no weights at its top level" + (f", only the parts {', '.join(parts)}." if parts else "."))
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as stream:
+        other = sniff(stream.read(64))
+    if path.suffix.lower() == ".safetensors" or other == "a safetensors file":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise FaceLoomError(f"{path.name} is not a whole safetensors file; fetch it again.") from error
+    if other and ("web page" in other or "placeholder" in other or "Keras" in other):
+        raise FaceLoomError(f"{path.name} is not a PyTorch checkpoint but {other}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.") from error
+
+
+def _refused(path: Path, error: Exception) -> FaceLoomError:
+    if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
+        return FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.")
+    return FaceLoomError(
+        f"{path.name} holds Python objects, not just weights, and reading those can run any program, so it is refused; where you trust it, "
+        f"convert it once with its authors' code on the path: python -c \"import torch; m = torch.load('{path.name}', map_location='cpu', "
+        f"weights_only=False); torch.save(getattr(m, 'module', m).state_dict(), '{path.stem}_weights.pth')\"."
+    )
+
+
+class DeviceManager(Protocol):
+    """Who decides where torch networks live. ComfyUI's nodes hand in one made of its ModelPatcher; without it there is ``PlainDevices``."""
+
+    def adopt(self, net: torch.nn.Module) -> Any:
+        """Take charge of a network that lies on the CPU. Returns what ``ready`` needs; the ``TorchModel`` keeps it alive."""
+
+    def ready(self, handle: Any, memory: int) -> torch.device:
+        """See to it that the network is on a device with ``memory`` bytes to spare; returns the device."""
+
+
+class PlainDevices:
+    """Plain torch: everything stays on one device."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def adopt(self, net: torch.nn.Module) -> torch.nn.Module:
+        return net
+
+    def ready(self, handle: torch.nn.Module, memory: int) -> torch.device:
+        handle.to(self.device)
+        return self.device
+
+
+class TorchModel:
+    """A torch network for inference and the manager that moves it."""
+
+    def __init__(self, name: str, net: torch.nn.Module, devices: DeviceManager | None = None) -> None:
+        self.name = name
+        self.net = net.eval().requires_grad_(False)
+        self.devices = devices or PlainDevices()
+        self.handle = self.devices.adopt(self.net)
+
+    def ready(self, memory: int = 0) -> tuple[torch.nn.Module, torch.device]:
+        """The network, loaded, and the device its inputs must be on. memory: bytes the call will need besides the weights."""
+        device = self.devices.ready(self.handle, memory)
+        return self.net, device
+
+    def describe(self) -> str:
+        """One line for the log and the node."""
+        return f"{self.name} on {next(iter(self.net.parameters())).device}"
