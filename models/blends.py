@@ -75,36 +75,36 @@ def poisson(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> tup
     """Seamless cloning (Pérez, Gangnet & Blake, SIGGRAPH 2003): the gradients of what is pasted, the colours around the mask.
 
     What is added to ``pasted`` is the membrane (harmonic function) through the differences along the mask's border. Where the
-    border crosses hair or background those differences say nothing about the skin's colour, and a plain solution smears them over
-    the face; differences that stand far out from the others along the border (beyond 2.5 robust standard deviations of their
-    channel) are therefore cut to that. A soft mask fades the result; the membrane spans everything above 0.
+    border crosses hair, a hat or background, those differences say nothing about the skin's colour, and a plain solution smears
+    them over the face. The inside of the mask, in the photograph and in the crop, tells what is usual: border pixels that are
+    unusual in either picture or in their difference (more than 2.5 robust standard deviations from the inner median in any
+    channel) are left free instead of fixed, with no gradient across them, and show the mask's own edge. A soft mask fades the
+    result; the membrane spans everything above 0.
     """
     domain = mask[..., 0] > 0
+    trusted = _neighbours(domain.to(mask.dtype)[None])[0].gt(0) & ~domain
     difference = (base - pasted).permute(2, 0, 1)
-    border = _neighbours(domain.to(mask.dtype)[None])[0].gt(0) & ~domain
-    if not border.any():
-        return pasted, mask
-    known = difference[:, border]
-    middle = known.median(1, keepdim=True).values
-    limit = 2.5 * 1.4826 * (known - middle).abs().median(1, keepdim=True).values + 0.02
-    fixed = torch.zeros_like(difference)
-    fixed[:, border] = torch.minimum(torch.maximum(known, middle - limit), middle + limit)
-    membrane = solve_membrane(fixed, border, domain)
+    for planes, slack in ((base.permute(2, 0, 1), 0.05), (pasted.permute(2, 0, 1), 0.05), (difference, 0.02)):
+        inner = planes[:, domain]
+        middle = inner.median(1).values[:, None, None]
+        limit = 2.5 * 1.4826 * (inner - middle[:, 0]).abs().median(1).values[:, None, None] + slack
+        trusted = trusted & ((planes - middle).abs() <= limit).all(0)
+    membrane = middle + solve_membrane(difference - middle, trusted, domain)
     return (pasted + membrane.permute(1, 2, 0)).clamp(0, 1), mask
 
 
 def solve_membrane(fixed: torch.Tensor, border: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
     """``[C, h, w]`` zero outside ``domain`` ``[h, w]``, harmonic inside it, equal to ``fixed`` ``[C, h, w]`` on ``border`` ``[h, w]``.
 
-    The edges of the array are free (Neumann). Conjugate gradients, preconditioned by one multigrid V-cycle (Tatebe 1993).
+    The edges of the array and of the domain beyond ``border`` are free (Neumann). Conjugate gradients, preconditioned by one
+    multigrid V-cycle (Tatebe 1993).
     """
-    grids = [_grid(domain.to(fixed.dtype)[None])]
-    while min(grids[-1][0].shape[1:]) >= 8:
-        inside = grids[-1][0]
-        coarse = F.avg_pool2d(_even(inside), 2) >= 0.75
-        if not coarse.any():
-            break
-        grids.append(_grid(coarse.to(fixed.dtype)))
+    inside, known = domain.to(fixed.dtype)[None], border.to(fixed.dtype)[None]
+    grids = [_grid(inside, known)]
+    while min(inside.shape[1:]) >= 8:
+        known = (F.avg_pool2d(_even(known), 2) > 0).to(fixed.dtype)
+        inside = (F.avg_pool2d(_even(inside), 2) > 0.3).to(fixed.dtype) * (1 - known)
+        grids.append(_grid(inside, known))
     inside, count = grids[0]
     residual = _neighbours(fixed * border) * inside
     solution = torch.zeros_like(fixed)
@@ -125,8 +125,9 @@ def solve_membrane(fixed: torch.Tensor, border: torch.Tensor, domain: torch.Tens
     return solution
 
 
-def _grid(inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return inside, _neighbours(torch.ones_like(inside))
+def _grid(inside: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where to solve, and how many neighbours count there."""
+    return inside, _neighbours(inside + known)
 
 
 def _v_cycle(right: torch.Tensor, grids: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
