@@ -11,7 +11,7 @@ import pytest
 import torch
 
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parent))
 import doubles
@@ -30,7 +30,6 @@ from faceloom.models.swap.tiles import even_tiles, join_tiles, lattice_pattern, 
 STEP = 1 / 255
 SIZE = 96  # of the canonical crops
 HEIGHT, WIDTH = 400, 440
-EXACT = replace(TRUTHS["inswapper_128"])
 
 
 def fit(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
@@ -253,3 +252,215 @@ def test_every_slip_is_noticed(name, folders):
     assert len(slips) >= 10
     assert passes(name, folders, contract)
     assert not [slip for slip in slips if passes(name, folders, replace(contract, **slip))]
+
+
+class Counting:
+    """A session that notes how many rows each call had."""
+
+    def __init__(self, model) -> None:
+        self.session = onnxruntime.InferenceSession(model)
+        self.rows: list[int] = []
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def run(self, names, feeds):
+        self.rows.append(max(len(value) for value in feeds.values()))
+        return self.session.run(names, feeds)
+
+
+def counting(opened: list[Counting]):
+    def open_session(model):
+        opened.append(Counting(model))
+        return opened[-1]
+
+    return open_session
+
+
+@pytest.mark.parametrize("name", ["inswapper_128", "hyperswap_1a_256", "simswap_256", "uniface_256", "deepfacelive", "instyleswapper_256_c"])
+@pytest.mark.parametrize("boost", [2, 3])
+def test_pixel_boost(name, boost, folders):
+    check(load_engine(path_of(folders, name), folders=folders), name, boost)
+
+
+def test_pixel_boost_of_eight(folders):
+    check(load_engine(path_of(folders, "inswapper_128"), folders=folders), "inswapper_128", 8, FACES.take([0]))
+
+
+def test_faces_and_tiles_go_through_in_one_call(folders):
+    opened: list[Counting] = []
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders, open_session=counting(opened))
+    together, _ = engine.swap(IMAGES, FACES, identity(), SIZE, pixel_boost=2)
+    assert opened[0].rows == []  # the file as it is takes one row
+    assert opened[1].rows == [2, 1, 1, 8]  # the trial, then 2 faces of 4 tiles
+    for i in range(2):
+        alone, _ = engine.swap(IMAGES, FACES.take([i]), identity(), SIZE, pixel_boost=2)
+        assert torch.allclose(alone[0], together[i], atol=1e-6)
+    assert opened[1].rows[4:] == [4, 4] and len(opened) == 2
+
+
+def test_a_graph_fixed_to_one_row_is_run_in_a_loop(folders, tmp_path):
+    opened: list[Counting] = []
+    path = save_double("hyperswap_1a_256", tmp_path, mixes_rows=True)
+    engine = load_engine(path, folders=folders, open_session=counting(opened))
+    check(engine, "hyperswap_1a_256")
+    assert opened[-1].rows == [1, 1]
+    check(engine, "hyperswap_1a_256", 2)
+    assert len(opened) == 3 and opened[-1].rows == [1] * 10
+
+
+def test_source_is_worked_out_once_per_identity(folders):
+    engine = load_engine(path_of(folders, "ghost_1_256"), folders=folders)
+    calls = []
+    run = engine._latents.converter.run
+    engine._latents.converter.run = lambda feeds: calls.append(1) or run(feeds)
+    who = identity()
+    for _ in range(3):
+        engine.swap(IMAGES, FACES, who, SIZE)
+    assert len(calls) == 1
+    engine.swap(IMAGES, FACES, identity(), SIZE)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["inswapper_128", "simswap_256", "ghost_2_256", "hyperswap_1a_256", "alphaface_256"])
+@pytest.mark.parametrize("strength", [.3, .75, 1.4])
+def test_strength_is_a_turn_in_latent_space(name, strength, folders):
+    truth, mirror = TRUTHS[name], Mirror("w600k")
+    engine = load_engine(path_of(folders, name), folders=folders, recognizer=mirror)
+    crops, masks = engine.swap(IMAGES, FACES, identity(), SIZE, strength=strength)
+    source = truth_latent(truth, RAW["w600k"])
+    for i, face in enumerate(FACES):
+        target = truth_latent(truth, mirror.vectors()[i])
+        # Independently: the point on the circle through both that lies at the same share of the angle.
+        a, b = unit(target), unit(source)
+        angle = np.arccos(a @ b)
+        turned = (np.sin((1 - strength) * angle) * a + np.sin(strength * angle) * b) / np.sin(angle)
+        length = (1 - strength) * np.linalg.norm(target) + strength * np.linalg.norm(source)
+        colour = .15 + length * turned @ doubles.PAINT * doubles.gain(truth)
+        picture, _, reach = expectation(name, face, colour)
+        inner = (reach > .3) & (masks[i].numpy() > 0)
+        assert np.abs(crops[i].numpy() - picture)[inner].max() < STEP
+    assert mirror.calls == 1
+
+
+def test_full_strength_asks_nobody_who_the_target_is(folders):
+    mirror = Mirror("w600k")
+    load_engine(path_of(folders, "inswapper_128"), folders=folders, recognizer=mirror).swap(IMAGES, FACES, identity(), SIZE)
+    assert mirror.calls == 0
+
+
+def test_the_targets_own_embedding_is_used_where_it_is_known(folders):
+    mirror = Mirror("w600k")
+    known = replace(FACES, items=tuple(replace(face, embeddings={"w600k": unit(mirror.vectors()[i])}) for i, face in enumerate(FACES)))
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders, recognizer=mirror)
+    asked, _ = engine.swap(IMAGES, FACES, identity(), SIZE, strength=.5)
+    told, _ = engine.swap(IMAGES, known, identity(), SIZE, strength=.5)
+    assert mirror.calls == 1 and torch.allclose(asked, told, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_strength_of_nothing_is_the_targets_own_crop(name, folders):
+    crops, masks = load_engine(path_of(folders, name), folders=folders).swap(IMAGES, FACES, identity(), SIZE, strength=0)
+    assert torch.equal(crops, crop_faces(IMAGES, FACES, SIZE)) and not masks.any()
+
+
+@pytest.mark.parametrize("name", ["blendswap_256", "deepfacelive"])
+def test_networks_without_latents_fade(name, folders):
+    engine = load_engine(path_of(folders, name), folders=folders)
+    own = crop_faces(IMAGES, FACES, SIZE)
+    full, masks = engine.swap(IMAGES, FACES, identity(), SIZE)
+    third, same = engine.swap(IMAGES, FACES, identity(), SIZE, strength=.3)
+    assert torch.equal(masks, same)
+    assert torch.allclose(third, own + .3 * (full - own), atol=1e-6)
+    with pytest.raises(FaceLoomError, match=r"from 0 to 1"):
+        engine.swap(IMAGES, FACES, identity(), SIZE, strength=1.5)
+
+
+def test_morph_value_is_the_strength(folders, tmp_path):
+    engine = load_engine(save_double("deepfacelive", tmp_path, morph=True), folders=folders)
+    for strength in (.25, 1.0):
+        crops, masks = engine.swap(IMAGES, FACES, identity(), SIZE, strength=strength, pixel_boost=2)
+        for i, face in enumerate(FACES):
+            picture, _, reach = expectation("deepfacelive", face, np.full(3, .2 * strength))
+            inner = (reach > .3) & (masks[i].numpy() > 0)
+            assert np.abs(crops[i].numpy() - picture)[inner].max() < STEP
+
+
+def test_mix():
+    a, b = np.float32([[3, 0, 0]]), np.float32([[0, 5, 0]])
+    assert np.allclose(mix(a, b, 0), a, atol=1e-6) and np.allclose(mix(a, b, 1), b, atol=1e-6)
+    assert np.allclose(mix(a, b, .5), 4 * np.sqrt(.5) * np.float32([[1, 1, 0]]), atol=1e-6)
+    assert np.allclose(mix(a, b, 1.5), 6 * np.sqrt(.5) * np.float32([[-1, 1, 0]]), atol=1e-5)
+    assert np.allclose(mix(b, b, .4), b)
+    assert np.allclose(unit(mix(a, b, 9)), [[-1, 0, 0]], atol=1e-6)  # the opposite is as far as it goes
+
+
+def test_norms_missing_from_the_identity_come_from_its_photos(folders):
+    bare = replace(identity(), norms={})
+
+    class Photographer(Mirror):
+        def embed_raw(self, images, faces, progress=None):
+            assert images.shape == (1, 120, 120, 3) and (faces.frames, faces.height, faces.width) == (1, 120, 120)
+            assert np.allclose(faces[0].keypoints, photo()[1].keypoints)
+            return RAW["w600k"][None].astype(np.float32)
+
+    check_with = load_engine(path_of(folders, "ghost_1_256"), folders=folders, recognizer=Photographer("w600k"))
+    known, _ = check_with.swap(IMAGES, FACES, identity(), SIZE)
+    asked, _ = check_with.swap(IMAGES, FACES, bare, SIZE)
+    assert torch.allclose(known, asked, atol=1e-5)
+    nobody = replace(bare, crops=np.zeros((0, 8, 8, 3)), faces=())
+    with pytest.raises(FaceLoomError, match="no w600k embedding and no photos"):
+        check_with.swap(IMAGES, FACES, nobody, SIZE)
+    with pytest.raises(FaceLoomError, match="looks at a photo"):
+        load_engine(path_of(folders, "uniface_256"), folders=folders).swap(IMAGES, FACES, nobody, SIZE)
+
+
+def test_tiles_are_the_pictures_of_every_kth_pixel():
+    picture = torch.arange(2 * 12 * 12 * 3, dtype=torch.float32).reshape(2, 12, 12, 3)
+    tiles = split_tiles(picture, 3)
+    assert tiles.shape == (18, 4, 4, 3)
+    assert torch.equal(tiles[9 + 3 * 1 + 2], picture[1, 1::3, 2::3])
+    assert torch.equal(join_tiles(tiles, 3), picture)
+
+
+def test_a_tone_that_differs_from_tile_to_tile_is_taken_out():
+    smooth = torch.from_numpy(scene(grid(24, 24) * 16)).to(torch.float32)[None]
+    tiles = split_tiles(smooth, 3)
+    tone = torch.linspace(-.1, .1, 9).reshape(9, 1, 1, 1)
+    assert torch.allclose(lattice_pattern(tiles + tone, tiles, 3)[0], tone.reshape(9, 1).expand(9, 3), atol=1e-6)
+    assert torch.allclose(join_tiles(even_tiles(tiles + tone, tiles, 3), 3), smooth, atol=1e-6)
+    assert even_tiles(tiles, tiles, 1) is tiles
+
+
+def test_progress_counts_tiles_and_may_stop(folders):
+    seen = []
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    engine.swap(IMAGES, FACES, identity(), SIZE, pixel_boost=3, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(16, 18), (18, 18)]
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.swap(IMAGES, FACES, identity(), SIZE, progress=stop)
+
+
+def test_many_faces_over_a_clip(folders):
+    many = replace(FACES, items=FACES.items * 20)
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    seen = []
+    crops, _ = engine.swap(IMAGES, many, identity(), 32, pixel_boost=2, progress=lambda done, total: seen.append(done))
+    assert seen[-1] == 160 and seen == sorted(seen)
+    few, _ = engine.swap(IMAGES, FACES, identity(), 32, pixel_boost=2)
+    assert torch.allclose(crops[38:], few, atol=1e-6)
+
+
+def test_no_faces(folders):
+    crops, masks = load_engine(path_of(folders, "inswapper_128"), folders=folders).swap(IMAGES, FACES.take([]), identity(), SIZE)
+    assert crops.shape == (0, SIZE, SIZE, 3) and masks.shape == (0, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("wrong", [{"pixel_boost": 0}, {"pixel_boost": 9}, {"pixel_boost": 1.5}, {"strength": -.1}, {"strength": float("nan")}])
+def test_wrong_settings(wrong, folders):
+    with pytest.raises(FaceLoomError, match=r"must be"):
+        load_engine(path_of(folders, "inswapper_128"), folders=folders).swap(IMAGES, FACES, identity(), SIZE, **wrong)
