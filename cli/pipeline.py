@@ -132,14 +132,14 @@ def read_identity(paths: Sequence[Path], settings: Settings, clock: Clock, name:
             raise FaceLoomError(f"There is no face in {path}; choose another photo or lower the threshold.")
         found.append((image, faces) if len(paths) == 1 else surroundings(image, faces))
     with clock.stage("source"):
-        return make_identity(*join_photos(*zip(*found, strict=True)), name=name or paths[0].stem)
+        return make_identity(*join_photos(*zip(*found, strict=True)), how="quality-weighted", name=name or paths[0].stem)
 
 
 def surroundings(image: torch.Tensor, faces: Faces, reach: float = 1.0) -> tuple[torch.Tensor, Faces]:
     """The part of ``[1, H, W, 3]`` around its one face that an identity is made from: the canonical crop and ``reach`` times its edge
     more, so that twenty large photos of one person are not in memory whole."""
     height, width = image.shape[1:3]
-    ends = (-reach / 2, 1 + reach / 2)
+    ends = (-0.5 - reach / 2, 0.5 + reach / 2)  # a crop of one pixel reaches from -0.5 to 0.5
     corners = transform(np.array([(x, y) for x in ends for y in ends]), invert(crop_matrices(faces, 1))[0])
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width - 1, height - 1])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [width, height])
