@@ -146,8 +146,9 @@ class Row:
     @property
     def terms(self) -> str:
         """Licence and commercial use in a few words."""
-        use = {True: "commercial use allowed", False: "no commercial use", None: "commercial use not stated"}[self.commercial]
-        return f"{self.licence}, {use}"
+        use = {True: "commercial use allowed", False: "no commercial use", None: "commercial use unclear"}[self.commercial]
+        said = self.commercial is False and "non-commercial" in self.licence
+        return self.licence if said else f"{self.licence}, {use}"
 
 
 def _tuples(values: dict) -> dict:

@@ -10,6 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,12 @@ DTYPES = {
     12: np.dtype(np.uint32), 13: np.dtype(np.uint64),
 }  # fmt: skip
 
-Shape = tuple[int | str | None, ...]
+Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: a number per known dimension, a name per symbolic one, None where nothing is said; shape None: unknown."""
+    """An input or output. shape: None per dimension that may have any size; all None where nothing is said."""
 
     name: str
     shape: Shape | None
@@ -74,13 +75,14 @@ class Initializer:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX model, opened for reading. ``inputs`` leave out the initializers that old exporters list among them."""
+    """An ONNX model, opened for reading. ``inputs`` leave out the initializers that old exporters list among them; ``operators`` are in the
+    order of the graph's nodes."""
 
     data: memoryview
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     initializers: tuple[Initializer, ...]
-    operators: frozenset[str]
+    operators: tuple[str, ...]
 
     @property
     def external(self) -> bool:
@@ -90,6 +92,12 @@ class OnnxFile:
     def initializer(self, shape: tuple[int, ...]) -> Initializer | None:
         """The last initializer of this shape (the emap of inswapper is the last of 512×512)."""
         return next((tensor for tensor in reversed(self.initializers) if tensor.shape == shape), None)
+
+    def node_names(self, count: int) -> list[str]:
+        """The names of the first ``count`` nodes."""
+        graph = next(value for number, wire, value, _ in _records(self.data) if (number, wire) == (7, 2))
+        nodes = islice((value for number, _, value, _ in _records(graph) if number == 1), count)
+        return [next((_text(text) for field, _, text, _ in _records(node) if field == 3), "") for node in nodes]
 
     def with_free_batch(self, reshapes: bool = False) -> bytes:
         """The same model with a symbolic first dimension on every input and output of two or more dimensions.
@@ -197,12 +205,12 @@ def _parse(data: memoryview) -> OnnxFile | None:
             graph = value
     if graph is None:
         return None
-    inputs, outputs, tensors, operators = [], [], [], set()
+    inputs, outputs, tensors, operators = [], [], [], []
     for number, wire, value, _ in _records(graph):
         if wire != 2:
             continue
         if number == 1:
-            operators.update(_text(text) for field, _, text, _ in _records(value) if field == 4)
+            operators.append(_node(value).operator)
         elif number == 5:
             tensors.append(_tensor(value))
         elif number == 11:
@@ -212,7 +220,7 @@ def _parse(data: memoryview) -> OnnxFile | None:
     if not outputs:
         return None
     stored = {tensor.name for tensor in tensors}
-    return OnnxFile(data, tuple(port for port in inputs if port.name not in stored), tuple(outputs), tuple(tensors), frozenset(operators))
+    return OnnxFile(data, tuple(port for port in inputs if port.name not in stored), tuple(outputs), tuple(tensors), tuple(operators))
 
 
 def _text(value: memoryview) -> str:
@@ -254,13 +262,9 @@ def _typed(port: Port, tensor: memoryview) -> Port:
     return port
 
 
-def _dimension(data: memoryview) -> int | str | None:
-    for number, _, value, _ in _records(data):
-        if number == 1:
-            return value
-        if number == 2:
-            return _text(value)
-    return None
+def _dimension(data: memoryview) -> int | None:
+    """The size; symbolic names, 0 and -1 (as unsigned numbers) stand for any."""
+    return next((value for number, _, value, _ in _records(data) if number == 1 and 0 < value < 1 << 62), None)
 
 
 def _field(number: int, payload: bytes) -> bytes:

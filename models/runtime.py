@@ -34,6 +34,9 @@ class OnnxModel:
 
     inputs, outputs: ports as the file declares them. providers: short names in use, the first one computes. warning: what the user should
     know about where it runs, or "". file: the parsed file, for initializers.
+
+    A graph exported for exactly one row is tried with a free first dimension the first time more rows are asked for; if it answers a batch
+    as it answers the rows one by one it stays that way, otherwise rows are run in a loop. The finding is remembered on disk.
     """
 
     def __init__(self, name: str, source: str | bytes, file: OnnxFile, providers: str | Sequence[str], threads: int | None) -> None:
@@ -62,33 +65,34 @@ class OnnxModel:
             raise FaceLoomError(f"{self.name} has no input {name}, only {', '.join(port.name for port in self.inputs)}.")
         return port
 
-    def run(self, feeds: Mapping[str, np.ndarray | torch.Tensor]) -> list[np.ndarray]:
-        """One call of the network as the file declares it. Arrays are cast to the declared types. Returns every output."""
-        return _run(self._session, self.name, self._cast(feeds))
+    def run(self, feeds: Mapping[str, np.ndarray], progress: Progress = silent, chunk: int = 16) -> list[np.ndarray]:
+        """All outputs for arrays ``[N, ...]`` by input name, any N, at most ``chunk`` rows in one call.
 
-    def run_torch(self, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """Like ``run``, on tensors and back to the device of the first; on CUDA (and CPU) without a copy through another memory."""
-        device = next(iter(feeds.values())).device
-        kind = "cuda" if self.providers[0] in ("cuda", "tensorrt") else "cpu"
-        if device.type == kind:
-            return self._run_bound(feeds, device)
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in feeds.items()}
-        return [torch.from_numpy(out).to(device) for out in self.run(arrays)]
-
-    def run_batch(self, feeds: Mapping[str, np.ndarray], chunk: int = 16, progress: Progress = silent) -> list[np.ndarray]:
-        """Inputs ``[N, ...]`` with any N: in chunks where that is exact for this network (tried once), else one by one.
-
-        Inputs of fewer than two dimensions, and those with a first dimension of 1, are the same for all. The outputs are stacked;
-        one that is a single number is the first chunk's.
+        Inputs of fewer than two dimensions, and those with a first dimension of 1, are the same for all rows. Arrays are cast to the
+        declared types; answers in half or double precision come back as float32. ``progress`` counts rows.
         """
         count = max(len(array) for array in feeds.values() if array.ndim > 1)
         rows = {name: np.broadcast_to(array, (count, *array.shape[1:])) if array.ndim > 1 else array for name, array in feeds.items()}
 
         def part(span: range) -> list[np.ndarray]:
-            return self.run({name: array[span.start : span.stop] if array.ndim > 1 else array for name, array in rows.items()})
+            return self.run_once({name: array[span.start : span.stop] if array.ndim > 1 else array for name, array in rows.items()})
 
         parts = run_chunks(part, range(count), chunk if count > 1 and self.batches() else 1, progress)
-        return [np.concatenate(same) if same[0].ndim else same[0] for same in zip(*parts, strict=True)]
+        return [_plain(np.concatenate(same) if same[0].ndim and len(same) > 1 else same[0]) for same in zip(*parts, strict=True)]
+
+    def run_once(self, feeds: Mapping[str, np.ndarray | torch.Tensor]) -> list[np.ndarray]:
+        """One call of the session with everything as it is given, types apart."""
+        arrays = self._cast(feeds)
+        return _guard(self.name, lambda: self._session.run(None, arrays))
+
+    def run_torch(self, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Like ``run_once``, on tensors and back to the device of the first; on CUDA (and CPU) without a copy through another memory."""
+        device = next(iter(feeds.values())).device
+        kind = "cuda" if self.providers[0] in ("cuda", "tensorrt") else "cpu"
+        if device.type == kind:
+            return self._run_bound(feeds, device)
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in feeds.items()}
+        return [torch.from_numpy(out).to(device) for out in self.run_once(arrays)]
 
     def batches(self) -> bool:
         """Whether several items may go through together and come out as if alone. Tried once on random input, and remembered."""
@@ -97,7 +101,7 @@ class OnnxModel:
         return self._batches
 
     def _try_batches(self) -> bool:
-        free = all(port.shape and not isinstance(port.shape[0], int) for port in self.inputs if port.shape is None or len(port.shape) > 1)
+        free = all(port.shape and port.shape[0] is None for port in self.inputs if port.shape is None or len(port.shape) > 1)
         store, key = cache_folder() / "batches.json", self._key()
         known = read_json(store).get(key)
         for way in (known,) if known else ("as it is",) if free else () if self.file.external else ("inputs", "reshapes"):
@@ -180,6 +184,11 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)
 
 
+def plain_session(source: str | os.PathLike | bytes, providers: str | Sequence[str] = "auto"):
+    """An ``onnxruntime.InferenceSession`` on the provider that really loads, for code that keeps its own; a warning goes to the log."""
+    return open_session(source, providers=providers)._session
+
+
 def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress: Progress = silent) -> list[Result]:
     """``fn`` on slices of at most ``chunk`` items, in order. Out of memory halves the slice and tries it again, down to one item."""
     results, done = [], 0
@@ -223,8 +232,8 @@ def _torch_type(dtype: np.dtype) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
-def _run(session, name: str, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    return _guard(name, lambda: session.run(None, dict(feeds)))
+def _plain(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _guard(name: str, call: Callable[[], Result]) -> Result:
