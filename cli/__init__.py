@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-# command -> what it does. Each is a module beside this one with add_arguments(parser) and run(arguments) -> exit code.
+# command -> what it does. Each is a module beside this one with run(argv) -> exit code.
 COMMANDS = {
     "demo": "swap the faces of two public-domain portraits, both ways",
     "swap": "put one person's face into photographs",
@@ -50,11 +50,7 @@ def _run(name: str, argv: list[str]) -> int:
     from ..models.errors import FaceLoomError
 
     try:
-        command = import_module(f".{name}", __package__)
-        parser = argparse.ArgumentParser(f"faceloom {name}", description=command.__doc__,
-                                         formatter_class=argparse.RawDescriptionHelpFormatter)
-        command.add_arguments(parser)
-        return command.run(parser.parse_intermixed_args(argv))
+        return import_module(f".{name}", __package__).run(argv)
     except FaceLoomError as error:
         print(f"faceloom: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
@@ -68,8 +64,8 @@ def _run(name: str, argv: list[str]) -> int:
 def _front_door() -> argparse.ArgumentParser:
     commands = "\n".join(f"  {name:<8}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        "faceloom", usage="faceloom COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Face swapping from the command line.", epilog=f"commands:\n{commands}\n\nfaceloom COMMAND --help tells more.")
+        "python -m faceloom", usage="python -m faceloom COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Face swapping from the command line.", epilog=f"commands:\n{commands}\n\nCOMMAND --help tells more.")
     parser.add_argument("command", nargs="?", choices=list(COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"faceloom {own_version()}")
     return parser

@@ -25,6 +25,7 @@ from ..models.draw import contact_sheet
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
 from ..models.identity import RECOGNIZERS, Recognizer, make_identity
+from ..models.identity.combine import same_person_cosine
 from ..models.images import check_writable, replace_file, write_image
 from ..models.swap import SwapEngine
 from . import OK, own_version
@@ -37,14 +38,20 @@ COLUMNS = ("source", "target", "crop", "mask", "swapped crop", "result")
 STAGES_PER_PAIR = 6  # detect, crop, swap, restore, paste, measure
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def arguments_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser("python -m faceloom demo", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="folder to write to (default: output/demo)")
     parser.add_argument("--engine", default="mesh", metavar="NAME", help="mesh (built in), or a swap model's file or name (default: mesh)")
     parser.add_argument("--recognizer", type=Path, action="append", default=[], metavar="FILE.onnx",
                         help="measure with this recognition network too; may be given several times")
+    return parser
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    arguments = arguments_parser().parse_intermixed_args(argv)
     from tqdm import tqdm
 
     check_writable(arguments.out)
@@ -115,9 +122,9 @@ def swap_portrait(image: torch.Tensor, identity: Identity, engine: SwapEngine, c
     return done
 
 
-def measure(recognizer: Recognizer, source: torch.Tensor, target: torch.Tensor, result: torch.Tensor) -> dict[str, dict[str, float | None]]:
-    """Cosine of the face to the source's and to the target's, before the swap and after, found anew in each picture. None where the
-    result has no face any more."""
+def measure(recognizer: Recognizer, source: torch.Tensor, target: torch.Tensor, result: torch.Tensor) -> dict[str, object]:
+    """Cosine of the face to the source's and to the target's, before the swap and after, found anew in each picture (None where the
+    result has no face any more), and the cosine from which two faces are usually taken for the same person."""
     from_source, from_target, after = (embedding(recognizer, image) for image in (source, target, result))
 
     def cosine(other: np.ndarray | None, to: np.ndarray | None) -> float | None:
@@ -126,6 +133,7 @@ def measure(recognizer: Recognizer, source: torch.Tensor, target: torch.Tensor, 
     return {
         "to_source": {"before": cosine(from_target, from_source), "after": cosine(after, from_source)},
         "to_target": {"before": cosine(from_target, from_target), "after": cosine(after, from_target)},
+        "same_person": same_person_cosine(recognizer.space),
     }
 
 
@@ -161,13 +169,13 @@ def package_version(name: str) -> str | None:
 
 def table(results: Mapping[str, Mapping]) -> str:
     """The swaps, one line per recognition network, as plain text."""
-    rows: list[Sequence[str]] = [("swap", "measured by", "to source", "to target", "swap ms", "all ms")]
+    rows: list[Sequence[str]] = [("swap", "measured by", "to source", "to target", "same person", "swap ms", "all ms")]
     for name, result in results.items():
         times = result["milliseconds"]
         whole = sum(value for stage, value in times.items() if stage not in ("measure", "write"))
         for space, likeness in result["similarity"].items():
             changes = (f"{_two(likeness[to]['before'])} → {_two(likeness[to]['after'])}" for to in ("to_source", "to_target"))
-            rows.append((name, space, *changes, f"{times['swap']:.0f}", f"{whole:.0f}"))
+            rows.append((name, space, *changes, f"≥ {likeness['same_person']:.2f}", f"{times['swap']:.0f}", f"{whole:.0f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 

@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,10 @@ def fraction(text: str) -> float:
     return value
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def arguments_parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser("python -m faceloom swap", usage="%(prog)s SOURCE [SOURCE ...] TARGET OUT [options]",
+                                     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("source", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
     add("target", type=Path, metavar="TARGET", help=argparse.SUPPRESS)
@@ -85,9 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--provenance", action="store_true", help="write into each picture that it is a face swap, and how it was made")
     files.add_argument("--json", action="store_true", help="print one JSON document instead of the summary")
     files.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    arguments = arguments_parser().parse_intermixed_args(argv)
     sources = source_files(arguments.source)
     folder = arguments.target.is_dir()
     jobs = plan(arguments.target, arguments.out, arguments.recursive)

@@ -18,7 +18,7 @@ def test_without_a_command_the_help_is_shown(capsys):
 def test_help_is_a_success(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
-    assert stopped.value.code == 0 and "faceloom COMMAND --help" in capsys.readouterr().out
+    assert stopped.value.code == 0 and "COMMAND --help tells more" in capsys.readouterr().out
 
 
 def test_unknown_command_and_version(capsys):

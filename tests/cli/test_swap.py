@@ -299,7 +299,7 @@ def _touch(path):
 def test_bad_options_are_usage_errors(tmp_path, me, folder, words, capsys):
     with pytest.raises(SystemExit) as stopped:
         call(me, folder / "hopper.png", tmp_path / "out.png", *words.split())
-    assert stopped.value.code == USER_ERROR and "usage: faceloom swap" in capsys.readouterr().err
+    assert stopped.value.code == USER_ERROR and "usage: python -m faceloom swap" in capsys.readouterr().err
 
 
 def test_a_defect_of_ours_costs_one_picture_and_is_shown_in_full(tmp_path, me, folder, monkeypatch, capsys):
