@@ -70,7 +70,7 @@ def _find(images, detector, threshold, face_landmarks, bboxes, progress) -> list
     if face_landmarks is not None:
         from ..landmarks.core import faces_from_core
 
-        return faces_from_core(face_landmarks, images.shape[0], images.shape[1], images.shape[2], threshold)
+        return faces_from_core(face_landmarks, images.shape[0], images.shape[1], images.shape[2])
     if bboxes is not None:
         fitter = DlibDetector()
         found = []
