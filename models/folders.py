@@ -144,6 +144,14 @@ def find(name: str, folders: Folders, kind: str | None = None, progress: Progres
     return Found(by_hash, row, f"{by_hash.name} was recognised as {row.name} by its hash.")
 
 
+def locate(path_or_name: str | os.PathLike, kind: str, folders: Folders | None = None) -> Found:
+    """A file by its path (the command line's way), else by ``find``; with the row of its name or of what its name begins with."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return Found(path, row_of_file(path.name) or guess_row(path.name, kind))
+    return find(str(path_or_name), folders or default_folders(), kind)
+
+
 def available(kind: str, folders: Folders) -> list[Choice]:
     """What a loader can list: the catalogue's rows of a kind, those on disk first, and files of the kind's folders it does not know.
 

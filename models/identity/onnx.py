@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..catalogue import NetContract
+from ..catalogue import KINDS, NetContract
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..folders import Folders
+from ..folders import Folders, locate
 from ..geometry import sample_crops, template_matrix
-from ..network import Network, OpenSession, kind_of, locate
-from ..onnx_graph import first_nodes
 from ..progress import Progress, silent
+from ..runtime import OnnxModel, open_session
 from .combine import unit
 
 # What every recogniser of insightface's packs was trained with; a file the catalogue does not know is taken for one of these.
@@ -27,9 +27,9 @@ FACES = 64
 class OnnxRecognizer:
     """A ``Recognizer`` around one network. Make it with ``load_recognizer``."""
 
-    def __init__(self, space: str, network: Network, contract: NetContract) -> None:
+    def __init__(self, space: str, model: OnnxModel, contract: NetContract) -> None:
         self.space = space
-        self.network = network
+        self.model = model
         self.contract = contract
 
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
@@ -46,8 +46,7 @@ class OnnxRecognizer:
             matrices = template_matrix(chosen.keypoints, self.contract.template, self.contract.size)
             crops = sample_crops(images[..., :3], chosen.frame_indices, matrices, self.contract.size)
             parts.append(self.embed_crops(crops, lambda done, _, start=start: progress(start + done, len(faces))))
-        width = self.network.outputs[0].shape[-1] or 0
-        return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+        return np.concatenate(parts) if parts else np.zeros((0, self.model.outputs[0].shape[-1]), np.float32)
 
     def embed_crops(self, crops: torch.Tensor, progress: Progress = silent) -> np.ndarray:
         """The same for pictures ``[N, n, n, 3]`` that are aligned already."""
@@ -55,32 +54,31 @@ class OnnxRecognizer:
         if self.contract.color == "bgr":
             values = values[..., ::-1]
         values = (values - np.float32(self.contract.mean)) / np.float32(self.contract.std)
-        return self.network.run({self.network.inputs[0].name: values.transpose(0, 3, 1, 2)}, progress)[0].reshape(len(crops), -1)
+        return self.model.run({self.model.inputs[0].name: values.transpose(0, 3, 1, 2)}, progress)[0]
 
 
 def load_recognizer(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,
-                    open_session: OpenSession | None = None) -> OnnxRecognizer:
+                    providers: str | Sequence[str] = "auto") -> OnnxRecognizer:
     """The recogniser in a file, or of a catalogue name. Its space is the catalogue's, or the file's own name where it is in none."""
     found = locate(path_or_name, "recognizer", folders)
     path, row = found.path, found.row
-    network = Network(path, open_session)
     if row and row.kind != "recognizer":
-        raise FaceLoomError(f"{path.name} is {row.name}, not a face recognizer; load it with the node for its kind.")
-    contract = contract or (row.contract if row else _own_normalisation(network, ARCFACE))
-    shape = network.inputs[0].shape
-    answers = [port for port in network.outputs if len(port.shape) == 2]
-    if len(network.inputs) != 1 or len(shape) != 4 or shape[1] not in (3, None) or not answers:
-        raise FaceLoomError(f"{path.name} is not a face recognizer: it looks like {kind_of(network)}.")
-    if shape[2] is not None and shape[2] != contract.size:
+        raise FaceLoomError(f"{path.name} is {KINDS[row.kind]}, not {KINDS['recognizer']}; load it with the node for that.")
+    model = open_session(path, providers=providers, kind="recognizer")
+    if len(model.inputs) != 1 or len(model.inputs[0].shape or ()) != 4 or len(model.outputs[0].shape or ()) != 2:
+        raise FaceLoomError(f"{path.name} is not {KINDS['recognizer']}: it should take one picture and answer one vector.")
+    contract = contract or (row.contract if row else _own_normalisation(model, ARCFACE))
+    size = model.inputs[0].shape[2]
+    if isinstance(size, int) and size != contract.size:
         if row:
-            raise FaceLoomError(f"{path.name} should take pictures of 3×{contract.size}×{contract.size}, but takes {network.inputs[0]}.")
-        contract = replace(contract, size=shape[2])
-    return OnnxRecognizer(contract.space or path.stem, network, contract)
+            raise FaceLoomError(f"{path.name} should take pictures of 3×{contract.size}×{contract.size}, but takes 3×{size}×{size}.")
+        contract = replace(contract, size=size)
+    return OnnxRecognizer(contract.space or path.stem, model, contract)
 
 
-def _own_normalisation(network: Network, contract: NetContract) -> NetContract:
+def _own_normalisation(model: OnnxModel, contract: NetContract) -> NetContract:
     """Networks that came from MXNet subtract and scale themselves, from 0..255 (insightface tells them by their first nodes)."""
-    names = first_nodes(network.path, 8)
+    names = model.file.node_names(8)
     if any(name.startswith(("Sub", "_minus")) for name in names) and any(name.startswith(("Mul", "_mul")) for name in names):
         return replace(contract, mean=(0, 0, 0), std=(1 / 255,) * 3)
     return contract

@@ -12,8 +12,8 @@ from ..catalogue import Contract
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
 from ..identity import Recognizer
-from ..network import Network
 from ..progress import Progress, silent
+from ..runtime import OnnxModel
 
 RecognizerOf = Callable[[str], Recognizer]
 
@@ -28,7 +28,7 @@ class Latents:
 
     contract: Contract
     recognizer_of: RecognizerOf
-    converter: Network | None = None
+    converter: OnnxModel | None = None
     emap: np.ndarray | None = None
     adapter: str | None = None
 

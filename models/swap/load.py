@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,138 +11,87 @@ import numpy as np
 
 from ..catalogue import Contract, Row, catalogue, rows
 from ..errors import FaceLoomError
-from ..folders import Folders, available, default_folders, find
+from ..folders import Folders, available, default_folders, find, locate
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
-from ..network import Network, OpenSession, Port, kind_of, locate
-from ..onnx_graph import initializer
+from ..runtime import OnnxModel, open_session
 from .latent import Latents
-from .onnx import OnnxEngine, Ports
+from .onnx import OnnxEngine
+from .ports import bind, listed
 
 EMAP = (512, 512)
 
 
 def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, recognizer: Recognizer | None = None,
-                contract: Contract | None = None, open_session: OpenSession | None = None) -> OnnxEngine:
+                contract: Contract | None = None, providers: str | Sequence[str] = "auto") -> OnnxEngine:
     """The engine for a swap model file, or for a name in the models folders.
 
     The contract is the catalogue's for the file's name, else for a name the file's begins with, else the only one whose graph looks
     like this one's; ``contract`` overrides it. A graph that contradicts its contract is an error, and so is a file of another kind.
     ``recognizer`` is used for its own space; others, and converters, are looked for in ``folders`` when they are needed.
-    ``open_session`` opens an ONNX session from a path or bytes.
+    ``providers``: where to run, see ``runtime.open_session``.
     """
     folders = folders or default_folders()
     found = locate(path_or_name, "swap", folders)
-    network = Network(found.path, open_session)
-    contract, ports = bind(contract or _contract_of(found.row, network), network)
+    model = open_session(found.path, providers=providers, kind="swap")
+    contract, ports = bind(contract or _contract_of(found.row, model), model)
     name = found.row.name if found.row and "*" not in found.row.file else found.path.stem
-    return OnnxEngine(name, network, contract, ports, _latents(contract, network, folders, recognizer, open_session))
+    return OnnxEngine(name, model, contract, ports, _latents(contract, model, folders, recognizer, providers))
 
 
-def _contract_of(row: Row | None, network: Network) -> Contract:
+def _contract_of(row: Row | None, model: OnnxModel) -> Contract:
     if row is None:
-        return _by_signature(network)
+        return _by_signature(model)
     if not isinstance(row.contract, Contract):
-        raise FaceLoomError(f"{network.path.name} is {row.name}, not a one-shot swap model; load it with the node for its kind.")
+        raise FaceLoomError(f"{model.name} is {row.name}, not a one-shot swap model; load it with the node for its kind.")
     return row.contract
 
 
-def _by_signature(network: Network) -> Contract:
+def _by_signature(model: OnnxModel) -> Contract:
     """The one contract whose graph looks like this."""
     fitting: dict[Contract, str] = {}
     for row in rows("swap"):
-        if isinstance(row.contract, Contract) and _fits(row.contract, network):
+        if isinstance(row.contract, Contract) and _fits(row.contract, model):
             fitting.setdefault(replace(row.contract, source_input=None, target_input=None), row.name)
     if len(fitting) == 1:
         return next(iter(fitting))
     if fitting:
         names = ", ".join(fitting.values())
-        raise FaceLoomError(f"{network.path.name} could be any of {names}; rename the file so that it begins with the right one of these.")
-    raise FaceLoomError(f"{network.path.name} is not a swap model FaceLoom knows: it looks like {kind_of(network)}.")
+        raise FaceLoomError(f"{model.name} could be any of {names}; rename the file so that it begins with the right one of these.")
+    raise FaceLoomError(
+        f"{model.name} is no swap model FaceLoom knows: it takes {listed(model.inputs)} and answers {listed(model.outputs)}."
+    )
 
 
-def _fits(contract: Contract, network: Network) -> bool:
+def _fits(contract: Contract, model: OnnxModel) -> bool:
     try:
-        bind(contract, network)
+        bind(contract, model)
     except FaceLoomError:
         return False
-    return contract.source != "embedding" or not contract.emap or _emap(network) is not None
+    return contract.source != "embedding" or not contract.emap or _emap(model) is not None
 
 
-def bind(contract: Contract, network: Network) -> tuple[Contract, Ports]:
-    """Which input is which, and the contract with the size the graph states. Raises where graph and contract disagree."""
-    pictures = [port for port in network.inputs if len(port.shape) == 4]
-    vectors = [port for port in network.inputs if len(port.shape) == 2]
-    target = _named(pictures, contract.target_input)
-    source = _named(pictures if contract.source == "image" else vectors, contract.source_input)
-    if contract.source == "image":
-        target = target or _only([port for port in pictures if port is not source], contract.size)
-        source = source or _only([port for port in pictures if port is not target], contract.source_size)
-    else:
-        target = target or (pictures[0] if len(pictures) == 1 else None)
-        source = (source or (vectors[0] if len(vectors) == 1 else None)) if contract.source == "embedding" else None
-    if target is None or (source is None and contract.source != "none"):
-        wanted = {"embedding": "a picture and an identity vector", "image": "two pictures", "none": "one picture"}[contract.source]
-        raise FaceLoomError(f"{network.path.name} should take {wanted}, but its inputs are {_listed(network.inputs)}.")
-    rest = [port for port in network.inputs if port is not target and port is not source]
-    morph = next((port for port in rest if "morph" in port.name and contract.source == "none"), None)
-    if [port for port in rest if port is not morph]:
-        raise FaceLoomError(f"{network.path.name} has more inputs than its kind of model: {_listed(network.inputs)}.")
-    size = _picture_size(contract, target, contract.size, network)
-    if contract.source == "image":
-        _picture_size(contract, source, contract.source_size, network)
-    elif source is not None and source.shape[-1] not in (None, 512):
-        raise FaceLoomError(f"{network.path.name} takes an identity vector of {source.shape[-1]} numbers, not of 512.")
-    answer = network.outputs[contract.picture_output].shape if contract.picture_output < len(network.outputs) else (0,)
-    if answer and (len(answer) != 4 or answer[1 if contract.layout == "nchw" else 3] not in (None, 3)):
-        raise FaceLoomError(f"{network.path.name} should answer a picture as its output number {contract.picture_output + 1}, but answers "
-                            f"{_listed(network.outputs)}.")
-    return replace(contract, size=size), Ports(target, source, morph)
-
-
-def _picture_size(contract: Contract, port: Port, wanted: int | None, network: Network) -> int:
-    channels, height, width = (port.shape[i] for i in ((1, 2, 3) if contract.layout == "nchw" else (3, 1, 2)))
-    size = wanted or height
-    if channels not in (None, 3) or size is None or {height, width} - {None, size}:
-        layout = "3×{0}×{0}" if contract.layout == "nchw" else "{0}×{0}×3"
-        raise FaceLoomError(f"{network.path.name} should take pictures of {layout.format(wanted or '?')}, but its input is {port}.")
-    return size
-
-
-def _named(ports, name: str | None) -> Port | None:
-    return next((port for port in ports if port.name == name), None) if name else None
-
-
-def _only(ports: list[Port], size: int | None) -> Port | None:
-    fitting = [port for port in ports if size in port.shape] if len(ports) > 1 else ports
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _listed(ports) -> str:
-    return ", ".join(str(port) for port in ports)
-
-
-def _emap(network: Network) -> np.ndarray | None:
+def _emap(model: OnnxModel) -> np.ndarray | None:
     """The last 512×512 initializer; exporters append the map from ArcFace's space to the generator's there."""
-    found = initializer(network.path, EMAP)
-    return None if found is None else found.astype(np.float32)
+    found = model.file.initializer(EMAP)
+    return None if found is None else found.array().astype(np.float32)
 
 
-def _latents(contract: Contract, network: Network, folders: Folders, recognizer: Recognizer | None,
-             open_session: OpenSession | None) -> Latents | None:
+def _latents(contract: Contract, model: OnnxModel, folders: Folders, recognizer: Recognizer | None,
+             providers: str | Sequence[str]) -> Latents | None:
     if contract.source != "embedding":
         return None
-    emap = _emap(network) if contract.emap else None
+    emap = _emap(model) if contract.emap else None
     if contract.emap and emap is None:
-        raise FaceLoomError(f"{network.path.name} holds no 512×512 identity map (emap); get the model again, this export has lost it.")
+        raise FaceLoomError(f"{model.name} holds no 512×512 identity map (emap); get the model again, this export has lost it.")
 
     @cache
     def recognizer_of(space: str) -> Recognizer:
         if recognizer is not None and recognizer.space == space:
             return recognizer
-        return load_recognizer(recognizer_name(space, folders), folders=folders, open_session=open_session)
+        return load_recognizer(recognizer_name(space, folders), folders=folders, providers=providers)
 
-    converter = Network(find(contract.converter, folders).path, open_session) if contract.converter else None
+    converter = open_session(find(contract.converter, folders).path, providers=providers, kind="converter") if contract.converter else None
     adapter = catalogue()[contract.adapter].contract.space if contract.adapter else None
     return Latents(contract, recognizer_of, converter, emap, adapter)
 

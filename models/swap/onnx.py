@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from ..catalogue import Contract
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
-from ..network import Network, Port
 from ..parse import region_mask
 from ..progress import Progress, silent
+from ..runtime import OnnxModel
 from .latent import Latents, mix, photo_of
+from .ports import Ports
 from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
 
 # Share of its square's edge over which an engine's answer fades in, so that a chin cut off by the square shows no line.
@@ -24,25 +25,16 @@ FADE = 1 / 16
 TILES = 64
 
 
-@dataclass(frozen=True)
-class Ports:
-    """The graph's inputs by what they are for. source: None where the person is in the weights. morph: a DeepFaceLive model's own
-    strength, None where it has none."""
-
-    target: Port
-    source: Port | None
-    morph: Port | None
-
-
 class OnnxEngine:
     """A ``SwapEngine`` around one network. Make it with ``load_engine``."""
 
-    def __init__(self, name: str, network: Network, contract: Contract, ports: Ports, latents: Latents | None) -> None:
+    def __init__(self, name: str, model: OnnxModel, contract: Contract, ports: Ports, latents: Latents | None) -> None:
         self.name = name
-        self.network = network
+        self.model = model
         self.contract = contract
         self._ports = ports
         self._latents = latents
+        self._morph_name = ports.morph.name if ports.morph else None
         self._sources: weakref.WeakKeyDictionary[Identity, np.ndarray] = weakref.WeakKeyDictionary()
 
     @property
@@ -110,7 +102,7 @@ class OnnxEngine:
                 rows = mix(self._latents.of_faces(images, faces), rows, strength)
             feeds[self._ports.source.name] = rows
         if self._ports.morph:
-            feeds[self._ports.morph.name] = np.full([size or 1 for size in self._ports.morph.shape], strength, np.float32)
+            feeds[self._ports.morph.name] = np.full(len(self._ports.morph.shape or ()) * (1,), strength, np.float32)
         return feeds
 
     def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, feeds: dict[str, np.ndarray], strength: float, boost: int,
@@ -134,9 +126,8 @@ class OnnxEngine:
     def _answer(self, tiles: torch.Tensor, feeds: dict[str, np.ndarray], boost: int, progress: Progress
                 ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
-        shared = self._ports.morph and self._ports.morph.name
-        rows = {name: value if name == shared else np.repeat(value, boost * boost, 0) for name, value in feeds.items()}
-        outputs = self.network.run(rows | {self._ports.target.name: encode(tiles, self.contract)}, progress)
+        rows = {name: value if name == self._morph_name else np.repeat(value, boost * boost, 0) for name, value in feeds.items()}
+        outputs = self.model.run(rows | {self._ports.target.name: encode(tiles, self.contract)}, progress)
         picture = decode(outputs[self.contract.picture_output], self.contract).to(tiles.device)
         if picture.shape != tiles.shape:
             raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "

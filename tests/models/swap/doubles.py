@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 V1 = np.array([[39.73, 51.138], [72.27, 51.138], [56, 68.493], [42.463, 87.01], [69.537, 87.01]]) / 112
 V2 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]) / 112
 A128 = (V2 * 112 + (8, 0)) / 128
-FFHQ = np.array([[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043], [313.08905, 371.15118]]) / 512
+FFHQ = np.array([[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043],
+                 [313.08905, 371.15118]]) / 512
 MTCNN = np.array([[.36562865, .46733799], [.63305391, .46585885], [.50019127, .61942959], [.39032951, .77598822], [.61178945, .77476328]])
 DFL = np.array([[.35342266, .39285716], [.62797622, .39285716], [.48660713, .5401786], [.38839287, .68750011], [.59821427, .68750011]])
 
@@ -73,7 +74,8 @@ TRUTHS = {
     "instyleswapper_256_b": INSTYLE,
     "instyleswapper_256_c": replace(INSTYLE, half=True),
     "cscs_256": Truth(FFHQ, 256, HALF, HALF, ("unit",), space="cscs", names=("input_1", "input_2"), adapter="cscs_adapter"),
-    "deepfacelive": Truth(DFL, 224, mask=True, names=("in_face:0", ""), outputs=("out_face_mask:0", "out_celeb_face:0", "out_celeb_face_mask:0")),
+    "deepfacelive": Truth(DFL, 224, mask=True, names=("in_face:0", ""),
+                          outputs=("out_face_mask:0", "out_celeb_face:0", "out_celeb_face_mask:0")),
 }
 
 _RANDOM = np.random.default_rng(7)
@@ -118,8 +120,10 @@ def source_weights(size: int) -> np.ndarray:
     return np.stack([u, v, 1 - u], -1) * (.3, .25, .2)
 
 
-def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: bool = False, mixes_rows: bool = False) -> Path:
-    """Write the double of a catalogue row."""
+def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: bool = False, mixes_rows: bool = False,
+                fixed: bool = False) -> Path:
+    """Write the double of a catalogue row. fixed: with the batch of one baked into a Reshape, as hyperswap's exporter does; mixes_rows: a
+    graph that is only right for one row."""
     truth = truth or TRUTHS[name]
     nhwc = name == "deepfacelive"
     size, kind = truth.size, TensorProto.FLOAT16 if truth.half else TensorProto.FLOAT
@@ -161,10 +165,9 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
     elif not nhwc:
         inputs.append(helper.make_tensor_value_info(source_name, kind, [rows, 512]))
         colour = node("MatMul", [source_name, weight("paint", PAINT * gain(truth))], "dots")
-        if mixes_rows:  # a graph whose inner shapes are fixed to one row
-            colour = node("Reshape", [colour, whole("one", [1, 3, 1, 1])], "colour")
-        else:
-            colour = node("Reshape", [colour, whole("any", [-1, 3, 1, 1])], "colour")
+        if mixes_rows:
+            colour = node("ReduceMean", [colour], "mean_row", axes=[0], keepdims=1)
+        colour = node("Reshape", [colour, whole("one", [1, 3, 1, 1] if fixed else [-1, 3, 1, 1])], "colour")
         total = node("Add", [total, colour], "with_source")
         total = node("Add", [total, weight("middle", planes((.15, .15, .15)))], "lifted")
     elif morph:
@@ -183,7 +186,7 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
         if label == picture_name:
             outputs.append(helper.make_tensor_value_info(label, kind, shape))
             continue
-        own = (.1 + .8 * ramp(size)[..., 0] / .25) if "face_mask:0" != label[4:] else np.full((size, size), .5)
+        own = (.1 + .8 * ramp(size)[..., 0] / .25) if label[4:] != "face_mask:0" else np.full((size, size), .5)
         own = own[None, :, :, None] if nhwc else own[None, None]
         still = node("ReduceMean", [seen], f"{label}_rows", axes=[1, 2, 3], keepdims=1)
         still = node("Mul", [still, weight(f"{label}_zero", np.zeros((1, 1, 1, 1)))], f"{label}_nought")
@@ -200,7 +203,8 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
 def save_converter(name: str, folder: Path) -> Path:
     """Write the double of an embedding converter."""
     weights = [numpy_helper.from_array(CONVERTERS[name], "w"), numpy_helper.from_array(np.float32([4]), "four")]
-    nodes = [helper.make_node("MatMul", ["input", "w"], ["a"]), helper.make_node("Tanh", ["a"], ["b"]), helper.make_node("Mul", ["b", "four"], ["output"])]
+    steps = [("MatMul", ["input", "w"], "a"), ("Tanh", ["a"], "b"), ("Mul", ["b", "four"], "output")]
+    nodes = [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps]
     row = [helper.make_tensor_value_info(label, TensorProto.FLOAT, [1, 512]) for label in ("input", "output")]
     folder.mkdir(parents=True, exist_ok=True)
     return save(folder / f"{name}.onnx", nodes, row[:1], row[1:], weights)
