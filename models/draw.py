@@ -37,7 +37,8 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=max(8, round(size)))
 
 
-def _badge(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float, fill: tuple[int, int, int], limit: tuple[int, int]) -> None:
+def _badge(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float, fill: tuple[int, int, int],
+           limit: tuple[int, int]) -> None:
     """Text on a filled box whose lower left corner is (x, y), moved inside the picture ``limit`` (width, height)."""
     font = _font(size)
     pad = size * 0.3
@@ -148,8 +149,8 @@ def contact_sheet(rows: Sequence[Sequence[torch.Tensor]], labels: Sequence[Seque
                   title: str = "", tile: int = 320, gap: int = 12) -> torch.Tensor:
     """Pictures in rows with captions under them, ``[H, W, 3]`` float32 on a light ground.
 
-    ``rows``: pictures ``[h, w, 3]`` (or ``[h, w]`` masks) of any sizes; each is fitted into a square of ``tile`` pixels, never enlarged more
-    than eight times. ``labels``: one caption per picture, or one list that serves as the columns' heading for every row.
+    ``rows``: pictures ``[h, w, 3]`` (or ``[h, w]`` masks) of any sizes; each is fitted into a square of ``tile`` pixels, never
+    enlarged more than eight times. ``labels``: one caption per picture, or one list that serves as the columns' heading for every row.
     """
     if not rows or not any(len(row) for row in rows):
         raise FaceLoomError("A contact sheet needs at least one picture.")

@@ -13,6 +13,8 @@ from .errors import FaceLoomError
 
 # A distance that stands for "no border within reach".
 _FAR = 1e6
+# Added and subtracted again, it rounds a float64 to multiples of 2^-32.
+_ROUNDING = 2.0**20
 # Distance = this × logit of an anti-aliased edge blurred by [1 2 1] / 4 (standard deviation of both, over the logistic's 1.702).
 _EDGE_WIDTH = math.sqrt(0.5 + 1 / 12) / 1.702
 
@@ -33,6 +35,7 @@ def polygon_mask(points: np.ndarray | Sequence, height: int, width: int) -> torc
             raise FaceLoomError("A mask outline contains NaN or infinite points; check the landmarks it was made from.")
         _accumulate(total, polygon + 0.5)
     coverage = np.abs(np.cumsum(total, axis=1)[:, :width])
+    coverage = (coverage + _ROUNDING) - _ROUNDING  # the sums' last bits would leave 1e-16 where nothing is covered
     return torch.from_numpy(np.minimum(coverage, 1, dtype=np.float32, casting="same_kind"))
 
 
@@ -135,7 +138,8 @@ def _distance_to(seeds: torch.Tensor, coverage: torch.Tensor, window: int) -> to
     # How far the border lies beyond a seed's centre: a slightly blurred edge is an error function of known width; invert it.
     kernel = coverage.new_tensor([1.0, 2.0, 1.0]) / 4
     blurred = F.conv2d(F.pad(coverage[:, None], (1, 1, 1, 1), mode="replicate"), (kernel[:, None] * kernel)[None, None])[:, 0]
-    overhang = (torch.logit(blurred, 1e-3) * _EDGE_WIDTH).clamp_(-0.1, 0.75)
+    overhang = (torch.logit(blurred, 1e-3) * _EDGE_WIDTH).clamp_(max=0.75)
+    overhang = torch.maximum(overhang, coverage - 0.5)  # corners
     rows = torch.arange(height, device=seeds.device, dtype=torch.float32)[:, None]
     above = torch.where(seeds, rows, -_FAR).cummax(1).values
     below = torch.where(seeds, -rows, -_FAR).flip(1).cummax(1).values.flip(1).neg()

@@ -41,17 +41,17 @@ def region_mask(regions: Iterable[str], size: int, *, faces: Faces | None = None
 
     With a ``parser`` the ``crops`` are labelled by the network; without one the outlines come from the landmarks of ``faces``. ``grow``
     and ``feather`` are crop pixels (masks.grow_mask, masks.feather_mask). ``occlusion`` is any mask of what is visible (1) and what
-    hides the face (0); it is multiplied in last. No faces and no crops give one mask of zeros.
+    hides the face (0); it is multiplied in last. Empty ``faces`` give one mask of zeros.
     """
     regions = _checked(regions)
+    if faces is not None and len(faces) == 0:
+        return torch.zeros((1, size, size))
     if parser is not None:
         if crops is None:
             raise FaceLoomError("A face parser needs the crops; connect the crops of FaceDetect.")
         masks = _from_labels(regions, parser.parse(crops, progress), size)
     elif faces is None:
         raise FaceLoomError("Connect the faces of FaceDetect (regions from landmarks) or a parser from LoadFaceParser.")
-    elif len(faces) == 0:
-        return torch.zeros((1, size, size))
     else:
         masks = _from_landmarks(regions, faces, size, progress)
         masks = masks if crops is None else masks.to(crops.device)

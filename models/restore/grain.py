@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: 
     for i, face in enumerate(faces):
         progress(i, len(faces))
         if bool((masks[i] > 0.5).any()):
-            site = _site(images[face.frame], matrices[i], size)
+            site = _site(images[face.frame].to(crops.device), matrices[i], size)
             where = site.place(masks[i][..., None], "zeros")[..., 0] > 0.5
             maker = _GrainMaker(site, where, size, seed=face.frame * 1009 + i)
             grain = maker.lacking_in(crops[i])
@@ -91,11 +92,8 @@ def _opponent(picture: torch.Tensor) -> torch.Tensor:
     return torch.einsum("hwc,dc->dhw", picture, _OPPONENT.to(picture.device))
 
 
-# -- sharpness ---------------------------------------------------------------------------------------------------------------------
-
-
 def edge_width(picture: torch.Tensor, where: torch.Tensor) -> float | None:
-    """Gaussian blur of the sharper edges of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool, pixels; None where there are too few edges.
+    """Gaussian blur of the clear edges of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool, pixels; None where there are too few edges.
 
     The ratio of an edge's gradient before and after blurring it once more tells its width whatever its contrast (Zhuo & Sim 2011,
     "Defocus map estimation from a single image"). Both are measured after a slight blur that keeps noise from passing for edges.
@@ -109,7 +107,7 @@ def edge_width(picture: torch.Tensor, where: torch.Tensor) -> float | None:
         first = _slope(_blur(grey, calm))
         # The quarter of flattest pixels has the slope that noise alone makes; an edge stands well above it.
         floor = 5 * float(torch.quantile(first[where][::7], 0.25))
-        if floor < 0.02:
+        if floor < 0.012:
             break
     floor, again = max(0.012, floor), 1.5 * calm
     second = _slope(_blur(grey, math.hypot(calm, again)))
@@ -119,7 +117,7 @@ def edge_width(picture: torch.Tensor, where: torch.Tensor) -> float | None:
         return None
     strongest = first[edge] >= torch.quantile(first[edge], 0.5)
     width = again / (ratio[strongest].square() - 1).sqrt()
-    return math.sqrt(max(float(torch.quantile(width, 0.35)) ** 2 - calm**2, 0.05))
+    return math.sqrt(max(float(torch.quantile(width, 0.6)) ** 2 - calm**2, 0.05))
 
 
 def _slope(grey: torch.Tensor) -> torch.Tensor:
@@ -157,13 +155,10 @@ def _sharpen(channels: torch.Tensor, width: float, wanted: float) -> torch.Tenso
     return torch.minimum(torch.maximum(channels + gain * detail, low), high)
 
 
-# -- grain -------------------------------------------------------------------------------------------------------------------------
-
-
 def _bands(channels: torch.Tensor) -> list[torch.Tensor]:
     """Differences of Gaussians of ``[C, H, W]``, finest first."""
     smooth = [channels, *(_blur(channels, width) for width in _WIDTHS)]
-    return [fine - coarse for fine, coarse in zip(smooth, smooth[1:], strict=False)]
+    return [fine - coarse for fine, coarse in pairwise(smooth)]
 
 
 def _parts(noise: torch.Tensor) -> torch.Tensor:
@@ -180,7 +175,7 @@ def _spectra() -> tuple[np.ndarray, np.ndarray]:
     axis = np.fft.fftfreq(128) * 2 * np.pi
     square = axis[:, None] ** 2 + axis**2
     smooth = [np.ones_like(square), *(np.exp(-square * width**2 / 2) for width in _WIDTHS)]
-    band = np.stack([(fine - coarse) ** 2 for fine, coarse in zip(smooth, smooth[1:], strict=False)])
+    band = np.stack([(fine - coarse) ** 2 for fine, coarse in pairwise(smooth)])
     part = np.stack([band[0], smooth[0], np.exp(-square * 0.7**2), np.exp(-square * 1.4**2)])
     norm = part.mean((1, 2))
     return np.einsum("jyx,kyx->jk", band, part) / square.size / norm, np.sqrt(norm)
@@ -214,7 +209,7 @@ def measure_noise(picture: torch.Tensor, where: torch.Tensor) -> _Noise | None:
     structure += F.avg_pool2d(_slope(coarse[:1]).square()[None], _BLOCK)[0][full] * 4
     flat = structure <= torch.quantile(structure, max(0.2, min(1.0, 12 / structure.numel())))
     power = torch.stack([F.avg_pool2d(band.square(), _BLOCK)[:, full][:, flat] for band in _bands(channels)])
-    return _Noise(power.median(-1).values.double().cpu().numpy(), _level(light[full][flat], power[0, 0] + power[1, 0]))
+    return _Noise(power.median(-1).values.cpu().double().numpy(), _level(light[full][flat], power[0, 0] + power[1, 0]))
 
 
 def _level(light: torch.Tensor, power: torch.Tensor) -> tuple[float, float]:
@@ -232,7 +227,8 @@ def _level(light: torch.Tensor, power: torch.Tensor) -> tuple[float, float]:
 
 
 class _GrainMaker:
-    """The grain of one site's photograph: the parts it is mixed from, how the way to the crop and back changes it, and how much there is."""
+    """The grain of one site's photograph: the parts it is mixed from, what the way to the crop and back leaves of them,
+    and how much there is."""
 
     def __init__(self, site: _Site, where: torch.Tensor, size: int, seed: int) -> None:
         self.site, self.where, self.size = site, where, size
@@ -250,11 +246,14 @@ class _GrainMaker:
         mine = measure_noise(self.site.place(crop), self.where)
         if self.photo is None or mine is None:
             return torch.zeros_like(crop)
-        lacking = np.maximum(self.photo.variance - mine.variance, 0)
+        # A face is seldom flat, and its texture passes for grain in the coarser bands. Taken as grain of the photograph's own spectrum,
+        # the crop has as much of it as its poorest band shows.
+        has = (mine.variance / np.maximum(self.photo.variance, 1e-12)).min(0)
+        lacking = self.photo.variance * np.maximum(1 - has, 0)
         if lacking.sum() < _NO_GRAIN:
             return torch.zeros_like(crop)
         gains = np.stack([self._gains(lacking[:, channel]) for channel in range(3)], 1)
-        weights = torch.from_numpy(np.sqrt(gains)).to(crop.device, torch.float32)
+        weights = torch.from_numpy(np.sqrt(gains)).float().to(crop.device)
         grain = torch.einsum("kdhw,kd,dc->hwc", self.parts, weights, _OPPONENT.to(crop.device))
         offset, slope = self.photo.level
         strength = (offset + slope * crop.mean(-1, keepdim=True)).clamp(0.25, 4).sqrt()
