@@ -12,7 +12,7 @@ from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..images import as_images
 from ..progress import Progress, silent
-from .combine import HOW, combine, outliers, report, same_person_cosine
+from .combine import HOW, combine, outliers, report, same_person_cosine, unit
 from .crops import reference_crops
 from .dlib import DlibRecognizer
 from .quality import quality
@@ -24,7 +24,8 @@ class Recognizer(Protocol):
     space: str
 
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
-        """``[N, D]`` float32 unit rows, one per face of ``images`` ``[B, H, W, 3]``."""
+        """``[N, D]`` float32 unit rows, one per face of ``images`` ``[B, H, W, 3]``. A recognizer whose vectors have a length that means
+        something also has ``embed_raw``, the same before they are made unit."""
 
 
 RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {"dlib": DlibRecognizer}
@@ -46,7 +47,7 @@ def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | N
     if not len(faces):
         raise FaceLoomError("There is no face to make an identity of; connect a photo with a face that FaceDetect finds.")
     recognizer = recognizer or RECOGNIZERS["dlib"]()
-    vectors = recognizer.embed(images, faces, progress)
+    vectors, lengths = _embed(recognizer, images, faces, progress)
     strange = outliers(vectors, same_person_cosine(recognizer.space))
     worth = quality(images, faces)
     dropped = set(strange) if how == "quality-weighted" and len(strange) < len(faces) else set()
@@ -56,5 +57,15 @@ def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | N
         spaces[space] = np.stack([face.embeddings[space] for face in faces])
     order = sorted((i for i in range(len(faces)) if i not in dropped), key=lambda i: (i in strange, -worth[i]))
     crops, shown, framing = reference_crops(images, faces.take(order))
-    identity = Identity({space: combine(rows, how, weights) for space, rows in spaces.items()}, crops, shown, framing, name, len(faces))
+    norms = {} if lengths is None else {recognizer.space: float(lengths[[i for i in range(len(faces)) if i not in dropped]].mean())}
+    embeddings = {space: combine(rows, how, weights) for space, rows in spaces.items()}
+    identity = Identity(embeddings, crops, shown, framing, name, len(faces), norms)
     return identity, report(vectors, faces.frame_indices, worth, recognizer.space, strange, how)
+
+
+def _embed(recognizer: Recognizer, images: torch.Tensor, faces: Faces, progress: Progress) -> tuple[np.ndarray, np.ndarray | None]:
+    """Unit rows ``[N, D]``, and the lengths ``[N]`` they had where the recognizer says."""
+    if not hasattr(recognizer, "embed_raw"):
+        return recognizer.embed(images, faces, progress), None
+    raw = recognizer.embed_raw(images, faces, progress)
+    return unit(raw), np.linalg.norm(raw, axis=1)

@@ -52,7 +52,9 @@ def blend_identities(identities: Sequence[Identity], weights: Sequence[float] | 
     embeddings = {space: spherical_mean(np.stack([identity.embeddings[space] for identity in order]), shares) for space in sorted(spaces)}
     crops, faces, framing = _crops_of(order)
     name = " + ".join(identity.name for identity in order if identity.name)
-    return Identity(embeddings, crops, faces, framing, name, sum(identity.photos for identity in order))
+    lengths = {space: [identity.norms.get(space) for identity in order] for space in embeddings}
+    norms = {space: float(np.average(each, weights=shares)) for space, each in lengths.items() if None not in each}
+    return Identity(embeddings, crops, faces, framing, name, sum(identity.photos for identity in order), norms)
 
 
 def _crops_of(order: list[Identity]) -> tuple[np.ndarray, tuple[Face, ...], float]:

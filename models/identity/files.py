@@ -54,7 +54,8 @@ def save_identity(identity: Identity, path: str | os.PathLike) -> None:
         tensors["thumbnail"] = np.frombuffer(_jpeg(tensors["crops"][0]), np.uint8)
     about = [{"sex": face.sex, "age": face.age} for face in faces]
     metadata = {"format": _FORMAT, "version": str(_VERSION), "name": identity.name, "photos": str(identity.photos),
-                "framing": repr(float(identity.framing)), "faces": json.dumps(about)}
+                "framing": repr(float(identity.framing)), "faces": json.dumps(about),
+                "norms": json.dumps({space: float(norm) for space, norm in identity.norms.items()})}
     _write(path, save(tensors, metadata))
 
 
@@ -75,8 +76,8 @@ def load_identity(path: str | os.PathLike) -> Identity:
         if metadata.get("format") == _FORMAT:
             return _ours(tensors, metadata, path)
         if {"embedding", "bbox", "kps"} <= set(tensors):
-            return Identity({"w600k": unit(np.asarray(tensors["embedding"], np.float32).reshape(-1))}, np.zeros((0, 256, 256, 3)), (),
-                            name=path.stem)
+            raw = np.asarray(tensors["embedding"], np.float32).reshape(-1)
+            return Identity({"w600k": unit(raw)}, np.zeros((0, 256, 256, 3)), (), name=path.stem, norms={"w600k": float(np.linalg.norm(raw))})
     except FaceLoomError as error:
         raise FaceLoomError(f"{path} is damaged ({error})") from error
     except (KeyError, ValueError, IndexError, TypeError) as error:
@@ -112,7 +113,8 @@ def _ours(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) 
         score = float(tensors["scores"][i])
         faces.append(Face(0, tensors["boxes"][i], tensors["keypoints"][i], score, sex=about["sex"], age=about["age"], **extra))
     crops = tensors["crops"].astype(np.float32) / np.float32(255)
-    return Identity(embeddings, crops, tuple(faces), float(metadata["framing"]), metadata["name"], int(metadata["photos"]))
+    return Identity(embeddings, crops, tuple(faces), float(metadata["framing"]), metadata["name"], int(metadata["photos"]),
+                    json.loads(metadata.get("norms", "{}")))
 
 
 def _or_nan(points: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:

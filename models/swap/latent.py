@@ -55,8 +55,12 @@ class Latents:
         return to_unit(vectors) if self.contract.latent_unit else vectors
 
     def _identity_vector(self, identity: Identity, space: str, unit: bool) -> np.ndarray:
-        if space in identity.embeddings and (unit or space in identity.norms):
-            return to_unit(np.asarray(identity.embeddings[space], np.float32)) * (1 if unit else identity.norms[space])
+        """``[D]``. Without an embedding, or without its length where that is wanted, the reference photos are looked at."""
+        known = identity.embeddings.get(space)
+        if known is not None and unit:
+            return to_unit(np.asarray(known, np.float32))
+        if known is not None and space in identity.norms:
+            return to_unit(np.asarray(known, np.float32)) * identity.norms[space]
         if not len(identity.crops):
             raise FaceLoomError(
                 f"This identity has no {space} embedding and no photos to take one from; make it again from photos with ArcFaceEmbed "
@@ -64,8 +68,10 @@ class Latents:
             )
         crops = torch.from_numpy(np.array(identity.crops))
         faces = Faces(tuple(replace(face, frame=i) for i, face in enumerate(identity.faces)), len(crops), crops.shape[1], crops.shape[2])
-        vector = self._face_vectors(crops, faces, space, unit, silent).mean(0)
-        return to_unit(vector) if unit else vector
+        vectors = self._face_vectors(crops, faces, space, unit, silent)
+        if known is not None:
+            return to_unit(np.asarray(known, np.float32)) * np.linalg.norm(vectors, axis=1).mean()
+        return to_unit(vectors.mean(0)) if unit else vectors.mean(0)
 
     def _face_vectors(self, images: torch.Tensor, faces: Faces, space: str, unit: bool, progress: Progress) -> np.ndarray:
         if unit and all(space in face.embeddings for face in faces):
