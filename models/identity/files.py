@@ -77,7 +77,8 @@ def load_identity(path: str | os.PathLike) -> Identity:
             return _ours(tensors, metadata, path)
         if {"embedding", "bbox", "kps"} <= set(tensors):
             raw = np.asarray(tensors["embedding"], np.float32).reshape(-1)
-            return Identity({"w600k": unit(raw)}, np.zeros((0, 256, 256, 3)), (), name=path.stem, norms={"w600k": float(np.linalg.norm(raw))})
+            no_crops, length = np.zeros((0, 256, 256, 3)), float(np.linalg.norm(raw))
+            return Identity({"w600k": unit(raw)}, no_crops, (), name=path.stem, norms={"w600k": length})
     except FaceLoomError as error:
         raise FaceLoomError(f"{path} is damaged ({error})") from error
     except (KeyError, ValueError, IndexError, TypeError) as error:
