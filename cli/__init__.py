@@ -7,12 +7,13 @@ Exit codes of every command: 0 all done, 1 some of the work failed (each failure
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-# command -> what it does. Each is a module beside this one with run(argv) -> exit code.
+# command -> what it does. Each is a module beside this one with add_arguments(parser) and run(arguments) -> exit code.
 COMMANDS = {
     "demo": "swap the faces of two public-domain portraits, both ways",
     "swap": "put one person's face into photographs",
@@ -20,6 +21,7 @@ COMMANDS = {
     "models": "list, fetch and check model files",
 }
 OK, SOME_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
 
 def own_version() -> str:
@@ -38,19 +40,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.parse_args(argv)  # --help, --version, and unknown commands end here
         parser.print_help()
         return USER_ERROR
-    name = argv[0]
+    for stream in (sys.stdout, sys.stderr):  # a terminal without arrows shows ? instead of failing
+        stream.reconfigure(errors="replace")
     try:
-        return _run(name, argv[1:])
+        code = _run(argv[0], argv[1:])
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("faceloom: interrupted.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) has seen enough; what Python flushes at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
 def _run(name: str, argv: list[str]) -> int:
     from ..models.errors import FaceLoomError
 
     try:
-        return import_module(f".{name}", __package__).run(argv)
+        command = import_module(f".{name}", __package__)
+        parser = argparse.ArgumentParser(f"python -m faceloom {name}", description=command.__doc__,
+                                         formatter_class=argparse.RawDescriptionHelpFormatter)
+        command.add_arguments(parser)
+        return command.run(parser.parse_intermixed_args(argv))
     except FaceLoomError as error:
         print(f"faceloom: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:

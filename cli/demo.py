@@ -38,20 +38,15 @@ COLUMNS = ("source", "target", "crop", "mask", "swapped crop", "result")
 STAGES_PER_PAIR = 6  # detect, crop, swap, restore, paste, measure
 
 
-def arguments_parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser("python -m faceloom demo", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="folder to write to (default: output/demo)")
     parser.add_argument("--engine", default="mesh", metavar="NAME", help="mesh (built in), or a swap model's file or name (default: mesh)")
     parser.add_argument("--recognizer", type=Path, action="append", default=[], metavar="FILE.onnx",
                         help="measure with this recognition network too; may be given several times")
-    return parser
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the command and return its exit code."""
-    arguments = arguments_parser().parse_intermixed_args(argv)
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code; see ``cli/__init__.py``."""
     from tqdm import tqdm
 
     check_writable(arguments.out)

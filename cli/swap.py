@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +57,8 @@ def fraction(text: str) -> float:
     return value
 
 
-def arguments_parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser("python -m faceloom swap", usage="%(prog)s SOURCE [SOURCE ...] TARGET OUT [options]",
-                                     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s SOURCE [SOURCE ...] TARGET OUT [options]"
     add = parser.add_argument
     add("source", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
     add("target", type=Path, metavar="TARGET", help=argparse.SUPPRESS)
@@ -88,12 +86,10 @@ def arguments_parser() -> argparse.ArgumentParser:
     files.add_argument("--provenance", action="store_true", help="write into each picture that it is a face swap, and how it was made")
     files.add_argument("--json", action="store_true", help="print one JSON document instead of the summary")
     files.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the command and return its exit code."""
-    arguments = arguments_parser().parse_intermixed_args(argv)
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code; see ``cli/__init__.py``."""
     sources = source_files(arguments.source)
     folder = arguments.target.is_dir()
     jobs = plan(arguments.target, arguments.out, arguments.recursive)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 from faceloom.cli import COMMANDS, INTERRUPTED, USER_ERROR, main
+from PIL import Image
 
 
 def test_without_a_command_the_help_is_shown(capsys):
@@ -53,6 +55,20 @@ def test_interrupted(monkeypatch, capsys):
     monkeypatch.setattr("faceloom.cli._run", interrupt)
     assert main(["demo"]) == INTERRUPTED
     assert capsys.readouterr().err == "faceloom: interrupted.\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_reader_that_leaves_early_is_no_error():
+    done = subprocess.run(f'"{sys.executable}" -u -m faceloom models list | head -1', shell=True, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+def test_a_terminal_without_arrows_shows_question_marks(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "→.png")
+    done = subprocess.run([sys.executable, "-m", "faceloom", "swap", "→.png", "→.png", "out.png"], cwd=tmp_path, capture_output=True,
+                          env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == USER_ERROR
+    assert done.stderr.startswith(b"faceloom: There is no face in ?.png;") and done.stderr.count(b"\n") == 1
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch, capsys):
