@@ -26,7 +26,7 @@ def multi_band(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> 
     stacked = torch.cat([base, pasted, mask, (mask > 0).to(mask.dtype)], -1).permute(2, 0, 1)[None]
     stacked = F.pad(stacked, (0, -width % step, 0, -height % step), mode="replicate")
     channels = base.shape[-1]
-    inwards, ramp = (_inside(stacked[:, -1:], reach) for reach in (levels, max(1, levels - 2)))
+    inwards, ramp = (_inside(stacked[:, -1:], reach) for reach in (levels, max(1, levels - 1)))
     stacked = torch.cat([stacked[:, :2 * channels], stacked[:, 2 * channels:-1] * inwards], 1)
     bands = []
     for _ in range(levels):
@@ -36,7 +36,7 @@ def multi_band(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> 
     mixed = _mix(stacked, channels)
     for band in reversed(bands):
         mixed = _expand(mixed) + band
-    ramp = (3 * ramp).clamp_(0, 1)[0, :, :height, :width].permute(1, 2, 0)
+    ramp = (2 * ramp).clamp_(0, 1)[0, :, :height, :width].permute(1, 2, 0)
     return mixed[0, :, :height, :width].permute(1, 2, 0).clamp(0, 1), torch.where(mask > 0, ramp, mask)
 
 

@@ -99,7 +99,7 @@ def _low_frequency(crop: torch.Tensor, small: torch.Tensor, wanted: torch.Tensor
     difference = (wanted - small).permute(2, 0, 1)
     inner = difference[:, mask > 0.5 * mask.max()]
     middle = inner.median(1).values
-    limit = 2.5 * 1.4826 * (inner - middle[:, None]).abs().median(1).values + 0.02
+    limit = 2.5 * 1.4826 * (inner - middle[:, None]).abs().median(1).values + 0.05
     weights = mask * ((difference - middle[:, None, None]).abs() <= limit[:, None, None]).all(0)
     total = weights.sum().clamp_min(1e-6)
     correction = ((difference * weights).sum((1, 2)) / total)[:, None, None].expand_as(difference)
@@ -125,11 +125,9 @@ def _ordinary(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, spr
     Distances are Mahalanobis', so the choice does not depend on any linear change of colour between the two.
     """
     soft = _blur(mask[None], mask.shape[0] / 16)[0]
-    mask = mask * (0.25 + 4 * soft * (1 - soft))
-    weights = mask
-    for picture in (first, second):
-        weights = weights * _core(picture, mask, spread)
-    return weights if float(weights.sum()) > 0.2 * float(mask.sum()) else mask
+    ring = mask * (0.25 + 4 * soft * (1 - soft))
+    core = _core(first, mask, spread) * _core(second, mask, spread)
+    return ring * core if float((mask * core).sum()) > 0.2 * float(mask.sum()) else ring
 
 
 def _core(picture: torch.Tensor, mask: torch.Tensor, spread: float) -> torch.Tensor:

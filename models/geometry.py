@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .errors import FaceLoomError
 from .faces import Face, Faces
 from .images import expand_rgb
 
@@ -37,13 +38,17 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Least-squares rotation, uniform scale and translation from ``[..., K, 2]`` source points to target points.
 
     Closed form (Umeyama 1991, without reflection; in two dimensions it is one complex division). Returns ``[..., 2, 3]`` float64.
+    Points that fix no similarity (all in one place, not numbers, or without any resemblance to the target's layout) are an error.
     """
     source, target = np.broadcast_arrays(np.asarray(source, np.float64), np.asarray(target, np.float64))
     source_mean, target_mean = source.mean(-2), target.mean(-2)
     a = (source - source_mean[..., None, :]) @ (1, 1j)
     b = (target - target_mean[..., None, :]) @ (1, 1j)
-    energy = (a.conj() * a).real.sum(-1)
-    turn = (a.conj() * b).sum(-1) / np.where(energy > 0, energy, 1)
+    energy, target_energy = ((c.conj() * c).real.sum(-1) for c in (a, b))
+    overlap = (a.conj() * b).sum(-1)
+    if not np.all((energy > 1e-6) & (np.abs(overlap) > 1e-3 * np.sqrt(energy * target_energy))):
+        raise FaceLoomError("A face's keypoints lie in one place or in no order a face can have; remove that face with FaceSelect.")
+    turn = overlap / energy
     linear = np.stack([np.stack([turn.real, -turn.imag], -1), np.stack([turn.imag, turn.real], -1)], -2)
     shift = target_mean - (linear @ source_mean[..., None])[..., 0]
     return np.concatenate([linear, shift[..., None]], -1)

@@ -219,5 +219,9 @@ def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, m
     difference = (crop - warp(rgb, matrix, size, size).clamp_(0, 1)).abs().amax(-1)
     edited = (difference > (_SAME_8_BIT if rounded else _SAME)).to(torch.float32)[None, None]
     reach = max(1, round(size / 128))
-    grown = F.max_pool2d(edited, 2 * reach + 1, 1, reach)
-    return F.avg_pool2d(grown, 2 * reach + 1, 1, reach, count_include_pad=False)[0, 0]
+    grow = reach + 3  # as far as a bicubic look-up reaches
+    for kernel, padding in (((2 * grow + 1, 1), (grow, 0)), ((1, 2 * grow + 1), (0, grow))):
+        edited = F.max_pool2d(edited, kernel, 1, padding)
+    for kernel, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        edited = F.avg_pool2d(edited, kernel, 1, padding, count_include_pad=False)
+    return edited[0, 0]
