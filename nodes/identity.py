@@ -49,7 +49,7 @@ class ArcFaceEmbed(io.ComfyNode):
         images, people = join_photos([as_images(photo) for photo in image], faces)
         network = recognizer[0] if recognizer else None
         identity, report = make_identity(images, people, network, how=how[0], name=name[0], progress=listener())
-        return io.NodeOutput(identity, report, ui=show(cls, portraits(identity), report))
+        return io.NodeOutput(identity, report, ui=show(cls, portraits(identity), _headline(report)))
 
 
 class IdentityBlend(io.ComfyNode):
@@ -83,6 +83,12 @@ class IdentityBlend(io.ComfyNode):
 def portraits(identity):
     """The reference crops of an identity as an IMAGE, or None where it has none."""
     return give(torch.from_numpy(identity.crops.copy())) if len(identity.crops) else None
+
+
+def _headline(report: str) -> str:
+    """The report without its matrix, which needs more room than a node has."""
+    first, *rest = report.splitlines()
+    return "\n".join([first.split(":")[0], *(line for line in rest if line.endswith("."))])
 
 
 def _numbers(text: str) -> list[float]:

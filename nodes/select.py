@@ -4,9 +4,56 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.detect.select import select_faces
-from ._runtime import show
+from ..models.detect.select import RANKS, select_faces
+from ..models.images import as_images
+from ._runtime import listener, show
 from ._sockets import CATEGORY, FaceRecognizer, Faces, Identity
+
+
+def _limits(most: float, step: float) -> list[io.Input]:
+    return [
+        io.Float.Input("minimum", default=0.0, min=0.0, max=most, step=step,
+                       tooltip="The smallest value to choose: pixels for size, years for age, 0 to 1 for score."),
+        io.Float.Input("maximum", default=0.0, min=0.0, max=most, step=step,
+                       tooltip="The largest value to choose, in the same unit. 0 sets no limit."),
+    ]
+
+
+def _rules() -> list[io.DynamicCombo.Option]:
+    option = io.DynamicCombo.Option
+    count = io.Int.Input("count", default=1, min=1, max=100, tooltip="How many faces of each frame to choose, counted from that end.")
+    return [
+        option("index", [
+            io.String.Input("index", default="0",
+                            tooltip="The positions of the faces in each frame, in the order Face Detect gives them, for example 0,2 or "
+                                    "1-3. Negative numbers count from the end."),
+        ]),
+        *(option(rank, [count]) for rank in RANKS),
+        option("size", _limits(8192.0, 1.0)),
+        option("score", _limits(1.0, 0.01)),
+        option("sex", [
+            io.Combo.Input("sex", options=["female", "male"], default="female",
+                           tooltip="Which faces to choose. It needs a detector or recognizer that tells the sex."),
+        ]),
+        option("age", _limits(120.0, 1.0)),
+        option("mask", [
+            io.Mask.Input("mask", tooltip="Faces whose middle this mask covers are chosen. It is a mask of the whole picture."),
+        ]),
+        option("same-person", [
+            Identity.Input("identity", tooltip="The person to look for, from ArcFace Embed or Identity Load."),
+            io.Image.Input("image", tooltip="The picture the faces were found in."),
+            io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
+                           tooltip="How alike a face must be to be chosen. 0 takes the usual limit of the recognition network."),
+            io.Boolean.Input("one_per_frame", default=True,
+                             tooltip="Chooses only the most similar face of each frame, because a person is in a picture once."),
+            io.Float.Input("margin", default=0.0, min=0.0, max=1.0, step=0.01,
+                           tooltip="How far the most similar face must lead the next one; where it does not, no face of the frame is "
+                                   "chosen."),
+            FaceRecognizer.Input("recognizer", optional=True,
+                                 tooltip="The recognition network the identity was made with. Left unconnected, the built-in dlib network "
+                                         "runs."),
+        ]),
+    ]
 
 
 class FaceSelect(io.ComfyNode):
@@ -20,42 +67,7 @@ class FaceSelect(io.ComfyNode):
             search_aliases=["filter faces", "choose face", "face by gender", "face by age", "same person", "faceloom"],
             inputs=[
                 Faces.Input("faces", tooltip="The faces to choose from."),
-                io.DynamicCombo.Input("rule", tooltip="How to choose. The fields below change with the rule.", options=[
-                    io.DynamicCombo.Option("index", [
-                        io.String.Input("indices", default="0",
-                                        tooltip="The numbers of the faces in each frame as the preview of Face Detect shows them, for "
-                                                "example 0,2 or 1-3. Negative numbers count from the end."),
-                    ]),
-                    io.DynamicCombo.Option("size", [
-                        io.Int.Input("min_size", default=0, min=0, max=8192, tooltip="The smallest face to choose, in pixels."),
-                        io.Int.Input("max_size", default=8192, min=0, max=8192, tooltip="The largest face to choose, in pixels."),
-                    ]),
-                    io.DynamicCombo.Option("position", [
-                        io.Combo.Input("place", options=["left", "right", "top", "bottom", "center"], default="left",
-                                       tooltip="The one face of each frame that is nearest to this side or to the middle."),
-                    ]),
-                    io.DynamicCombo.Option("sex", [
-                        io.Combo.Input("sex", options=["female", "male"], default="female",
-                                       tooltip="Needs a detector or recognizer that tells the sex."),
-                    ]),
-                    io.DynamicCombo.Option("age", [
-                        io.Int.Input("min_age", default=0, min=0, max=120, tooltip="The youngest to choose, in years. Needs a detector "
-                                                                                   "that tells the age."),
-                        io.Int.Input("max_age", default=120, min=0, max=120, tooltip="The oldest to choose, in years."),
-                    ]),
-                    io.DynamicCombo.Option("mask", [
-                        io.Mask.Input("mask", tooltip="Faces whose middle lies in this mask, in the picture's own space, are chosen."),
-                    ]),
-                    io.DynamicCombo.Option("same person", [
-                        Identity.Input("identity", tooltip="The person to look for, from ArcFace Embed or Identity Load."),
-                        io.Image.Input("image", tooltip="The picture the faces were found in."),
-                        io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
-                                       tooltip="How alike a face must be to be chosen. 0 uses the recognizer's own limit."),
-                        FaceRecognizer.Input("recognizer", optional=True,
-                                             tooltip="The recognition network the identity was made with. Left unconnected, the "
-                                                     "built-in dlib network runs."),
-                    ]),
-                ]),
+                io.DynamicCombo.Input("rule", options=_rules(), tooltip="How to choose. The fields below it change with the rule."),
             ],
             outputs=[
                 Faces.Output("chosen", tooltip="The faces that match the rule."),
@@ -66,6 +78,10 @@ class FaceSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, faces, rule) -> io.NodeOutput:
-        options = {name: value for name, value in rule.items() if name != "rule"}
-        chosen, rest = select_faces(faces, rule["rule"], **options)
+        chosen, rest = select_faces(faces, rule["rule"], **_arguments(rule), progress=listener())
         return io.NodeOutput(chosen, rest, ui=show(cls, text=f"{len(chosen)} of {len(faces)} faces chosen"))
+
+
+def _arguments(rule: dict) -> dict:
+    given = {name: value for name, value in rule.items() if name not in ("rule", "image")}
+    return given | {"images": as_images(rule["image"])} if "image" in rule else given

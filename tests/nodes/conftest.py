@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import io
 import json
 import os
 import socket
@@ -16,7 +17,11 @@ import uuid
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -143,13 +148,8 @@ class Server(SimpleNamespace):
             time.sleep(0.2)
         raise TimeoutError(self.log.read_text()[-2000:])
 
-    def picture(self, shown: dict):
+    def picture(self, shown: dict) -> np.ndarray:
         """A picture that a node shows, as ``[H, W, C]`` uint8."""
-        import io
-
-        import numpy as np
-        from PIL import Image
-
         path = f"/view?filename={shown['filename']}&subfolder={shown['subfolder']}&type={shown['type']}"
         return np.asarray(Image.open(io.BytesIO(self.get(path))))
 
@@ -177,7 +177,7 @@ def start_server(comfy_dir: Path, base: Path, *options: str) -> tuple[subprocess
 
 
 @pytest.fixture(scope="module", params=["default cache", "no cache"])
-def server(request, comfy_dir, base, portraits):
+def server(request, comfy_dir, base, pictures):
     process, running = start_server(comfy_dir, base, *(["--cache-none"] if request.param == "no cache" else []))
     yield running
     process.terminate()
@@ -185,12 +185,14 @@ def server(request, comfy_dir, base, portraits):
 
 
 @pytest.fixture(scope="session")
-def portraits(base, collins, hopper) -> dict[str, Path]:
-    """The portraits under the names the bundled workflows load."""
-    from PIL import Image
-
-    paths = {}
-    for name, picture in (("collins", collins), ("hopper", hopper)):
-        paths[name] = base / "input" / f"{name}.png"
-        Image.fromarray((picture[0] * 255).round().byte().numpy()).save(paths[name])
-    return paths
+def pictures(base, collins, hopper) -> dict[str, torch.Tensor]:
+    """The pictures that the bundled workflows ask for, in ComfyUI's input folder and as ``[1, H, W, 3]``."""
+    shown = torch.cat([F.interpolate(part.movedim(-1, 1), (600, 400), mode="area") for part in (
+        collins[:, :, 56:397], hopper[:, 30:570, 80:440], collins.flip(2)[:, :, 115:456])], -1).movedim(1, -1)
+    made = {
+        "source": collins, "target": hopper, "person_1": hopper, "person_2": collins, "group": shown,
+        "photo_1": collins[:, :300, 100:400], "photo_2": (collins * 0.85).flip(2), "photo_3": collins[:, :420, 40:460],
+    }
+    for name, picture in made.items():
+        Image.fromarray((picture[0] * 255).round().byte().numpy()).save(base / "input" / f"{name}.png")
+    return made
