@@ -49,14 +49,14 @@ def _contract_of(row: Row | None, model: OnnxModel) -> Contract:
 
 def _by_signature(model: OnnxModel) -> Contract:
     """The one contract whose graph looks like this."""
-    fitting: dict[Contract, str] = {}
+    fitting: dict[Contract, Row] = {}
     for row in rows("swap"):
         if isinstance(row.contract, Contract) and _fits(row.contract, model):
-            fitting.setdefault(replace(row.contract, source_input=None, target_input=None), row.name)
+            fitting.setdefault(replace(row.contract, source_input=None, target_input=None), row)
     if len(fitting) == 1:
-        return next(iter(fitting))
+        return next(iter(fitting.values())).contract
     if fitting:
-        names = ", ".join(fitting.values())
+        names = ", ".join(row.name for row in fitting.values())
         raise FaceLoomError(f"{model.name} could be any of {names}; rename the file so that it begins with the right one of these.")
     raise FaceLoomError(
         f"{model.name} is no swap model FaceLoom knows: it takes {listed(model.inputs)} and answers {listed(model.outputs)}."
@@ -64,11 +64,17 @@ def _by_signature(model: OnnxModel) -> Contract:
 
 
 def _fits(contract: Contract, model: OnnxModel) -> bool:
+    """Whether the graph agrees with a contract in everything it shows: names, shapes, a mask, an emap."""
+    names = {port.name for port in model.inputs}
+    if not {contract.target_input, contract.source_input} <= {*names, None}:
+        return False
     try:
         bind(contract, model)
     except FaceLoomError:
         return False
-    return contract.source != "embedding" or not contract.emap or _emap(model) is not None
+    if (contract.mask_output is not None) != (len(model.outputs) > 1):
+        return False
+    return not contract.emap or _emap(model) is not None
 
 
 def _emap(model: OnnxModel) -> np.ndarray | None:

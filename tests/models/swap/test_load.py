@@ -1,0 +1,160 @@
+"""Which file is which swap model, and what is said of files that are none."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
+pytest.importorskip("onnxruntime")
+
+sys.path.insert(0, str(Path(__file__).parent))
+from doubles import TRUTHS, V1, Truth, save, save_converter, save_double
+from faceloom.models.catalogue import catalogue
+from faceloom.models.errors import FaceLoomError
+from faceloom.models.folders import Folders
+from faceloom.models.swap import load_engine
+from faceloom.models.swap.load import recognizer_name
+from onnx import TensorProto, helper
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folders(tmp_path) -> Folders:
+    return Folders((tmp_path / "models",))
+
+
+def place(folders: Folders) -> Path:
+    return folders.roots[0] / "faceloom" / "swap"
+
+
+def net(path: Path, inputs: dict[str, list], outputs: dict[str, list]) -> Path:
+    """A network of these shapes that answers zeros."""
+    first = next(iter(inputs))
+    nodes = [helper.make_node("Identity", [first], ["copy"])]
+    for name in outputs:
+        value = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+        nodes.append(helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], value=value))
+    weights = [helper.make_tensor(f"{name}_shape", TensorProto.INT64, [len(shape)], shape) for name, shape in outputs.items()]
+    ports = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in side.items()] for side in (inputs, outputs)]
+    return save(path, nodes, *ports, weights)
+
+
+def test_by_catalogue_name(folders):
+    save_double("inswapper_128", place(folders))
+    for name in ("inswapper_128", "inswapper_128.onnx", "INSWAPPER_128.onnx"):
+        engine = load_engine(name, folders=folders)
+        assert (engine.name, engine.size) == ("inswapper_128", 128)
+
+
+def test_by_what_the_name_begins_with(folders, tmp_path):
+    path = shutil.copy(save_double("simswap_256", tmp_path), tmp_path / "SimSwap-256 (my export).onnx")
+    save_converter("crossface_simswap", place(folders))
+    engine = load_engine(path, folders=folders)
+    assert engine.name == "simswap_256" and engine.contract == catalogue()["simswap_256"].contract
+
+
+@pytest.mark.parametrize("name", ["inswapper_128", "uniface_256", "blendswap_256", "simswap_512_unoff", "deepfacelive"])
+def test_by_its_graph(name, folders, tmp_path):
+    engine = load_engine(shutil.copy(save_double(name, tmp_path), tmp_path / "thing.onnx"), folders=folders)
+    assert engine.name == "thing"
+    assert engine.contract == replace(catalogue()[name].contract, size=TRUTHS[name].size)
+
+
+@pytest.mark.parametrize(("name", "candidates"), [
+    ("hyperswap_1b_256", "hyperswap_1a_256, hififace_unofficial_256"),
+    ("ghost_1_256", "simswap_256, ghost_1_256, ghost_unet_1_block, alphaface_256, cscs_256"),
+])
+def test_graphs_that_look_alike(name, candidates, folders, tmp_path):
+    path = shutil.copy(save_double(name, tmp_path), tmp_path / "thing.onnx")
+    with pytest.raises(FaceLoomError, match=f"thing.onnx could be any of {candidates}; rename the file"):
+        load_engine(path, folders=folders)
+
+
+def test_size_of_a_dfm_is_the_graphs(folders, tmp_path):
+    truth = replace(TRUTHS["deepfacelive"], size=160)
+    assert load_engine(save_double("deepfacelive", tmp_path, truth=truth), folders=folders).size == 160
+
+
+def test_a_graph_that_contradicts_its_name(folders, tmp_path):
+    small = save_double("inswapper_128", tmp_path)
+    with pytest.raises(FaceLoomError, match=r"reswapper_256\.onnx should take pictures of 3×256×256, but takes target \(1×3×128×128\)"):
+        load_engine(shutil.copy(small, tmp_path / "reswapper_256.onnx"), folders=folders)
+    with pytest.raises(FaceLoomError, match=r"should take two pictures, but takes target \(1×3×128×128\), source \(1×512\)"):
+        load_engine(shutil.copy(small, tmp_path / "blendswap_256.onnx"), folders=folders)
+    lost = save_double("inswapper_128", tmp_path / "lost", truth=Truth(V1, 128))
+    with pytest.raises(FaceLoomError, match="holds no 512×512 identity map"):
+        load_engine(lost, folders=folders)
+    short = net(tmp_path / "alphaface_256.onnx", {"target": [1, 3, 256, 256], "source": [1, 256]}, {"output": [1, 3, 256, 256]})
+    with pytest.raises(FaceLoomError, match=r"should take a vector of 512 numbers, but takes source \(1×256\)"):
+        load_engine(short, folders=folders)
+    inputs = {"target": [1, 3, 256, 256], "source": [1, 512], "noise": [1]}
+    many = net(tmp_path / "hyperswap_1a_256.onnx", inputs, {"output": [1, 3, 256, 256]})
+    with pytest.raises(FaceLoomError, match=r"takes more than its kind of model does"):
+        load_engine(many, folders=folders)
+
+
+OTHER_KINDS = [
+    ({"input": [1, 3, 112, 112]}, {"output": [1, 512]}, "a face recognizer"),
+    ({"input": [1, 3, 512, 512]}, {"output": [1, 3, 512, 512]}, "a face restorer"),
+    ({"input": [1, 3, 512, 512]}, {"output": [1, 19, 512, 512]}, "a face parser"),
+    ({"input": [1, 256, 256, 3]}, {"output": [1, 256, 256, 1]}, "an occlusion model"),
+    ({"images": [1, 3, 640, 640]}, {"output0": [1, 20, 8400]}, "a face detector"),
+    ({"data": [1, 3, 96, 96]}, {"fc1": [1, 3]}, "an age and sex model"),
+    ({"input": [1, 512]}, {"output": [1, 512]}, "an embedding converter"),
+]
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "kind"), OTHER_KINDS)
+def test_a_file_of_another_kind_is_called_by_it(inputs, outputs, kind, folders, tmp_path):
+    path = net(tmp_path / "thing.onnx", inputs, outputs)
+    with pytest.raises(FaceLoomError, match=rf"thing\.onnx is {kind}, not a swap model"):
+        load_engine(path, folders=folders)
+
+
+def test_a_graph_like_no_other(folders, tmp_path):
+    path = net(tmp_path / "thing.onnx", {"a": [1, 3, 64, 64], "b": [1, 512]}, {"out": [1, 3, 64, 64]})
+    with pytest.raises(FaceLoomError, match=r"thing\.onnx is no swap model FaceLoom knows: it takes a \(1×3×64×64\), b \(1×512\)"):
+        load_engine(path, folders=folders)
+
+
+def test_another_models_name(folders, tmp_path):
+    path = shutil.copy(save_double("inswapper_128", tmp_path), tmp_path / "w600k_r50.onnx")
+    with pytest.raises(FaceLoomError, match="w600k_r50, not a one-shot swap model"):
+        load_engine(path, folders=folders)
+
+
+def test_missing_converter_is_named_when_the_engine_is_loaded(folders, tmp_path):
+    with pytest.raises(FaceLoomError, match=r"crossface_ghost\.onnx .* models get crossface_ghost"):
+        load_engine(save_double("ghost_1_256", tmp_path), folders=folders)
+
+
+def test_recognisers_on_disk_come_first(folders):
+    assert recognizer_name("w600k", folders) == "w600k_r50"
+    own = folders.roots[0] / "faceloom" / "recognizers" / "arcface_w600k_r50.onnx"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"x")
+    assert recognizer_name("w600k", folders) == "arcface_w600k_r50"
+    with pytest.raises(FaceLoomError, match="makes nobody embeddings"):
+        recognizer_name("nobody", folders)
+
+
+def test_a_recogniser_file_is_opened_only_when_it_is_needed(folders, tmp_path):
+    engine = load_engine(save_double("inswapper_128", tmp_path), folders=folders)
+    with pytest.raises(FaceLoomError, match=r"w600k_r50.onnx .* models get w600k_r50"):
+        engine._latents.recognizer_of("w600k")
+    place_of_it = folders.roots[0] / "insightface" / "models" / "buffalo_l"
+    place_of_it.mkdir(parents=True)
+    net(place_of_it / "w600k_r50.onnx", {"input.1": [1, 3, 112, 112]}, {"683": [1, 512]})
+    recognizer = engine._latents.recognizer_of("w600k")
+    assert recognizer.space == "w600k" and engine._latents.recognizer_of("w600k") is recognizer
+    assert recognizer.embed_crops(torch.zeros(2, 112, 112, 3)).shape == (2, 512)
