@@ -15,7 +15,7 @@ from ..models.folders import KEYS, Choice, Folders, available, default_folders, 
 from ..models.progress import Progress
 
 ACTIONS = {
-    "list": "every model, its size and licence; ✓ marks those on this machine",
+    "list": "every model, its size and licence; * marks those on this machine",
     "get": "download models by name, file name or pack name (buffalo_l, antelopev2 …)",
     "verify": "compare the files on this machine with the catalogue",
     "where": "the folders that are searched, or where a model lies",
@@ -68,7 +68,7 @@ def _list(kind: str | None, folders: Folders) -> int:
     for each in (kind,) if kind else KINDS:
         print(f"{each}")
         for choice in available(each, folders):
-            print(f" {'✓' if choice.path else ' '} {_line(choice)}")
+            print(f" {'*' if choice.path else ' '} {_line(choice)}")
     if not kind:
         print(f"packs\n   {', '.join(packs())}")
     return 0
@@ -145,5 +145,5 @@ def _show_place(item: Row | Pack, folders: Folders) -> None:
 def _show_folders(folders: Folders) -> int:
     print(f"downloads go below {folders.roots[0]}")
     for folder in dict.fromkeys([*folders.roots, *(base for key in KEYS for base in folders.bases(key) if base.is_dir())]):
-        print(f" {'✓' if folder.is_dir() else ' '} {folder}")
+        print(f" {'*' if folder.is_dir() else ' '} {folder}")
     return 0

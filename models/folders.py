@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -243,7 +244,8 @@ def write_json(path: Path, data: dict) -> None:
         part.write_text(json.dumps(data, indent=1, sort_keys=True), encoding="utf-8")
         os.replace(part, path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _walk(base: Path, depth: int) -> Iterator[Path]:
