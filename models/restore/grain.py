@@ -15,7 +15,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import nnls
 
 from ..faces import Faces
 from ..geometry import compose, crop_matrices, invert, scale_of, transform, warp
@@ -262,6 +261,8 @@ class _GrainMaker:
     def _gains(self, lacking: np.ndarray) -> np.ndarray:
         """Variance of each part, so that the measured bands come out; every band counts relative to itself. A crop coarser than the
         photograph cannot carry the finest band, and no gain is spent on forcing it."""
+        from scipy.optimize import nnls
+
         weight = 1 / np.maximum(lacking, lacking.max() * 1e-3 + 1e-12)[:, None]
         fit = [nnls(mixing * weight, lacking * weight[:, 0])[0] for mixing in (self.mixing, _spectra()[0])]
         return fit[0] * min(1.0, 3 * fit[1].sum() / max(fit[0].sum(), 1e-12))
