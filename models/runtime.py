@@ -104,7 +104,7 @@ class OnnxModel:
         free = all(port.shape and port.shape[0] is None for port in self.inputs if port.shape is None or len(port.shape) > 1)
         store, key = cache_folder() / "batches.json", self._key()
         known = read_json(store).get(key)
-        for way in (known,) if known else ("as it is",) if free else () if self.file.external else ("inputs", "reshapes"):
+        for way in (known,) if known else ("as it is",) * free + ("inputs",) * (not free) + ("reshapes",):
             together = self._opened_for(way)
             if together is not None and (known or _exact(together, self._session, self.inputs)):
                 self._session = together
@@ -114,9 +114,11 @@ class OnnxModel:
         return False
 
     def _opened_for(self, way: str):
-        """A session that takes batches, made in one of three ways; None if the changed graph does not open."""
-        if way in ("as it is", "never"):
-            return self._session if way == "as it is" else None
+        """A session that takes batches, made in one of three ways; None if there is none."""
+        if way == "as it is":
+            return self._session
+        if way == "never" or self.file.external:  # bytes in memory would not find the weights beside the file
+            return None
         try:
             return _create(self.name, self.file.with_free_batch(way == "reshapes"), self.providers[0], self._threads)[0]
         except FaceLoomError:
@@ -288,8 +290,10 @@ def _exact(together, alone, inputs: Sequence[Port]) -> bool:
     random = np.random.default_rng(0)
     pair = {port.name: _random_input(port, random) for port in inputs}
     halves = [{name: array[i : i + 1] if array.ndim > 1 else array for name, array in pair.items()} for i in (0, 1)]
+    quiet = onnxruntime().RunOptions()
+    quiet.log_severity_level = 4
     try:
-        both = together.run(None, pair)
+        both = together.run(None, pair, quiet)
     except Exception:  # onnxruntime has no narrower class for a graph that cannot take the shape
         return False
     singles = [alone.run(None, half) for half in halves]

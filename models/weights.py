@@ -16,6 +16,9 @@ from .onnx_file import sniff
 # Wrappers that training code puts around the tensors, the one to prefer first.
 WRAPPERS = ("params_ema", "g_ema", "params", "state_dict", "model_state_dict")
 
+# In what torch's restricted reader says of objects that are not plain data; anything else is a damaged file.
+OBJECT_WORDS = ("unsupported global", "unsupported class", "call reduce", "build for type", "can only build")
+
 
 def load_weights(path: str | os.PathLike, key: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a ``.safetensors`` or PyTorch checkpoint by name, on the CPU.
@@ -67,7 +70,7 @@ def _read(path: Path) -> Any:
 
 
 def _refused(path: Path, error: Exception) -> FaceLoomError:
-    if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
+    if not any(words in str(error).lower() for words in OBJECT_WORDS):
         return FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.")
     return FaceLoomError(
         f"{path.name} holds Python objects, not just weights, and reading those can run any program, so it is refused; where you trust it, "

@@ -1,0 +1,139 @@
+"""``python -m faceloom models``."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from faceloom.cli import OK, SOME_FAILED, USER_ERROR, main
+from faceloom.models import download
+from faceloom.models.catalogue import catalogue
+
+DATA = b"reswapper" * 1000
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FACELOOM_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "FACELOOM_MIRROR", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """A web folder with one file; every other address fails at once."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            if not self.path.endswith("/reswapper_128.onnx"):
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(DATA)))
+            self.end_headers()
+            return self.wfile.write(DATA)
+
+        def log_message(self, *_):
+            pass
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
+    real = download.addresses
+    monkeypatch.setattr(download, "addresses", lambda urls, file, mirror=None: real((), file, mirror))
+    web.asked, web.address = asked, f"http://127.0.0.1:{web.server_port}"
+    yield web
+    web.shutdown()
+    web.server_close()
+
+
+def test_the_list_shows_what_is_here_and_under_which_licence(tmp_path, capsys):
+    (tmp_path / "models/hyperswap").mkdir(parents=True)
+    (tmp_path / "models/hyperswap/hyperswap_1a_256.onnx").write_bytes(b"x")
+    (tmp_path / "models/hyperswap/mine.onnx").write_bytes(b"x")
+    assert main(["models", "list"]) == OK
+    lines = capsys.readouterr().out.splitlines()
+    here = [line for line in lines if line.startswith(" * ")]
+    assert len(here) == 2 and "402.7 MB  ResearchRAIL, no commercial use" in here[0] and "mine.onnx" in here[1]
+    assert any(line.split()[0] == "diffswap" and line.endswith("; by hand") for line in lines if line.strip())
+    assert len([line for line in lines if line.startswith((" * ", "   "))]) == len(catalogue()) - 1 + 1 + 1, "no *.dfm; mine, packs"
+    assert main(["models", "list", "--kind", "converter"]) == OK
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "converter", "crossface_ghost", "crossface_hififace", "crossface_simswap"]  # fmt: skip
+
+
+def test_get_fetches_shows_the_terms_and_says_where(tmp_path, mirror, capsys):
+    assert main(["models", "get", "reswapper_128", "--mirror", mirror.address]) == OK
+    path = tmp_path / "models/reswapper/reswapper_128.onnx"
+    assert capsys.readouterr().out == f"reswapper_128: licence not stated, commercial use unclear\n{path}\n"
+    assert path.read_bytes() == DATA
+    assert main(["models", "get", "reswapper_128.onnx", "--mirror", mirror.address]) == OK
+    assert mirror.asked == ["/reswapper_128.onnx"]
+    assert main(["models", "verify"]) == OK
+    assert f"reswapper_128                      ok  {path}" in capsys.readouterr().out
+    assert main(["models", "where", "reswapper_128"]) == OK
+    assert capsys.readouterr().out == f"{path}\n"
+
+
+def test_get_does_not_fetch_what_another_program_has(tmp_path, mirror, capsys):
+    path = tmp_path / "home/.insightface/reswapper_128.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    assert main(["models", "get", "reswapper_128", "--mirror", mirror.address]) == OK
+    assert capsys.readouterr().out.endswith(f"\n{path}\n") and not mirror.asked
+    assert main(["models", "get", "reswapper_128", "--mirror", mirror.address, "--force"]) == OK
+    assert (tmp_path / "models/reswapper/reswapper_128.onnx").is_file()
+
+
+def test_one_failure_does_not_stop_the_others(tmp_path, mirror, capsys):
+    assert main(["models", "get", "reswapper_256", "buffalo_s", "reswapper_128", "--mirror", mirror.address]) == SOME_FAILED
+    captured = capsys.readouterr()
+    assert captured.err.splitlines() == ["faceloom: reswapper_256.onnx could not be downloaded (127.0.0.1: 404 Not Found).",
+                                         "faceloom: buffalo_s.zip could not be downloaded (127.0.0.1: 404 Not Found)."]
+    assert (tmp_path / "models/reswapper/reswapper_128.onnx").is_file()
+
+
+def test_a_hash_can_be_accepted_for_one_model(tmp_path, mirror, capsys):
+    known = hashlib.sha256(DATA).hexdigest()
+    assert main(["models", "get", "reswapper_128", "--mirror", mirror.address, "--sha256", known]) == OK
+    assert main(["models", "get", "buffalo_l", "--sha256", known]) == USER_ERROR
+    assert "one model at a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["get"], "Name the models to get"), (["get", "reswapper_128", "inswaper_128"], "Did you mean inswapper_128"),
+    (["verify", "nothing"], "There is no model called nothing")])
+def test_requests_that_make_no_sense_do_nothing(mirror, capsys, arguments, words):
+    assert main(["models", *arguments]) == USER_ERROR
+    assert words in capsys.readouterr().err and not mirror.asked
+
+
+def test_verify_tells_the_good_the_unknown_and_the_wrong(tmp_path, capsys):
+    models = tmp_path / "models"
+    for place in ("insightface/inswapper_128.onnx", "reswapper/reswapper_256.onnx"):
+        (models / place).parent.mkdir(parents=True, exist_ok=True)
+        (models / place).write_bytes(DATA)
+    digest = hashlib.sha256(DATA).hexdigest()
+    assert main(["models", "verify"]) == SOME_FAILED
+    out = capsys.readouterr().out
+    assert f"inswapper_128                      not the catalogue's file (sha256 {digest})" in out
+    assert f"reswapper_256                      nothing to compare with (sha256 {digest})" in out and len(out.splitlines()) == 2
+    assert main(["models", "verify", "reswapper_256"]) == OK
+    assert main(["models", "verify", "xseg_1"]) == SOME_FAILED
+    assert "not on this machine" in capsys.readouterr().out
+
+
+def test_where_names_the_folders(tmp_path, capsys):
+    (tmp_path / "models/sams").mkdir(parents=True)
+    assert main(["models", "where"]) == OK
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"downloads go below {tmp_path / 'models'}" and f" * {tmp_path / 'models/sams'}" in out
+    assert main(["models", "where", "--models-dir", str(tmp_path / "other")]) == OK
+    assert f"downloads go below {tmp_path / 'other'}" in capsys.readouterr().out
+    assert main(["models", "where", "antelopev2"]) == SOME_FAILED
+    assert "det_10g.onnx (non-commercial research only (InsightFace)) is not on this machine" in capsys.readouterr().err
