@@ -131,17 +131,16 @@ def _ordinary(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, spr
 
 
 def _core(picture: torch.Tensor, mask: torch.Tensor, spread: float) -> torch.Tensor:
-    """1 where a pixel of the mask belongs to its main colour cloud (concentration steps of the minimum covariance determinant,
-    Rousseeuw & Van Driessen 1999, started from the whole mask)."""
+    """1 where a pixel of the mask belongs to its main colour cloud: concentration steps of the minimum covariance determinant
+    (Rousseeuw & Van Driessen 1999), started from the half of the mask that is nearest to its median colour."""
     inside = mask > 0.5 * float(mask.max())
-    floor = spread**2 * np.eye(3)
-    chosen = inside
+    away = picture - picture[inside].median(0).values
+    distance = (away.abs() / (away[inside].abs().median(0).values + spread)).amax(-1)
     for _ in range(_STEPS):
-        mean, cloud = _moments(picture, chosen.to(mask.dtype))
+        mean, cloud = _moments(picture, (inside & (distance <= distance[inside].median())).to(mask.dtype))
         away = picture - picture.new_tensor(mean)
-        distance = ((away @ picture.new_tensor(np.linalg.inv(cloud + floor))) * away).sum(-1)
-        chosen = inside & (distance <= distance[inside].median())
-    return (distance < _FAR).to(mask.dtype)
+        distance = ((away @ picture.new_tensor(np.linalg.inv(cloud + spread**2 * np.eye(3)))) * away).sum(-1)
+    return (inside & (distance < _FAR)).to(mask.dtype)
 
 
 def _moments(picture: torch.Tensor, weights: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
