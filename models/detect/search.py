@@ -26,7 +26,7 @@ _DOUBT = 0.5  # finds this far below the wanted margin get a second look
 _SURE = 0.9  # margin that needs none
 # What a find that needed a second look loses, and what one loses per unit of scatter of its point fit beyond 0.02 (on a real face
 # the fit settles at the same points). Tuned on some 180 faces and 20 pictures without one.
-_DOUBTFUL, _SCATTER = 0.2, 12.0
+_DOUBTFUL, _SCATTER = 0.12, 16.0
 _TURNS = tuple(math.radians(a) for a in (90, 270, 180, 45, 315, 135, 225))
 
 
@@ -80,7 +80,7 @@ class _Search:
         self.height, self.width = gray.shape[:2]
         self.picture = Image.fromarray(gray)
         self.finds: list[_Find] = []
-        self.refused: list[np.ndarray] = []
+        self.refused: list[_Hit] = []
 
     def run(self) -> list[_Find]:
         short, long = sorted((self.height, self.width))
@@ -88,12 +88,9 @@ class _Search:
         self._look(coarse, pad=0.35)
         if full > coarse:
             self._look(full, pad=min(0.1, 48 / (short * full)))
-        if not any(found.edge > 0.15 * short for found in self.finds):
-            medium = min(max(coarse, 640 / long), 2.0) if self.finds else coarse
+        if not any(found.edge > 0.15 * short and found.margin > 0.5 for found in self.finds):
             for turn in _TURNS:
-                self._look(medium, pad=0.25, turn=turn)
-                if self.finds and medium == coarse:
-                    break
+                self._look(min(max(coarse, 640 / long), 2.0) if self.finds else coarse, pad=0.25, turn=turn)
         if not self.finds:
             self._look(coarse, pad=0.35, mode="symmetric")
         scale = max(full, coarse)
@@ -101,10 +98,8 @@ class _Search:
             scale *= 2
             self._look(scale, pad=min(0.1, 48 / (short * scale)))
         if not self.finds and full > coarse:
-            for turn in _TURNS:
-                self._look(min(1.0, 640 / long), pad=0.1, turn=turn)
-                if self.finds:
-                    break
+            for turn in _TURNS[:3]:
+                self._look(full, pad=0, turn=turn)
         return self.finds
 
     def _smaller_likely(self, scale: float) -> bool:
@@ -115,29 +110,31 @@ class _Search:
         """One pass: hits of the turned, scaled, padded frame are fitted, weighed and merged into the finds."""
         hits = self._hits(scale, pad, turn, mode)
         for i in suppress(np.array([hit.box for hit in hits]).reshape(-1, 4), np.array([hit.margin for hit in hits])):
-            if not self._known(hits[i].box, hits[i].margin):
+            if not self._known(hits[i]):
                 self._weigh(hits[i])
         kept = suppress(np.array([face_box(f.points) for f in self.finds]).reshape(-1, 4), np.array([f.margin for f in self.finds]))
         self.finds = [self.finds[i] for i in kept]
 
-    def _known(self, box: np.ndarray, margin: float) -> bool:
-        """Whether the same square was already found or refused."""
-        squares = [np.concatenate([c - e / 2, c + e / 2]) for c, e, _ in (square_of(f.points) for f in self.finds)]
-        if squares:
-            iou, nested = overlaps(box, np.stack(squares))
+    def _known(self, hit: _Hit) -> bool:
+        """Whether this square was already found, at least about as clearly, or refused at the same turn."""
+        clear = [square_of(found.points) for found in self.finds if found.margin > min(hit.margin, _SURE) - 0.3]
+        if clear:
+            iou, nested = overlaps(hit.box, np.stack([np.concatenate([center - edge / 2, center + edge / 2]) for center, edge, _ in clear]))
             if (iou > 0.35).any() or (nested > 0.75).any():
                 return True
-        return bool(self.refused) and margin < _SURE and bool((overlaps(box, np.stack(self.refused))[0] > 0.6).any())
+        refused = [other.box for other in self.refused if other.angle == hit.angle]
+        return hit.margin < _SURE and bool(refused) and bool((overlaps(hit.box, np.stack(refused))[0] > 0.6).any())
 
     def _weigh(self, hit: _Hit) -> None:
         points, _ = self.fitter.fit_once(self.gray, hit.center, hit.edge, hit.angle, jitter=1)
         points, scatter = self.fitter.fit_once(self.gray, *square_of(points))
-        margin = hit.margin if hit.margin > _SURE else (hit.margin + self._second_look(points)) / 2 - _DOUBTFUL
-        margin -= _SCATTER * max(0.0, scatter - 0.02)
         center, edge, _ = square_of(points)
         inside = (center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all()
+        margin = (hit.margin + self._second_look(points)) / 2 - _SCATTER * max(0.0, scatter - 0.02)
+        if hit.margin < _SURE:
+            margin -= _DOUBTFUL
         if margin < self.wanted or not inside:
-            self.refused.append(hit.box)
+            self.refused.append(hit)
             return
         points, _ = self.fitter.fit_once(self.gray, *square_of(points))
         self.finds.append(_Find(points, margin, square_of(points)[1]))
