@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..catalogue import KINDS, NetContract
+from ..encode import encode
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..folders import Folders, locate
@@ -50,11 +51,7 @@ class OnnxRecognizer:
 
     def embed_crops(self, crops: torch.Tensor, progress: Progress = silent) -> np.ndarray:
         """The same for pictures ``[N, n, n, 3]`` that are aligned already."""
-        values = crops.cpu().numpy()
-        if self.contract.color == "bgr":
-            values = values[..., ::-1]
-        values = (values - np.float32(self.contract.mean)) / np.float32(self.contract.std)
-        return self.model.run({self.model.inputs[0].name: values.transpose(0, 3, 1, 2)}, progress)[0]
+        return self.model.run({self.model.inputs[0].name: encode(crops, self.contract)}, progress)[0]
 
 
 def load_recognizer(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..catalogue import Contract
+from ..encode import decode, encode
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
@@ -137,25 +138,6 @@ class OnnxEngine:
             return picture, None
         mask = torch.from_numpy(np.clip(outputs[own], 0, 1)).to(tiles.device)
         return picture, mask.reshape(*tiles.shape[:3], 1)
-
-
-def encode(pictures: torch.Tensor, contract: Contract) -> np.ndarray:
-    """RGB 0..1 ``[N, n, n, 3]`` as the network wants it."""
-    values = pictures.cpu().numpy()
-    if contract.color == "bgr":
-        values = values[..., ::-1]
-    values = (values - np.float32(contract.mean)) / np.float32(contract.std)
-    return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if contract.layout == "nchw" else values, np.float32)
-
-
-def decode(values: np.ndarray, contract: Contract) -> torch.Tensor:
-    """The inverse of ``encode`` for what comes out, not yet clipped."""
-    if contract.layout == "nchw":
-        values = values.transpose(0, 2, 3, 1)
-    values = values * np.float32(contract.output_std) + np.float32(contract.output_mean)
-    if contract.color == "bgr":
-        values = values[..., ::-1]
-    return torch.from_numpy(np.ascontiguousarray(values))
 
 
 def reach(to_square: np.ndarray, size: int, edge: int, device: torch.device | str = "cpu") -> torch.Tensor:
