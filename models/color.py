@@ -13,7 +13,7 @@ from .errors import FaceLoomError
 METHODS = ("mean-std", "mkl", "low-frequency")
 
 # Statistics are taken from pictures averaged down to this edge: enough samples, and neither grain nor sharpness counts.
-_EDGE = 128
+_EDGE = 64
 # Spread below this (half an 8-bit step) is not a colour distribution, and no contrast is changed by more than this factor.
 _SPREAD = 0.5 / 255
 _GAIN = 2.0
@@ -44,7 +44,8 @@ def match_color(crops: torch.Tensor, references: torch.Tensor, masks: torch.Tens
     if not 0 <= amount <= 1:
         raise FaceLoomError(f"The amount of colour match must lie between 0 and 1, not {amount}.")
     edge = min(_EDGE, crops.shape[1], references.shape[1])
-    small, wanted, weights = (_shrink(planes, edge) for planes in (crops, references, masks[..., None]))
+    masks = masks[..., None].to(torch.float32)
+    small, wanted, weights = _shrink_inside(crops, masks, edge), _shrink_inside(references, masks, edge), _shrink(masks, edge)
     out = torch.empty_like(crops)
     for i, crop in enumerate(crops):
         matched = crop
@@ -115,8 +116,13 @@ _MATCHES = {"mean-std": _mean_std, "mkl": _mkl, "low-frequency": _low_frequency}
 
 
 def _shrink(pictures: torch.Tensor, edge: int) -> torch.Tensor:
-    planes = pictures.to(torch.float32).permute(0, 3, 1, 2)
-    return F.interpolate(planes, (edge, edge), mode="area").permute(0, 2, 3, 1)
+    return F.interpolate(pictures.permute(0, 3, 1, 2), (edge, edge), mode="area").permute(0, 2, 3, 1)
+
+
+def _shrink_inside(pictures: torch.Tensor, masks: torch.Tensor, edge: int) -> torch.Tensor:
+    """Means over the mask only, so that a cell on its border shows no colour from beyond it; 0 where there is no mask."""
+    masks = _shrink(masks, pictures.shape[1])
+    return _shrink(pictures * masks, edge) / _shrink(masks, edge).clamp_min(1e-6)
 
 
 def _ordinary(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, spread: float) -> torch.Tensor:
