@@ -26,13 +26,13 @@ from ..models.progress import Progress, silent
 from ..models.restore import restore_crops
 from ..models.swap import ENGINES, SwapEngine, swap_faces
 
-SMALLEST_CROP, LARGEST_CROP = 512, 2048
+SMALLEST_CROP, LARGEST_CROP = 512, 1024
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to swap. faces: ``all``, ``first`` or positions in ``order``. crop_size: pixels, or None for the faces' own resolution
-    (512 to 2048). restore: 0..1, how far sharpness and grain follow the photograph. The rest is as in ``models/``."""
+    (512 to 1024). restore: 0..1, how far sharpness and grain follow the photograph. The rest is as in ``models/``."""
 
     faces: str = "all"
     order: str = "large-small"
@@ -88,7 +88,7 @@ def engine_named(name: str) -> SwapEngine:
 
 
 def fitting_crop_size(faces: Faces) -> int:
-    """The crop edge that holds the largest face at the photograph's own resolution, a multiple of 64 from 512 to 2048."""
+    """The crop edge that holds the largest face at the photograph's own resolution, a multiple of 64 from 512 to 1024."""
     if not len(faces):
         return SMALLEST_CROP
     edge = SMALLEST_CROP / float(scale_of(crop_matrices(faces, SMALLEST_CROP)).min())

@@ -344,7 +344,7 @@ def test_crop_size_follows_the_photograph(grace):
     assert pipeline.fitting_crop_size(faces) == 512
     assert pipeline.fitting_crop_size(faces.take([])) == 512
     template_eyes = 0.62285697 - 0.37691676
-    for eyes, edge in ((150, 640), (200, 832), (2000, 2048)):
+    for eyes, edge in ((150, 640), (200, 832), (2000, 1024)):
         keypoints = (TEMPLATES["ffhq_512"] * eyes / template_eyes).astype(np.float32)
         large = dataclasses.replace(faces, items=(dataclasses.replace(faces[0], keypoints=keypoints),))
         assert pipeline.fitting_crop_size(large) == edge
