@@ -15,6 +15,8 @@ _EDGE_PER_RADIUS = 3.3
 _BELOW_MEAN = 0.06
 _BOX = 160  # edge of the face square inside the upright crop, pixels
 _CROP = 320
+# The iBUG point that each point becomes in a mirror.
+MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 
 
 def gray_bytes(image: torch.Tensor) -> np.ndarray:
@@ -102,13 +104,6 @@ class PointFitter:
         self._predict = predictor
         self._rectangle = dlib.rectangle
 
-    def fit(self, gray: np.ndarray, center: np.ndarray, edge: float, angle: float, rounds: int = 2) -> np.ndarray:
-        """``[68, 2]`` points in image pixels from a rough square around the face; each round straightens the crop further."""
-        for _ in range(rounds):
-            points, _ = self.fit_once(gray, center, edge, angle)
-            center, edge, angle = square_of(points)
-        return points
-
     def fit_once(self, gray: np.ndarray, center: np.ndarray, edge: float, angle: float,
                  jitter: int = len(_JITTER)) -> tuple[np.ndarray, float]:
         """``[68, 2]`` points and their scatter over the first ``jitter`` squares (root mean square, in edges)."""
@@ -119,11 +114,27 @@ class PointFitter:
         scatter = float(np.sqrt(((shapes - points) ** 2).sum(-1).mean())) / _BOX
         return transform(points, invert(matrix)).astype(np.float32), scatter
 
+    def settle(self, gray: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """The points ``[68, 2]`` once more from the square that they describe, seen directly and in a mirror, so that a face and
+        its mirror image get mirrored points."""
+        matrix = square_matrix(*square_of(points))
+        crop = upright(gray, matrix, _CROP)
+        mirrored = np.ascontiguousarray(crop[:, ::-1])
+        shapes = []
+        for square in self._JITTER[:3]:
+            shapes.append(self._shape(crop, *square))
+            flipped = self._shape(mirrored, *square)[MIRROR_68]
+            flipped[:, 0] = _CROP - 1 - flipped[:, 0]
+            shapes.append(flipped)
+        return transform(np.mean(shapes, 0), invert(matrix)).astype(np.float32)
+
     def fit_box(self, gray: np.ndarray, box: np.ndarray) -> np.ndarray:
         """``[68, 2]`` points in another detector's box (forehead to chin)."""
         x0, y0, x1, y1 = box
         edge = 0.9 * float(np.sqrt(max(x1 - x0, 1.0) * max(y1 - y0, 1.0)))
-        return self.fit(gray, np.array([(x0 + x1) / 2, y0 + 0.56 * (y1 - y0)]), edge, 0.0, rounds=3)
+        points, _ = self.fit_once(gray, np.array([(x0 + x1) / 2, y0 + 0.56 * (y1 - y0)]), edge, 0.0)
+        points, _ = self.fit_once(gray, *square_of(points), jitter=1)
+        return self.settle(gray, points)
 
     def _shape(self, crop: np.ndarray, dx: float, dy: float, scale: float) -> np.ndarray:
         half = _BOX * scale / 2

@@ -136,7 +136,7 @@ class _Search:
         if margin < self.wanted or not inside:
             self.refused.append(hit)
             return
-        points, _ = self.fitter.fit_once(self.gray, *square_of(points))
+        points = self.fitter.settle(self.gray, points)
         self.finds.append(_Find(points, margin, square_of(points)[1]))
 
     def _second_look(self, points: np.ndarray) -> float:
