@@ -54,10 +54,12 @@ class Initializer:
         """The numbers, as a copy."""
         if self.external or self.dtype is None:
             raise FaceLoomError(f"The tensor {self.name} of this ONNX file is stored elsewhere or in a format that cannot be read here.")
-        for number, _, value in self.fields:
-            if number == 9:
-                return np.frombuffer(value, self.dtype).reshape(self.shape).copy()
-        return self._listed().astype(self.dtype).reshape(self.shape)
+        raw = next((value for number, _, value in self.fields if number == 9), None)
+        try:
+            values = self._listed().astype(self.dtype) if raw is None else np.frombuffer(raw, self.dtype).copy()
+            return values.reshape(self.shape)
+        except (TypeError, ValueError) as error:
+            raise FaceLoomError(f"The tensor {self.name} of this ONNX file is damaged; fetch the file again.") from error
 
     def _listed(self) -> np.ndarray:
         """The typed lists small tensors may use instead of raw bytes (half floats lie as bits in the int32 list)."""
@@ -105,15 +107,19 @@ class OnnxFile:
         reshapes: exporters bake the batch of 1 into the target shapes of Reshape nodes; replace it there by "as it comes" (0).
         Whether the graph then computes the same has to be tried.
         """
+        try:
+            return b"".join(self._free_parts(reshapes))  # the only copy of the weights
+        except (IndexError, ValueError) as error:
+            raise FaceLoomError("This ONNX file is damaged; fetch it again.") from error
+
+    def _free_parts(self, reshapes: bool) -> Iterator[bytes | memoryview]:
         stored = {tensor.name for tensor in self.initializers}
-        parts: list[bytes | memoryview] = []
         for number, wire, value, span in _records(self.data):
             if (number, wire) == (7, 2):
-                baked = _baked_shapes(value, stored) if reshapes else frozenset()
-                parts.append(_field(7, _free_graph(value, stored, baked)))
+                graph = _free_graph(value, stored, _baked_shapes(value, stored) if reshapes else frozenset())
+                yield from (_encode(7 << 3 | 2), _encode(sum(map(len, graph))), *graph)
             else:
-                parts.append(span)
-        return b"".join(parts)
+                yield span
 
 
 def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
@@ -125,7 +131,7 @@ def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
         raise FaceLoomError(f"{name} is not an ONNX model but {other}.")
     try:
         model = _parse(data)
-    except (IndexError, ValueError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError) as error:
         raise FaceLoomError(f"{name} is not a whole ONNX model; the download was probably cut short, so fetch it again.") from error
     if model is None:
         raise FaceLoomError(f"{name} is not an ONNX model.")
@@ -172,16 +178,23 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
             raise ValueError("varint too long")
 
 
-def _varints(data: memoryview) -> Iterator[int]:
-    at = 0
+def _varints(data: memoryview | int) -> Iterator[int]:
+    data, at = _bytes_of(data), 0
     while at < len(data):
         value, at = _varint(data, at)
         yield value
 
 
-def _records(data: memoryview) -> Iterator[tuple[int, int, memoryview | int, memoryview]]:
+def _bytes_of(value: memoryview | int) -> memoryview:
+    """The value of a record that must be bytes: in a damaged file it may be a number."""
+    if isinstance(value, int):
+        raise ValueError("a number where bytes belong")
+    return value
+
+
+def _records(data: memoryview | int) -> Iterator[tuple[int, int, memoryview | int, memoryview]]:
     """``(field number, wire type, value, the bytes of the whole record)``."""
-    at = 0
+    data, at = _bytes_of(data), 0
     while at < len(data):
         start = at
         tag, at = _varint(data, at)
@@ -223,8 +236,8 @@ def _parse(data: memoryview) -> OnnxFile | None:
     return OnnxFile(data, tuple(port for port in inputs if port.name not in stored), tuple(outputs), tuple(tensors), tuple(operators))
 
 
-def _text(value: memoryview) -> str:
-    return bytes(value).decode("utf-8")
+def _text(value: memoryview | int) -> str:
+    return bytes(_bytes_of(value)).decode("utf-8")
 
 
 def _tensor(data: memoryview) -> Initializer:
@@ -233,7 +246,7 @@ def _tensor(data: memoryview) -> Initializer:
         if number == 1:
             shape += list(_varints(value)) if wire == 2 else [value]
         elif number == 2:
-            dtype = DTYPES.get(value)
+            dtype = DTYPES.get(value) if wire == 0 else None
         elif number == 8:
             name = _text(value)
         else:
@@ -254,9 +267,9 @@ def _port(data: memoryview) -> Port:
 
 
 def _typed(port: Port, tensor: memoryview) -> Port:
-    for number, _, value, _ in _records(tensor):
+    for number, wire, value, _ in _records(tensor):
         if number == 1:
-            port = replace(port, dtype=DTYPES.get(value))
+            port = replace(port, dtype=DTYPES.get(value) if wire == 0 else None)
         elif number == 2:
             port = replace(port, shape=tuple(_dimension(dim) for field, _, dim, _ in _records(value) if field == 1))
     return port
@@ -264,7 +277,7 @@ def _typed(port: Port, tensor: memoryview) -> Port:
 
 def _dimension(data: memoryview) -> int | None:
     """The size; symbolic names, 0 and -1 (as unsigned numbers) stand for any."""
-    return next((value for number, _, value, _ in _records(data) if number == 1 and 0 < value < 1 << 62), None)
+    return next((value for number, wire, value, _ in _records(data) if (number, wire) == (1, 0) and 0 < value < 1 << 62), None)
 
 
 def _field(number: int, payload: bytes) -> bytes:
@@ -335,7 +348,7 @@ def _free_node(node: memoryview, baked: frozenset[str]) -> bytes:
     return _rewrite(node, {5: lambda attribute: _rewrite(attribute, {5: _free_shape})})
 
 
-def _free_graph(graph: memoryview, stored: set[str], baked: frozenset[str]) -> bytes:
+def _free_graph(graph: memoryview, stored: set[str], baked: frozenset[str]) -> list[bytes | memoryview]:
     """Inputs and outputs get the symbolic dimension; recorded shapes of inner values (field 13) are dropped, they would contradict it."""
 
     def free_shape(shape: memoryview) -> bytes:
@@ -359,4 +372,4 @@ def _free_graph(graph: memoryview, stored: set[str], baked: frozenset[str]) -> b
             parts.append(_field(number, _rewrite(value, {2: free_type})))
         elif number != 13:
             parts.append(span)
-    return b"".join(parts)
+    return parts

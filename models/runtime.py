@@ -6,6 +6,7 @@ A session belongs to its ``OnnxModel`` and is freed with it; nothing is kept in 
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ __all__ = ["DeviceManager", "OnnxModel", "PlainDevices", "TorchModel", "load_wei
 
 Result = TypeVar("Result")
 
+# Ways of feeding a batch that need another graph than the file's.
+FREED = ("inputs", "reshapes")
+# On the CPU, networks of more bytes than this are as fast one by one, and trying a batch would take seconds.
+WORTHWHILE = 64 << 20
+
 MEMORY_WORDS = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bfcarena", "not enough memory")
 
 
@@ -44,10 +50,12 @@ class OnnxModel:
         self.file = file
         self.inputs = file.inputs
         self.outputs = file.outputs
-        self._source = source
         self._threads = threads
-        self._batches: bool | None = None
-        self._session, self.providers, self.warning = _create(name, source, providers, threads)
+        self._key = _key(source)
+        self._way = read_json(_store()).get(self._key)  # how batches go in: None until it has been tried
+        known = file.with_free_batch(self._way == "reshapes") if self._way in FREED else source
+        self._session, self.providers, self.warning = _create(name, known, providers, threads)
+        log.info("%s", self.describe())
         if self.warning:
             log.warning("%s: %s", name, self.warning)
 
@@ -95,45 +103,39 @@ class OnnxModel:
         return [torch.from_numpy(out).to(device) for out in self.run_once(arrays)]
 
     def batches(self) -> bool:
-        """Whether several items may go through together and come out as if alone. Tried once on random input, and remembered."""
-        if self._batches is None:
-            self._batches = self._try_batches()
-        return self._batches
+        """Whether several rows may go through together and come out as if alone. Tried once on random input, and remembered.
 
-    def _try_batches(self) -> bool:
+        On the CPU a large network gains nothing by it, so there it is not even tried.
+        """
+        if self._way is None and (self.providers[0] != "cpu" or len(self.file.data) <= WORTHWHILE):
+            self._way = self._try_batches()
+        return self._way not in (None, "never")
+
+    def _try_batches(self) -> str | None:
         free = all(port.shape and port.shape[0] is None for port in self.inputs if port.shape is None or len(port.shape) > 1)
-        store, key = cache_folder() / "batches.json", self._key()
-        known = read_json(store).get(key)
-        for way in (known,) if known else ("as it is",) * free + ("inputs",) * (not free) + ("reshapes",):
-            together = self._opened_for(way)
-            if together is not None and (known or _exact(together, self._session, self.inputs)):
-                self._session = together
-                write_json(store, {**read_json(store), key: way})
-                return True
-        write_json(store, {**read_json(store), key: "never"})
-        return False
+        found = "never"
+        for way in ("as it is" if free else "inputs", "reshapes"):
+            try:
+                together = self._session if way == "as it is" else self._freed(way)
+                exact = together is not None and _exact(together, self._session, self.inputs)
+            except OnnxMemoryError:  # it may fit another time
+                return None
+            if exact:
+                self._session, found = together, way
+                break
+        write_json(_store(), {**read_json(_store()), self._key: found})
+        return found
 
-    def _opened_for(self, way: str):
-        """A session that takes batches, made in one of three ways; None if there is none."""
-        if way == "as it is":
-            return self._session
-        if way == "never" or self.file.external:  # bytes in memory would not find the weights beside the file
+    def _freed(self, way: str):
+        """A session of the graph with a free batch dimension; None if that does not open."""
+        if self.file.external:  # bytes in memory would not find the weights beside the file
             return None
         try:
             return _create(self.name, self.file.with_free_batch(way == "reshapes"), self.providers[0], self._threads)[0]
+        except OnnxMemoryError:
+            raise
         except FaceLoomError:
             return None
-
-    def _key(self) -> str:
-        """This file, provider and library."""
-        if isinstance(self._source, bytes):
-            import hashlib
-
-            which = hashlib.sha256(self._source).hexdigest()
-        else:
-            status = os.stat(self._source)
-            which = f"{Path(self._source).resolve()} {status.st_size} {status.st_mtime_ns}"
-        return f"{which} {self.providers[0]} {onnxruntime().__version__}"
 
     def _cast(self, feeds: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
         arrays = {}
@@ -220,6 +222,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in text for words in MEMORY_WORDS)
 
 
+def _store() -> Path:
+    """What was found about batches: how a graph takes them, by file and library."""
+    return cache_folder() / "batches.json"
+
+
+def _key(source: str | bytes) -> str:
+    if isinstance(source, bytes):
+        which = hashlib.sha256(source).hexdigest()
+    else:
+        status = os.stat(source)
+        which = f"{Path(source).resolve()} {status.st_size} {status.st_mtime_ns}"
+    return f"{which} {onnxruntime().__version__}"
+
+
 class OnnxMemoryError(FaceLoomError):
     """A network did not fit into memory."""
 
@@ -294,7 +310,9 @@ def _exact(together, alone, inputs: Sequence[Port]) -> bool:
     quiet.log_severity_level = 4
     try:
         both = together.run(None, pair, quiet)
-    except Exception:  # onnxruntime has no narrower class for a graph that cannot take the shape
+    except Exception as error:  # onnxruntime has no narrower class for a graph that cannot take the shape
+        if is_out_of_memory(error):
+            raise OnnxMemoryError("The model ran out of memory.") from error
         return False
     singles = [alone.run(None, half) for half in halves]
     for index, batched in enumerate(both):

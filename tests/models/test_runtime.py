@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import logging
 import pickle
 import re
@@ -19,6 +20,8 @@ from faceloom.models.providers import Machine, candidates, fall_back_warning
 from faceloom.models.runtime import OnnxMemoryError, is_out_of_memory, open_session, plain_session, run_chunks
 from faceloom.models.signature import channels_of, edge_of, expect_kind, kind_of
 from faceloom.models.weights import PlainDevices, TorchModel, load_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -62,6 +65,9 @@ def swap_double(size: int = 16, batch=1) -> bytes:
 
 def reference(target: np.ndarray, source: np.ndarray) -> np.ndarray:
     return target + (source @ EMAP).mean(1)[:, None, None, None]
+
+
+SMALL = model([node("Reshape", "x shape", "y")], {"x": ["n", 2, 2]}, {"y": [1, 4]}, [("shape", np.array([1, 4], np.int64))])
 
 
 # The file format
@@ -156,6 +162,18 @@ def test_files_that_are_no_or_half_a_model(tmp_path):
     assert sniff(data[:64]) is None
 
 
+@given(st.integers(0, 10**6), st.integers(1, 255))
+@settings(max_examples=400, deadline=None)
+def test_a_damaged_file_never_fails_otherwise(place, flip):
+    data = bytearray(SMALL)
+    data[place % len(data)] ^= flip
+    with contextlib.suppress(FaceLoomError):
+        file = read_onnx(bytes(data))
+        file.with_free_batch(reshapes=True)
+        for tensor in file.initializers:
+            tensor.array()
+
+
 def test_a_graph_that_onnxruntime_refuses():
     unknown = model([node("NoSuchOperator", "x", "y")], {"x": [1]}, {"y": [1]})
     with pytest.raises(FaceLoomError, match=r"odd cannot be opened by onnxruntime: .*NoSuchOperator"):
@@ -224,7 +242,7 @@ def test_a_batch_of_one_is_freed_and_exact(tmp_path):
     answer = network.run(feeds, lambda done, total: seen.append((done, total)), chunk=2)[0]
     np.testing.assert_allclose(answer, reference(**feeds), rtol=1e-5)
     assert network.batches() and seen[-1] == (5, 5) and len(seen) == 4, "chunks of 2, 2 and 1"
-    assert runtime.read_json(runtime.cache_folder() / "batches.json")[network._key()] == "reshapes"
+    assert list(runtime.read_json(runtime.cache_folder() / "batches.json").values()) == ["reshapes"]
     single = network.run({name: array[:1] for name, array in feeds.items()})[0]
     np.testing.assert_allclose(single, answer[:1], rtol=1e-6)
 
@@ -251,6 +269,24 @@ def test_a_batch_that_is_free_outside_and_baked_inside_is_freed_too():
     x = np.random.default_rng(0).random((3, 2, 2), np.float32)
     np.testing.assert_array_equal(network.run({"x": x})[0], x.reshape(3, 4))
     assert network.batches()
+
+
+def test_running_out_of_memory_while_trying_is_not_remembered(monkeypatch):
+    data = swap_double()
+    for place in ("_create", "_exact"):
+        network = open_session(data)
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime, place, lambda *_: (_ for _ in ()).throw(OnnxMemoryError("full")))
+            assert not network.batches()
+    assert open_session(data).batches()
+
+
+def test_large_networks_are_not_tried_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(runtime, "WORTHWHILE", 1000)
+    monkeypatch.setattr(runtime, "_exact", lambda *_: pytest.fail("tried"))
+    network, feeds = open_session(swap_double()), inputs(3)
+    np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
+    assert not network.batches()
 
 
 def test_rows_that_touch_each_other_are_run_one_by_one(monkeypatch):
