@@ -22,6 +22,8 @@ COMMANDS = {
 }
 OK, SOME_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+# import name -> package, where they differ
+PACKAGES = {"dlib": "dlib-bin", "PIL": "pillow", "skimage": "scikit-image"}
 
 
 def own_version() -> str:
@@ -68,8 +70,8 @@ def _run(name: str, argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("faceloom"):
             raise
-        print(f'faceloom: {name} needs the Python package {error.name}; run: "{sys.executable}" -m pip install "faceloom[demo]" '
-              f"(or -e \".[demo]\" in a checkout).", file=sys.stderr)
+        package = PACKAGES.get(error.name, error.name)
+        print(f'faceloom: {name} needs the Python package {package}; run: "{sys.executable}" -m pip install {package}', file=sys.stderr)
     return USER_ERROR
 
 
