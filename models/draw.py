@@ -74,7 +74,7 @@ def draw_faces(images: torch.Tensor, faces: Faces) -> torch.Tensor:
                 continue
             color = PALETTE[2 + index % 5]
             line = max(1, round(min(2 * unit, face.size / 20)))
-            box = [float(v) for v in face.box]
+            box = [round(float(v)) for v in face.box]
             draw.rectangle((min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])), outline=color, width=line)
             radius = max(1.0, min(1.5 * unit, face.size / 30))
             for x, y in face.keypoints.tolist():

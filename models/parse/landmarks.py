@@ -193,7 +193,6 @@ def landmark_masks(faces: Faces, index: int, size: int, regions: Sequence[str]) 
             if name == "background":
                 mask = 1 - mask
             else:
-                for part in PARTS:
-                    mask = torch.minimum(mask, 1 - polygon_mask(curves[part], size, size))
+                mask = (mask - sum(polygon_mask(curves[part], size, size) for part in PARTS)).clamp_(min=0)
         union += mask  # regions that touch share their border pixels: coverages add up, a maximum would leave a seam
     return union.clamp_(max=1)

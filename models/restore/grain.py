@@ -45,9 +45,12 @@ def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: 
     for i, face in enumerate(faces):
         progress(i, len(faces))
         if bool((masks[i] > 0.5).any()):
-            site = _site(images[face.frame].to(crops.device), matrices[i], size)
+            image = images[face.frame].to(crops.device)
+            whole = _site(image, matrices[i], (0, 0, size - 1, size - 1))
+            site = _site(image, matrices[i], _extent(masks[i], 16 * float(scale_of(matrices[i]))))
             where = site.place(masks[i][..., None], "zeros")[..., 0] > 0.5
-            maker = _GrainMaker(site, where, size, seed=face.frame * 1009 + i)
+            photo = _least(measure_noise(whole.photo, _inside_square(whole, size)), measure_noise(site.photo, where))
+            maker = _GrainMaker(photo, site, where, size, seed=face.frame * 1009 + i)
             grain = maker.lacking_in(crops[i])
             sharp = _match_sharpness(crops[i], grain, where, site)
             out[i] = (sharp + (grain if sharp is crops[i] else maker.lacking_in(sharp))).clamp(0, 1)
@@ -67,9 +70,19 @@ class _Site:
         return warp(picture, invert(self.to_crop), *self.photo.shape[:2], padding)
 
 
-def _site(image: torch.Tensor, matrix: np.ndarray, size: int) -> _Site:
+def _extent(mask: torch.Tensor, margin: float) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of what a mask covers, and ``margin`` pixels around it, inside the crop."""
+    rows, columns = (torch.nonzero(mask.amax(axis) > 0)[:, 0] for axis in (1, 0))
+    y0, y1, x0, x1 = (float(v) for v in (rows[0], rows[-1], columns[0], columns[-1]))
+    height, width = mask.shape
+    return max(0.0, x0 - margin), max(0.0, y0 - margin), min(width - 1.0, x1 + margin), min(height - 1.0, y1 + margin)
+
+
+def _site(image: torch.Tensor, matrix: np.ndarray, extent: tuple[float, float, float, float]) -> _Site:
+    """The part of an image ``[H, W, 3]`` under the rectangle ``extent`` (x0, y0, x1, y1) of a crop."""
     height, width = image.shape[:2]
-    square = transform(np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]]), invert(matrix))
+    left, top, right, bottom = extent
+    square = transform(np.array([[left, top], [right, top], [left, bottom], [right, bottom]]), invert(matrix))
     x0, y0 = np.clip(np.floor(square.min(0)).astype(int), 0, [width - 1, height - 1])
     x1, y1 = np.clip(np.ceil(square.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [width, height])
     shift = np.array([[1.0, 0, x0], [0, 1, y0]])
@@ -182,7 +195,7 @@ def _spectra() -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Noise:
-    """variance ``[3 bands, 3 channels]``; level ``[2]``: the share of the variance at lightness L is level[0] + level[1] · L."""
+    """variance ``[3 bands, 3 channels]``; level: at lightness L it is level[0] + level[1] · L times that."""
 
     variance: np.ndarray
     level: tuple[float, float] = (1.0, 0.0)
@@ -206,33 +219,51 @@ def measure_noise(picture: torch.Tensor, where: torch.Tensor) -> _Noise | None:
     coarse = _blur(channels, _WIDTHS[-1])
     structure = F.avg_pool2d((coarse - _blur(channels, _STRUCTURE)).square().sum(0)[None], _BLOCK)[0][full]
     structure += F.avg_pool2d(_slope(coarse[:1]).square()[None], _BLOCK)[0][full] * 4
-    flat = structure <= torch.quantile(structure, max(0.2, min(1.0, 12 / structure.numel())))
-    power = torch.stack([F.avg_pool2d(band.square(), _BLOCK)[:, full][:, flat] for band in _bands(channels)])
-    return _Noise(power.median(-1).values.cpu().double().numpy(), _level(light[full][flat], power[0, 0] + power[1, 0]))
+    flat = _flattest(structure)
+    power = torch.stack([F.avg_pool2d(band.square(), _BLOCK)[:, full] for band in _bands(channels)])
+    variance = power[..., flat].median(-1).values.cpu().double().numpy()
+    return _Noise(variance, _level(light[full], power[:, 0], structure, flat))
 
 
-def _level(light: torch.Tensor, power: torch.Tensor) -> tuple[float, float]:
-    """Variance relative to its middle as a line in lightness, by the medians of the darker and the brighter half of the blocks."""
-    if light.numel() < 24:
+def _least(around: _Noise | None, here: _Noise | None) -> _Noise | None:
+    """Grain of the square, but no more than the original face itself shows: texture adds to what is measured, never takes away."""
+    if around is None or here is None:
+        return around
+    return _Noise(np.minimum(around.variance, here.variance), around.level)
+
+
+def _flattest(structure: torch.Tensor) -> torch.Tensor:
+    """The fifth of the blocks with the least structure (a dozen at least), ``[K]`` bool."""
+    return structure <= torch.quantile(structure, max(0.2, min(1.0, 12 / structure.numel())))
+
+
+def _level(light: torch.Tensor, power: torch.Tensor, structure: torch.Tensor, flat: torch.Tensor) -> tuple[float, float]:
+    """Finest band's variance relative to that of the ``flat`` blocks, as the line through the flattest of the darker and of the brighter.
+
+    Hair is dark, textured and never flat: blocks whose coarse bands are stronger than in noise are not asked.
+    """
+    plain = power[2] / power[0].clamp_min(1e-12) < 2 * (power[2, flat].median() / power[0, flat].median().clamp_min(1e-12))
+    bright = light > light[plain].median() if bool(plain.any()) else plain
+    halves = (plain & ~bright, plain & bright)
+    if min(int(half.sum()) for half in halves) < 12:
         return 1.0, 0.0
-    middle = light.median()
-    dark, bright = light <= middle, light > middle
-    if not bool(bright.any()) or float(light[bright].median() - light[dark].median()) < 0.12:
+    (x0, y0), (x1, y1) = ((float(light[half][quiet].median()), float(power[0, half][quiet].median()))
+                          for half in halves for quiet in (_flattest(structure[half]),))
+    middle = float(light[flat].median())
+    if x1 - x0 < 0.12:
         return 1.0, 0.0
-    low, high = float(power[dark].median()), float(power[bright].median())
-    mean = max((low + high) / 2, 1e-12)
-    slope = (high - low) / mean / float(light[bright].median() - light[dark].median())
-    return 1 - slope * float(light[bright].median() + light[dark].median()) / 2, slope
+    slope = (y1 - y0) / (x1 - x0)
+    base = max(y0 + slope * (middle - x0), 0.25 * max(y0, y1), 1e-12)
+    return (y0 - slope * x0) / base, slope / base
 
 
 class _GrainMaker:
     """The grain of one site's photograph: the parts it is mixed from, what the way to the crop and back leaves of them,
     and how much there is."""
 
-    def __init__(self, site: _Site, where: torch.Tensor, size: int, seed: int) -> None:
-        self.site, self.where, self.size = site, where, size
-        self.photo = measure_noise(site.photo, _inside_square(site, size))
-        if self.photo is None:
+    def __init__(self, photo: _Noise | None, site: _Site, where: torch.Tensor, size: int, seed: int) -> None:
+        self.photo, self.site, self.where, self.size = photo, site, where, size
+        if photo is None:
             return
         height, width = site.photo.shape[:2]
         noise = torch.randn((4, 3, height, width), generator=torch.Generator().manual_seed(seed)).to(site.photo.device)
@@ -255,7 +286,7 @@ class _GrainMaker:
         weights = torch.from_numpy(np.sqrt(gains)).float().to(crop.device)
         grain = torch.einsum("kdhw,kd,dc->hwc", self.parts, weights, _OPPONENT.to(crop.device))
         offset, slope = self.photo.level
-        strength = (offset + slope * crop.mean(-1, keepdim=True)).clamp(0.25, 4).sqrt()
+        strength = (offset + slope * crop.mean(-1, keepdim=True)).clamp(0.4, 2.5).sqrt()
         return warp(grain, self.site.to_crop, self.size, self.size, "zeros") * strength
 
     def _gains(self, lacking: np.ndarray) -> np.ndarray:
