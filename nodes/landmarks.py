@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.landmarks import landmark_mask
-from ._runtime import give_crops, show
+from ._runtime import give_crops, listener, show
 from ._sockets import CATEGORY, Faces, Identity
 
 
@@ -44,7 +44,7 @@ class ThreeDLandmarkMask(io.ComfyNode):
     @classmethod
     def execute(cls, faces, shape, grow, feather, crop_size, identity=None) -> io.NodeOutput:
         size = crop_size or faces.crop_size
-        mask, drawing, pose = landmark_mask(faces, size, shape=shape, identity=identity, grow=grow, feather=feather)
+        mask, drawing, pose = landmark_mask(faces, size, shape=shape, identity=identity, grow=grow, feather=feather, progress=listener())
         text = "\n".join(f"face {i}: yaw {yaw:.1f}°, pitch {pitch:.1f}°, roll {roll:.1f}°" for i, (yaw, pitch, roll) in enumerate(pose))
         drawing = give_crops(drawing, size)
         return io.NodeOutput(give_crops(mask, size), drawing, text, ui=show(cls, drawing, text))
