@@ -240,6 +240,9 @@ def test_a_file_of_another_name_is_recognised_by_its_hash(models, folders, monke
     data = b"inswapper, renamed"
     known(monkeypatch, "inswapper_128", data)
     put(models / "insightface/other.onnx", b"inswapper, changed")
+    put(models / "insightface/hyperswap_1a_256.onnx", data)
+    put(models / "insightface/weights.pth", data)
+    put(models / "insightface/longer.onnx", data + b"!")
     path = put(models / "insightface/best model.onnx", data)
     found = find("inswapper_128", folders)
     assert found.path == path and "recognised as inswapper_128" in found.note
@@ -276,6 +279,8 @@ def test_a_file_the_catalogue_does_not_know(models, folders):
     assert find("InSwapper_128 mine.onnx", folders, "swap").row.name == "inswapper_128"
     with pytest.raises(FaceLoomError, match=r"no model called nowhere.onnx"):
         find("nowhere.onnx", folders)
+    with pytest.raises(FaceLoomError, match="deepfacelive is not in any of the models folders"):
+        find("deepfacelive", folders)
     dfm = put(models / "faceloom/swap/Tom.dfm")
     assert find("Tom.dfm", folders) == disk.Found(dfm, catalogue()["deepfacelive"])
 

@@ -6,6 +6,8 @@ import hashlib
 import io
 import re
 import shutil
+import ssl
+import subprocess
 import threading
 import time
 import zipfile
@@ -50,6 +52,7 @@ class Server:
 
         self.web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.web.daemon_threads = True
+        self.web.handle_error = lambda *_: None  # clients of these tests hang up all the time
         threading.Thread(target=self.web.serve_forever, args=(0.02,), daemon=True).start()
         self.root = f"http://127.0.0.1:{self.web.server_port}"
 
@@ -311,6 +314,39 @@ def test_encryption_is_never_given_up():
     with pytest.raises(download._Failure, match=r"redirects to http://cdn.example/x, which is not encrypted"):
         handler.redirect_request(secure, io.BytesIO(), 302, "Found", {}, "http://cdn.example/x")
     assert handler.redirect_request(secure, io.BytesIO(), 302, "Found", {}, "https://cdn.example/x").full_url == "https://cdn.example/x"
+
+
+@pytest.fixture
+def secure(server, tmp_path) -> tuple[Server, Path]:
+    """A second server that speaks TLS with a certificate nobody knows."""
+    certificate = tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out", certificate]
+    try:
+        subprocess.run(make, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no openssl to make a certificate with")
+    other = Server()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    other.web.socket = context.wrap_socket(other.web.socket, server_side=True)
+    other.root = other.root.replace("http:", "https:")
+    yield other, certificate
+    other.web.shutdown()
+    other.web.server_close()
+
+
+def test_over_tls(server, secure, folders, monkeypatch):
+    other, certificate = secure
+    url = other.give("/tiny.onnx", whole())
+    with pytest.raises(FaceLoomError, match=r"no connection \(.*certificate verify failed"):
+        get(row(url), folders, policy=QUICK)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    downgrade = other.give("/b", redirect(server.give("/tiny.onnx", whole())))
+    with pytest.raises(FaceLoomError, match=r"redirects to http://127\.0\.0\.1:\d+/tiny\.onnx, which is not encrypted"):
+        get(row(downgrade, file="b.onnx"), folders, policy=QUICK)
+    assert not server.requests
 
 
 def test_a_secure_address_is_spoken_to_securely(server, folders):
