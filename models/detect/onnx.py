@@ -17,7 +17,7 @@ from ..folders import Folders, locate
 from ..geometry import invert, transform, warp
 from ..progress import Progress, silent
 from ..runtime import OnnxModel, open_session
-from .boxes import suppress
+from .boxes import overlaps, suppress
 from .decode import DECODERS, Found
 
 # Edge of the picture a network of any size is shown.
@@ -29,7 +29,11 @@ TILE, OVERLAP = 2, 0.2
 SMALL = 0.3
 # Faces are the same face from this overlap on: intersection over union, and share of the smaller (the tile's border cuts faces).
 SAME, NESTED = 0.4, 0.6
+# Cosine of the tilt from which a face is looked at again upright (50 degrees).
+TILTED = 0.64
+# Looks in one call of the network, and candidates per frame that are compared with one another.
 LOOKS = 16
+CANDIDATES = 2000
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,35 @@ class OnnxDetector:
         """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted.
 
         Every frame is seen whole, large ones in tiles as well. Frames where that finds nothing are seen small (close-ups that fill
-        the frame), then turned by quarters.
+        the frame), then turned by quarters. Faces that lie on their side or upside down are looked at again upright: the networks
+        find them, but misplace their points.
         """
         height, width = images.shape[1:3]
         looks = [Look(frame, matrix) for frame in range(len(images)) for matrix in whole_and_tiles(height, width, self.edge)]
         found = self._run(images, looks, threshold, lambda done, total: progress(done * len(images) // max(total, 1), len(images)))
         for matrices in (small(height, width, self.edge), turned(height, width, self.edge)):
             empty = [frame for frame in range(len(images)) if not len(found[frame].scores)]
-            more = self._run(images, [Look(frame, matrix) for frame in empty for matrix in matrices], threshold, silent)
-            found.update({frame: more[frame] for frame in empty})
+            found.update(self._run(images, [Look(frame, matrix) for frame in empty for matrix in matrices], threshold, silent))
             progress(len(images), len(images))
+        found = self._upright(images, found, threshold)
         return [[_face(frame, *values) for values in zip(*found[frame], strict=True)] for frame in range(len(images))]
+
+    def _upright(self, images: torch.Tensor, found: dict[int, Found], threshold: float) -> dict[int, Found]:
+        """The same with faces that are far from upright replaced by what an upright look at them finds, if it finds them."""
+        out = {}
+        for frame, (boxes, scores, points) in found.items():
+            boxes, scores, points = boxes.copy(), scores.copy(), points.copy()
+            across = points[:, 1] - points[:, 0]
+            for i in np.flatnonzero(across[:, 0] < TILTED * np.linalg.norm(across, axis=1)):
+                span = 3 * float((boxes[i, 2:] - boxes[i, :2]).max())
+                look = _square_look(tuple((boxes[i, :2] + boxes[i, 2:] + 1) / 2), span, self.edge, -np.arctan2(across[i, 1], across[i, 0]))
+                again = self._run(images, [Look(frame, look)], threshold, silent)[frame]
+                if len(again.scores):
+                    best = int(np.argmax(overlaps(boxes[i], again.boxes)[0]))
+                    if overlaps(boxes[i], again.boxes)[0][best] > SAME:
+                        boxes[i], scores[i], points[i] = (values[best] for values in again)
+            out[frame] = Found(boxes, scores, points)
+        return out
 
     def _run(self, images: torch.Tensor, looks: Sequence[Look], threshold: float, progress: Progress) -> dict[int, Found]:
         """What is found through all looks, by frame, in frame pixels and without doubles."""
@@ -95,12 +117,14 @@ def small(height: int, width: int, edge: int) -> list[np.ndarray]:
 
 def turned(height: int, width: int, edge: int) -> list[np.ndarray]:
     """The whole frame turned by 90, 270 and 180 degrees."""
-    return [_square_look((width / 2, height / 2), max(height, width), edge, quarter) for quarter in (1, 3, 2)]
+    return [_square_look((width / 2, height / 2), max(height, width), edge, quarter * np.pi / 2) for quarter in (1, 3, 2)]
 
 
-def _square_look(center: tuple[float, float], span: float, edge: int, quarters: int = 0) -> np.ndarray:
-    """Frame → network pixels for a square of ``span`` frame pixels around ``center`` (counted from the frame's corner)."""
-    turn = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarters) * (edge / span)
+def _square_look(center: tuple[float, float], span: float, edge: int, angle: float = 0.0) -> np.ndarray:
+    """Frame → network pixels for a square of ``span`` frame pixels around ``center`` (counted from the frame's corner), turned by
+    ``angle`` (positive: clockwise on the screen)."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.array([[cos, -sin], [sin, cos]]) * (edge / span)
     middle = np.array(center) - 0.5
     return np.concatenate([turn, ((edge - 1) / 2 - turn @ middle)[:, None]], 1)
 
@@ -121,7 +145,8 @@ def _in_frame(found: Found, matrix: np.ndarray) -> Found:
 
 def _merged(parts: Sequence[Found]) -> Found:
     boxes, scores, points = (np.concatenate(same) for same in zip(*parts, strict=True))
-    kept = suppress(boxes, scores, SAME, NESTED)
+    best = np.argsort(-scores, kind="stable")[:CANDIDATES]
+    kept = best[suppress(boxes[best], scores[best], SAME, NESTED)]
     return Found(boxes[kept], scores[kept], points[kept])
 
 
