@@ -59,8 +59,8 @@ def score_of(margin: float) -> float:
 
 
 def margin_of(score: float) -> float:
-    """Inverse of ``score_of``; the ends stand for margins of about 1.2."""
-    score = min(max(score, 0.01), 0.99)
+    """Inverse of ``score_of``; the ends stand for margins of about -1.2 and 2.3."""
+    score = min(max(score, 0.01), 0.9999)
     return math.log(score / (1 - score)) / 4
 
 

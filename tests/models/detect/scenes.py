@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image
-
 from faceloom.models.detect import detect_faces
 from faceloom.models.faces import Face, Faces
 from faceloom.models.geometry import invert, transform
+from PIL import Image
 
 
 def bytes_of(image: torch.Tensor) -> np.ndarray:

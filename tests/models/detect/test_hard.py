@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from scenes import backdrop, batch_of, box_overlap, bytes_of, nearest, place, the_face, turn_and_scale  # noqa: E402
-
-from faceloom.models.detect import detect_faces  # noqa: E402
+from faceloom.models.detect import detect_faces
+from scenes import backdrop, batch_of, box_overlap, bytes_of, nearest, place, the_face, turn_and_scale
 
 PEOPLE = ("collins", "hopper")
 
