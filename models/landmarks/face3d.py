@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import FaceLoomError
 from ..faces import Face
 
 # iBUG 68 → mesh vertex. The jaw (0-16) is only where the search for the visible contour starts.
@@ -31,6 +30,8 @@ OVAL = np.array(
 )  # fmt: skip
 FOREHEAD_EDGE = np.array([127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356])
 INNER_LIPS = np.array([78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95])
+OUTER_LIPS = np.array([61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146])  # opposite INNER_LIPS
+BROW_TOPS = np.array([70, 63, 105, 66, 107, 336, 296, 334, 293, 300])
 LEFT_LIDS = np.array([33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7])
 RIGHT_LIDS = np.array([263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249])
 _RIGID = np.r_[17:48]  # brows, nose and eyes move least with expression
@@ -70,6 +71,11 @@ def _with_forehead(vertices: np.ndarray, triangles: np.ndarray) -> Mesh:
         faces += [np.stack([a, b, c], 1), np.stack([b, d, c], 1)]
         below = above
     return Mesh(np.concatenate([vertices, *rows]), np.concatenate([triangles, *faces]))
+
+
+def five_points(head: np.ndarray) -> np.ndarray:
+    """``[5, 3]`` eye centres, nose tip and mouth corners of ``[V, 3]`` mesh vertices."""
+    return np.stack([head[LEFT_LIDS].mean(0), head[RIGHT_LIDS].mean(0), head[4], head[61], head[291]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +119,15 @@ def _look_at(yaw: float, pitch: float) -> np.ndarray:
 
 
 def fit_face(face: Face) -> Fit:
-    """Fit the mean face to a face's 478 points when it has them, else to its 68 points.
-
-    Raises FaceLoomError when it has neither.
-    """
+    """Fit the mean face to a face's 478 points when it has them, else to its 68 points, else to its five keypoints (a mean face in
+    about the right pose)."""
     if face.dense is not None:
         return _fit_dense(np.asarray(face.dense[:468], np.float64))
-    if face.points68 is None:
-        raise FaceLoomError("This face has only five keypoints; connect a detector that gives 68 or 478 landmarks.")
-    return _fit_68(np.asarray(face.points68, np.float64))
+    if face.points68 is not None:
+        return _fit_68(np.asarray(face.points68, np.float64))
+    mean = mean_face().vertices
+    rotation, scale, shift = _camera(five_points(mean), np.asarray(face.keypoints, np.float64), np.ones(5))
+    return Fit(mean, rotation, scale, shift)
 
 
 def _fit_dense(points: np.ndarray) -> Fit:
@@ -140,7 +146,7 @@ def _fit_68(points: np.ndarray) -> Fit:
     weights[48:] = 0.4
     rotation, scale, shift = _camera(mesh.vertices[vertex[17:]], points[17:], weights[17:])
     for _ in range(4):
-        vertex[:17] = _contour_vertices(mesh, rotation)
+        vertex[:17] = contour_vertices(mesh, rotation)
         rotation, scale, shift = _camera(mesh.vertices[vertex], points, weights)
     projected = mesh.vertices[vertex] @ rotation.T[:, :2] * scale + shift
     residual = np.concatenate([(points - projected) / scale, np.zeros((68, 1))], 1) @ rotation
@@ -186,12 +192,12 @@ def spread(anchors: np.ndarray, moves: np.ndarray, at: np.ndarray, stiffness: fl
     return r @ weights[:n] + np.concatenate([np.ones((len(at), 1)), at], 1) @ weights[n:]
 
 
-def _contour_vertices(mesh: Mesh, rotation: np.ndarray) -> np.ndarray:
+def contour_vertices(mesh: Mesh, rotation: np.ndarray) -> np.ndarray:
     """Which vertex each of the 17 jaw points is. On a turned head the far outline is not the jaw line but the cheek's horizon, so
     the vertex at the jaw point's height that reaches farthest out is taken (landmark marching, Zhu et al., CVPR 2015, §3.2)."""
     default = VERTEX_OF_68[:17]
     across = mesh.vertices[:468] @ rotation[0]
-    far = np.sign(rotation[0, 2])  # the side that turns away
+    far = np.sign(rotation[2, 0])  # the side that turns away
     chosen = default.copy()
     for i, vertex in enumerate(default):
         x, y, _ = mesh.vertices[vertex]

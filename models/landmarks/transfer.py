@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .face3d import INNER_LIPS, LEFT_LIDS, OVAL, RIGHT_LIDS, Fit, mean_face, spread
+from ..faces import Identity
+from .face3d import INNER_LIPS, LEFT_LIDS, OVAL, RIGHT_LIDS, Fit, fit_face, five_points, mean_face, spread
 
 # How far a keypoint may leave the target's place, in eye distances. The mouth's corners move with the expression, which stays the target's.
 _REACH = np.array([0.05, 0.05, 0.04, 0.02, 0.02])
@@ -13,9 +14,11 @@ _OUTLINE_SHARE = 0.5
 _OUTLINE_WIDTH = 4.0  # cm over which the share rises to all of the source's shape
 
 
-def five_points(head: np.ndarray) -> np.ndarray:
-    """``[5, 3]`` eye centres, nose tip and mouth corners of ``[V, 3]`` mesh vertices."""
-    return np.stack([head[LEFT_LIDS].mean(0), head[RIGHT_LIDS].mean(0), head[4], head[61], head[291]])
+def nearest_pose(identity: Identity, target: Fit) -> int:
+    """The reference photograph whose head is turned most like the target's; earlier ones (better photos) win near ties."""
+    wanted = target.angles[:2]
+    turn = [np.hypot(*(fit_face(face).angles[:2] - wanted)) + 3 * i for i, face in enumerate(identity.faces)]
+    return int(np.argmin(turn))
 
 
 def opening(head: np.ndarray, upper: np.ndarray | list[int], lower: np.ndarray | list[int], ends: tuple[int, int]) -> float:

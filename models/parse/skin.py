@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-_TOLERANCE = (0.10, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
+_TOLERANCE = (0.08, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
 _RADIUS = 0.08  # how far, in crop edges, the skin's colour is taken to be the same
 
 
@@ -60,4 +60,15 @@ def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
     other = 1 - smooth(likelihood[None], 0.004 * edge)[0]
     other = -F.max_pool2d(-other[None, None], reach, 1, reach // 2)
     other = F.max_pool2d(other, reach, 1, reach // 2)[0]
-    return 1 - smooth(other, 0.006 * edge)[0]
+    return smooth(_connected(1 - other, known.float()[None]), 0.006 * edge)[0]
+
+
+def _connected(likelihood: torch.Tensor, start: torch.Tensor, grid: int = 96) -> torch.Tensor:
+    """Keep of ``[1, H, W]`` only what can be reached from ``start`` over likely pixels (greyscale reconstruction by dilation, Vincent
+    1993, on a coarse grid): a highlight in the hair is no skin."""
+    small = F.adaptive_avg_pool2d(likelihood, grid)
+    reached = torch.minimum(small, F.adaptive_max_pool2d(start, grid))
+    for _ in range(grid):
+        reached = torch.minimum(F.max_pool2d(reached, 3, 1, 1), small)
+    kept = F.interpolate((reached / small.clamp_min(1e-3))[None], size=likelihood.shape[-2:], mode="bilinear", align_corners=False)[0]
+    return likelihood * kept.clamp(0, 1)

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..geometry import crop_faces, crop_matrix, scale_of, transform
-from ..landmarks.face3d import INNER_LIPS, LEFT_LIDS, OVAL, RIGHT_LIDS, Fit, fit_face, mean_face
+from ..landmarks.face3d import BROW_TOPS, INNER_LIPS, LEFT_LIDS, OUTER_LIPS, OVAL, RIGHT_LIDS, Fit, fit_face, mean_face
 from ..landmarks.raster import rasterize, vertex_normals
-from ..landmarks.transfer import eye_openings, mouth_opening, transfer_shape
+from ..landmarks.transfer import eye_openings, mouth_opening, nearest_pose, transfer_shape
 from ..masks import signed_distance
 from ..parse.skin import local_mean, skin_likelihood, smooth
 from ..progress import Progress, silent
 
-_FEATHER = 0.05  # width of the mask's soft border, in eye distances times 2 (about the crop's edge times 0.02)
+_FEATHER = 0.06  # width of the mask's soft border, in eye distances
 _GAIN = 2.5  # the scene's light may make the texture this much brighter or darker
 
 
@@ -68,19 +68,12 @@ class MeshEngine:
         textures: dict[int, Texture] = {}
         for i, face in enumerate(faces):
             target = fit_face(face)
-            best = _nearest_pose(identity, target)
+            best = nearest_pose(identity, target)
             if best not in textures:
                 textures[best] = _texture(identity, best, crops.device)
             crops[i], masks[i] = _draw(crops[i], crop_matrix(face, size, faces.framing), target, textures[best], strength)
             progress(i + 1, len(faces))
         return crops, masks
-
-
-def _nearest_pose(identity: Identity, target: Fit) -> int:
-    """The reference photograph whose head is turned most like the target's; earlier ones (better photos) win near ties."""
-    wanted = target.angles[:2]
-    turn = [np.hypot(*(fit_face(face).angles[:2] - wanted)) + 3 * i for i, face in enumerate(identity.faces)]
-    return int(np.argmin(turn))
 
 
 def _texture(identity: Identity, index: int, device: torch.device) -> Texture:
@@ -94,10 +87,11 @@ def _texture(identity: Identity, index: int, device: torch.device) -> Texture:
 
 @dataclass(frozen=True, eq=False)
 class Zones:
-    """Weights 0..1 per vertex. sure: certainly skin. brow_up: the forehead, where hair begins. side: along cheeks and temples.
+    """Weights 0..1 per vertex. sure: certainly skin. core: nose and mouth, which every photograph shows. brow_up: the forehead, where hair begins. side: along cheeks and temples.
     mouth: inside the lips. eyes: ``[V, 2]`` inside the left and right lids."""
 
     sure: np.ndarray
+    core: np.ndarray
     brow_up: np.ndarray
     side: np.ndarray
     mouth: np.ndarray
@@ -110,14 +104,16 @@ def _zones() -> Zones:
     to_outline[468:] = 0
     lids = np.minimum(_distance(v, LEFT_LIDS), _distance(v, RIGHT_LIDS))
     y = v[:, 1]
+    core = np.clip((4.5 - np.minimum(_distance(v, np.array([4])), _distance(v, INNER_LIPS))) / 1.5, 0, 1)
     sure = ((lids > 0.9) & (to_outline > 1.2) & (y > -1.5) & (y < 3.2)).astype(np.float64)
-    brow_up = np.clip((-5.0 - y) / 1.0, 0, 1)
+    brows = v[BROW_TOPS]
+    brow_up = np.clip((np.interp(v[:, 0], brows[:, 0], brows[:, 1]) - 0.15 - y) / 0.6, 0, 1)
     side = np.clip((1.8 - to_outline) / 1.0, 0, 1) * np.clip((4.0 - y) / 1.5, 0, 1)
     mouth, eyes = np.zeros(len(v)), np.zeros((len(v), 2))
     mouth[INNER_LIPS] = 1
     for i, ring in enumerate((LEFT_LIDS, RIGHT_LIDS)):
         eyes[ring, i] = 1
-    return Zones(sure, brow_up, side, mouth, eyes)
+    return Zones(sure, core, brow_up, side, mouth, eyes)
 
 
 def _distance(vertices: np.ndarray, ring: np.ndarray) -> np.ndarray:
@@ -148,8 +144,8 @@ def _draw(crop: torch.Tensor, matrix: np.ndarray, target: Fit, texture: Texture,
     drawn[:, :2], ours[:, :2] = transform(drawn[:, :2], matrix), transform(ours[:, :2], matrix)
     depth_scale = float(scale_of(matrix))
     drawn[:, 2] *= depth_scale
-    from_source = _inset(texture.fit.project()[:, :2])
-    trust = _visible(texture.seen, _seen(drawn))
+    from_source = _texture_points(texture.fit, target)
+    trust = np.maximum(_visible(texture.seen, _seen(drawn)), zones.core)
     attributes = np.concatenate(
         [from_source, ours[:, :2], np.stack([trust, zones.sure, zones.brow_up, zones.side], 1)], 1)  # fmt: skip
     values, covered = rasterize(drawn, mesh.triangles, attributes, size)
@@ -163,7 +159,8 @@ def _draw(crop: torch.Tensor, matrix: np.ndarray, target: Fit, texture: Texture,
     skin = skin_likelihood(crop, sure * covered)
 
     eye_distance = target.scale * depth_scale * 6.3
-    soft = (-signed_distance(covered[None], 0.2 * eye_distance)[0] / (_FEATHER * 2 * eye_distance)).clamp(0, 1)
+    rounded = smooth(covered[None], 0.1 * eye_distance) * (covered > 0)
+    soft = (-signed_distance(rounded, 0.2 * eye_distance)[0] / (_FEATHER * eye_distance)).clamp(0, 1)
     soft = soft * soft * (3 - 2 * soft)
     upper = torch.maximum(brow_up, side)
     mask = soft * trust * (1 - upper * (1 - skin)) * (1 - torch.maximum(brow_up, 0.5 * side) * (1 - source_skin))
@@ -178,11 +175,14 @@ def _draw(crop: torch.Tensor, matrix: np.ndarray, target: Fit, texture: Texture,
     return out.permute(1, 2, 0).clamp(0, 1), (4 * mask).clamp(0, 1)
 
 
-def _inset(points: np.ndarray) -> np.ndarray:
-    """Read the texture a little inside the source's outline, so that an outline drawn a pixel too wide brings no background."""
-    points = points.copy()
+def _texture_points(source: Fit, target: Fit) -> np.ndarray:
+    """``[V, 2]`` where the texture is read. A little inside the source's outline, so that an outline drawn a pixel too wide brings no
+    background; and, where the source's open mouth has to close, on the lips rather than on the teeth."""
+    points = source.project()[:, :2]
     middle = points[[4, 168, 152]].mean(0)
     points[OVAL] += 0.03 * (middle - points[OVAL])
+    closing = np.clip((mouth_opening(source.head) - mouth_opening(target.head)) / 0.15, 0, 1)
+    points[INNER_LIPS] += 0.35 * closing * (points[OUTER_LIPS] - points[INNER_LIPS])
     return points
 
 
@@ -224,9 +224,10 @@ def _target_parts(drawn, source: Fit, target: Fit, mesh, zones: Zones, size: int
 def _relight(painted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, skin: torch.Tensor, eye_distance: float) -> torch.Tensor:
     """Give the texture the scene's light: the ratio of both skins' local means, coarse over the face and finer towards the border."""
     weight = (skin * mask.clamp(0.02, 1))[None]
+    near_border = (2.5 * (1 - smooth(mask[None], 0.1 * eye_distance)[0])).clamp(0, 1)
     lit = painted
-    for sigma, share in ((0.55 * eye_distance, torch.ones_like(mask)), (0.16 * eye_distance, 1 - smooth(mask[None], 0.25 * eye_distance)[0])):
+    for sigma, share in ((0.55 * eye_distance, torch.ones_like(mask)), (0.12 * eye_distance, near_border)):
         wanted, have = local_mean(target, weight, sigma), local_mean(lit, weight, sigma)
         gain = ((wanted + 0.02) / (have + 0.02)).clamp(1 / _GAIN, _GAIN)
-        lit = lit * (1 + (2 * share).clamp(0, 1) * (gain - 1))
+        lit = lit * (1 + share * (gain - 1))
     return lit

@@ -1,0 +1,70 @@
+"""Masks and landmarks of the fitted 3-D face: right on profiles, and able to show the source's shape in the target's pose."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..draw import draw_landmarks
+from ..errors import FaceLoomError
+from ..faces import Faces, Identity
+from ..geometry import crop_matrix, transform
+from ..masks import feather_mask, grow_mask
+from ..progress import Progress, silent
+from .face3d import VERTEX_OF_68, Fit, fit_face, mean_face
+from .raster import rasterize
+from .transfer import nearest_pose, transfer_shape
+
+SHAPES = ("target", "source", "union")
+
+
+def landmark_mask(
+    faces: Faces,
+    size: int,
+    shape: str = "target",
+    identity: Identity | None = None,
+    *,
+    grow: float = 0,
+    feather: float = 0,
+    progress: Progress = silent,
+) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """The face's silhouette in every crop, a drawing of its 68 landmarks, and the head pose.
+
+    shape: ``"target"`` is the face in the photograph, ``"source"`` the identity's proportions in the target's pose and expression
+    (Face-Adapter's motion landmarks), ``"union"`` covers both (DiffSwap's 3-D-aware mask). grow, feather: crop pixels.
+    Returns masks ``[N, size, size]``, drawings ``[N, size, size, 3]`` and ``[N, 3]`` yaw, pitch, roll in degrees (see ``Fit.angles``).
+    """
+    if shape not in SHAPES:
+        raise FaceLoomError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}.")
+    if shape != "target" and (identity is None or not identity.faces):
+        raise FaceLoomError(f"Shape {shape!r} needs an identity made from a photo; connect ArcFaceEmbed, or choose 'target'.")
+    masks, drawings, angles = torch.zeros(len(faces), size, size), torch.zeros(len(faces), size, size, 3), np.zeros((len(faces), 3), np.float32)
+    for i, face in enumerate(faces):
+        fit, matrix = fit_face(face), crop_matrix(face, size, faces.framing)
+        heads = []
+        if shape != "source":
+            heads.append(fit.head)
+        if shape != "target":
+            heads.append(transfer_shape(fit_face(identity.faces[nearest_pose(identity, fit)]), fit))
+        masks[i] = torch.stack([silhouette(fit, head, matrix, size) for head in heads]).amax(0)
+        points = transform(fit.project(heads[-1])[landmark_vertices(fit), :2], matrix)
+        drawings[i] = draw_landmarks(points, size, size)
+        angles[i] = fit.angles
+        progress(i + 1, len(faces))
+    return feather_mask(grow_mask(masks, grow), feather), drawings, angles
+
+
+def landmark_vertices(fit: Fit) -> np.ndarray:
+    """The 68 mesh vertices that show the iBUG points in this pose (the far jaw points slide along the cheek's horizon)."""
+    from .face3d import contour_vertices
+
+    return np.concatenate([contour_vertices(mean_face(), fit.rotation), VERTEX_OF_68[17:]])
+
+
+def silhouette(fit: Fit, head: np.ndarray, matrix: np.ndarray, size: int) -> torch.Tensor:
+    """``[size, size]`` share of every crop pixel that the face ``head`` covers, seen by the fit's camera."""
+    points = fit.project(head)
+    points[:, :2] = (transform(points[:, :2], matrix) + 0.5) * 2 - 0.5  # twice as fine, for a smooth edge
+    _, covered = rasterize(points, mean_face().triangles, points[:, :1], 2 * size)
+    return F.avg_pool2d(torch.from_numpy(covered).to(torch.float32)[None], 2)[0]
