@@ -16,7 +16,7 @@ def smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
     height, width = picture.shape[-2:]
     small = picture[None]
     if coarse > 1:
-        small = F.interpolate(small, size=(-(-height // coarse), -(-width // coarse)), mode="area")
+        small = F.avg_pool2d(F.pad(small, (0, -width % coarse, 0, -height % coarse), mode="replicate"), coarse)
         sigma = sigma / coarse
     radius = max(1, int(3 * sigma + 0.5))
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=picture.device, dtype=torch.float32) / sigma) ** 2)
@@ -24,7 +24,7 @@ def smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
     small = F.conv2d(F.pad(small, (radius, radius, 0, 0), mode="replicate"), taps[:, :, None], groups=len(picture))
     small = F.conv2d(F.pad(small, (0, 0, radius, radius), mode="replicate"), taps[..., None], groups=len(picture))
     if coarse > 1:
-        small = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
+        small = F.interpolate(small, scale_factor=coarse, mode="bilinear", align_corners=False)[..., :height, :width]
     return small[0]
 
 

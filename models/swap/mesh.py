@@ -166,7 +166,7 @@ def _draw(crop: torch.Tensor, matrix: np.ndarray, target: Fit, texture: Texture,
     mask = soft * trust * (1 - upper * (1 - skin)) * (1 - torch.maximum(brow_up, 0.5 * side) * (1 - source_skin))
 
     target_colors = crop.permute(2, 0, 1)
-    mask = mask * (1 - _target_parts(drawn, texture.fit, target, mesh, zones, size, device))
+    mask = (mask * (1 - _target_parts(drawn, texture.fit, target, mesh, zones, size, device))).clamp(0, 1)
     painted = _relight(painted, target_colors, mask, skin * source_skin * covered, eye_distance)
     if strength < 1:
         own = _sample(target_colors, values[..., 2:4], 1.0)
