@@ -188,7 +188,7 @@ def server(request, comfy_dir, base, pictures):
 def pictures(base, collins, hopper) -> dict[str, torch.Tensor]:
     """The pictures that the bundled workflows ask for, in ComfyUI's input folder and as ``[1, H, W, 3]``."""
     shown = torch.cat([F.interpolate(part.movedim(-1, 1), (600, 400), mode="area") for part in (
-        collins[:, :, 56:397], hopper[:, 30:570, 80:440], collins.flip(2)[:, :, 115:456])], -1).movedim(1, -1)
+        collins[:, :, 56:397], hopper[:, :, 60:460], collins.flip(2)[:, :, 115:456])], -1).movedim(1, -1)
     made = {
         "source": collins, "target": hopper, "person_1": hopper, "person_2": collins, "group": shown,
         "photo_1": collins[:, :300, 100:400], "photo_2": (collins * 0.85).flip(2), "photo_3": collins[:, :420, 40:460],

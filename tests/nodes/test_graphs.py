@@ -1,0 +1,66 @@
+"""Whole graphs through ComfyUI's own executor, in this process and without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+API = Path(__file__).parents[1] / "api"
+
+
+@pytest.fixture(scope="module")
+def quick() -> dict:
+    """The API twin of the bundled quick swap."""
+    return json.loads((API / "quick-face-swap.json").read_text())
+
+
+def shown(base, outputs: dict, node: str) -> np.ndarray:
+    """The first picture a node shows or saves, ``[H, W, C]`` uint8."""
+    picture = outputs[node]["images"][0]
+    return np.asarray(Image.open(base / picture["type"] / picture["subfolder"] / picture["filename"]))
+
+
+def test_quick_swap(run_graph, pictures, base, quick):
+    outputs = run_graph(quick, ["8"])
+    target = np.asarray(Image.open(base / "input" / "target.png")).astype(int)
+    result = shown(base, outputs, "8").astype(int)
+    changed = np.abs(result - target).max(-1)
+    assert result.shape == target.shape
+    # Grace Hopper's face fills columns 150 to 390, rows 60 to 360; her uniform and the flag are not touched.
+    assert (changed[130:300, 190:340] > 8).mean() > 0.5
+    assert changed[380:].max() == 0 and changed[:, :120].max() == 0 and changed[:, 420:].max() == 0
+    assert outputs["4"]["text"] == ["1 face"] and len(outputs["5"]["images"]) == 1
+
+
+def test_a_batch_with_faceless_frames_loses_none(run_graph, pictures, base):
+    """Two pictures in one batch, of which one has no face: both come out, the second as it was."""
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "target.png"}},
+        "2": {"class_type": "EmptyImage", "inputs": {"width": 512, "height": 600, "batch_size": 1, "color": 0x336699}},
+        "3": {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["2", 0]}},
+        "4": {"class_type": "FaceDetect", "inputs": {"image": ["3", 0], "threshold": 0.5, "order": "large-small", "keep": "all",
+                                                     "crop_size": 256, "min_size": 0, "framing": 1.0, "no_face": "pass"}},
+        "5": {"class_type": "ImageInvert", "inputs": {"image": ["4", 1]}},
+        "6": {"class_type": "PasteBack", "inputs": {"image": ["3", 0], "faces": ["4", 0], "crops": ["5", 0], "color_match": "none",
+                                                    "blend": "feather", "feather": 0.0, "opacity": 1.0}},
+        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "batch"}},
+    }
+    outputs = run_graph(graph, ["7"])
+    assert len(outputs["7"]["images"]) == 2
+    assert outputs["4"]["text"] == ["1 face in 2 frames, 1 without a face"]
+    first, second = (np.asarray(Image.open(base / "output" / picture["filename"])) for picture in outputs["7"]["images"])
+    assert (second == (0x33, 0x66, 0x99)).all()
+    target = np.asarray(Image.open(base / "input" / "target.png"))
+    middle = first[200:260, 240:300].astype(int) + target[200:260, 240:300]
+    assert np.abs(middle - 255).mean() < 8  # the face is its own negative
+
+
+def test_an_error_is_one_sentence(run_graph, pictures, quick):
+    graph = json.loads(json.dumps(quick))
+    graph["3"]["inputs"] |= {"min_size": 8000}
+    with pytest.raises(RuntimeError, match=r"^ArcFaceEmbed: .*FaceLoomError: There is no face to make an identity of"):
+        run_graph(graph, ["8"])
