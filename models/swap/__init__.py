@@ -7,14 +7,14 @@ from typing import Protocol
 
 import torch
 
-from ..errors import FaceLoomError
+from ..detect import kept_positions
 from ..faces import Faces, Identity
 from ..geometry import crop_faces
 from ..images import as_images
 from ..progress import Progress, silent
 from .load import load_engine
 
-__all__ = ["ENGINES", "SwapEngine", "choose", "load_engine", "swap_faces"]
+__all__ = ["ENGINES", "SwapEngine", "load_engine", "swap_faces"]
 
 
 class SwapEngine(Protocol):
@@ -42,13 +42,13 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
                ) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces`` of ``images`` ``[B, H, W, C]``, the ones ``which`` names swapped.
 
-    engine: None is the built-in mesh warp. size: edge of the crops (the faces' own crop size). which: ``"all"`` or positions such as
-    ``"0,2,-1"``; the other faces keep the target's crop and get an all-zero mask.
+    engine: None is the built-in mesh warp. size: edge of the crops (the faces' own crop size). which: ``"all"``, ``"first"`` or positions such
+    as ``"0,2,-1"`` or ``"0-3"``; the other faces keep the target's crop and get an all-zero mask.
     """
     images = as_images(images)
     faces.check_image(images.shape)
     size = size or faces.crop_size
-    chosen = choose(which, len(faces))
+    chosen = sorted(kept_positions(which, len(faces)))
     crops = crop_faces(images, faces, size)
     masks = crops.new_zeros(crops.shape[:3])
     if chosen:
@@ -56,14 +56,3 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
         swapped = engine.swap(images, faces.take(chosen), identity, size, strength=strength, pixel_boost=pixel_boost, progress=progress)
         crops[chosen], masks[chosen] = swapped
     return crops, masks
-
-
-def choose(which: str, count: int) -> list[int]:
-    """``"all"`` or ``"0,2,-1"`` as positions among ``count`` faces, in ascending order."""
-    if which.strip().lower() in ("", "all"):
-        return list(range(count))
-    try:
-        numbers = [int(part) for part in which.split(",") if part.strip()]
-    except ValueError:
-        raise FaceLoomError(f"Write which faces to swap as all or as numbers such as 0,2; {which!r} is neither.") from None
-    return sorted({number % count for number in numbers if -count <= number < count}) if count else []
