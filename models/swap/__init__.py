@@ -42,14 +42,16 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
                ) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces`` of ``images`` ``[B, H, W, C]``, the ones ``which`` names swapped.
 
-    engine: None is the built-in mesh warp. size: edge of the crops (the faces' own crop size). which: ``"all"``, ``"first"`` or positions such
-    as ``"0,2,-1"`` or ``"0-3"``; the other faces keep the target's crop and get an all-zero mask.
+    engine: None is the built-in mesh warp. size: edge of the crops (the faces' own crop size). which: ``"all"``, ``"first"`` or
+    positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces keep the target's crop and get an all-zero mask.
     """
     images = as_images(images)
     faces.check_image(images.shape)
     size = size or faces.crop_size
     chosen = sorted(kept_positions(which, len(faces)))
-    crops = crop_faces(images, faces, size)
+    others = [i for i in range(len(faces)) if i not in chosen]
+    crops = torch.empty((len(faces), size, size, 3), device=images.device)
+    crops[others] = crop_faces(images, faces.take(others), size)
     masks = crops.new_zeros(crops.shape[:3])
     if chosen:
         engine = engine or ENGINES["mesh"]()
