@@ -22,8 +22,9 @@ from .progress import Progress, silent
 COLORS = ("none", *METHODS)
 BLENDS = ("feather", "multi-band", "poisson")
 
-# A crop with this many pixels per photograph pixel keeps 45 dB when read bilinearly (bicubic: 42 dB at 1.0, 47 dB at 1.25).
-_BILINEAR = 1.75
+# From this many crop pixels per photograph pixel on, crops are read bilinearly, four times as fast. Nothing untouched is resampled at
+# all, and what was swapped keeps 42 dB here (bicubic: 42 dB at 1.0, 47 dB at 1.25).
+_BILINEAR = 1.4
 # Crop values this close to what the photograph gives were not edited: through floats, or through an 8-bit picture.
 _SAME, _SAME_8_BIT = 0.25 / 255, 1.5 / 255
 _LUMA = (0.2126, 0.7152, 0.0722)
@@ -151,8 +152,9 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
     weight = alpha
     if blend != "feather":
         pasted, weight = (blends.poisson if blend == "poisson" else blends.multi_band)(base, pasted, alpha)
+    base, pasted, weight, alpha = (values.permute(2, 0, 1).contiguous() for values in (base, pasted, weight, alpha))  # planes mix faster
     mixed = torch.lerp(base, pasted, weight * opacity if opacity < 1 else weight)
-    beneath.copy_(torch.where(alpha > 0, mixed.to(beneath.dtype), beneath))
+    beneath.copy_(torch.where(alpha > 0, mixed, base).permute(1, 2, 0))
 
 
 def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, at: int) -> torch.Tensor:
