@@ -61,10 +61,10 @@ def pack(comfy_dir, base) -> ModuleType:
     folder_paths.set_output_directory(str(base / "output"))
     folder_paths.set_temp_directory(str(base / "temp"))
     folder_paths.models_dir = str(base / "models")
+    if "faceloom" in sys.modules:  # an installed one that other tests have imported; two copies would have two kinds of Face
+        return sys.modules["faceloom"]
     spec = importlib.util.spec_from_file_location("faceloom", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     module = importlib.util.module_from_spec(spec)
-    for name in [name for name in sys.modules if name.split(".")[0] == "faceloom"]:
-        del sys.modules[name]
     sys.modules["faceloom"] = module
     spec.loader.exec_module(module)
     return module

@@ -11,6 +11,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+NODE_IDS = json.loads(Path(__file__).with_name("schema.json").read_text())
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 # The target picture each workflow loads and saves a changed copy of.
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
@@ -111,10 +112,11 @@ class TestServer:
         info = server.json("/object_info")
         workflow = read(name)
         for node in workflow["nodes"]:
-            if node["type"] != "MarkdownNote":
-                assert [output["type"] for output in node["outputs"]] == [
-                    kind if isinstance(kind, str) else "COMBO" for kind in info[node["type"]]["output"]]
-        assert as_api(workflow, info) == twin(name)
+            if node["type"] in NODE_IDS:
+                assert node["properties"]["cnr_id"] == "faceloom"
+                assert [output["type"] for output in node["outputs"]] == info[node["type"]]["output"]
+        graph = as_api(workflow, info)
+        assert graph == twin(name) and set(NODE_IDS) & {node["class_type"] for node in graph.values()}
 
     @pytest.mark.parametrize("name", NAMES)
     def test_the_workflow_runs(self, server, name, pictures):
