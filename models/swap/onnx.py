@@ -16,12 +16,11 @@ from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops,
 from ..parse import region_mask
 from ..progress import Progress, silent
 from ..runtime import OnnxModel
+from .draw import draw
 from .latent import Latents, mix, photo_of
 from .ports import Ports
 from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
 
-# Share of its square's edge over which an engine's answer fades in, so that a chin cut off by the square shows no line.
-FADE = 1 / 16
 # Tiles sampled and answered before the next faces are looked at; bounds the memory of long clips.
 TILES = 64
 
@@ -112,17 +111,13 @@ class OnnxEngine:
         to_square = finer(template_matrix(faces.keypoints, self.contract.template, self.size), boost)
         tiles = split_tiles(sample_crops(images, faces.frame_indices, to_square, edge), boost)
         answers, own = self._answer(tiles, feeds, boost, progress)
+        answers = join_tiles(even_tiles(answers, tiles, boost), boost)
+        outlines = region_mask(("face",), size, faces=faces).to(crops) if own is None else join_tiles(own, boost)
         to_crop = compose(crop_matrices(faces, size), invert(to_square))
-        each = range(len(faces))
-        drawn = sample_crops(join_tiles(even_tiles(answers, tiles, boost), boost).clamp(0, 1), each, to_crop, size)
-        if self._latents is None and self._ports.morph is None and strength != 1:
-            drawn = torch.lerp(crops, drawn, strength)
-        if own is None:
-            masks = region_mask(("face",), size, faces=faces).to(crops)
-        else:
-            masks = sample_crops(join_tiles(own, boost), each, to_crop, size)[..., 0]
-        masks = masks * reach(invert(to_crop), size, edge, crops.device)
-        return torch.where(masks[..., None] > 0, drawn, crops), masks
+        share = strength if self._latents is None and self._ports.morph is None else 1.0
+        drawn = [draw(*each, share) for each in zip(crops, answers, to_crop, outlines, strict=True)]
+        crops, masks = zip(*drawn, strict=True)
+        return torch.stack(crops), torch.stack(masks)
 
     def _answer(self, tiles: torch.Tensor, feeds: dict[str, np.ndarray], boost: int, progress: Progress
                 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -138,16 +133,3 @@ class OnnxEngine:
             return picture, None
         mask = torch.from_numpy(np.clip(outputs[own], 0, 1)).to(tiles.device)
         return picture, mask.reshape(*tiles.shape[:3], 1)
-
-
-def reach(to_square: np.ndarray, size: int, edge: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """``[N, size, size]``: 0 outside the network's square of ``edge`` pixels, rising smoothly to 1 within ``FADE`` of its edge.
-
-    ``to_square`` ``[N, 2, 3]`` is crop → square.
-    """
-    m = torch.from_numpy(np.asarray(to_square)).to(torch.float32).to(device)[:, None, None]
-    along = torch.arange(size, dtype=torch.float32, device=device)
-    points = (m[..., 0] * along[:, None] + m[..., 2]) + m[..., 1] * along[:, None, None]
-    inside = torch.minimum(points + 0.5, edge - 0.5 - points).amin(-1) / (edge * FADE)
-    inside = inside.clamp(0, 1)
-    return inside * inside * (3 - 2 * inside)

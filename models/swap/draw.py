@@ -1,0 +1,65 @@
+"""A network's answer, a square with its own alignment, drawn into the canonical crop."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..geometry import invert, transform, warp
+
+# Share of its square's edge over which an answer fades in, so that a chin cut off by the square shows no line.
+FADE = 1 / 16
+
+
+def draw(crop: torch.Tensor, answer: torch.Tensor, to_crop: np.ndarray, outline: torch.Tensor, share: float = 1.0
+         ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw ``answer`` ``[E, E, 3]`` into ``crop`` ``[S, S, 3]`` through ``to_crop`` ``[2, 3]``, answer → crop.
+
+    ``outline``: ``[S, S]`` where to (the face), or ``[E, E, 1]`` in the answer's own pixels (the network's mask). ``share``: how much
+    of the answer and how much of the crop is shown there. Returns the crop and the mask ``[S, S]``: the outline as far as the answer
+    reaches. Where the mask is 0 the crop is as it was. Only the rectangle that can change is looked at.
+    """
+    size, edge = crop.shape[0], answer.shape[0]
+    inside = outline.ndim == 3
+    corners = transform(np.array([[-.5, -.5], [edge - .5, -.5], [-.5, edge - .5], [edge - .5, edge - .5]]), to_crop)
+    low = np.clip(np.floor(corners.min(0)).astype(int), 0, size)
+    high = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, size)
+    if not inside:
+        used = [torch.nonzero(outline.amax(dim)).flatten() for dim in (0, 1)]
+        low, high = (np.maximum(low, [int(u[0]) if len(u) else size for u in used]),
+                     np.minimum(high, [int(u[-1]) + 1 if len(u) else 0 for u in used]))
+    mask = crop.new_zeros((size, size))
+    if (high <= low).any():
+        return crop, mask
+    width, height = (high - low).tolist()
+    matrix = to_crop.copy()
+    matrix[:, 2] -= low
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    shown = warp(outline, matrix, height, width).clamp(0, 1)[..., 0] if inside else outline[window]
+    shown = fade(shown, invert(matrix), edge)
+    drawn = warp(answer, matrix, height, width).clamp(0, 1)
+    own = crop[window]
+    if share != 1:
+        drawn = torch.lerp(own, drawn, share)
+    out = crop.clone()
+    out[window] = torch.where(shown[..., None] > 0, drawn, own)
+    mask[window] = shown
+    return out, mask
+
+
+def fade(mask: torch.Tensor, to_square: np.ndarray, edge: int) -> torch.Tensor:
+    """``mask`` ``[h, w]``, 0 outside a square of ``edge`` pixels and rising smoothly to what it was within ``FADE`` of the square's edge.
+
+    ``to_square`` ``[2, 3]``: mask → square.
+    """
+    height, width = mask.shape
+    corners = transform(np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]), to_square)
+    if min(corners.min() + 0.5, edge - 0.5 - corners.max()) >= edge * FADE:
+        return mask
+    m = torch.from_numpy(to_square).to(torch.float32).to(mask.device)
+    xs = torch.arange(width, dtype=torch.float32, device=mask.device)
+    ys = torch.arange(height, dtype=torch.float32, device=mask.device)[:, None]
+    half = edge / 2
+    inside = [half - ((m[i, 0] * xs + (m[i, 2] + 0.5 - half)) + m[i, 1] * ys).abs() for i in (0, 1)]
+    inside = torch.minimum(*inside).div_(edge * FADE).clamp_(0, 1)
+    return mask * (inside * inside * (3 - 2 * inside))
