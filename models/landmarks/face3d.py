@@ -14,26 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..faces import Face
+from .topology import FACE_OVAL, LEFT_EYE, RIGHT_EYE, WEIGHTS_68
 
-# iBUG 68 → mesh vertex. The jaw (0-16) is only where the search for the visible contour starts.
-VERTEX_OF_68 = np.array(
-    [127, 234, 93, 132, 58, 172, 150, 176, 152, 400, 379, 397, 288, 361, 323, 454, 356]
-    + [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
-    + [168, 197, 5, 4, 75, 97, 2, 326, 305]
-    + [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]
-    + [61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181]
-    + [78, 82, 13, 312, 308, 317, 14, 87]
-)
-OVAL = np.array(
-    [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
-)  # fmt: skip
 FOREHEAD_EDGE = np.array([127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356])
-INNER_LIPS = np.array([78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95])
-OUTER_LIPS = np.array([61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146])  # opposite INNER_LIPS
-BROW_TOPS = np.array([70, 63, 105, 66, 107, 336, 296, 334, 293, 300])
-LEFT_LIDS = np.array([33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7])
-RIGHT_LIDS = np.array([263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249])
 _RIGID = np.r_[17:48]  # brows, nose and eyes move least with expression
 
 
@@ -75,7 +58,7 @@ def _with_forehead(vertices: np.ndarray, triangles: np.ndarray) -> Mesh:
 
 def five_points(head: np.ndarray) -> np.ndarray:
     """``[5, 3]`` eye centres, nose tip and mouth corners of ``[V, 3]`` mesh vertices."""
-    return np.stack([head[LEFT_LIDS].mean(0), head[RIGHT_LIDS].mean(0), head[4], head[61], head[291]])
+    return np.stack([head[list(LEFT_EYE)].mean(0), head[list(RIGHT_EYE)].mean(0), head[4], head[61], head[291]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,24 +117,23 @@ def _fit_dense(points: np.ndarray) -> Fit:
     mesh = mean_face()
     rotation, scale, shift = _similarity_3d(mesh.vertices[:468], points)
     head = (points - shift) @ rotation / scale
-    head = np.concatenate([head, mesh.vertices[468:] + spread(mesh.vertices[OVAL], head[OVAL] - mesh.vertices[OVAL], mesh.vertices[468:])])
+    oval, forehead = mesh.vertices[list(FACE_OVAL)], mesh.vertices[468:]
+    head = np.concatenate([head, forehead + spread(oval, head[list(FACE_OVAL)] - oval, forehead)])
     return Fit(head, rotation, scale, shift[:2])
 
 
 def _fit_68(points: np.ndarray) -> Fit:
-    mesh = mean_face()
-    vertex = VERTEX_OF_68.copy()
-    weights = np.full(68, 0.25)
-    weights[_RIGID] = 1.0
-    weights[48:] = 0.4
-    rotation, scale, shift = _camera(mesh.vertices[vertex[17:]], points[17:], weights[17:])
+    mean = mean_face().vertices
+    trust = np.full(68, 0.25)
+    trust[_RIGID] = 1.0
+    trust[48:] = 0.4
+    rotation, scale, shift = _camera(landmarks_of(mean)[17:], points[17:], trust[17:])
     for _ in range(4):
-        vertex[:17] = contour_vertices(mesh, rotation)
-        rotation, scale, shift = _camera(mesh.vertices[vertex], points, weights)
-    projected = mesh.vertices[vertex] @ rotation.T[:, :2] * scale + shift
+        anchors = landmarks_of(mean, rotation)
+        rotation, scale, shift = _camera(anchors, points, trust)
+    projected = anchors @ rotation.T[:, :2] * scale + shift
     residual = np.concatenate([(points - projected) / scale, np.zeros((68, 1))], 1) @ rotation
-    head = mesh.vertices + spread(mesh.vertices[vertex], residual, mesh.vertices)
-    return Fit(head, rotation, scale, shift)
+    return Fit(mean + spread(anchors, residual, mean), rotation, scale, shift)
 
 
 def _camera(vertices: np.ndarray, points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
@@ -192,16 +174,20 @@ def spread(anchors: np.ndarray, moves: np.ndarray, at: np.ndarray, stiffness: fl
     return r @ weights[:n] + np.concatenate([np.ones((len(at), 1)), at], 1) @ weights[n:]
 
 
-def contour_vertices(mesh: Mesh, rotation: np.ndarray) -> np.ndarray:
-    """Which vertex each of the 17 jaw points is. On a turned head the far outline is not the jaw line but the cheek's horizon, so
-    the vertex at the jaw point's height that reaches farthest out is taken (landmark marching, Zhu et al., CVPR 2015, §3.2)."""
-    default = VERTEX_OF_68[:17]
-    across = mesh.vertices[:468] @ rotation[0]
+def landmarks_of(head: np.ndarray, rotation: np.ndarray | None = None) -> np.ndarray:
+    """``[68, 3]`` iBUG points of ``[V, 3]`` mesh vertices. With the head's ``rotation`` the jaw points of the side that turns away slide
+    from the jaw line onto the cheek's horizon, where a photograph's outline is: the vertex at the jaw point's height that reaches
+    farthest out (landmark marching, Zhu et al., CVPR 2015, §3.2)."""
+    points = WEIGHTS_68[:, :468].astype(np.float64) @ head[:468]
+    if rotation is None:
+        return points
+    across = head[:468] @ rotation[0]
     far = np.sign(rotation[2, 0])  # the side that turns away
-    chosen = default.copy()
-    for i, vertex in enumerate(default):
-        x, y, _ = mesh.vertices[vertex]
-        if np.sign(x) == far and far * x > 2:
-            level = np.flatnonzero((np.abs(mesh.vertices[:468, 1] - y) < 0.7) & (far * mesh.vertices[:468, 0] > 1))
-            chosen[i] = level[np.argmax(far * across[level])]
-    return chosen
+    for i in range(17):
+        x, y, _ = points[i]
+        if far * x > 2:
+            level = np.flatnonzero((np.abs(head[:468, 1] - y) < 0.7) & (far * head[:468, 0] > 1))
+            horizon = level[np.argmax(far * across[level])]
+            if far * across[horizon] > far * points[i] @ rotation[0]:
+                points[i] = head[horizon]
+    return points

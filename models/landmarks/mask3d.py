@@ -12,7 +12,7 @@ from ..faces import Faces, Identity
 from ..geometry import crop_matrix, transform
 from ..masks import feather_mask, grow_mask
 from ..progress import Progress, silent
-from .face3d import VERTEX_OF_68, Fit, fit_face, mean_face
+from .face3d import Fit, fit_face, landmarks_of, mean_face
 from .raster import rasterize
 from .transfer import nearest_pose, transfer_shape
 
@@ -48,18 +48,11 @@ def landmark_mask(
         if shape != "target":
             heads.append(transfer_shape(fit_face(identity.faces[nearest_pose(identity, fit)]), fit))
         masks[i] = torch.stack([silhouette(fit, head, matrix, size) for head in heads]).amax(0)
-        points = transform(fit.project(heads[-1])[landmark_vertices(fit), :2], matrix)
+        points = transform(fit.project(landmarks_of(heads[-1], fit.rotation))[:, :2], matrix)
         drawings[i] = draw_landmarks(points, size, size)
         angles[i] = fit.angles
         progress(i + 1, len(faces))
     return feather_mask(grow_mask(masks, grow), feather), drawings, angles
-
-
-def landmark_vertices(fit: Fit) -> np.ndarray:
-    """The 68 mesh vertices that show the iBUG points in this pose (the far jaw points slide along the cheek's horizon)."""
-    from .face3d import contour_vertices
-
-    return np.concatenate([contour_vertices(mean_face(), fit.rotation), VERTEX_OF_68[17:]])
 
 
 def silhouette(fit: Fit, head: np.ndarray, matrix: np.ndarray, size: int) -> torch.Tensor:

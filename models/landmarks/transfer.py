@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..faces import Identity
-from .face3d import INNER_LIPS, LEFT_LIDS, OVAL, RIGHT_LIDS, Fit, fit_face, five_points, mean_face, spread
+from .face3d import Fit, fit_face, five_points, mean_face, spread
+from .topology import FACE_OVAL, INNER_LIPS, LEFT_EYE, RIGHT_EYE
 
 # How far a keypoint may leave the target's place, in eye distances. The mouth's corners move with the expression, which stays the target's.
 _REACH = np.array([0.05, 0.05, 0.04, 0.02, 0.02])
@@ -47,7 +48,7 @@ def transfer_shape(source: Fit, target: Fit) -> np.ndarray:
     ours, theirs = five_points(source.head), five_points(target.head)
     size = np.sqrt(((theirs - theirs.mean(0)) ** 2).sum() / ((ours - ours.mean(0)) ** 2).sum())
     moved = (source.head - ours.mean(0)) * size + theirs.mean(0)
-    to_outline = np.linalg.norm(mean[:, None] - mean[OVAL][None], axis=-1).min(1)
+    to_outline = np.linalg.norm(mean[:, None] - mean[list(FACE_OVAL)][None], axis=-1).min(1)
     to_outline[468:] = 0
     share = _OUTLINE_SHARE + (1 - _OUTLINE_SHARE) * np.clip(to_outline / _OUTLINE_WIDTH, 0, 1)
     head = target.head + share[:, None] * (moved - target.head)
@@ -62,19 +63,19 @@ def _corrections(head: np.ndarray, target: np.ndarray, mean: np.ndarray) -> np.n
     reach = _REACH * np.linalg.norm(wanted[1] - wanted[0])
     length = np.linalg.norm(away, axis=1)
     back = -away * np.maximum(0, 1 - reach / np.maximum(length, 1e-9))[:, None]
-    anchors, moves = [five_points(mean)[:3], mean[OVAL]], [back[:3], np.zeros((len(OVAL), 3))]
-    anchors.append(mean[INNER_LIPS])
-    lips = target[INNER_LIPS] - head[INNER_LIPS]
+    anchors, moves = [five_points(mean)[:3], mean[list(FACE_OVAL)]], [back[:3], np.zeros((len(FACE_OVAL), 3))]
+    anchors.append(mean[list(INNER_LIPS)])
+    lips = target[list(INNER_LIPS)] - head[list(INNER_LIPS)]
     moves.append(lips)
-    for eye, (ring, corners) in enumerate(((LEFT_LIDS, (33, 133)), (RIGHT_LIDS, (263, 362)))):
+    for eye, (ring, corners) in enumerate(((LEFT_EYE, (33, 133)), (RIGHT_EYE, (263, 362)))):
         # lids keep the source's shape unless the eye is opened clearly more or less than the target's
         ratio = eye_openings(target)[eye] / max(eye_openings(head)[eye], 1e-3)
         squeeze = np.clip(ratio, ratio / 1.25, ratio / 0.8) if not 0.8 <= ratio <= 1.25 else 1.0
         a, b = head[corners[0]], head[corners[1]]
         along = (b - a) / np.linalg.norm(b - a)
-        lids = head[ring] - a
+        lids = head[list(ring)] - a
         off = lids - (lids @ along)[:, None] * along
-        anchors.append(mean[ring])
+        anchors.append(mean[list(ring)])
         moves.append(off * (np.clip(squeeze, 0.05, 2.5) - 1) + back[eye])
     anchors, moves = np.concatenate(anchors), np.concatenate(moves)
     _, unique = np.unique(anchors.round(6), axis=0, return_index=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-_TOLERANCE = (0.08, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
+_TOLERANCE = (0.10, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
 _RADIUS = 0.08  # how far, in crop edges, the skin's colour is taken to be the same
 
 
@@ -36,11 +36,12 @@ def local_mean(picture: torch.Tensor, weight: torch.Tensor, sigma: float) -> tor
     return (blurred[:-1] + trust * whole) / (blurred[-1:] + trust)
 
 
-def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
+def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor, slack: torch.Tensor | float = 0.0) -> torch.Tensor:
     """How much each pixel of ``picture`` ``[H, W, 3]`` looks like the skin at the pixels marked in ``sure`` ``[H, W]``, 0..1.
 
     Colour is compared with the skin's nearest known colour in brightness and two opponent axes, so shading and make-up of light are
-    followed; spectacle frames and strands thinner than about 2 % of the picture do not count.
+    followed; spectacle frames and strands thinner than about 2 % of the picture do not count. ``slack`` (``[H, W]``) widens the tolerance in
+    brightness where shadows are expected.
     """
     rgb = picture.permute(2, 0, 1)
     light = rgb.mean(0)
@@ -54,7 +55,8 @@ def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor) -> torch.Tensor:
     typical = (((axes - middle[:, None, None]) / spread[:, None, None]) ** 2).sum(0) < 9
     edge = picture.shape[0]
     near = local_mean(axes, (known & typical).float()[None], _RADIUS * edge)
-    distance = (((axes - near) / spread[:, None, None]) ** 2).sum(0)
+    scale = spread[:, None, None] + torch.stack([torch.ones_like(light) * slack, *torch.zeros_like(axes[1:])])
+    distance = (((axes - near) / scale) ** 2).sum(0)
     likelihood = torch.exp(-(distance - 5).clamp_min(0) / 4)
     reach = 2 * max(1, round(0.008 * edge)) + 1
     other = 1 - smooth(likelihood[None], 0.004 * edge)[0]

@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..geometry import crop_faces, crop_matrix, scale_of, transform
-from ..landmarks.face3d import BROW_TOPS, INNER_LIPS, LEFT_LIDS, OUTER_LIPS, OVAL, RIGHT_LIDS, Fit, fit_face, mean_face
+from ..landmarks.face3d import Fit, fit_face, mean_face
 from ..landmarks.raster import rasterize, vertex_normals
+from ..landmarks.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from ..landmarks.transfer import eye_openings, mouth_opening, nearest_pose, transfer_shape
 from ..masks import signed_distance
 from ..parse.skin import local_mean, skin_likelihood, smooth
 from ..progress import Progress, silent
 
 _FEATHER = 0.06  # width of the mask's soft border, in eye distances
+_SHADOW = 0.15  # how much darker or brighter than the cheek the side of a face may be
 _GAIN = 2.5  # the scene's light may make the texture this much brighter or darker
 
 
@@ -100,24 +102,24 @@ class Zones:
 
 def _zones() -> Zones:
     v = mean_face().vertices
-    to_outline = _distance(v, OVAL)
+    to_outline = _distance(v, FACE_OVAL)
     to_outline[468:] = 0
-    lids = np.minimum(_distance(v, LEFT_LIDS), _distance(v, RIGHT_LIDS))
+    lids = np.minimum(_distance(v, LEFT_EYE), _distance(v, RIGHT_EYE))
     y = v[:, 1]
-    core = np.clip((4.5 - np.minimum(_distance(v, np.array([4])), _distance(v, INNER_LIPS))) / 1.5, 0, 1)
+    core = np.clip((4.5 - np.minimum(_distance(v, (4,)), _distance(v, INNER_LIPS))) / 1.5, 0, 1)
     sure = ((lids > 0.9) & (to_outline > 1.2) & (y > -1.5) & (y < 3.2)).astype(np.float64)
-    brows = v[BROW_TOPS]
+    brows = v[list(LEFT_BROW[:5] + RIGHT_BROW[:5])]
     brow_up = np.clip((np.interp(v[:, 0], brows[:, 0], brows[:, 1]) - 0.15 - y) / 0.6, 0, 1)
     side = np.clip((1.8 - to_outline) / 1.0, 0, 1) * np.clip((4.0 - y) / 1.5, 0, 1)
     mouth, eyes = np.zeros(len(v)), np.zeros((len(v), 2))
-    mouth[INNER_LIPS] = 1
-    for i, ring in enumerate((LEFT_LIDS, RIGHT_LIDS)):
-        eyes[ring, i] = 1
+    mouth[list(INNER_LIPS)] = 1
+    for i, ring in enumerate((LEFT_EYE, RIGHT_EYE)):
+        eyes[list(ring), i] = 1
     return Zones(sure, core, brow_up, side, mouth, eyes)
 
 
-def _distance(vertices: np.ndarray, ring: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(vertices[:, None] - vertices[ring][None], axis=-1).min(1)
+def _distance(vertices: np.ndarray, ring: tuple[int, ...]) -> np.ndarray:
+    return np.linalg.norm(vertices[:, None] - vertices[list(ring)][None], axis=-1).min(1)
 
 
 def _seen(points: np.ndarray) -> np.ndarray:
@@ -156,7 +158,7 @@ def _draw(crop: torch.Tensor, matrix: np.ndarray, target: Fit, texture: Texture,
     painted = _sample(texture.picture, values[..., :2], shrink)
     source_skin = _sample(texture.skin, values[..., :2], shrink)[0]
     trust, sure, brow_up, side = values[..., 4:].unbind(-1)
-    skin = skin_likelihood(crop, sure * covered)
+    skin = skin_likelihood(crop, sure * covered, _SHADOW * side * (1 - brow_up))
 
     eye_distance = target.scale * depth_scale * 6.3
     rounded = smooth(covered[None], 0.1 * eye_distance) * (covered > 0)
@@ -180,9 +182,9 @@ def _texture_points(source: Fit, target: Fit) -> np.ndarray:
     background; and, where the source's open mouth has to close, on the lips rather than on the teeth."""
     points = source.project()[:, :2]
     middle = points[[4, 168, 152]].mean(0)
-    points[OVAL] += 0.03 * (middle - points[OVAL])
+    points[list(FACE_OVAL)] += 0.03 * (middle - points[list(FACE_OVAL)])
     closing = np.clip((mouth_opening(source.head) - mouth_opening(target.head)) / 0.15, 0, 1)
-    points[INNER_LIPS] += 0.35 * closing * (points[OUTER_LIPS] - points[INNER_LIPS])
+    points[list(INNER_LIPS)] += 0.35 * closing * (points[list(OUTER_LIPS)] - points[list(INNER_LIPS)])
     return points
 
 

@@ -5,18 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from faceloom.models.faces import Face, keypoints_from_68
-from faceloom.models.landmarks.face3d import (
-    INNER_LIPS,
-    OUTER_LIPS,
-    OVAL,
-    VERTEX_OF_68,
-    Fit,
-    contour_vertices,
-    fit_face,
-    mean_face,
-    spread,
-)
-from faceloom.models.landmarks.transfer import five_points, mouth_opening, nearest_pose, transfer_shape
+from faceloom.models.landmarks.face3d import Fit, fit_face, five_points, landmarks_of, mean_face, spread
+from faceloom.models.landmarks.topology import FACE_OVAL, INNER_LIPS
+from faceloom.models.landmarks.transfer import mouth_opening, nearest_pose, transfer_shape
 
 
 def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
@@ -31,7 +22,7 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
 def seen(yaw=0.0, pitch=0.0, roll=0.0, scale=12.0, head=None) -> tuple[Face, Fit]:
     """A face as a camera sees it, and the truth about it."""
     fit = Fit(mean_face().vertices if head is None else head, rotation(yaw, pitch, roll), scale, np.array([250.0, 300.0]))
-    points = fit.project()[np.concatenate([contour_vertices(mean_face(), fit.rotation), VERTEX_OF_68[17:]]), :2]
+    points = fit.project(landmarks_of(fit.head, fit.rotation))[:, :2]
     return Face(0, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points), fit
 
 
@@ -55,10 +46,10 @@ def test_projected_landmarks_lie_on_the_photographs():
     points = face.points68 + rng.normal(0, 4, (68, 2)).astype(np.float32)
     moved = Face(0, face.box, keypoints_from_68(points), points68=points)
     fit = fit_face(moved)
-    vertex = np.concatenate([contour_vertices(mean_face(), fit.rotation), VERTEX_OF_68[17:]])
-    away = np.linalg.norm(fit.project()[vertex, :2] - points, axis=1)
+    away = np.linalg.norm(fit.project(landmarks_of(fit.head, fit.rotation))[:, :2] - points, axis=1)
     assert np.median(away) < 1.5  # lightly smoothed, noise of 4 px stays mostly
-    assert away.max() < 12
+    assert away[17:].max() < 8
+    assert away.max() < 20  # two jaw points may share one place on the horizon
 
 
 def test_dense_points_are_kept_exactly():
@@ -79,15 +70,12 @@ def test_five_keypoints_give_the_pose_of_a_mean_face():
 
 
 def test_far_jaw_points_slide_onto_the_cheeks_horizon():
-    mesh = mean_face()
-    turned = rotation(35)
-    chosen = contour_vertices(mesh, turned)
-    assert (chosen[:9] == VERTEX_OF_68[:9]).all() or (chosen[9:] == VERTEX_OF_68[9:17]).all()
-    default, moved = mesh.vertices[VERTEX_OF_68[:17]] @ turned[0], mesh.vertices[chosen] @ turned[0]
-    far = chosen != VERTEX_OF_68[:17]
-    assert far.sum() >= 3
-    assert (np.abs(moved[far]) >= np.abs(default[far]) - 1e-9).all()
-    assert (contour_vertices(mesh, np.eye(3)) == VERTEX_OF_68[:17]).sum() >= 14
+    head, turned = mean_face().vertices, rotation(35)
+    plain, moved = landmarks_of(head), landmarks_of(head, turned)
+    changed = np.linalg.norm(moved - plain, axis=1) > 1e-9
+    assert changed[9:17].sum() >= 4 and not changed[:9].any() and not changed[17:].any()  # turned right: the viewer's right is far
+    assert ((moved @ turned[0])[changed] > (plain @ turned[0])[changed]).all()
+    assert np.abs(landmarks_of(head, np.eye(3)) - plain).max() < 1.0  # hardly any from the front
 
 
 def test_mesh_is_a_symmetric_disc_that_faces_the_viewer():
@@ -107,8 +95,8 @@ def test_mesh_is_a_symmetric_disc_that_faces_the_viewer():
 def test_spread_reproduces_an_affine_move_everywhere():
     mean = mean_face().vertices
     linear = np.array([[0.1, 0.02, 0], [-0.03, 0.05, 0.01], [0, 0, 0.2]])
-    moves = mean[OVAL] @ linear.T + [1, -2, 0.5]
-    assert spread(mean[OVAL], moves, mean) == pytest.approx(mean @ linear.T + [1, -2, 0.5], abs=0.02)
+    moves = mean[list(FACE_OVAL)] @ linear.T + [1, -2, 0.5]
+    assert spread(mean[list(FACE_OVAL)], moves, mean) == pytest.approx(mean @ linear.T + [1, -2, 0.5], abs=0.02)
 
 
 def test_transfer_of_a_person_to_themselves_changes_nothing():
@@ -121,7 +109,7 @@ def test_transfer_keeps_the_targets_mouth_and_keypoints_and_takes_the_sources_pr
     mean = mean_face().vertices
     wide = mean * [1.15, 1, 1]
     laughing = mean.copy()
-    lower = INNER_LIPS[11:]
+    lower = list(INNER_LIPS[11:])
     laughing[lower, 1] += 1.5
     source, target = Fit(wide, np.eye(3), 10.0, np.zeros(2)), Fit(laughing, np.eye(3), 10.0, np.zeros(2))
     head = transfer_shape(source, target)
@@ -130,7 +118,6 @@ def test_transfer_keeps_the_targets_mouth_and_keypoints_and_takes_the_sources_pr
     assert (drift <= 0.075 * 6.3).all()
     nose_width = np.linalg.norm(head[129] - head[358])
     assert nose_width > 1.03 * np.linalg.norm(mean[129] - mean[358])
-    assert np.linalg.norm(mean[OUTER_LIPS] - mean[INNER_LIPS], axis=1).max() < 1.5
 
 
 def test_the_reference_turned_like_the_target_is_chosen():

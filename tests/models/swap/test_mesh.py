@@ -56,7 +56,7 @@ def test_outside_its_mask_a_crop_is_the_targets_own(people, source, target):
     outside = masks == 0
     assert 0.5 < outside.float().mean() < 0.9
     assert torch.equal(crops[outside], own[outside])
-    assert 0 <= crops.min() and crops.max() <= 1
+    assert crops.min() >= 0 and crops.max() <= 1
 
 
 def test_strength_morphs_from_the_untouched_crop(people):
