@@ -191,3 +191,18 @@ def test_known_similarities(shared, portraits):
         assert .94 < own @ recognizer.embed(image * .6, faces)[0] < .995
         vectors.append(own)
     assert vectors[0] @ vectors[1] == pytest.approx(.16, abs=.06)
+
+
+def test_graphs_that_are_not_what_they_are_called(tmp_path):
+    pair = save_double(tmp_path / "plain.onnx", HALF)
+    model = onnx.load(str(pair))
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1, 3, 112, 112]))
+    onnx.save(model, str(pair))
+    with pytest.raises(FaceLoomError, match="should take one picture and answer one vector"):
+        load_recognizer(pair)
+    wide = onnx.load(str(save_double(tmp_path / "w600k_r50.onnx", HALF)))
+    for axis in (2, 3):
+        wide.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 128
+    onnx.save(wide, str(tmp_path / "w600k_r50.onnx"))
+    with pytest.raises(FaceLoomError, match="should take pictures of 3×112×112, but takes 3×128×128"):
+        load_recognizer(tmp_path / "w600k_r50.onnx")

@@ -464,3 +464,52 @@ WRONG = [{"pixel_boost": 0}, {"pixel_boost": 9}, {"pixel_boost": 1.5}, {"strengt
 def test_wrong_settings(wrong, folders):
     with pytest.raises(FaceLoomError, match=r"must be"):
         load_engine(path_of(folders, "inswapper_128"), folders=folders).swap(IMAGES, FACES, identity(), SIZE, **wrong)
+
+
+def test_strength_with_an_adapter_mixes_both_vectors(folders):
+    spaces, random = ("cscs", "cscs_adapter"), np.random.default_rng(9)
+    own = [{space: unit(random.normal(0, 1, 512)) for space in spaces} for _ in FACES]
+    known = replace(FACES, items=tuple(replace(face, embeddings=vectors) for face, vectors in zip(FACES, own, strict=True)))
+    crops, masks = load_engine(path_of(folders, "cscs_256"), folders=folders).swap(IMAGES, known, identity(), SIZE, strength=.5)
+    source = unit(RAW["cscs"]) + unit(RAW["cscs_adapter"])
+    for i, face in enumerate(FACES):
+        target = own[i]["cscs"] + own[i]["cscs_adapter"]
+        middle = unit(unit(target) + unit(source)) * (np.linalg.norm(target) + np.linalg.norm(source)) / 2
+        picture, _, reach = expectation("cscs_256", face, .15 + middle @ doubles.PAINT * doubles.gain(TRUTHS["cscs_256"]))
+        inner = (reach > .3) & (masks[i].numpy() > 0)
+        assert np.abs(crops[i].numpy() - picture)[inner].max() < STEP
+
+
+def test_identity_of_another_space_is_looked_up_in_its_photos(folders):
+    class Photographer(Mirror):
+        def embed_raw(self, images, faces, progress=None):
+            return RAW["w600k"][None].astype(np.float32)
+
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders, recognizer=Photographer("w600k"))
+    known, _ = engine.swap(IMAGES, FACES, identity(), SIZE)
+    other = replace(identity(), embeddings={"dlib128": unit(np.ones(128))}, norms={})
+    asked, _ = engine.swap(IMAGES, FACES, other, SIZE)
+    assert torch.allclose(known, asked, atol=1e-5)
+
+
+def test_a_known_direction_is_kept_when_only_its_length_is_missing(folders):
+    """A blend of people has photos of each, which must not replace the blended vector."""
+    class Stranger(Mirror):
+        def embed_raw(self, images, faces, progress=None):
+            vector = np.random.default_rng(77).normal(0, 1, (1, 512))
+            return (unit(vector) * np.linalg.norm(RAW["w600k"])).astype(np.float32)
+
+    engine = load_engine(path_of(folders, "alphaface_256"), folders=folders, recognizer=Stranger("w600k"))
+    known, _ = engine.swap(IMAGES, FACES, identity(), SIZE)
+    blended, _ = engine.swap(IMAGES, FACES, replace(identity(), norms={}), SIZE)
+    assert torch.allclose(known, blended, atol=1e-5)
+
+
+def test_an_answer_of_another_size(folders, tmp_path):
+    helper, kind = doubles.helper, doubles.TensorProto.FLOAT
+    nodes = [helper.make_node("Concat", ["target", "target"], ["output"], axis=2)]
+    ports = [helper.make_tensor_value_info(name, kind, shape) for name, shape in
+             (("target", [1, 3, 256, 256]), ("source", [1, 512]), ("output", [1, 3, None, None]))]
+    path = doubles.save(tmp_path / "alphaface_256.onnx", nodes, ports[:2], ports[2:], [])
+    with pytest.raises(FaceLoomError, match=r"answered pictures of \(512, 256, 3\), not of \(256, 256, 3\)"):
+        load_engine(path, folders=folders).swap(IMAGES, FACES, identity(), SIZE)
