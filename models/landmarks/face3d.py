@@ -143,7 +143,7 @@ def _camera(vertices: np.ndarray, points: np.ndarray, weights: np.ndarray) -> tu
     center_v, center_p = (w * vertices).sum(0), (w * points).sum(0)
     v, p = vertices - center_v, points - center_p
     affine = np.linalg.lstsq(np.sqrt(w) * v, np.sqrt(w) * p, rcond=None)[0].T  # [2, 3]
-    u, s, vt = np.linalg.svd(affine, full_matrices=False)
+    u, _, vt = np.linalg.svd(affine, full_matrices=False)
     two = u @ vt
     rotation = np.stack([two[0], two[1], np.cross(two[0], two[1])])
     fitted = v @ two.T

@@ -39,7 +39,8 @@ def landmark_mask(
         raise FaceLoomError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}.")
     if shape != "target" and (identity is None or not identity.faces):
         raise FaceLoomError(f"Shape {shape!r} needs an identity made from a photo; connect ArcFaceEmbed, or choose 'target'.")
-    masks, drawings, angles = torch.zeros(len(faces), size, size), torch.zeros(len(faces), size, size, 3), np.zeros((len(faces), 3), np.float32)
+    masks, drawings = torch.zeros(len(faces), size, size), torch.zeros(len(faces), size, size, 3)
+    angles = np.zeros((len(faces), 3), np.float32)
     for i, face in enumerate(faces):
         fit, matrix = fit_face(face), crop_matrix(face, size, faces.framing)
         heads = []

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 _TOLERANCE = (0.10, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
+_THIN = 0.014  # half the width, in crop edges, of what is a brow, a frame or a strand rather than hair
 _RADIUS = 0.08  # how far, in crop edges, the skin's colour is taken to be the same
 
 
@@ -40,8 +41,8 @@ def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor, slack: torch.Tens
     """How much each pixel of ``picture`` ``[H, W, 3]`` looks like the skin at the pixels marked in ``sure`` ``[H, W]``, 0..1.
 
     Colour is compared with the skin's nearest known colour in brightness and two opponent axes, so shading and make-up of light are
-    followed; spectacle frames and strands thinner than about 2 % of the picture do not count. ``slack`` (``[H, W]``) widens the tolerance in
-    brightness where shadows are expected.
+    followed; brows, spectacle frames and strands thinner than about 3 % of the picture do not count. ``slack`` (``[H, W]``) widens
+    the tolerance in brightness where shadows are expected.
     """
     rgb = picture.permute(2, 0, 1)
     light = rgb.mean(0)
@@ -58,7 +59,7 @@ def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor, slack: torch.Tens
     scale = spread[:, None, None] + torch.stack([torch.ones_like(light) * slack, *torch.zeros_like(axes[1:])])
     distance = (((axes - near) / scale) ** 2).sum(0)
     likelihood = torch.exp(-(distance - 5).clamp_min(0) / 4)
-    reach = 2 * max(1, round(0.008 * edge)) + 1
+    reach = 2 * max(1, round(_THIN * edge)) + 1
     other = 1 - smooth(likelihood[None], 0.004 * edge)[0]
     other = -F.max_pool2d(-other[None, None], reach, 1, reach // 2)
     other = F.max_pool2d(other, reach, 1, reach // 2)[0]

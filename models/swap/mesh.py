@@ -89,8 +89,8 @@ def _texture(identity: Identity, index: int, device: torch.device) -> Texture:
 
 @dataclass(frozen=True, eq=False)
 class Zones:
-    """Weights 0..1 per vertex. sure: certainly skin. core: nose and mouth, which every photograph shows. brow_up: the forehead, where hair begins. side: along cheeks and temples.
-    mouth: inside the lips. eyes: ``[V, 2]`` inside the left and right lids."""
+    """Weights 0..1 per vertex. sure: certainly skin. core: nose and mouth, which every photograph shows. brow_up: the forehead, where
+    hair begins. side: along cheeks and temples. mouth: inside the lips. eyes: ``[V, 2]`` inside the left and right lids."""
 
     sure: np.ndarray
     core: np.ndarray

@@ -16,7 +16,7 @@ def one(face) -> Faces:
 
 
 def test_pose_mask_and_drawing_of_a_known_head():
-    face, truth = seen(30, 4, 6)
+    face, _ = seen(30, 4, 6)
     mask, drawing, pose = landmark_mask(one(face), 256)
     assert mask.shape == (1, 256, 256) and drawing.shape == (1, 256, 256, 3)
     assert pose[0] == pytest.approx([30, 4, 6], abs=0.6)
