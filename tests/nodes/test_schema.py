@@ -69,7 +69,7 @@ def test_every_input_and_output_has_a_sentence(nodes, name):
         assert text and text[0].isupper() and text.endswith("."), text
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("language", ["en", "de", "fr"])
 @pytest.mark.parametrize("name", NODE_IDS)
 def test_locales_name_every_input_and_output(nodes, name, language):
     schema = nodes[name].define_schema()

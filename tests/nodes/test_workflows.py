@@ -103,7 +103,7 @@ class TestServer:
         for path in (ROOT / "js" / "docs").glob("*.md"):
             assert server.get(f"/extensions/faceloom/docs/{path.name}") == path.read_bytes()
         words = server.json("/i18n")
-        for language in ("en", "de"):
+        for language in ("en", "de", "fr"):
             ours = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())
             assert ours.items() <= words[language]["nodeDefs"].items()
 
