@@ -114,6 +114,22 @@ def sampling_grid(to_image: np.ndarray, height: int, width: int, image_height: i
     return (m[..., 0] * xs + m[..., 2]) + m[..., 1] * ys
 
 
+def read_grid(planes: torch.Tensor, grid: torch.Tensor, mode: str, padding: str) -> torch.Tensor:
+    """``grid_sample(align_corners=False)`` of ``planes`` ``[1, C, h, w]`` at ``grid`` ``[1, H, W, 2]``: ``[C, H, W]``.
+
+    On the CPU torch gives each picture of a batch to one thread and a single picture to a single one, so the grid's rows are dealt
+    out as a batch.
+    """
+    parts = min(torch.get_num_threads(), grid.shape[1] // 32) if planes.device.type == "cpu" else 1
+    if parts < 2:
+        return F.grid_sample(planes, grid, mode=mode, padding_mode=padding, align_corners=False)[0]
+    height, width = grid.shape[1:3]
+    rows = -(-height // parts)
+    dealt = F.pad(grid, (0, 0, 0, 0, 0, rows * parts - height)).reshape(parts, rows, width, 2)
+    out = F.grid_sample(planes.expand(parts, -1, -1, -1), dealt, mode=mode, padding_mode=padding, align_corners=False)
+    return out.transpose(0, 1).reshape(planes.shape[1], rows * parts, width)[:, :height]
+
+
 def lattice(edge: int, step: float) -> torch.Tensor:
     """Whole pixel positions, float32, about ``step`` apart and centred on an edge of ``edge`` pixels; all of them when ``step`` is 1."""
     if step <= 1:
@@ -184,7 +200,7 @@ def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, paddi
     """
     region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
     grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
-    return F.grid_sample(region, grid, mode="bicubic", padding_mode=padding, align_corners=False)[0].permute(1, 2, 0)
+    return read_grid(region, grid, "bicubic", padding).permute(1, 2, 0)
 
 
 def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int,

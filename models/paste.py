@@ -15,7 +15,7 @@ from . import blends
 from .color import METHODS, match_color
 from .errors import FaceLoomError
 from .faces import Faces
-from .geometry import crop_matrices, invert, lattice, sample_crops, sampling_grid, scale_of, transform, warp
+from .geometry import crop_matrices, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, transform, warp
 from .images import as_images, expand_rgb
 from .progress import Progress, silent
 
@@ -154,7 +154,9 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
         pasted, weight = (blends.poisson if blend == "poisson" else blends.multi_band)(base, pasted, alpha)
     base, pasted, weight, alpha = (values.permute(2, 0, 1).contiguous() for values in (base, pasted, weight, alpha))  # planes mix faster
     mixed = torch.lerp(base, pasted, weight * opacity if opacity < 1 else weight)
-    beneath.copy_(torch.where(alpha > 0, mixed, base).permute(1, 2, 0))
+    if blend != "feather":  # whose weight is not 0 wherever the mask is
+        mixed = torch.where(alpha > 0, mixed, base)
+    beneath.copy_(mixed.permute(1, 2, 0))
 
 
 def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, at: int) -> torch.Tensor:
@@ -198,7 +200,7 @@ def read_back(crop: torch.Tensor, to_crop: np.ndarray, height: int, width: int, 
         to_crop[:, 2] += 0.5 * scale - 0.5
     mode = "bilinear" if mask or _BILINEAR <= fineness < 2 else "bicubic"
     grid = sampling_grid(to_crop, height, width, *planes.shape[2:], crop.device)
-    out = F.grid_sample(planes, grid, mode=mode, padding_mode=padding, align_corners=False)[0].permute(1, 2, 0)
+    out = read_grid(planes, grid, mode, padding).permute(1, 2, 0)
     return out.clamp_(0, 1) if mode == "bicubic" else out
 
 
