@@ -1,0 +1,60 @@
+"""The residual network of ArcFace (Deng et al., CVPR 2019; pre-activated blocks of insightface's arcface_torch)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from . import conv3
+
+LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions, the second with the stride, and a shortcut."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv1 = conv3(inner, outer)
+        self.bn2 = nn.BatchNorm2d(outer)
+        self.prelu = nn.PReLU(outer)
+        self.conv2 = conv3(outer, outer, stride)
+        self.bn3 = nn.BatchNorm2d(outer)
+        self.downsample = None
+        if stride != 1 or inner != outer:
+            self.downsample = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
+        return y + (x if self.downsample is None else self.downsample(x))
+
+
+class IResNet(nn.Module):
+    """Pictures ``[N, 3, edge, edge]`` in [-1, 1] to vectors ``[N, features]``, not normalised."""
+
+    def __init__(self, depth: int = 100, features: int = 512, edge: int = 112) -> None:
+        super().__init__()
+        self.conv1 = conv3(3, 64)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.prelu = nn.PReLU(64)
+        inner = 64
+        for number, (outer, blocks) in enumerate(zip((64, 128, 256, 512), LAYERS[depth]), 1):
+            stage = [Block(inner if i == 0 else outer, outer, 2 if i == 0 else 1) for i in range(blocks)]
+            setattr(self, f"layer{number}", nn.Sequential(*stage))
+            inner = outer
+        cells = -(-edge // 16)
+        self.bn2 = nn.BatchNorm2d(512)
+        self.fc = nn.Linear(512 * cells * cells, features)
+        self.features = nn.BatchNorm1d(features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.prelu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.features(self.fc(self.bn2(x).flatten(1)))
+
+
+def depth_of(keys) -> int:
+    """The depth of the ``IResNet`` that has these keys."""
+    blocks = tuple(1 + max(int(key.split(".")[1]) for key in keys if key.startswith(f"layer{n}.")) for n in (1, 2, 3, 4))
+    return next(depth for depth, layers in LAYERS.items() if layers == blocks)
