@@ -1,0 +1,153 @@
+"""Guidance: pulling the picture a diffusion model predicts at one step towards an identity, and holding expression and gaze.
+
+After DiffFace (Kim et al. 2022, section 3.3) with one difference: every gradient is scaled to a step of known size, because the size of a
+gradient through an arbitrary decoder says nothing, and a step that suits SD would tear Flux apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry import compose
+from ..identity.differentiable import Embedder, align_crops
+
+# At strength 1 the sum of one step's moves is this share of the predicted latent's own spread.
+STEP = 0.12
+# Inner moves per step: more follow a curved loss better.
+MOVES = 4
+# DiffFace's views: rotations up to 15 degrees and shifts up to a tenth of the picture.
+_TURN, _SHIFT = 15.0, 0.1
+# BiSeNet classes whose shape is held: skin, brows, eyes, nose, mouth, lips (DiffFace, section 3.3).
+FACE_CLASSES = (1, 2, 3, 4, 5, 10, 11, 12, 13)
+
+# Pictures [N, 3, H, W] 0..1 (not clipped) to one loss per picture [N].
+Loss = Callable[[Tensor], Tensor]
+
+
+def identity_loss(embeddings: Tensor, wanted: Tensor) -> Tensor:
+    """``[V, N, D]`` embeddings of V views and ``[N, D]`` or ``[D]`` wanted ones to ``[N]``: the mean of 1 - cosine."""
+    return (1 - F.cosine_similarity(embeddings, wanted, dim=-1)).mean(0)
+
+
+def parser_loss(logits: Tensor, wanted: Tensor, squared: bool = False, classes: Sequence[int] = FACE_CLASSES) -> Tensor:
+    """``[N, C, h, w]`` logits against the target's to ``[N]``: per class the mean absolute (or squared) difference, summed."""
+    difference = logits[:, list(classes)] - wanted[:, list(classes)]
+    return (difference.square() if squared else difference.abs()).mean((2, 3)).sum(1)
+
+
+def gaze_loss(gazes: Tensor, wanted: Tensor, squared: bool = False) -> Tensor:
+    """Pitch and yaw of both eyes ``[N, 2, 2]`` against the target's to ``[N]``: the mean per eye, summed."""
+    difference = gazes - wanted
+    return (difference.square() if squared else difference.abs()).mean(2).sum(1)
+
+
+def eye_pictures(pictures: Tensor, boxes: Tensor | Sequence[Sequence[int]]) -> Tensor:
+    """The mean over colour of two boxes (x0, y0, x1, y1, end excluded) per picture ``[N, 3, H, W]``, as ``[N, 2, 96, 160]``."""
+    grey = pictures.mean(1, keepdim=True)
+    eyes = [[F.interpolate(picture[None, :, y0:y1, x0:x1], (96, 160), mode="bilinear", align_corners=False)[0, 0]
+             for x0, y0, x1, y1 in boxes] for picture in grey]
+    return torch.stack([torch.stack(pair) for pair in eyes])
+
+
+class IdentityLoss:
+    """1 - cosine between the identity and what a recogniser sees in crops, averaged over several views of each.
+
+    matrices: ``[N, 2, 3]`` crop → aligned. wanted: unit ``[D]``. views: 1 is the aligned face alone; more add turned and shifted looks at it,
+    which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.
+    """
+
+    def __init__(self, embedder: Embedder, wanted: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
+        self.embedder, self.wanted = embedder, wanted
+        size = embedder.contract.size
+        random = np.random.default_rng(seed)
+        looks = [np.eye(2, 3)] + [_look(random, size) for _ in range(views - 1)]
+        self.matrices = [compose(look, np.asarray(matrices, np.float64)) for look in looks]
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        size = self.embedder.contract.size
+        pictures = pictures.clamp(0, 1) + 0.05 * (pictures - pictures.clamp(0, 1))  # keeps a little pull where the picture is too bright
+        return identity_loss(torch.stack([self.embedder(align_crops(pictures, m, size)) for m in self.matrices]), self.wanted)
+
+
+def _look(random: np.random.Generator, size: int) -> np.ndarray:
+    angle = np.deg2rad(random.uniform(-_TURN, _TURN))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.full(2, (size - 1) / 2)
+    return np.concatenate([turn, (centre - turn @ centre + random.uniform(-_SHIFT, _SHIFT, 2) * size)[:, None]], 1)
+
+
+class ParserLoss:
+    """How far the regions of the face have moved from the target's. parse: pictures ``[N, 3, H, W]`` 0..1 to logits, with a gradient."""
+
+    def __init__(self, parse: Callable[[Tensor], Tensor], targets: Tensor, squared: bool = False) -> None:
+        self.parse, self.squared = parse, squared
+        with torch.no_grad():
+            self.wanted = parse(targets)
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return parser_loss(self.parse(pictures), self.wanted, self.squared)
+
+
+class KeepLoss:
+    """Mean squared difference to the target's pictures where ``weights`` ``[N, 1, H, W]`` says so, such as over the eyes."""
+
+    def __init__(self, targets: Tensor, weights: Tensor) -> None:
+        self.targets, self.weights = targets, weights / weights.mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return ((pictures - self.targets).square() * self.weights).mean((1, 2, 3))
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """What acts on a predicted latent.
+
+    decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (weight, loss) pairs; only the
+    proportion of the weights counts. strength: 0 does nothing, 1 is a firm pull. moves: inner gradient steps per sampling step.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    losses: tuple[tuple[float, Loss], ...]
+    strength: float = 1.0
+    moves: int = MOVES
+
+    def loss(self, latents: Tensor) -> Tensor:
+        """``[N]``."""
+        pictures = self.decode(latents).to(torch.float32)
+        return sum(weight * loss(pictures) for weight, loss in self.losses)
+
+    def apply(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Latents ``[N, c, ...]`` moved down the gradient, inside ``mask`` (broadcastable, in latent pixels). Their own graph is not used."""
+        with torch.inference_mode(False), torch.enable_grad():
+            moved = latents.detach().clone().to(torch.float32)
+            mask = None if mask is None else mask.detach().clone()
+            size = self.strength * STEP / self.moves * spread(moved)
+            for _ in range(self.moves):
+                moved = moved - size * direction(self.gradient(moved), mask)
+        return moved.to(latents.dtype)
+
+    def gradient(self, latents: Tensor) -> Tensor:
+        """Of the summed losses, shaped like the latents."""
+        leaf = latents.detach().requires_grad_(True)
+        return torch.autograd.grad(self.loss(leaf).sum(), leaf)[0]
+
+
+def spread(latents: Tensor) -> Tensor:
+    """Standard deviation of each sample, ``[N, 1, ...]``."""
+    return latents.flatten(1).std(1).reshape(-1, *[1] * (latents.ndim - 1))
+
+
+def direction(gradient: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The gradient inside the mask, each sample scaled to a root mean square of 1 there (0 stays 0)."""
+    if mask is not None:
+        gradient = gradient * mask
+    share = gradient.new_ones(()) if mask is None else mask.expand_as(gradient).flatten(1).mean(1)
+    mean_square = gradient.flatten(1).square().mean(1) / share.clamp(min=1e-6)
+    scale = torch.where(mean_square > 0, mean_square, torch.ones_like(mean_square)).rsqrt()
+    return gradient * scale.reshape(-1, *[1] * (gradient.ndim - 1))

@@ -1,0 +1,238 @@
+"""Recognisers whose answer can be differentiated: ArcFace networks in ONNX files as torch modules, and the alignment before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..catalogue import NetContract
+from ..errors import FaceLoomError
+from ..faces import Face
+from ..geometry import TEMPLATES, compose, crop_matrix, invert, sampling_grid, scale_of, template_matrix, transform
+from ..onnx_file import OnnxFile
+from ..onnx_nodes import Node, read_nodes
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """A recogniser in torch. space: of its vectors. net: ``[N, 3, n, n]`` in the contract's range to ``[N, D]``."""
+
+    space: str
+    net: nn.Module
+    contract: NetContract
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        """Aligned faces ``[N, 3, n, n]`` RGB 0..1 to unit rows ``[N, D]``, with a gradient."""
+        if self.contract.color == "bgr":
+            faces = faces.flip(1)
+        mean, std = (faces.new_tensor(values)[:, None, None] for values in (self.contract.mean, self.contract.std))
+        return F.normalize(self.net((faces - mean) / std), dim=1)
+
+
+def differentiable(recognizer: Any) -> Embedder:
+    """The recogniser as an ``Embedder`` with weights of its own, which any autograd mode may use.
+
+    A recogniser that is a torch network says so by a method ``differentiable``; those around an ONNX file are converted. Anything else (the
+    built-in dlib network) is an error.
+    """
+    own = getattr(recognizer, "differentiable", None)
+    with torch.inference_mode(False):
+        if own is not None:
+            return own()
+        file = getattr(getattr(recognizer, "model", None), "file", None)
+        if not isinstance(file, OnnxFile):
+            raise FaceLoomError("Identity guidance needs an ArcFace network; connect one from Load Face Recognizer (the built-in dlib "
+                                "recogniser has no gradient).")
+        return Embedder(recognizer.space, torch_from_onnx(file, recognizer.model.name), recognizer.contract)
+
+
+def torch_from_onnx(file: OnnxFile, name: str = "The model") -> nn.Module:
+    """The graph of an ONNX file with one input and one output of interest (the first) as a module in float32.
+
+    Its result equals onnxruntime's to rounding. Operations that no recogniser uses are refused by name. A batch of any size goes in, also where
+    the file was exported for one picture.
+    """
+    if file.external:
+        raise FaceLoomError(f"{name} keeps its weights in another file; export it as one file.")
+    return _Graph(file, name).eval().requires_grad_(False)
+
+
+def align_crops(crops: Tensor, matrices: np.ndarray, size: int) -> Tensor:
+    """``[N, C, S, S]`` through crop → aligned ``matrices`` ``[N, 2, 3]`` to ``[N, C, size, size]``, with a gradient.
+
+    The grid is constant. Where the crop is finer than the answer, several bilinear looks per pixel are averaged: an area filter.
+    """
+    matrices = np.asarray(matrices, np.float64)
+    looks = max(1, int(np.ceil(1 / scale_of(matrices).min() - 0.25)))
+    fine = matrices * looks
+    fine[:, :, 2] += (looks - 1) / 2
+    grid = sampling_grid(invert(fine), size * looks, size * looks, crops.shape[2], crops.shape[3], crops.device)
+    seen = F.grid_sample(crops, grid.to(crops.dtype), padding_mode="border", align_corners=False)
+    return F.avg_pool2d(seen, looks) if looks > 1 else seen
+
+
+def alignment(count: int, crop_size: int, contract: NetContract, faces: tuple[Face, ...] | None = None, framing: float = 1.0) -> np.ndarray:
+    """``[count, 2, 3]`` crop → aligned picture of the contract. Without ``faces`` the face is taken to sit where the template puts it."""
+    template = contract.template or "arcface_112_v2"
+    if faces is None:
+        points = ((TEMPLATES["ffhq_512"] - 0.5) / framing + 0.5) * crop_size - 0.5
+        return np.broadcast_to(template_matrix(points, template, contract.size), (count, 2, 3)).copy()
+    keypoints = np.stack([transform(face.keypoints, crop_matrix(face, crop_size, framing)) for face in faces])
+    return template_matrix(keypoints, template, contract.size)
+
+
+def embedding_in_crop(embedder: Embedder, crops: Tensor, matrices: np.ndarray) -> Tensor:
+    """Canonical crops ``[N, 3, S, S]`` 0..1 to unit rows ``[N, D]``."""
+    return embedder(align_crops(crops, matrices, embedder.contract.size))
+
+
+def rescaled(matrices: np.ndarray, old: int, new: int) -> np.ndarray:
+    """The same alignments for crops resized from ``old`` to ``new`` pixels (border to border)."""
+    factor = old / new
+    return compose(np.asarray(matrices, np.float64), np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5]]))
+
+
+class _Graph(nn.Module):
+    """Runs the nodes one after the other. Weights are buffers; small integers (shapes, axes) stay numpy."""
+
+    def __init__(self, file: OnnxFile, name: str) -> None:
+        super().__init__()
+        self.nodes = tuple(node for node in read_nodes(file) if node.operator not in ("Constant", "Identity", "Dropout"))
+        aliases = {node.outputs[0]: node.inputs[0] for node in read_nodes(file) if node.operator in ("Identity", "Dropout")}
+        self.nodes = tuple(Node(n.operator, n.name, tuple(_root(aliases, i) for i in n.inputs), n.outputs, n.attributes) for n in self.nodes)
+        unknown = sorted({node.operator for node in self.nodes} - set(_OPERATORS))
+        if unknown:
+            raise FaceLoomError(f"{name} uses {', '.join(unknown)}, which no ArcFace network does; guidance cannot be computed through it.")
+        self.input, self.output = file.inputs[0].name, _root(aliases, file.outputs[0].name)
+        self.needed = _needed(self.nodes, self.output)
+        arrays = {tensor.name: tensor.array() for tensor in file.initializers}
+        arrays |= {node.outputs[0]: np.asarray(next(iter(node.attributes.values()))) for node in read_nodes(file) if node.operator == "Constant"}
+        self.plain = {key: array for key, array in arrays.items() if array.dtype.kind in "iu"}
+        self.slots = {key: f"weight{i}" for i, key in enumerate(arrays) if key not in self.plain}
+        for key, slot in self.slots.items():
+            self.register_buffer(slot, torch.tensor(arrays[key].astype(np.float32)))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        values: dict[str, Any] = {"": None, self.input: pictures, **self.plain, **{key: getattr(self, slot) for key, slot in self.slots.items()}}
+        for node, used in zip(self.nodes, self.needed, strict=True):
+            if used:
+                values[node.outputs[0]] = _OPERATORS[node.operator](node.attributes, *(values[name] for name in node.inputs))
+        return values[self.output]
+
+
+def _root(aliases: Mapping[str, str], name: str) -> str:
+    while name in aliases:
+        name = aliases[name]
+    return name
+
+
+def _needed(nodes: tuple[Node, ...], output: str) -> tuple[bool, ...]:
+    wanted, used = {output}, []
+    for node in reversed(nodes):
+        used.append(bool(wanted.intersection(node.outputs)))
+        if used[-1]:
+            wanted.update(node.inputs)
+    return tuple(reversed(used))
+
+
+def _pads(attributes: Mapping, x: Tensor, kernel: tuple[int, ...], value: float = 0.0) -> Tensor:
+    if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        strides = attributes.get("strides", [1, 1])
+        total = [max((-(-size // step) - 1) * step + edge - size, 0) for size, step, edge in zip(x.shape[2:], strides, kernel, strict=True)]
+        first = [t // 2 if attributes["auto_pad"] == "SAME_UPPER" else -(-t // 2) for t in total]
+        pads = [*first, *(t - f for t, f in zip(total, first, strict=True))]
+    else:
+        pads = attributes.get("pads", [0, 0, 0, 0])
+    return F.pad(x, (pads[1], pads[3], pads[0], pads[2]), value=value) if any(pads) else x
+
+
+def _conv(attributes: Mapping, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    x = _pads(attributes, x, tuple(weight.shape[2:]))
+    return F.conv2d(x, weight, bias, attributes.get("strides", 1), 0, attributes.get("dilations", 1), attributes.get("group", 1))
+
+
+def _batch_norm(attributes: Mapping, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    return F.batch_norm(x, mean, var, weight, bias, False, 0.0, attributes.get("epsilon", 1e-5))
+
+
+def _prelu(attributes: Mapping, x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x >= 0, x, x * slope)
+
+
+def _clip(attributes: Mapping, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    return x.clamp(attributes.get("min") if low is None else float(low), attributes.get("max") if high is None else float(high))
+
+
+def _gemm(attributes: Mapping, a: Tensor, b: Tensor, c: Tensor | float = 0.0) -> Tensor:
+    a = a.mT if attributes.get("transA") else a
+    b = b.mT if attributes.get("transB") else b
+    return attributes.get("alpha", 1.0) * (a @ b) + attributes.get("beta", 1.0) * c
+
+
+def _reshape(attributes: Mapping, x: Tensor, shape: np.ndarray | None = None) -> Tensor:
+    wanted = [int(size) for size in (attributes["shape"] if shape is None else np.atleast_1d(shape))]
+    wanted = [x.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
+    if wanted and wanted[0] == 1 and -1 in wanted:  # exported for one picture
+        wanted[0] = x.shape[0]
+    return x.reshape(wanted)
+
+
+def _pool(average: bool) -> Callable[..., Tensor]:
+    def pool(attributes: Mapping, x: Tensor) -> Tensor:
+        kernel = attributes["kernel_shape"]
+        strides = attributes.get("strides", [1, 1])
+        x = _pads(attributes, x, tuple(kernel), 0.0 if average else float("-inf"))
+        return F.avg_pool2d(x, kernel, strides) if average else F.max_pool2d(x, kernel, strides)
+
+    return pool
+
+
+def _axes(attributes: Mapping, axes: np.ndarray | None) -> list[int]:
+    return [int(axis) for axis in (attributes.get("axes", []) if axes is None else np.atleast_1d(axes))]
+
+
+def _unsqueeze(attributes: Mapping, x: Any, axes: np.ndarray | None = None) -> Any:
+    for axis in sorted(_axes(attributes, axes)):
+        x = x.unsqueeze(axis) if isinstance(x, Tensor) else np.expand_dims(x, axis)
+    return x
+
+
+def _squeeze(attributes: Mapping, x: Any, axes: np.ndarray | None = None) -> Any:
+    return x.squeeze(tuple(_axes(attributes, axes))) if isinstance(x, Tensor) else np.squeeze(x, tuple(_axes(attributes, axes)))
+
+
+def _concat(attributes: Mapping, *parts: Any) -> Any:
+    return torch.cat(parts, attributes["axis"]) if isinstance(parts[0], Tensor) else np.concatenate([np.atleast_1d(p) for p in parts])
+
+
+def _reduce(kind: str) -> Callable[..., Tensor]:
+    def reduce(attributes: Mapping, x: Tensor, axes: np.ndarray | None = None) -> Tensor:
+        dims, keep = _axes(attributes, axes), bool(attributes.get("keepdims", 1))
+        return x.mean(dims, keep) if kind == "mean" else torch.linalg.vector_norm(x, dim=dims, keepdim=keep)
+
+    return reduce
+
+
+# What the recognisers of insightface, facenet's kin and PyTorch's exporters are made of.
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "Conv": _conv, "BatchNormalization": _batch_norm, "PRelu": _prelu, "Clip": _clip, "Gemm": _gemm, "Reshape": _reshape,
+    "AveragePool": _pool(True), "MaxPool": _pool(False), "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Concat": _concat,
+    "ReduceMean": _reduce("mean"), "ReduceL2": _reduce("norm"),
+    "Add": lambda attributes, a, b: a + b, "Sub": lambda attributes, a, b: a - b,
+    "Mul": lambda attributes, a, b: a * b, "Div": lambda attributes, a, b: a / b,
+    "MatMul": lambda attributes, a, b: a @ b, "Relu": lambda attributes, x: x.relu(), "Sigmoid": lambda attributes, x: x.sigmoid(),
+    "Sqrt": lambda attributes, x: x.sqrt(),
+    "LeakyRelu": lambda attributes, x: F.leaky_relu(x, attributes.get("alpha", 0.01)),
+    "Flatten": lambda attributes, x: x.flatten(attributes.get("axis", 1)) if attributes.get("axis", 1) == 1 else x.reshape(x.shape[0], -1),
+    "GlobalAveragePool": lambda attributes, x: x.mean((2, 3), keepdim=True),
+    "Transpose": lambda attributes, x: x.permute(attributes["perm"]),
+    "Shape": lambda attributes, x: np.array(x.shape, np.int64),
+    "Gather": lambda attributes, x, index: np.take(x, index, attributes.get("axis", 0)),
+    "Cast": lambda attributes, x: x,
+}  # fmt: skip
