@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from .catalogue import KINDS
 from .errors import FaceLoomError
 from .onnx_file import Port
 
 EMBEDDING_SIZES = (128, 256, 512, 1024)
+
+# A tensor that one family of networks has and no other.
+TELLING_TENSORS = {
+    "cp.resnet.conv1.weight": "parser",
+    "image_encoder.pos_embed": "occluder",
+    "toRGB.0.weight": "restorer",
+    "quantize.embedding.weight": "restorer",
+}
 
 
 def channels_of(port: Port) -> int | None:
@@ -66,6 +74,15 @@ def _width(port: Port) -> int | None:
 
 def expect_kind(name: str, kind: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
     """Raise if the shapes say that this file is of another kind."""
-    found = kind_of(inputs, outputs)
-    if found not in (None, kind):
+    expect_row(name, kind, kind_of(inputs, outputs) or kind)
+
+
+def expect_row(name: str, kind: str, found: str) -> None:
+    """Raise if the catalogue says that this file is of another kind."""
+    if found != kind:
         raise FaceLoomError(f"{name} is {KINDS[found]}, not {KINDS[kind]}; load it with the node for that.")
+
+
+def kind_of_weights(names: Container[str]) -> str | None:
+    """A key of ``catalogue.KINDS`` for a PyTorch checkpoint, told from the names of its tensors; None where they do not tell."""
+    return next((kind for name, kind in TELLING_TENSORS.items() if name in names), None)

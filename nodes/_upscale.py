@@ -19,7 +19,7 @@ class UpscaleRestorer:
         self.descriptor = descriptor
         self.name = getattr(descriptor.architecture, "name", "upscale model")
 
-    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent) -> torch.Tensor:
+    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, framing: float = 1.0) -> torch.Tensor:
         size = crops.shape[1]
         work_size = FACE_SIZE if self.descriptor.purpose == "FaceSR" else size
         # Core's own estimate of what such a network needs (nodes_upscale_model.py).

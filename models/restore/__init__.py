@@ -20,8 +20,8 @@ class Restorer(Protocol):
 
     name: str
 
-    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent) -> torch.Tensor:
-        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; ``fidelity`` 0 = most detail, 1 = closest to the input."""
+    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, framing: float = 1.0) -> torch.Tensor:
+        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; ``fidelity`` 0 = most detail, 1 = closest to the input; ``framing`` is the crops'."""
         ...
 
 
@@ -44,8 +44,8 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     if amount == 0:
         return crops
     if restorer is not None:
-        restored = _fit(restorer.restore(crops, fidelity, progress), crops)
         masks = crops.new_ones((count, height, width)) if masks is None else masks
+        restored = _through(restorer, crops, fidelity, masks, faces.framing if faces else 1.0, progress)
     else:
         if images is None or faces is None:
             raise FaceLoomError("Restore without a model matches the photograph; connect the image and the faces, or a restore model.")
@@ -56,6 +56,16 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
         restored = match_photo(crops, images, faces, masks, progress)
     share = masks[..., None] * amount
     return torch.where(share > 0, (crops + (restored - crops) * share).clamp(0, 1), crops)
+
+
+def _through(restorer: Restorer, crops: torch.Tensor, fidelity: float, masks: torch.Tensor, framing: float, progress: Progress
+             ) -> torch.Tensor:
+    """The network's answers at the crops' size; crops whose mask is empty are not shown to it."""
+    asked = torch.nonzero(masks.flatten(1).amax(1) > 0).flatten()
+    if len(asked) == 0:
+        return crops
+    restored = _fit(restorer.restore(crops[asked], fidelity, progress, framing), crops[asked])
+    return restored if len(asked) == len(crops) else crops.index_copy(0, asked, restored)
 
 
 def _fit(restored: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:

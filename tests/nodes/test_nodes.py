@@ -286,7 +286,7 @@ class TestRestore:
         class RestoreModel:
             name = "invert"
 
-            def restore(self, crops, fidelity, progress=None):
+            def restore(self, crops, fidelity, progress=None, framing=1.0):
                 assert fidelity == 0.25
                 return 1 - crops
 

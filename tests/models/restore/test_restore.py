@@ -237,7 +237,7 @@ class Brighten:
 
     name = "brighten"
 
-    def restore(self, crops, fidelity, progress=None):
+    def restore(self, crops, fidelity, progress=None, framing=1.0):
         larger = torch.nn.functional.interpolate(crops.movedim(-1, 1), scale_factor=2, mode="nearest").movedim(1, -1)
         return (larger + (1 - fidelity)).clamp(0, 1)
 
@@ -249,7 +249,7 @@ def test_a_network_is_mixed_in_by_amount_and_mask():
     mask[:, :16] = 1
     mixed = restore_crops(crops, restorer=Brighten(), fidelity=0.75, amount=0.5, masks=mask)
     assert torch.allclose(mixed[:, :16], torch.tensor(0.325), atol=1e-5) and torch.equal(mixed[:, 16:], crops[:, 16:])
-    same = restore_crops(crops, restorer=type("Same", (), {"restore": lambda self, c, f, p: c})())
+    same = restore_crops(crops, restorer=type("Same", (), {"restore": lambda self, crops, *how: crops})())
     assert torch.equal(same, crops)
 
 

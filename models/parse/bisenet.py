@@ -1,0 +1,188 @@
+"""BiSeNet with a ResNet-18 backbone, as in the checkpoint 79999_iter.pth (also called parsing_bisenet.pth and FaceParser.pth).
+
+Yu et al. 2018, "BiSeNet: Bilateral Segmentation Network"; like its well-known face parsing variant it takes the spatial path from the
+backbone. He et al. 2015, "Deep Residual Learning". Module names are those of the checkpoint's keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..catalogue import NetContract
+from ..encode import encode
+from ..errors import FaceLoomError
+from ..progress import Progress, silent
+from ..runtime import DeviceManager, TorchModel, run_chunks
+from .labels import CLASSES, parse_crops
+
+# Activations of one 512×512 picture at full precision, bytes.
+MEMORY = 300 << 20
+BATCH = 4
+
+
+class ConvBNReLU(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Block(nn.Module):
+    """A basic residual block."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        if stride != 1 or channels_in != channels_out:
+            self.downsample = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
+        else:
+            self.downsample = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        short = x if self.downsample is None else self.downsample(x)
+        return F.relu(short + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class ResNet18(nn.Module):
+    """The features at an eighth, a sixteenth and a thirty-second of the picture's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.layer1 = nn.Sequential(Block(64, 64, 1), Block(64, 64, 1))
+        self.layer2 = nn.Sequential(Block(64, 128, 2), Block(128, 128, 1))
+        self.layer3 = nn.Sequential(Block(128, 256, 2), Block(256, 256, 1))
+        self.layer4 = nn.Sequential(Block(256, 512, 2), Block(512, 512, 1))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        eighth = self.layer2(self.layer1(x))
+        sixteenth = self.layer3(eighth)
+        return eighth, sixteenth, self.layer4(sixteenth)
+
+
+class AttentionRefinement(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = ConvBNReLU(channels_in, channels_out)
+        self.conv_atten = nn.Conv2d(channels_out, channels_out, 1, bias=False)
+        self.bn_atten = nn.BatchNorm2d(channels_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return x * torch.sigmoid(self.bn_atten(self.conv_atten(x.mean((2, 3), keepdim=True))))
+
+
+class ContextPath(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnet = ResNet18()
+        self.arm16 = AttentionRefinement(256, 128)
+        self.arm32 = AttentionRefinement(512, 128)
+        self.conv_head32 = ConvBNReLU(128, 128)
+        self.conv_head16 = ConvBNReLU(128, 128)
+        self.conv_avg = ConvBNReLU(512, 128, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        eighth, sixteenth, last = self.resnet(x)
+        last = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
+        coarse = self.conv_head32(F.interpolate(last, size=sixteenth.shape[2:], mode="nearest"))
+        fine = self.conv_head16(F.interpolate(self.arm16(sixteenth) + coarse, size=eighth.shape[2:], mode="nearest"))
+        return eighth, fine, coarse
+
+
+class FeatureFusion(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convblk = ConvBNReLU(256, 256, 1)
+        self.conv1 = nn.Conv2d(256, 64, 1, bias=False)
+        self.conv2 = nn.Conv2d(64, 256, 1, bias=False)
+
+    def forward(self, spatial: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        x = self.convblk(torch.cat([spatial, context], 1))
+        return x + x * torch.sigmoid(self.conv2(F.relu(self.conv1(x.mean((2, 3), keepdim=True)))))
+
+
+class Head(nn.Module):
+    def __init__(self, channels_in: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv = ConvBNReLU(channels_in, channels)
+        self.conv_out = nn.Conv2d(channels, classes, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv_out(self.conv(x))
+
+
+class BiSeNet(nn.Module):
+    """``[N, 3, H, W]`` (ImageNet mean and std, H and W divisible by 32) to class scores ``[N, classes, H, W]``."""
+
+    def __init__(self, classes: int = len(CLASSES)) -> None:
+        super().__init__()
+        self.cp = ContextPath()
+        self.ffm = FeatureFusion()
+        self.conv_out = Head(256, 256, classes)
+        self.conv_out16 = Head(128, 64, classes)  # the last two are for training, and for losses
+        self.conv_out32 = Head(128, 64, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.heads(x, 1)[0]
+
+    def heads(self, x: torch.Tensor, count: int = 3) -> list[torch.Tensor]:
+        """The scores of the first ``count`` heads: fused, context at an eighth, context at a sixteenth."""
+        eighth, fine, coarse = self.cp(x)
+        features = [self.ffm(eighth, fine), fine, coarse][:count]
+        heads = (self.conv_out, self.conv_out16, self.conv_out32)
+        return [F.interpolate(head(feature), size=x.shape[2:], mode="bilinear", align_corners=True)
+                for head, feature in zip(heads, features, strict=False)]
+
+
+def bisenet_from(weights: Mapping[str, torch.Tensor], name: str) -> BiSeNet:
+    """The network with a checkpoint's weights; faceswap's copies name one layer of the heads differently. Extra tensors are ignored."""
+    renamed = {re.sub(r"^(conv_out(?:16|32)?)\.conv1\.", r"\1.conv.", key): value for key, value in weights.items()}
+    last = renamed.get("conv_out.conv_out.weight")
+    if last is not None and len(last) != len(CLASSES):
+        raise FaceLoomError(f"{name} labels {len(last)} classes, not the {len(CLASSES)} of CelebAMask-HQ; use 79999_iter.pth.")
+    net = BiSeNet()
+    try:
+        missing = net.load_state_dict(renamed, strict=False).missing_keys
+    except RuntimeError as error:  # another shape
+        raise FaceLoomError(f"{name} is not a BiSeNet with a ResNet-18 backbone; use 79999_iter.pth or an ONNX export.") from error
+    if [key for key in missing if not key.endswith("num_batches_tracked")]:
+        raise FaceLoomError(f"{name} is not a whole BiSeNet with a ResNet-18 backbone; {missing[0]} is not in it.")
+    return net
+
+
+class BiSeNetParser:
+    """A ``Parser`` around the torch network. Make it with ``load_parser``."""
+
+    def __init__(self, name: str, net: nn.Module, contract: NetContract, devices: DeviceManager | None = None) -> None:
+        self.name = name
+        self.model = TorchModel(name, net, devices)
+        self.contract = contract
+
+    def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
+        """``[N, S, S, 3]`` crops to ``[N, S, S]`` uint8 labels, indices into ``REGIONS``."""
+        return parse_crops(self._scores, crops, self.contract.size, progress)
+
+    def _scores(self, pictures: torch.Tensor, progress: Progress) -> torch.Tensor:
+        net, device = self.model.ready(MEMORY * min(BATCH, len(pictures)))
+        dtype = next(net.parameters()).dtype
+        values = torch.from_numpy(encode(pictures, self.contract))
+
+        def scores(span: range) -> torch.Tensor:
+            with torch.inference_mode():
+                return net(values[span.start : span.stop].to(device, dtype)).to(torch.float32)
+
+        return torch.cat(run_chunks(scores, range(len(values)), BATCH, progress))

@@ -1,0 +1,74 @@
+"""From a file (or a catalogue name) to a parser or an occluder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..catalogue import Row, catalogue, guess_row
+from ..folders import Folders, locate
+from ..runtime import DeviceManager, load_weights, open_session
+from ..signature import expect_row, kind_of, kind_of_weights
+from . import Parser
+from .bisenet import BiSeNetParser, bisenet_from
+from .occlude import Occluder, OnnxOccluder
+from .onnx import OnnxParser
+from .sam import SamOccluder, sam_from
+
+# A file the catalogue does not know is held to the contract of the one of its kind that most people have.
+USUAL = {"parser": "bisenet_resnet_34", "occluder": "xseg_3"}
+Source = str | os.PathLike
+
+
+def load_parser(path_or_name: Source, *, folders: Folders | None = None, devices: DeviceManager | None = None,
+                providers: str | Sequence[str] = "auto") -> Parser:
+    """The parser in a file, or of a catalogue name: BiSeNet as ONNX or as the checkpoint 79999_iter.pth.
+
+    ``devices`` moves torch networks, ``providers`` says where ONNX graphs run (see ``runtime.open_session``). A file of another kind is an
+    error that says which.
+    """
+    return _load(path_or_name, ("parser",), folders, devices, providers)
+
+
+def load_occluder(path_or_name: Source, *, folders: Folders | None = None, devices: DeviceManager | None = None,
+                  providers: str | Sequence[str] = "auto") -> Occluder:
+    """The occluder in a file, or of a catalogue name: XSeg as ONNX, or a checkpoint of Segment Anything."""
+    return _load(path_or_name, ("occluder",), folders, devices, providers)
+
+
+def load_masker(path_or_name: Source, *, folders: Folders | None = None, devices: DeviceManager | None = None,
+                providers: str | Sequence[str] = "auto") -> Parser | Occluder:
+    """Whichever of the two it is: parsers have ``parse``, occluders have ``visible``."""
+    return _load(path_or_name, ("parser", "occluder"), folders, devices, providers)
+
+
+def _load(path_or_name: Source, kinds: tuple[str, ...], folders: Folders | None, devices: DeviceManager | None,
+          providers: str | Sequence[str]) -> Parser | Occluder:
+    found = locate(path_or_name, kinds[0], folders)
+    path = found.path
+    row = found.row or next(filter(None, (guess_row(path.name, kind) for kind in kinds)), None)
+    if row and row.kind not in kinds:
+        expect_row(path.name, kinds[0], row.kind)
+    name = row.name if row else path.stem
+    if path.suffix.lower() != ".onnx":
+        weights = load_weights(path)
+        likely = kind_of_weights(weights)
+        kind = _wanted(row, kinds, likely)
+        expect_row(path.name, kind, likely or kind)
+        if kind == "occluder":
+            return SamOccluder(name, sam_from(weights, path.name), devices)
+        return BiSeNetParser(name, bisenet_from(weights, path.name), catalogue()["79999_iter"].contract, devices)
+    model = open_session(path, providers=providers)
+    likely = kind_of(model.inputs, model.outputs)
+    kind = _wanted(row, kinds, likely)
+    expect_row(path.name, kind, likely or kind)
+    contract = row.contract if row and row.contract else catalogue()[USUAL[kind]].contract
+    engine = OnnxParser if kind == "parser" else OnnxOccluder
+    return engine(name, model, contract, exact=row is not None and row.contract is not None)
+
+
+def _wanted(row: Row | None, kinds: tuple[str, ...], likely: str | None) -> str:
+    """What the file must be: what the catalogue says of it, else what it looks like if that will do."""
+    if row is not None:
+        return row.kind
+    return likely if likely in kinds else kinds[0]

@@ -1,0 +1,43 @@
+"""Parsing networks of BiSeNet's shape that come as ONNX files."""
+
+from __future__ import annotations
+
+import torch
+
+from ..catalogue import NetContract
+from ..encode import encode
+from ..errors import FaceLoomError
+from ..picture import bind_picture, listed
+from ..progress import Progress, silent
+from ..runtime import OnnxModel
+from .labels import CLASSES, parse_crops
+
+
+class OnnxParser:
+    """A ``Parser`` around one network. Make it with ``load_parser``."""
+
+    def __init__(self, name: str, model: OnnxModel, contract: NetContract, exact: bool = True) -> None:
+        self.name = name
+        self.model = model
+        self._input, self.contract = bind_picture(model, contract, exact)
+        self._output = _scores_output(model)
+
+    def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
+        """``[N, S, S, 3]`` crops to ``[N, S, S]`` uint8 labels, indices into ``REGIONS``."""
+        return parse_crops(self._scores, crops, self.contract.size, progress)
+
+    def _scores(self, pictures: torch.Tensor, progress: Progress) -> torch.Tensor:
+        answers = self.model.run({self._input.name: encode(pictures, self.contract)}, progress)
+        scores = torch.from_numpy(answers[self._output])
+        if scores.ndim != 4 or scores.shape[1] != len(CLASSES):
+            raise FaceLoomError(f"{self.name} answered {tuple(scores.shape)}, not scores of the {len(CLASSES)} classes of CelebAMask-HQ.")
+        return scores
+
+
+def _scores_output(model: OnnxModel) -> int:
+    """The first output that can be scores of the classes; training heads come after it in some exports."""
+    for number, port in enumerate(model.outputs):
+        if port.shape is None or (len(port.shape) == 4 and port.shape[1] in (None, len(CLASSES))):
+            return number
+    classes = f"{len(CLASSES)} classes of CelebAMask-HQ"
+    raise FaceLoomError(f"{model.name} should answer scores of the {classes}, but answers {listed(model.outputs)}.")

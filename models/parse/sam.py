@@ -1,0 +1,79 @@
+"""Segment Anything as an occluder: the network is shown the face's own box and points and answers with what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from ..errors import FaceLoomError
+from ..faces import Faces
+from ..geometry import compose, crop_matrix, invert, sample_crops, transform
+from ..progress import Progress, silent
+from ..runtime import DeviceManager, TorchModel
+from .occlude import draw_mask
+
+# The published networks by the width of their picture encoder.
+TYPES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+WIDTH = "image_encoder.pos_embed"
+# What it sees: the square of the crop and this much more, upright, so that a small face in a large photograph is seen in full detail.
+CONTEXT = 1.3
+# Eyes and nose. Mouths are what hands, food and microphones cover, and a point on those would count them as face.
+POINTS = 3
+# What the picture encoder of the largest network needs for one picture, bytes.
+MEMORY = 3 << 30
+
+
+class SamOccluder:
+    """An ``Occluder`` around a SAM network (segment-anything's ``Sam``). Make it with ``load_occluder``."""
+
+    def __init__(self, name: str, net: torch.nn.Module, devices: DeviceManager | None = None) -> None:
+        self.name = name
+        self.model = TorchModel(name, net, devices)
+
+    def visible(self, images: torch.Tensor, faces: Faces, size: int, progress: Progress = silent) -> torch.Tensor:
+        """``[N, size, size]``: the segment that the face's box, eyes and nose point at, with a soft edge."""
+        from segment_anything import SamPredictor
+
+        faces.check_image(images.shape)
+        net, device = self.model.ready(MEMORY)
+        predictor = SamPredictor(net)
+        edge = net.image_encoder.img_size
+        seen = images.new_zeros((len(faces), size, size), dtype=torch.float32)
+        for i, face in enumerate(faces):
+            progress(i, len(faces))
+            to_square = crop_matrix(face, edge, CONTEXT * faces.framing)
+            square = sample_crops(images[..., :3], [face.frame], to_square[None], edge)
+            predictor.set_torch_image(square.movedim(-1, 1).to(device) * 255, (edge, edge))
+            points = transform(face.keypoints[:POINTS], to_square)
+            logits = predictor.predict(point_coords=points, point_labels=np.ones(POINTS, np.int64), box=box_in(face.box, to_square, edge),
+                                       multimask_output=False, return_logits=True)[0]
+            mask = torch.sigmoid(torch.from_numpy(np.asarray(logits, np.float32))[0]).to(images.device)
+            seen[i] = draw_mask(mask, compose(crop_matrix(face, size, faces.framing), invert(to_square)), size)
+        progress(len(faces), len(faces))
+        return seen
+
+
+def box_in(box: np.ndarray, matrix: np.ndarray, edge: int) -> np.ndarray:
+    """``[4]`` x0, y0, x1, y1: the upright box around an image box seen through ``matrix``, inside a square of ``edge`` pixels."""
+    x0, y0, x1, y1 = box
+    corners = transform(np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]), matrix)
+    return np.concatenate([corners.min(0), corners.max(0)]).clip(0, edge - 1)
+
+
+def sam_from(weights: Mapping[str, torch.Tensor], name: str) -> torch.nn.Module:
+    """The network with a checkpoint's weights."""
+    kind = TYPES.get(weights[WIDTH].shape[-1]) if WIDTH in weights else None
+    if kind is None:
+        raise FaceLoomError(f"{name} holds no Segment Anything network FaceLoom knows; use sam_vit_b, sam_vit_l or sam_vit_h.")
+    try:
+        from segment_anything import sam_model_registry
+    except ImportError as error:
+        raise FaceLoomError(f"{name} needs the package segment-anything: run `pip install segment-anything`.") from error
+    net = sam_model_registry[kind]()
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FaceLoomError(f"{name} is not a whole Segment Anything checkpoint; fetch it again.") from error
+    return net

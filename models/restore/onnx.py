@@ -1,0 +1,70 @@
+"""Face restoration networks that come as ONNX files; what differs between them is in their contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..catalogue import NetContract
+from ..encode import decode, encode
+from ..errors import FaceLoomError
+from ..onnx_file import Port
+from ..picture import bind_picture, listed
+from ..progress import Progress, silent
+from ..runtime import OnnxModel
+from .square import restore_squares
+
+
+class OnnxRestorer:
+    """A ``Restorer`` around one network. Make it with ``load_restorer``.
+
+    has_fidelity: whether the network can choose between detail and likeness to its input.
+    """
+
+    def __init__(self, name: str, model: OnnxModel, contract: NetContract, exact: bool = True) -> None:
+        self.name = name
+        self.model = model
+        self._input, self.contract = bind_picture(model, contract, exact)
+        if self.contract.size is None:
+            raise FaceLoomError(f"{model.name} does not say how large its pictures are; give it the name of a restorer of the catalogue.")
+        self._fidelity = _fidelity_port(model, self._input, contract.fidelity)
+        self._output = _picture_output(model, self.contract)
+
+    @property
+    def has_fidelity(self) -> bool:
+        return self._fidelity is not None
+
+    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, framing: float = 1.0) -> torch.Tensor:
+        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; see ``Restorer``."""
+        def run(squares: torch.Tensor, told: Progress) -> torch.Tensor:
+            return self._answer(squares, fidelity, told)
+
+        return restore_squares(run, crops, self.contract.size, self.contract.template, framing, progress)
+
+    def _answer(self, squares: torch.Tensor, fidelity: float, progress: Progress) -> torch.Tensor:
+        feeds = {self._input.name: encode(squares, self.contract)}
+        if self._fidelity is not None:
+            feeds[self._fidelity.name] = np.full((1,) * len(self._fidelity.shape or ()), fidelity)
+        answer = self.model.run(feeds, progress)[self._output]
+        if answer.ndim != 4 or len(answer) != len(squares):
+            raise FaceLoomError(f"{self.name} should answer one picture per face, but answers {listed(self.model.outputs)}.")
+        return decode(answer, self.contract).clamp(0, 1)
+
+
+def _fidelity_port(model: OnnxModel, picture: Port, name: str | None) -> Port | None:
+    """The input for one number, by the catalogue's name or as the only one there is beside the picture."""
+    rest = [port for port in model.inputs if port is not picture]
+    if [port for port in rest if port.shape is None or any(size not in (None, 1) for size in port.shape)] or len(rest) > 1:
+        raise FaceLoomError(f"{model.name} takes more than a face restorer does: {listed(model.inputs)}.")
+    if name and not rest:
+        raise FaceLoomError(f"{model.name} has lost its fidelity input {name}; get the model again.")
+    return rest[0] if rest else None
+
+
+def _picture_output(model: OnnxModel, contract: NetContract) -> int:
+    """The first output that can be a picture; some exports also answer what the network made on the way."""
+    place = 1 if contract.layout == "nchw" else 3
+    for number, port in enumerate(model.outputs):
+        if port.shape is None or (len(port.shape) == 4 and port.shape[place] in (None, 3)):
+            return number
+    raise FaceLoomError(f"{model.name} should answer a colour picture, but answers {listed(model.outputs)}.")
