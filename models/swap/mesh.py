@@ -25,7 +25,9 @@ from ..progress import Progress, silent
 
 _FEATHER = 0.06  # width of the mask's soft border, in eye distances
 _SHADOW = 0.15  # how much darker or brighter than the cheek the side of a face may be
-_GAIN = 2.5  # the scene's light may make the texture this much brighter or darker
+_SHADING = 0.6  # how much of the scene's shading, part against part of the face, is taken over
+_CONTRAST = 0.7  # how much of the contrast is kept where the light is lowered
+_GAIN = 3.0  # the scene's light may make the texture this much brighter or darker
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,12 +226,22 @@ def _target_parts(drawn, source: Fit, target: Fit, mesh, zones: Zones, size: int
 
 
 def _relight(painted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, skin: torch.Tensor, eye_distance: float) -> torch.Tensor:
-    """Give the texture the scene's light: the ratio of both skins' local means, coarse over the face and finer towards the border."""
+    """Give the texture the scene's light, from the means of both skins: all of it over the face as a whole, most of it part by part
+    (light and shade also draw the source's features), and more finely along the border, where a step would show."""
     weight = (skin * mask.clamp(0.02, 1))[None]
-    near_border = (2.5 * (1 - smooth(mask[None], 0.1 * eye_distance)[0])).clamp(0, 1)
+    near_border = (2 * (1 - smooth(mask[None], 0.1 * eye_distance)[0])).clamp(0, 0.8)
     lit = painted
-    for sigma, share in ((0.55 * eye_distance, torch.ones_like(mask)), (0.12 * eye_distance, near_border)):
-        wanted, have = local_mean(target, weight, sigma), local_mean(lit, weight, sigma)
-        gain = ((wanted + 0.02) / (have + 0.02)).clamp(1 / _GAIN, _GAIN)
-        lit = lit * (1 + share * (gain - 1))
+    for sigma, share in ((0.55 * eye_distance, _SHADING), (0.12 * eye_distance, near_border)):
+        gain = local_mean(target, weight, sigma) / local_mean(lit, weight, sigma).clamp_min(0.01)
+        overall = (target * weight).sum((1, 2), keepdim=True) / (lit * weight).sum((1, 2), keepdim=True).clamp_min(1e-6)
+        lit = _expose(lit, (overall * (gain / overall) ** share).clamp(1 / _GAIN, _GAIN), local_mean(lit, weight, sigma))
     return lit
+
+
+def _expose(picture: torch.Tensor, gain: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
+    """``picture`` made ``gain`` times as bright at its local mean ``middle``, along a curve that never passes white and, downwards,
+    keeps some of the contrast that a mere factor loses."""
+    wanted, middle = (middle * gain).clamp(0.01, 0.98), middle.clamp(0.01, 0.98)
+    odds = (wanted * (1 - middle) / (middle * (1 - wanted))).clamp(1 / (3 * _GAIN), 3 * _GAIN)
+    curved = picture * odds / (1 - picture + picture * odds)
+    return torch.where(gain > 1, curved, torch.lerp(picture * gain, curved, _CONTRAST * (2 - 2 * middle).clamp(0, 1)))
