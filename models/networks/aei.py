@@ -1,4 +1,4 @@
-"""The adaptive embedding integration network of FaceShifter (Li et al., CVPR 2020, section 3.1) in the forms GHOST and ReliableSwap publish.
+"""The adaptive embedding integration network of FaceShifter (Li et al., CVPR 2020, section 3.1) as GHOST and ReliableSwap publish it.
 
 An encoder reads attribute maps at eight sizes from the target, a generator starts from the identity vector and lets every layer choose,
 pixel by pixel, between the target's attributes and the identity.

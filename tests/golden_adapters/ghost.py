@@ -125,8 +125,8 @@ class Smoothing(Adapter):
         if mistake:
             raise Unmade(mistake)
         base = np.array([[80, 90], [140, 90], [110, 120], [90, 150], [130, 150]], float)
-        frames = [None if f in (9, 10) else base + .8 * golden.fill.unit(f"sm{f}", 10, "lmk").reshape(5, 2) + .5 * f + (40 if f >= 16 else 0)
-                  for f in range(24)]
+        noise = [.8 * golden.fill.unit(f"sm{f}", 10, "lmk").reshape(5, 2) for f in range(24)]
+        frames = [None if f in (9, 10) else base + noise[f] + .5 * f + (40 if f >= 16 else 0) for f in range(24)]
         smooth = running_mean(frames, 2)
         assert [i for i, points in enumerate(smooth) if points is None] == [9, 10]
         return {"smoothed_without_missing": np.stack([points for points in smooth if points is not None])}

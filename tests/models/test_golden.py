@@ -8,6 +8,7 @@ mistake the vector names would have been noticed.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from golden_adapters import adapter_of
 from golden_adapters.base import Golden, Unmade, uninitialised
 
+log = logging.getLogger(__name__)
 FOLDER = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 SLOW = 5_000_000  # weights from which on a network takes more than a second or two here
 CLEAR = 10  # a mistake moves the output this many times as far as we may be off
@@ -88,7 +90,7 @@ def check_output(golden, adapter, key, output, got) -> None:
     for stored in output["stored"]:
         want = golden.arrays[stored["array"]]
         off = golden.fill.compare(np.reshape(golden.fill.take(got, stored["sub"]), want.shape), want)
-        print(f"{golden.name} {stored['array']}: rel_std {off['rel_std']:.2e}, max {off['max_abs']:.2e}")
+        log.info(f"{golden.name} {stored['array']}: rel_std {off['rel_std']:.2e}, max {off['max_abs']:.2e}")
         assert off["rel_std"] < adapter.limit, (stored["array"], off)
 
 
@@ -99,10 +101,10 @@ def check_mistake(golden, adapter, nets, right, mistake, moved) -> None:
     try:
         wrong = as_array(adapter.run(golden, nets, mistake)[key])
     except Unmade:
-        print(f"{golden.name} {mistake}: not made here")
+        log.info(f"{golden.name} {mistake}: not made here")
         return
     off = golden.fill.compare(wrong, right[key])["rel_std"]
-    print(f"{golden.name} {mistake}: moves {off:.5f}, the reference {moved:.5f}")
+    log.info(f"{golden.name} {mistake}: moves {off:.5f}, the reference {moved:.5f}")
     assert off > CLEAR * adapter.limit, (mistake, off)
     if not mistake.startswith("other "):
         assert abs(off - moved) <= SAME * moved, (mistake, off, moved)

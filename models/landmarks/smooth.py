@@ -1,0 +1,36 @@
+"""Landmarks of one face smoothed over the frames of a clip. Frames in which the face is missing are None, and stay so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Points = Sequence[np.ndarray | None]
+
+
+def running_mean(frames: Points, reach: int = 2, jump: float = 5.0, watched: Sequence[int] = (0, 2)) -> list[np.ndarray | None]:
+    """The mean over up to ``reach`` frames on either side, as many on one as on the other (GHOST's smoothing).
+
+    A run ends where the face is missing, or where one of the ``watched`` points moves more than ``jump`` pixels from one frame to the next.
+    """
+    smooth: list[np.ndarray | None] = [None] * len(frames)
+    for start, stop in _runs(frames, jump, list(watched)):
+        run = np.stack([frames[i] for i in range(start, stop)]).astype(np.float64)
+        for i in range(len(run)):
+            half = min(i, len(run) - 1 - i, reach)
+            smooth[start + i] = run[i - half : i + half + 1].mean(0)
+    return smooth
+
+
+def _runs(frames: Points, jump: float, watched: list[int]) -> list[tuple[int, int]]:
+    runs, start = [], None
+    for i, points in enumerate(frames):
+        broken = start is not None and points is not None and np.linalg.norm(
+            np.subtract(points, frames[i - 1])[watched], axis=-1).max() > jump
+        if start is not None and (points is None or broken):
+            runs.append((start, i))
+            start = None
+        if start is None and points is not None:
+            start = i
+    return runs if start is None else [*runs, (start, len(frames))]
