@@ -34,14 +34,6 @@ class Parser(Protocol):
         ...
 
 
-class Occluder(Protocol):
-    """A network that sees what hides a face: a hand, a microphone, hair."""
-
-    def visible(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
-        """``[N, S, S, 3]`` crops to ``[N, S, S]`` float32, 1 where the face can be seen."""
-        ...
-
-
 def region_mask(regions: Iterable[str], size: int, *, faces: Faces | None = None, crops: torch.Tensor | None = None,
                 parser: Parser | None = None, grow: float = 0.0, feather: float = 0.0, side: str = "both",
                 occlusion: torch.Tensor | None = None, progress: Progress = silent) -> torch.Tensor:

@@ -27,7 +27,7 @@ CROPS = 8
 
 def parse_crops(scores_of: Callable[[torch.Tensor, Progress], torch.Tensor], crops: torch.Tensor, edge: int,
                 progress: Progress = silent) -> torch.Tensor:
-    """Labels ``[N, S, S]`` uint8 of ``crops`` ``[N, S, S, 3]``. ``scores_of`` takes pictures ``[n, edge, edge, 3]`` to ``[n, 19, h, w]``."""
+    """Labels ``[N, S, S]`` uint8 of ``crops`` ``[N, S, S, 3]``. ``scores_of`` takes pictures ``[n, edge, edge, 3]`` to ``[n, 19, h, w]``"""
     count, height, width = crops.shape[:3]
     labels = torch.zeros((count, height, width), dtype=torch.uint8, device=crops.device)
     for start in range(0, count, CROPS):

@@ -106,5 +106,5 @@ def test_faults_of_checkpoints(golden, tmp_path):
     with pytest.raises(FaceLoomError, match="ResNet-18 backbone; use"):
         bisenet_from(weights | {"cp.resnet.conv1.weight": torch.zeros(64, 3, 3, 3)}, "other.pth")
     del weights["ffm.conv2.weight"]
-    with pytest.raises(FaceLoomError, match="ffm.conv2.weight is not in it"):
+    with pytest.raises(FaceLoomError, match=r"ffm\.conv2\.weight is not in it"):
         bisenet_from(weights, "part.pth")
