@@ -145,8 +145,13 @@ def find(name: str, folders: Folders, kind: str | None = None, progress: Progres
     return Found(by_hash, row, f"{by_hash.name} was recognised as {row.name} by its hash.")
 
 
-def locate(path_or_name: str | os.PathLike, kind: str, folders: Folders | None = None) -> Found:
-    """A file by its path (the command line's way), else by ``find``; with the row of its name or of what its name begins with."""
+def locate(path_or_name: str | os.PathLike | Found, kind: str, folders: Folders | None = None) -> Found:
+    """A file by its path (the command line's way), else by ``find``; with the row of its name or of what its name begins with.
+
+    What ``find`` found is passed on: names that come from others must go through it and never be taken for paths.
+    """
+    if isinstance(path_or_name, Found):
+        return path_or_name
     path = Path(path_or_name)
     if path.is_file():
         return Found(path, row_of_file(path.name) or guess_row(path.name, kind))

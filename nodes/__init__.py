@@ -5,10 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
+from ._models import register_folders
 from .detect import FaceDetect
 from .identity import ArcFaceEmbed, IdentityBlend
-from .identity_files import IdentityLoad, IdentitySave, register_folders
+from .identity_files import IdentityLoad, IdentitySave, register_identity_folders
 from .landmarks import ThreeDLandmarkMask
+from .loaders import LoadFaceDetector, LoadFaceParser, LoadFaceRecognizer, LoadRestoreModel, LoadSwapModel
 from .parse import FaceParseMask
 from .paste import PasteBack
 from .restore import Restore
@@ -18,9 +20,11 @@ from .swap import OneShotSwap
 NODES: list[type[io.ComfyNode]] = [
     FaceDetect, ArcFaceEmbed, FaceParseMask, ThreeDLandmarkMask, OneShotSwap, Restore, PasteBack,
     FaceSelect, IdentitySave, IdentityLoad, IdentityBlend,
+    LoadSwapModel, LoadFaceDetector, LoadFaceRecognizer, LoadFaceParser, LoadRestoreModel,
 ]
 
 register_folders()
+register_identity_folders()
 
 
 class FaceLoomExtension(ComfyExtension):

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..models.detect import Detector
+from ..models.identity import Recognizer
+from ..models.insightface import detector_of, recognizer_of
+
 CATEGORY = "FaceLoom"
 
 Faces = io.Custom("FACES")
@@ -20,6 +24,20 @@ FaceOccluder = io.Custom("FACE_OCCLUDER")
 SwapModel = io.Custom("SWAP_MODEL")
 RestoreModel = io.Custom("RESTORE_MODEL")
 
+# insightface's FaceAnalysis, as IP-Adapter and InstantID nodes pass it around; its files are used, see models/insightface.py.
+InsightFace = io.Custom("INSIGHTFACE")
+FaceAnalysis = io.Custom("FACEANALYSIS")
+
 # Core's own types, from its MediaPipe and detection nodes.
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 BoundingBox = io.Custom("BOUNDING_BOX")
+
+
+def as_detector(connected) -> Detector | None:
+    """What came in through a detector socket, as something that detects."""
+    return connected if connected is None or hasattr(connected, "detect") else detector_of(connected)
+
+
+def as_recognizer(connected) -> Recognizer | None:
+    """What came in through a recognizer socket, as something that embeds."""
+    return connected if connected is None or hasattr(connected, "embed") else recognizer_of(connected)

@@ -11,7 +11,7 @@ from ..models.draw import draw_faces
 from ..models.geometry import crop_faces
 from ..models.images import as_images
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
-from ._sockets import CATEGORY, BoundingBox, FaceDetector, FaceLandmarks, Faces
+from ._sockets import CATEGORY, BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
 
 ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top", "best-score")
 
@@ -46,8 +46,9 @@ class FaceDetect(io.ComfyNode):
                 io.Combo.Input("no_face", options=["pass", "error"], default="pass", advanced=True,
                                tooltip="What to do when no picture of the batch has a face: pass lets the picture through unchanged, error "
                                        "stops the run."),
-                FaceDetector.Input("detector", optional=True,
-                                   tooltip="The detector to use. Left unconnected, the built-in dlib detector runs and needs no download."),
+                io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
+                                   tooltip="The detector to use, from Load Face Detector or an InsightFace loader. Left unconnected, the "
+                                           "built-in dlib detector runs and needs no download."),
                 FaceLandmarks.Input("face_landmarks", optional=True,
                                     tooltip="Landmarks from ComfyUI's MediaPipe node. They are used instead of the detector."),
                 io.BoundingBox.Input("bboxes", optional=True, force_input=True,
@@ -68,8 +69,9 @@ class FaceDetect(io.ComfyNode):
     def execute(cls, image, threshold, order, keep, crop_size, min_size, framing, no_face,
                 detector=None, face_landmarks=None, bboxes=None) -> io.NodeOutput:
         images = as_images(image)
-        faces = detect_faces(images, detector, threshold=threshold, order=order, keep=keep, min_size=min_size, crop_size=crop_size,
-                             framing=framing, no_face=no_face, face_landmarks=face_landmarks, bboxes=bboxes, progress=listener())
+        faces = detect_faces(images, as_detector(detector), threshold=threshold, order=order, keep=keep, min_size=min_size,
+                             crop_size=crop_size, framing=framing, no_face=no_face, face_landmarks=face_landmarks, bboxes=bboxes,
+                             progress=listener())
         crops = give_crops(crop_faces(images, faces), crop_size)
         return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, _numbered(images, faces), _found(faces)))
 

@@ -11,7 +11,7 @@ from ..models.identity.blend import blend_identities
 from ..models.identity.photos import join_photos
 from ..models.images import as_images
 from ._runtime import give, listener, show
-from ._sockets import CATEGORY, FaceRecognizer, Faces, Identity
+from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_recognizer
 
 
 class ArcFaceEmbed(io.ComfyNode):
@@ -32,9 +32,9 @@ class ArcFaceEmbed(io.ComfyNode):
                                        "quality-weighted trusts sharp, frontal, large faces more."),
                 io.String.Input("name", default="", placeholder="name", advanced=True,
                                 tooltip="A name to remember the person by; it is kept in identity files."),
-                FaceRecognizer.Input("recognizer", optional=True,
-                                     tooltip="The recognition network. Left unconnected, the built-in dlib network runs and needs no "
-                                             "download."),
+                io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
+                                   tooltip="The recognition network, from Load Face Recognizer or an InsightFace loader. Left unconnected, "
+                                           "the built-in dlib network runs and needs no download."),
             ],
             outputs=[
                 Identity.Output("identity", tooltip="The person, for One-Shot Swap, Identity Save and the other nodes with this socket."),
@@ -47,7 +47,7 @@ class ArcFaceEmbed(io.ComfyNode):
     @classmethod
     def execute(cls, image, faces, how, name, recognizer=None) -> io.NodeOutput:
         images, people = join_photos([as_images(photo) for photo in image], faces)
-        network = recognizer[0] if recognizer else None
+        network = as_recognizer(recognizer[0]) if recognizer else None
         identity, report = make_identity(images, people, network, how=how[0], name=name[0], progress=listener())
         return io.NodeOutput(identity, report, ui=show(cls, portraits(identity), _headline(report)))
 

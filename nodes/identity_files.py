@@ -18,7 +18,7 @@ from .identity import portraits
 FOLDER = "faceloom_identities"
 
 
-def register_folders() -> None:
+def register_identity_folders() -> None:
     """Tell ComfyUI where identity files lie: ours first, then those ReActor saved. Paths a user configured stay in front."""
     for folder in ("faceloom/identities", "reactor/faces"):
         folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, *folder.split("/")))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..models.errors import FaceLoomError
 from ..models.images import as_images
 from ..models.parse import LANDMARK_REGIONS, REGIONS, parse_preview, region_mask
+from ..models.parse.occlude import occlusion_mask
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, FaceOccluder, FaceParser, Faces
 
@@ -57,8 +59,11 @@ class FaceParseMask(io.ComfyNode):
                                  tooltip="The face parsing network. Left unconnected, the regions are drawn from landmarks and faces "
                                          "must be connected."),
                 io.MultiType.Input("occluder", [FaceOccluder, io.Mask], optional=True,
-                                   tooltip="What hides the face, such as a hand or a microphone, and is left out: an occlusion network, "
-                                           "or a mask in crop space from SAM or by hand."),
+                                   tooltip="What hides the face, such as a hand or a microphone, and is left out: an occlusion network "
+                                           "from Load Face Parser, or a mask. A mask belongs to the image if one is connected, and to the "
+                                           "crops if not."),
+                io.Image.Input("image", optional=True,
+                               tooltip="The photograph the faces were found in; an occlusion network looks at it."),
             ],
             outputs=[
                 io.Mask.Output("mask", tooltip="One mask per crop, 1 inside the chosen regions."),
@@ -68,17 +73,25 @@ class FaceParseMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, crops, regions, grow, feather, side, faces=None, parser=None, occluder=None) -> io.NodeOutput:
+    def execute(cls, crops, regions, grow, feather, side, faces=None, parser=None, occluder=None, image=None) -> io.NodeOutput:
         size = crops.shape[-2]
         if faces is not None and len(faces) == 0:
             return io.NodeOutput(give_crops(crops[:0, ..., 0], size), give(as_images(crops)))
         images = as_images(crops, "crops")
         progress = listener()
-        occlusion = None
-        if occluder is not None:
-            occlusion = 1 - occluder if isinstance(occluder, torch.Tensor) else occluder.visible(images, progress)
+        occlusion = None if occluder is None else _visible(occluder, image, faces, size, progress)
         chosen = PRESETS.get(regions["regions"]) or [region for region in REGIONS if regions.get(region)]
         mask = region_mask(chosen, size, faces=faces, crops=images, parser=parser, grow=grow, feather=feather, side=side,
                            occlusion=occlusion, progress=progress)
         preview = give(parse_preview(images, mask))
         return io.NodeOutput(give(mask), preview, ui=show(cls, preview))
+
+
+def _visible(occluder, image, faces, size, progress) -> torch.Tensor:
+    """What can be seen of every face, ``[N, size, size]`` or one for all."""
+    painted = isinstance(occluder, torch.Tensor)
+    if painted and image is None:
+        return 1 - occluder
+    if image is None or faces is None:
+        raise FaceLoomError("What hides a face is looked for in the photograph; connect image and faces to Face Parse Mask.")
+    return occlusion_mask(as_images(image), faces, size, None if painted else occluder, occluder if painted else None, progress=progress)

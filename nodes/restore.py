@@ -6,9 +6,10 @@ from comfy_api.latest import io
 
 from ..models.images import as_images
 from ..models.restore import restore_crops
+from ..models.restore.descriptor import restorer_from_descriptor
+from ._devices import ComfyDevices
 from ._runtime import give, listener
 from ._sockets import CATEGORY, Faces, RestoreModel
-from ._upscale import UpscaleRestorer
 
 
 class Restore(io.ComfyNode):
@@ -28,8 +29,9 @@ class Restore(io.ComfyNode):
                 io.Float.Input("amount", default=1.0, min=0.0, max=1.0, step=0.05,
                                tooltip="How much of the restored picture is mixed in; 0 returns the crop unchanged."),
                 io.MultiType.Input("restore_model", [RestoreModel, io.UpscaleModel], optional=True,
-                                   tooltip="A restoration network, ours or one from Load Upscale Model (GFPGAN and RestoreFormer load "
-                                           "there). Left unconnected, sharpness and grain are matched to the photograph."),
+                                   tooltip="A restoration network, from Load Restore Model or from ComfyUI's Load Upscale Model (GFPGAN "
+                                           "and RestoreFormer load there). Left unconnected, sharpness and grain are matched to the "
+                                           "photograph."),
                 io.Image.Input("image", optional=True,
                                tooltip="The photograph the faces come from; needed when no network is connected."),
                 Faces.Input("faces", optional=True,
@@ -47,7 +49,7 @@ class Restore(io.ComfyNode):
             return io.NodeOutput(give(images))
         restorer = restore_model
         if restore_model is not None and not hasattr(restore_model, "restore"):
-            restorer = UpscaleRestorer(restore_model)
+            restorer = restorer_from_descriptor(restore_model, ComfyDevices(restore_model.patcher))
         restored = restore_crops(images, restorer=restorer, fidelity=fidelity, amount=amount,
                                  images=None if image is None else as_images(image), faces=faces, masks=mask, progress=listener())
         return io.NodeOutput(give(restored))

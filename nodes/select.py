@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..models.detect.select import RANKS, select_faces
 from ..models.images import as_images
 from ._runtime import listener, show
-from ._sockets import CATEGORY, FaceRecognizer, Faces, Identity
+from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_recognizer
 
 
 def _limits(most: float, step: float) -> list[io.Input]:
@@ -33,7 +33,7 @@ def _rules() -> list[io.DynamicCombo.Option]:
         option("score", _limits(1.0, 0.01)),
         option("sex", [
             io.Combo.Input("sex", options=["female", "male"], default="female",
-                           tooltip="Which faces to choose. It needs a detector or recognizer that tells the sex."),
+                           tooltip="Which faces to choose. It needs a detector that tells the sex, see Load Face Detector."),
         ]),
         option("age", _limits(120.0, 1.0)),
         option("mask", [
@@ -49,9 +49,9 @@ def _rules() -> list[io.DynamicCombo.Option]:
             io.Float.Input("margin", default=0.0, min=0.0, max=1.0, step=0.01,
                            tooltip="How far the most similar face must lead the next one; where it does not, no face of the frame is "
                                    "chosen."),
-            FaceRecognizer.Input("recognizer", optional=True,
-                                 tooltip="The recognition network the identity was made with. Left unconnected, the built-in dlib network "
-                                         "runs."),
+            io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
+                               tooltip="The recognition network the identity was made with. Left unconnected, the built-in dlib network "
+                                       "runs."),
         ]),
     ]
 
@@ -84,4 +84,6 @@ class FaceSelect(io.ComfyNode):
 
 def _arguments(rule: dict) -> dict:
     given = {name: value for name, value in rule.items() if name not in ("rule", "image")}
+    if "recognizer" in given:
+        given["recognizer"] = as_recognizer(given["recognizer"])
     return given | {"images": as_images(rule["image"])} if "image" in rule else given

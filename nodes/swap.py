@@ -24,17 +24,18 @@ class OneShotSwap(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture whose faces are swapped, the same one that went into Face Detect."),
                 Faces.Input("faces", tooltip="The faces of this picture, from Face Detect or Face Select."),
                 Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05,
-                               tooltip="How far to go: 0 keeps the target's face as it is, 1 is the full swap."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05,
+                               tooltip="How far to go: 0 keeps the target's face as it is, 1 is the full swap. Above 1 exaggerates the "
+                                       "person; only networks that work with an embedding can do that."),
                 io.String.Input("which", default="all",
                                 tooltip="Which faces to swap: all, or their numbers, for example 0,2. The others keep their crop and get "
                                         "an empty mask."),
-                io.Int.Input("pixel_boost", default=1, min=1, max=4, step=1, advanced=True,
+                io.Int.Input("pixel_boost", default=1, min=1, max=8, step=1, advanced=True,
                              tooltip="Runs a network at this multiple of its own resolution. The built-in warp always works at full "
                                      "resolution and takes no notice of it."),
                 SwapModel.Input("swap_model", optional=True,
-                                tooltip="The swap network. Left unconnected, the built-in 3-D warp of the source photo runs and needs no "
-                                        "download."),
+                                tooltip="The swap network, from Load Swap Model. Left unconnected, the built-in 3-D warp of the source "
+                                        "photo runs and needs no download."),
             ],
             outputs=[
                 io.Image.Output("crops", tooltip="The swapped faces, one square picture per face. Any image node can work on them before "

@@ -54,6 +54,9 @@ class OnnxDetector:
         height = model.inputs[0].shape[2]
         self.edge = contract.size or (height if isinstance(height, int) else EDGE)
 
+    def __repr__(self) -> str:
+        return f"OnnxDetector({self.model.describe()})"
+
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted.
 

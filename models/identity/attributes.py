@@ -30,6 +30,9 @@ class AgeAndSex:
         self.model = model
         self.contract = contract
 
+    def __repr__(self) -> str:
+        return f"AgeAndSex({self.model.describe()})"
+
     def read(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> Faces:
         """The same faces with ``sex`` (``"female"``, ``"male"``) and ``age`` (years)."""
         faces.check_image(images.shape)

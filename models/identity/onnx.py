@@ -33,6 +33,9 @@ class OnnxRecognizer:
         self.model = model
         self.contract = contract
 
+    def __repr__(self) -> str:
+        return f"OnnxRecognizer({self.model.describe()})"
+
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
         """``[N, D]`` float32 unit rows."""
         vectors = self.embed_raw(images, faces, progress)

@@ -6,7 +6,6 @@ to it upright in a crop of their own.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +36,19 @@ class MediaPipeDetector:
         self.path = Path(path)
         if not self.path.is_file():
             raise FaceLoomError(f"There is no file {self.path}; put MediaPipe's face_landmarker.task there.")
+        self._landmarkers: dict[float, object] = {}  # by threshold
         self._open(0.5)
         self._dlib = DlibDetector()
 
-    @lru_cache(maxsize=2)  # noqa: B019  (a handful of thresholds per detector, and a detector lives as long as its node)
+    def __repr__(self) -> str:
+        return f"MediaPipeDetector({self.path.name})"
+
     def _open(self, threshold: float):
+        if threshold not in self._landmarkers:
+            self._landmarkers = {threshold: self._opened(threshold)}
+        return self._landmarkers[threshold]
+
+    def _opened(self, threshold: float):
         try:
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError:

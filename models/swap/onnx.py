@@ -37,6 +37,9 @@ class OnnxEngine:
         self._morph_name = ports.morph.name if ports.morph else None
         self._sources: weakref.WeakKeyDictionary[Identity, np.ndarray] = weakref.WeakKeyDictionary()
 
+    def __repr__(self) -> str:
+        return f"OnnxEngine({self.model.describe()})"
+
     @property
     def size(self) -> int:
         """Edge of the network's picture, pixels."""

@@ -210,11 +210,24 @@ class TestFaceParseMask:
         unhidden = run("FaceParseMask", crops=crops, faces=faces, regions={"regions": "face"}, occluder=torch.zeros(1, 64, 64))[0]
         assert torch.equal(unhidden, plain)
 
-        class Occluder:
-            def visible(self, crops, progress=None):
-                return 1 - hand
+    def test_what_hides_the_face_in_the_photograph(self, run, error, hopper, detected):
+        faces, crops = detected
+        given = {"crops": crops, "faces": faces, "regions": {"regions": "face"}}
+        plain = run("FaceParseMask", **given)[0]
 
-        assert torch.equal(run("FaceParseMask", crops=crops, faces=faces, regions={"regions": "face"}, occluder=Occluder())[0], seen)
+        class Occluder:
+            def visible(self, images, faces, size, progress=None):
+                assert images.shape == hopper.shape and size == 512
+                return torch.full((len(faces), size, size), 0.25)
+
+        assert run("FaceParseMask", **given, image=hopper, occluder=Occluder())[0] == pytest.approx(plain / 4)
+        with pytest.raises(error, match="connect image and faces"):
+            run("FaceParseMask", **given, occluder=Occluder())
+        middle = float(faces[0].keypoints[2, 0])
+        hand = torch.zeros(hopper.shape[:3])
+        hand[:, :, :round(middle)] = 1  # all that is left of the nose, in the picture and in the upright crop
+        seen = run("FaceParseMask", **given, image=hopper, occluder=hand)[0]
+        assert seen[0, 380:420, :200].max() < 1e-5 and torch.equal(seen[0, 200:300, 330:], plain[0, 200:300, 330:])
 
 
 class TestThreeDLandmarkMask:
@@ -302,9 +315,11 @@ class TestRestore:
                 assert picture.shape == (1, 3, 512, 512)
                 return self.model(picture)
 
-        net = torch.nn.Upsample(scale_factor=2)
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1, bias=False), torch.nn.Upsample(scale_factor=2))
+        net[0].weight.data = torch.eye(3)[:, :, None, None]
         cpu = torch.device("cpu")
-        descriptor = Descriptor(model=net, scale=2, purpose="FaceSR", architecture=types.SimpleNamespace(name="test"),
+        descriptor = Descriptor(model=net, scale=2, purpose="FaceSR", input_channels=3,
+                                architecture=types.SimpleNamespace(id="test", name="test"),
                                 patcher=comfy.model_patcher.CoreModelPatcher(net, load_device=cpu, offload_device=cpu))
         restored = run("Restore", crops=swapped[0], restore_model=descriptor)[0]
         assert restored.shape == swapped[0].shape and (restored - swapped[0]).abs().mean() < 0.01

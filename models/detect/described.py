@@ -1,0 +1,30 @@
+"""Faces with sex and age: any detector, and the network that reads them."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import torch
+
+from ..faces import Face, Faces
+from ..identity.attributes import AgeAndSex
+from ..progress import Progress, silent
+from . import Detector
+
+
+class DescribedDetector:
+    """A ``Detector`` whose faces have ``sex`` and ``age``."""
+
+    def __init__(self, detector: Detector, attributes: AgeAndSex) -> None:
+        self.detector = detector
+        self.attributes = attributes
+        self.name = detector.name
+
+    def __repr__(self) -> str:
+        return f"DescribedDetector({self.detector!r}, {self.attributes!r})"
+
+    def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
+        """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        found = self.detector.detect(images, threshold, progress)
+        described = iter(self.attributes.read(images, Faces(tuple(chain(*found)), *images.shape[:3]), progress))
+        return [[next(described) for _ in faces] for faces in found]

@@ -1,0 +1,53 @@
+"""ComfyUI's memory management: torch networks belong to its model patchers; for ONNX sessions, which it cannot see, it makes room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+
+from ..models.providers import PROVIDERS, candidates, onnxruntime
+from ..models.weights import TorchModel
+
+# A session takes its weights once more while it is built, and about as much to work in.
+SESSION = 2.0
+
+
+class ComfyDevices:
+    """The ``runtime.DeviceManager`` that lets ComfyUI load, offload and free a network. patcher: one that has charge of it already."""
+
+    def __init__(self, patcher=None) -> None:
+        self._patcher = patcher
+
+    def adopt(self, net: torch.nn.Module):
+        """The network's patcher. ComfyUI only keeps a weak reference to it, so it lives as long as what was loaded."""
+        if self._patcher is not None:
+            return self._patcher
+        # ComfyUI binds another class to this name when it turns on dynamic memory.
+        return comfy.model_patcher.CoreModelPatcher(net, load_device=comfy.model_management.get_torch_device(),
+                                                    offload_device=comfy.model_management.unet_offload_device())
+
+    def ready(self, handle, memory: int) -> torch.device:
+        """The device of the network, which lies there whole, with ``memory`` bytes to spare."""
+        comfy.model_management.load_models_gpu([handle], memory_required=memory, force_full_load=True)
+        return handle.load_device
+
+
+def make_room(path: Path, providers: str | Sequence[str]) -> None:
+    """Have ComfyUI unload what it must so that a session of this file fits on the graphics card."""
+    device = comfy.model_management.get_torch_device()
+    if comfy.model_management.is_device_cpu(device):
+        return
+    if candidates(providers, onnxruntime().get_available_providers())[0] != PROVIDERS["cpu"]:
+        comfy.model_management.free_memory(int(path.stat().st_size * SESSION), device)
+
+
+def show_patcher(loaded):
+    """``loaded`` with its torch network's patcher where ComfyUI's caches and its tracker of models in use look for it."""
+    model = getattr(loaded, "model", None)
+    if isinstance(model, TorchModel):
+        loaded.patcher = model.handle
+    return loaded

@@ -1,0 +1,217 @@
+"""The loaders: detectors, recognizers, parsers and occluders, swap models and restorers from files on the user's disk.
+
+Whatever they load is owned by their output alone, so that it goes when ComfyUI drops the output from its cache.
+"""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..models.detect import DETECTORS
+from ..models.detect.described import DescribedDetector
+from ..models.detect.onnx import load_detector
+from ..models.folders import Found
+from ..models.identity import RECOGNIZERS
+from ..models.identity.attributes import load_attributes
+from ..models.identity.onnx import load_recognizer
+from ..models.landmarks.mediapipe import MediaPipeDetector
+from ..models.parse.load import load_occluder, load_parser
+from ..models.restore.load import load_restorer
+from ..models.swap import ENGINES, load_engine
+from ._devices import ComfyDevices
+from ._models import checked, file_input, load, provider_input
+from ._runtime import show
+from ._sockets import (
+    CATEGORY,
+    FaceAnalysis,
+    FaceDetector,
+    FaceOccluder,
+    FaceParser,
+    FaceRecognizer,
+    InsightFace,
+    RestoreModel,
+    SwapModel,
+    as_recognizer,
+)
+
+DLIB = "dlib (built in)"
+MESH = "3-D warp (built in)"
+OUTLINES = "landmarks (built in)"
+PHOTOGRAPH = "match the photograph (built in)"
+NONE = "none"
+BUILT_IN = "built in, no file is needed"
+
+
+class LoadSwapModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadSwapModel",
+            display_name="Load Swap Model",
+            category=CATEGORY,
+            description="Loads a one-shot face swap network: inswapper, reswapper, hyperswap, SimSwap, GHOST, HifiFace, UniFace, "
+                        "BlendSwap, DeepFaceLive files and others.",
+            search_aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "faceloom"],
+            inputs=[
+                file_input(["swap"], MESH, "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and "
+                                           "faceloom/swap."),
+                provider_input(),
+                io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
+                                   tooltip="The recognition network to make embeddings with, if it is of the kind the swap network was "
+                                           "trained for. Left unconnected, the right one is loaded from its file when it is needed."),
+            ],
+            outputs=[SwapModel.Output("swap_model", tooltip="The network, for One-Shot Swap.")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(file)
+
+    @classmethod
+    def execute(cls, file, provider, recognizer=None) -> io.NodeOutput:
+        if file == MESH:
+            return io.NodeOutput(ENGINES["mesh"](), ui=show(cls, text=BUILT_IN))
+        engine, text = load(file, "swap", provider, lambda found, folders, providers: load_engine(
+            found, folders=folders, recognizer=as_recognizer(recognizer), providers=providers))
+        return io.NodeOutput(engine, ui=show(cls, text=text))
+
+
+class LoadFaceDetector(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadFaceDetector",
+            display_name="Load Face Detector",
+            category=CATEGORY,
+            description="Loads a face detection network: SCRFD and RetinaFace of insightface's packs, YOLOv8-face, YuNet, or "
+                        "MediaPipe's 478 landmarks; if you like, with one that tells age and sex.",
+            search_aliases=["scrfd", "retinaface", "yolo face", "yunet", "mediapipe", "buffalo_l", "antelopev2", "genderage", "faceloom"],
+            inputs=[
+                file_input(["detector", "landmarker"], DLIB, "The detector. Files are looked for in models/insightface, facedetection and "
+                                                             "faceloom/detectors."),
+                file_input(["attributes"], NONE, "A network that tells the age and sex of every face found, for the rules of Face Select.",
+                           "age_and_sex"),
+                provider_input(),
+            ],
+            outputs=[FaceDetector.Output("detector", tooltip="The detector, for Face Detect.")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file, age_and_sex):
+        return checked(file, age_and_sex)
+
+    @classmethod
+    def execute(cls, file, age_and_sex, provider) -> io.NodeOutput:
+        detector, text = (DETECTORS["dlib"](), BUILT_IN) if file == DLIB else load(file, "detector", provider, _open_detector)
+        if age_and_sex != NONE:
+            attributes, more = load(age_and_sex, "attributes", provider, _open(load_attributes))
+            detector, text = DescribedDetector(detector, attributes), f"{text}\n{more}"
+        return io.NodeOutput(detector, ui=show(cls, text=text))
+
+
+class LoadFaceRecognizer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadFaceRecognizer",
+            display_name="Load Face Recognizer",
+            category=CATEGORY,
+            description="Loads a face recognition network of ArcFace's kind: those of insightface's packs, of SimSwap and of GHOST, or any "
+                        "other that turns a face into a vector.",
+            search_aliases=["arcface", "insightface", "w600k_r50", "glintr100", "buffalo_l", "antelopev2", "face embedding", "faceloom"],
+            inputs=[
+                file_input(["recognizer"], DLIB, "The recognition network. Files are looked for in models/insightface and "
+                                                 "faceloom/recognizers."),
+                provider_input(),
+            ],
+            outputs=[FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select and Load Swap "
+                                                                 "Model.")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(file)
+
+    @classmethod
+    def execute(cls, file, provider) -> io.NodeOutput:
+        recognizer, text = (RECOGNIZERS["dlib"](), BUILT_IN) if file == DLIB else load(file, "recognizer", provider, _open(load_recognizer))
+        return io.NodeOutput(recognizer, ui=show(cls, text=text))
+
+
+class LoadFaceParser(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadFaceParser",
+            display_name="Load Face Parser",
+            category=CATEGORY,
+            description="Loads what masks are made with: a parsing network that labels hair, skin, eyes and so on, and a network that "
+                        "finds what hides the face.",
+            search_aliases=["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceloom"],
+            inputs=[
+                file_input(["parser"], OUTLINES, "The parsing network, BiSeNet as ONNX or as the checkpoint 79999_iter.pth. Files are "
+                                                 "looked for in models/faceloom/parsers.", "parser"),
+                file_input(["occluder"], NONE, "A network that finds hands, hair and microphones over the face: XSeg, or Segment Anything. "
+                                               "Files are looked for in models/faceloom/parsers and sams.", "occluder"),
+                provider_input(),
+            ],
+            outputs=[
+                FaceParser.Output("parser", tooltip="The parsing network, for Face Parse Mask."),
+                FaceOccluder.Output("occluder", tooltip="The occlusion network, for Face Parse Mask."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, parser, occluder):
+        return checked(parser, occluder)
+
+    @classmethod
+    def execute(cls, parser, occluder, provider) -> io.NodeOutput:
+        # An output of None leaves the socket it goes to as if nothing were connected, which is what the built-in entries mean.
+        parsing, first = (None, BUILT_IN) if parser == OUTLINES else load(parser, "parser", provider, _open(load_parser, ComfyDevices()))
+        hiding, second = (None, "") if occluder == NONE else load(occluder, "occluder", provider, _open(load_occluder, ComfyDevices()))
+        return io.NodeOutput(parsing, hiding, ui=show(cls, text="\n".join(filter(None, [first, second]))))
+
+
+class LoadRestoreModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadRestoreModel",
+            display_name="Load Restore Model",
+            category=CATEGORY,
+            description="Loads a face restoration network: GFPGAN, CodeFormer, GPEN or RestoreFormer++.",
+            search_aliases=["gfpgan", "codeformer", "gpen", "restoreformer", "face restore model", "faceloom"],
+            inputs=[
+                file_input(["restorer"], PHOTOGRAPH, "The restoration network, as ONNX or as a checkpoint. Files are looked for in "
+                                                     "models/facerestore_models and faceloom/restorers."),
+                provider_input(),
+            ],
+            outputs=[RestoreModel.Output("restore_model", tooltip="The network, for Restore.")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(file)
+
+    @classmethod
+    def execute(cls, file, provider) -> io.NodeOutput:
+        # None, as if nothing were connected to Restore.
+        restorer, text = (None, BUILT_IN) if file == PHOTOGRAPH else load(file, "restorer", provider, _open(load_restorer, ComfyDevices()))
+        return io.NodeOutput(restorer, ui=show(cls, text=text))
+
+
+def _open(loader, devices: ComfyDevices | None = None):
+    more = {} if devices is None else {"devices": devices}
+    return lambda found, folders, providers: loader(found, folders=folders, providers=providers, **more)
+
+
+def _open_detector(found: Found, folders, providers):
+    if found.path.suffix.lower() == ".task":
+        return MediaPipeDetector(found.path)
+    return load_detector(found, folders=folders, providers=providers)
