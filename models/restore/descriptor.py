@@ -65,7 +65,7 @@ class DescriptorRestorer:
         dtype = next(net.parameters()).dtype
 
         def answer(span: range) -> torch.Tensor:
-            pictures = squares[span.start : span.stop].movedim(-1, 1).to(device, dtype)
+            pictures = squares[span.start : span.stop].movedim(-1, 1).to(device, dtype).contiguous()  # GFPGAN views its features flat
             with torch.inference_mode():
                 made = self._call(net, pictures, fidelity)
             return made.to(torch.float32).movedim(1, -1).clamp(0, 1)  # a clone, usable outside of inference mode

@@ -291,7 +291,8 @@ def test_sam_is_shown_each_face_upright_with_its_own_points_and_box(sam):
     seen = SamOccluder("sam", FakeSam(256)).visible(IMAGES, FACES, SIZE)
     for face, asked, mask in zip(FACES, FakePredictor.asked, seen, strict=True):
         square = to_crop(face, 256, FRAMING * 1.3)
-        assert np.allclose(asked["points"], apply(square, np.float64(face.keypoints[:3])), atol=1e-3) and asked["labels"].tolist() == [1, 1, 1]
+        assert np.allclose(asked["points"], apply(square, np.float64(face.keypoints[:3])), atol=1e-3)
+        assert asked["labels"].tolist() == [1, 1, 1]
         picture = asked["picture"][0].permute(1, 2, 0).numpy() / 255
         inner = slice(60, 200)
         assert np.abs(picture - scene(apply(inverse(square), grid(256, 256))))[inner, inner].max() < STEP

@@ -30,9 +30,9 @@ ORDER = ["background", "skin", "left_brow", "right_brow", "left_eye", "right_eye
          "mouth", "upper_lip", "lower_lip", "neck", "necklace", "cloth", "hair", "hat"]
 # One colour per class; of each pair the left one has less red, and red grows to the right in the pictures below.
 PALETTE = np.array([
-    [.9, .8, .5], [.5, .2, .6], [.2, .45, .45], [.7, .45, .5], [.25, .6, .35], [.75, .6, .25], [.1, .9, .3], [.05, .3, .6], [.95, .35, .4],
-    [.4, .75, .4], [.5, .55, .45], [.6, .85, .3], [.45, .38, .55], [.62, .3, .5], [.3, .15, .7], [.8, .15, .5], [.35, .9, .2], [.2, .05, .8],
-    [.95, .6, .6],
+    [.9, .8, .5], [.5, .2, .6], [.2, .45, .45], [.7, .45, .5], [.25, .6, .35], [.75, .6, .25], [.1, .9, .3], [.05, .3, .6],
+    [.95, .35, .4], [.4, .75, .4], [.5, .55, .45], [.6, .85, .3], [.45, .38, .55], [.62, .3, .5], [.3, .15, .7], [.8, .15, .5],
+    [.35, .9, .2], [.2, .05, .8], [.95, .6, .6],
 ])
 
 
@@ -199,7 +199,7 @@ class Pickled:
 
 def test_checkpoints_that_are_no_parser(tmp_path):
     torch.save(Pickled(), tmp_path / "parser.pth")
-    with pytest.raises(FaceLoomError, match="Python objects.*refused.*convert"):
+    with pytest.raises(FaceLoomError, match=r"Python objects.*refused.*convert"):
         load_parser(tmp_path / "parser.pth")
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 768)}, tmp_path / "something.pth")
     with pytest.raises(FaceLoomError, match="is an occlusion model, not a face parser"):
