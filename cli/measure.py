@@ -1,0 +1,81 @@
+"""Clocks for the benchmark: fair turns, peak memory, the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each task, after one run to warm up; the tasks take turns, so that a busy moment hits them all."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # insightface's norm_crop uses a deprecated scikit-image call every time
+        for turn in range(repeats + 1):
+            for name, task in tasks.items():
+                start = time.perf_counter()
+                task()
+                if turn:
+                    times[name].append(1000 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_memory(task: Callable[[], object]) -> float | None:
+    """Megabytes the process grows by at most while ``task`` runs (Linux; None elsewhere)."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if release:
+        release(0)  # else freed memory that the C library kept would hide what the task takes
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # resets the peak to what is resident now
+        before = _status("VmHWM")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            task()
+        return round(max(0, _status("VmHWM") - before) / 1024, 1)
+    except OSError:
+        return None
+
+
+def _status(key: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key + ":"))
+
+
+@contextlib.contextmanager
+def threads(count: int | None):
+    """torch's and OpenCV's threads set to ``count`` (or left alone), and put back."""
+    before = torch.get_num_threads()
+    cv2 = sys.modules.get("cv2") if not count or not find_spec("insightface") else __import__("cv2")
+    before_cv2 = cv2.getNumThreads() if cv2 else 0
+    if count:
+        torch.set_num_threads(count)
+        if cv2:
+            cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if cv2:
+            cv2.setNumThreads(before_cv2)
+
+
+def machine() -> dict:
+    """What the figures were measured on."""
+    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+            "python": platform.python_version(), "torch": torch.__version__}
+
+
+def ratio(theirs: float, ours: float) -> float:
+    """How many times as long they take."""
+    return round(theirs / ours, 1)
