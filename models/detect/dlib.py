@@ -1,4 +1,5 @@
-"""The built-in detector: dlib's HOG detector, searched so that close-ups, cut, small and turned faces are found too.
+"""The built-in detector: dlib's HOG detector, searched so that close-ups, cut, small and turned faces are found too, and
+dlib's face network where HOG is in doubt.
 
 The networks' files come from the ``face_recognition_models`` package, which is located but never imported (it needs
 ``pkg_resources``, which new setuptools no longer brings).
@@ -7,7 +8,7 @@ The networks' files come from the ``face_recognition_models`` package, which is 
 from __future__ import annotations
 
 import importlib.util
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,16 @@ import torch
 from ..errors import FaceLoomError
 from ..faces import Face, keypoints_from_68
 from ..progress import Progress, silent
+from .consensus import ConsensusFitter
 from .fit import PointFitter, face_box, gray_bytes
+from .network import FaceNetwork, Sighting
 from .search import find
 
 _FILES = {
     "points68": "shape_predictor_68_face_landmarks.dat",
     "resnet": "dlib_face_recognition_resnet_model_v1.dat",
+    "network": "mmod_human_face_detector.dat",
+    "points5": "shape_predictor_5_face_landmarks.dat",
 }
 
 
@@ -43,16 +48,25 @@ def model_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "models"
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=len(_FILES))
 def load(kind: str):
-    """``"points68"``: the 68-point predictor; ``"resnet"``: the 128-d face network. Loaded once, both are safe to share."""
+    """``"points68"`` and ``"points5"``: the point predictors; ``"resnet"``: the 128-d face network; ``"network"``: the detecting one.
+    Loaded once, all are safe to share."""
     dlib = import_dlib()
     path = model_folder() / _FILES[kind]
-    make = dlib.shape_predictor if kind == "points68" else dlib.face_recognition_model_v1
+    make = {"resnet": dlib.face_recognition_model_v1, "network": dlib.cnn_face_detection_model_v1}.get(kind, dlib.shape_predictor)
     try:
         return make(str(path))
     except RuntimeError as error:
         raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
+
+
+def face_network(fitter: PointFitter) -> FaceNetwork | None:
+    """The second opinion; None where ``face_recognition_models`` is too old to bring its file."""
+    if not (model_folder() / _FILES["network"]).is_file():
+        return None
+    five = load("points5") if (model_folder() / _FILES["points5"]).is_file() else None
+    return FaceNetwork(load("network"), ConsensusFitter(fitter, five))
 
 
 @lru_cache(maxsize=1)
@@ -62,23 +76,29 @@ def hog_detector():
 
 
 class DlibDetector:
-    """HOG boxes, 68 points. The score is the logistic of the HOG margin: 0.5 is dlib's own threshold."""
+    """HOG boxes or the face network's, 68 points. The score is the logistic of the HOG margin: 0.5 is dlib's own threshold (for the
+    network a confidence of 0.4)."""
 
     name = "dlib"
 
     def __init__(self) -> None:
         self._hog = hog_detector()
         self._fitter = PointFitter(load("points68"))
+        self._network = None  # loaded for the first frame on which HOG is in doubt
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
         found = []
         for index, image in enumerate(images):
-            found.append([
-                self._face(index, points, score) for points, score in find(gray_bytes(image), self._hog, self._fitter, threshold)
-            ])
+            gray = gray_bytes(image)
+            finds = find(gray, self._hog, self._fitter, threshold, partial(self._second_opinion, image, gray))
+            found.append([self._face(index, points, score) for points, score in finds])
             progress(index + 1, len(images))
         return found
+
+    def _second_opinion(self, image: torch.Tensor, gray: np.ndarray, wanted: float, **how) -> list[Sighting]:
+        self._network = self._network or face_network(self._fitter)
+        return self._network.look(image, gray, wanted, **how) if self._network else []
 
     def faces_in_boxes(self, image: torch.Tensor, boxes: np.ndarray, scores: np.ndarray, frame: int) -> list[Face]:
         """One face for every box ``[K, 4]`` (x0, y0, x1, y1) of another detector, whatever is in it."""

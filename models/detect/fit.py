@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -95,6 +97,7 @@ def face_box(points: np.ndarray) -> np.ndarray:
 class PointFitter:
     """dlib's 68-point predictor, run on upright crops and averaged over slightly different squares."""
 
+    crop, box = _CROP, _BOX  # edge of the upright crops and of the face square in their middle, pixels
     # Shift in edges and scale of the squares that one fit averages.
     _JITTER = ((0, 0, 1), (0.04, 0.03, 0.95), (-0.04, 0.03, 1.05), (0.03, -0.04, 1.06), (-0.03, -0.04, 0.94))
 
@@ -109,7 +112,7 @@ class PointFitter:
         """``[68, 2]`` points and their scatter over the first ``jitter`` squares (root mean square, in edges)."""
         matrix = square_matrix(center, edge, angle)
         crop = upright(gray, matrix, _CROP)
-        shapes = np.stack([self._shape(crop, *square) for square in self._JITTER[:jitter]])
+        shapes = self.shapes(crop, self._JITTER[:jitter])
         points = shapes.mean(0)
         scatter = float(np.sqrt(((shapes - points) ** 2).sum(-1).mean())) / _BOX
         return transform(points, invert(matrix)).astype(np.float32), scatter
@@ -119,14 +122,20 @@ class PointFitter:
         its mirror image get mirrored points."""
         matrix = square_matrix(*square_of(points))
         crop = upright(gray, matrix, _CROP)
-        mirrored = np.ascontiguousarray(crop[:, ::-1])
-        shapes = []
-        for square in self._JITTER[:3]:
-            shapes.append(self._shape(crop, *square))
-            flipped = self._shape(mirrored, *square)[MIRROR_68]
-            flipped[:, 0] = _CROP - 1 - flipped[:, 0]
-            shapes.append(flipped)
-        return transform(np.mean(shapes, 0), invert(matrix)).astype(np.float32)
+        return transform(self.shapes(crop, self._JITTER[:3], MIRROR_68).mean(0), invert(matrix)).astype(np.float32)
+
+    def shapes(self, crop: np.ndarray, squares: Sequence[tuple[float, float, float]], mirror: Sequence[int] | None = None,
+               predictor=None) -> np.ndarray:
+        """``[K, P, 2]`` crop pixels: the predictor's (None: the 68-point one's) answer from every square (shift in edges, scale).
+        With ``mirror``, the point that each becomes there, also the answers in the mirrored crop, from the mirrored squares."""
+        answers = [self._shape(crop, *square, predictor) for square in squares]
+        if mirror is not None:
+            mirrored = np.ascontiguousarray(crop[:, ::-1])
+            for dx, dy, scale in squares:
+                flipped = self._shape(mirrored, -dx, dy, scale, predictor)[mirror]
+                flipped[:, 0] = _CROP - 1 - flipped[:, 0]
+                answers.append(flipped)
+        return np.stack(answers)
 
     def fit_box(self, gray: np.ndarray, box: np.ndarray) -> np.ndarray:
         """``[68, 2]`` points in another detector's box (forehead to chin)."""
@@ -136,8 +145,8 @@ class PointFitter:
         points, _ = self.fit_once(gray, *square_of(points), jitter=1)
         return self.settle(gray, points)
 
-    def _shape(self, crop: np.ndarray, dx: float, dy: float, scale: float) -> np.ndarray:
+    def _shape(self, crop: np.ndarray, dx: float, dy: float, scale: float, predictor=None) -> np.ndarray:
         half = _BOX * scale / 2
         x, y = (_CROP - 1) / 2 + _BOX * dx, (_CROP - 1) / 2 + _BOX * dy
         rectangle = self._rectangle(round(x - half), round(y - half), round(x + half), round(y + half))
-        return np.array([(p.x, p.y) for p in self._predict(crop, rectangle).parts()], np.float64)
+        return np.array([(p.x, p.y) for p in (predictor or self._predict)(crop, rectangle).parts()], np.float64)

@@ -22,6 +22,7 @@ _COARSE = 320  # longest edge of the small look
 _FULL = 1920  # longest edge of the normal look
 _STRIP = 1 << 23  # pixels of one HOG call; more are done in strips
 _MOST = 1 << 25  # pixels of the largest enlargement
+_COPY, _LARGER_COPY = 320, 400  # longest edges of the copies that the face network sees
 _DOUBT = 0.5  # finds this far below the wanted margin get a second look
 _SURE = 0.9  # margin that needs none
 # What a find that needed a second look loses, and what one loses per unit of scatter of its point fit beyond 0.02 (on a real face
@@ -64,19 +65,22 @@ def margin_of(score: float) -> float:
     return math.log(score / (1 - score)) / 4
 
 
-def find(gray: np.ndarray, hog, fitter: PointFitter, threshold: float) -> list[tuple[np.ndarray, float]]:
-    """Points ``[68, 2]`` and score 0..1 of every face in ``[H, W]`` uint8 luma, best first."""
+def find(gray: np.ndarray, hog, fitter: PointFitter, threshold: float, second_opinion) -> list[tuple[np.ndarray, float]]:
+    """Points ``[68, 2]`` and score 0..1 of every face in ``[H, W]`` uint8 luma, best first.
+
+    ``second_opinion(wanted margin, edge=…, border=…)`` gives the ``Sighting``s of the face network in a copy of that longest edge.
+    """
     if min(gray.shape[:2]) < 8:
         return []
-    finds = _Search(gray, hog, fitter, margin_of(threshold)).run()
+    finds = _Search(gray, hog, fitter, margin_of(threshold), second_opinion).run()
     return [(found.points, score_of(found.margin)) for found in finds]
 
 
 class _Search:
     """One frame being searched."""
 
-    def __init__(self, gray: np.ndarray, hog, fitter: PointFitter, wanted: float) -> None:
-        self.gray, self.hog, self.fitter, self.wanted = gray, hog, fitter, wanted
+    def __init__(self, gray: np.ndarray, hog, fitter: PointFitter, wanted: float, second_opinion) -> None:
+        self.gray, self.hog, self.fitter, self.wanted, self.second_opinion = gray, hog, fitter, wanted, second_opinion
         self.height, self.width = gray.shape[:2]
         self.picture = Image.fromarray(gray)
         self.finds: list[_Find] = []
@@ -88,7 +92,9 @@ class _Search:
         self._look(coarse, pad=0.35)
         if full > coarse:
             self._look(full, pad=min(0.1, 48 / (short * full)))
-        if not any(found.edge > 0.15 * short and found.margin > 0.5 for found in self.finds):
+        if not self._plain(short):
+            self._ask(edge=_COPY)
+        if not self._plain(short):
             for turn in _TURNS:
                 self._look(min(max(coarse, 640 / long), 2.0) if self.finds else coarse, pad=0.25, turn=turn)
         if not self.finds:
@@ -100,7 +106,24 @@ class _Search:
         if not self.finds and full > coarse:
             for turn in _TURNS[:3]:
                 self._look(full, pad=0, turn=turn)
+        if not self.finds:
+            self._ask(edge=_LARGER_COPY, border=0.12)
         return self.finds
+
+    def _plain(self, short: int) -> bool:
+        """A large face is found without doubt."""
+        return any(found.edge > 0.15 * short and found.margin > 0.5 for found in self.finds)
+
+    def _ask(self, **how) -> None:
+        """What the face network sees, in place of what HOG was less sure of."""
+        for seen in self.second_opinion(self.wanted, **how):
+            if self._inside(seen.points):
+                self.finds.append(_Find(seen.points, seen.margin, square_of(seen.points)[1]))
+        self._merge()
+
+    def _inside(self, points: np.ndarray) -> bool:
+        center, edge, _ = square_of(points)
+        return bool((center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all())
 
     def _smaller_likely(self, scale: float) -> bool:
         """Nothing yet, or faces near the smallest that this scale can show."""
@@ -112,6 +135,9 @@ class _Search:
         for i in suppress(np.array([hit.box for hit in hits]).reshape(-1, 4), np.array([hit.margin for hit in hits])):
             if not self._known(hits[i]):
                 self._weigh(hits[i])
+        self._merge()
+
+    def _merge(self) -> None:
         kept = suppress(np.array([face_box(f.points) for f in self.finds]).reshape(-1, 4), np.array([f.margin for f in self.finds]))
         self.finds = [self.finds[i] for i in kept]
 
@@ -128,12 +154,10 @@ class _Search:
     def _weigh(self, hit: _Hit) -> None:
         points, _ = self.fitter.fit_once(self.gray, hit.center, hit.edge, hit.angle, jitter=1)
         points, scatter = self.fitter.fit_once(self.gray, *square_of(points))
-        center, edge, _ = square_of(points)
-        inside = (center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all()
         margin = (hit.margin + self._second_look(points)) / 2 - _SCATTER * max(0.0, scatter - 0.02)
         if hit.margin < _SURE:
             margin -= _DOUBTFUL
-        if margin < self.wanted or not inside:
+        if margin < self.wanted or not self._inside(points):
             self.refused.append(hit)
             return
         points = self.fitter.settle(self.gray, points)
