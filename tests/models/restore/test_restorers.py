@@ -15,7 +15,7 @@ pytest.importorskip("onnx", reason="the doubles are written with the onnx packag
 pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from faceloom.models.catalogue import catalogue, rows
+from faceloom.models.catalogue import NetContract, catalogue, rows
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.folders import Folders
@@ -164,6 +164,18 @@ def test_every_slip_is_noticed(name, tmp_path):
     assert passes() and not [slip for slip in slips if passes(**slip)]
 
 
+def test_the_square_fades_in(folders):
+    """No seam where the network's square ends inside a wider crop."""
+    crops = crops_of(1)
+    got = restore_crops(crops, restorer=load_restorer("gfpgan_1.4", folders=folders), faces=faces_of(1.6, 1)).numpy()
+    wanted, depth = expected(TRUTHS["gfpgan_1.4"], crops, 1.6, .5)
+    share = np.clip(depth * 16, 0, 1)[None, ..., None]  # over a sixteenth of its edge, with a smooth start and end
+    share = share * share * (3 - 2 * share)
+    assert np.abs(got - (crops.numpy() * (1 - share) + wanted * share)).max() < 2 * STEP
+    jump = np.abs(np.diff(got - crops.numpy(), axis=2)).max()
+    assert jump < .3 * np.abs(wanted - crops.numpy()).max()
+
+
 @pytest.mark.parametrize("name", ["codeformer", "codeformer_fp16", "vqfr_v2"])
 def test_fidelity_reaches_the_network(name, folders):
     restorer = load_restorer(name, folders=folders)
@@ -253,6 +265,8 @@ def test_a_graph_of_any_size_takes_the_catalogues(tmp_path):
     graph.output("out", graph.node("Mul", graph.input("a", ["n", 3, "h", "w"]), graph.weight([.5])), ["n", 3, "h", "w"])
     restorer = load_restorer(graph.save(tmp_path / "mine.onnx"))
     assert restorer.restore(crops_of(), .5).shape == (2, 512, 512, 3)
+    with pytest.raises(FaceLoomError, match="does not say how large"):
+        load_restorer(tmp_path / "mine.onnx", contract=NetContract("mine"))
 
 
 # Descriptors

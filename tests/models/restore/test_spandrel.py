@@ -56,7 +56,7 @@ def crops_of(photo: torch.Tensor) -> torch.Tensor:
 
 def agree(ours, theirs, crops: torch.Tensor) -> None:
     first, second = ours.restore(crops, .5), theirs.restore(crops, .5)
-    assert first.shape == second.shape == (2, 512, 512, 3) and .01 < float(first.std())
+    assert first.shape == second.shape == (2, 512, 512, 3) and float(first.std()) > .01
     assert (first - second).abs().max() < 2e-3
     assert torch.allclose(ours.restore(crops[1:], .5), first[1:], atol=1e-4), "two together are not as one by one"
     assert torch.equal(ours.restore(crops, .5), first), "not deterministic"
