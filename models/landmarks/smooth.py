@@ -34,3 +34,27 @@ def _runs(frames: Points, jump: float, watched: list[int]) -> list[tuple[int, in
         if start is None and points is not None:
             start = i
     return runs if start is None else [*runs, (start, len(frames))]
+
+
+def kalman(points: np.ndarray, process: float = .03, measure: float = .01) -> np.ndarray:
+    """``[F, ...]`` coordinates of F frames, each followed by a filter that expects it to stay where it is (ReliableSwap's).
+
+    process, measure: variances of how far a point moves between frames and of how wrongly it is seen; the demo has 0.01 for both. The first
+    frame is believed as it is.
+    """
+    state, variance = points[0].astype(np.float64), 0.0
+    smooth = np.empty(points.shape, np.float64)
+    for frame, seen in enumerate(points):
+        gain = variance / (variance + measure)
+        state = state + gain * (seen - state)
+        variance = (1 - gain) * variance + process
+        smooth[frame] = state
+    return smooth
+
+
+def savitzky_golay(points: np.ndarray, window: int = 25, order: int = 2) -> np.ndarray:
+    """``[F, ...]`` coordinates of F frames smoothed by a polynomial through ``window`` of them at a time."""
+    from scipy.signal import savgol_filter
+
+    window = min(window, len(points) - (len(points) + 1) % 2)
+    return points if window <= order else savgol_filter(points, window, order, axis=0)

@@ -8,6 +8,7 @@ json says of it, ``run`` answers the outputs the json lists, by name, as whole a
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -124,9 +125,11 @@ def bgr(picture: torch.Tensor) -> torch.Tensor:
 def resizing_with(**changed: Any) -> Iterator[None]:
     """All of torch's resizing with other options (``align_corners=False``)."""
     right = nn.functional.interpolate
+    signature = inspect.signature(right)
 
     def wrong(*args: Any, **options: Any) -> torch.Tensor:
-        return right(*args, **(options | changed if options.get("mode") == "bilinear" else options))
+        given = signature.bind(*args, **options).arguments
+        return right(**(given | changed if given.get("mode") == "bilinear" else given))
 
     with mock.patch.object(nn.functional, "interpolate", wrong):
         yield

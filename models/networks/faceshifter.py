@@ -1,0 +1,68 @@
+"""ReliableSwap's FaceShifter generator (Yuan et al., 2023): identity network, FixerNet and the AEI network in one."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .aei import AEINet
+from .iresnet import IResNet
+
+# FFHQ crop → ArcFace crop of the same edge, at 256 pixels.
+TO_ARCFACE = ((1.07695457, -.03625215, -1.56352194), (.03625215, 1.07695457, -5.32134629))
+MOUTH = (slice(56, 112), slice(28, 84))  # rows and columns FixerNet sees of the 112×112 source
+
+
+class MouthNet(nn.Module):
+    """FixerNet: what the lower face looks like, ``[N, 128]``. The two means in the file are those of an unused perceptual loss."""
+
+    def __init__(self, features: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("vgg_mean", torch.zeros(3, 1, 1))
+        self.register_buffer("vgg_std", torch.ones(3, 1, 1))
+        self.backbone = IResNet(50, features, edge=56)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.backbone(x[..., MOUTH[0], MOUTH[1]])
+
+
+def to_112(source: torch.Tensor) -> torch.Tensor:
+    """Bilinear to 112×112, corner pixels on corner pixels."""
+    return functional.interpolate(source, size=(112, 112), mode="bilinear", align_corners=True)
+
+
+def warp_by(matrix: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """``pictures`` ``[N, C, H, W]`` moved by ``matrix`` ``[2, 3]``, pixel to pixel, bilinear, black from outside."""
+    height, width = pictures.shape[-2:]
+    last = matrix.new_tensor([[0, 0, 1]])
+    unit = torch.cat([matrix.new_tensor([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1]]), last])
+    # In this order the network's published answers come out closest: they are sensitive to the last bits of the identity.
+    back = torch.linalg.inv(unit @ (torch.cat([matrix, last]) @ torch.linalg.inv(unit)))
+    grid = functional.affine_grid(back[:2].expand(len(pictures), 2, 3), list(pictures.shape), align_corners=True)
+    return functional.grid_sample(pictures, grid, align_corners=True)
+
+
+class FaceShifterNet(nn.Module):
+    """Sources and targets ``[N, 3, S, S]`` (FFHQ crops, RGB, [-1, 1]; S 256, or 512 where ``large``) to swapped targets."""
+
+    def __init__(self, large: bool = False, mouth: bool = True, depth: int = 100) -> None:
+        super().__init__()
+        scale = torch.tensor([[1, 1, 2 if large else 1]])
+        self.register_buffer("trans_matrix", (torch.tensor(TO_ARCFACE) * scale)[None])
+        self.mouth_net = MouthNet() if mouth else None
+        self.G = AEINet(blocks=None, identity=640 if mouth else 512, large=large)
+        self.iresnet = IResNet(depth)
+
+    def align(self, source: torch.Tensor) -> torch.Tensor:
+        """An FFHQ crop as the identity network was trained to see it."""
+        return warp_by(self.trans_matrix[0], source)
+
+    def identity(self, source: torch.Tensor, align: bool = True) -> torch.Tensor:
+        """``[N, 512]`` of length 1, followed by FixerNet's 128 as they are. The published command-line program leaves ``align`` out."""
+        small = to_112(self.align(source) if align else source)
+        vector = functional.normalize(self.iresnet(small))
+        return vector if self.mouth_net is None else torch.cat((vector, self.mouth_net(small)), 1)
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor, align: bool = True) -> torch.Tensor:
+        return self.G(target, self.identity(source, align))[0]
