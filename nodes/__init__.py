@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from ._models import register_folders
 from .detect import FaceDetect
+from .diffusion import DiffusionInpaintSwap
 from .identity import ArcFaceEmbed, IdentityBlend
 from .identity_files import IdentityLoad, IdentitySave, register_identity_folders
 from .landmarks import ThreeDLandmarkMask
@@ -20,7 +21,7 @@ from .swap import OneShotSwap
 NODES: list[type[io.ComfyNode]] = [
     FaceDetect, ArcFaceEmbed, FaceParseMask, ThreeDLandmarkMask, OneShotSwap, Restore, PasteBack,
     FaceSelect, IdentitySave, IdentityLoad, IdentityBlend,
-    LoadSwapModel, LoadFaceDetector, LoadFaceRecognizer, LoadFaceParser, LoadRestoreModel,
+    LoadSwapModel, LoadFaceDetector, LoadFaceRecognizer, LoadFaceParser, LoadRestoreModel, DiffusionInpaintSwap,
 ]
 
 register_folders()

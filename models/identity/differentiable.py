@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,29 +39,32 @@ class Embedder:
 def differentiable(recognizer: Any) -> Embedder:
     """The recogniser as an ``Embedder`` with weights of its own, which any autograd mode may use.
 
-    A recogniser that is a torch network says so by a method ``differentiable``; those around an ONNX file are converted. Anything else (the
-    built-in dlib network) is an error.
+    Torch networks are copied, ONNX files converted; a recogniser of another kind may have a method ``differentiable``. Anything else (the built-in
+    dlib network) is an error.
     """
     own = getattr(recognizer, "differentiable", None)
     with torch.inference_mode(False):
         if own is not None:
             return own()
-        file = getattr(getattr(recognizer, "model", None), "file", None)
+        model = getattr(recognizer, "model", None)
+        if isinstance(getattr(model, "net", None), nn.Module):
+            return Embedder(recognizer.space, copy.deepcopy(model.net).eval().requires_grad_(False), recognizer.contract)
+        file = getattr(model, "file", None)
         if not isinstance(file, OnnxFile):
             raise FaceLoomError("Identity guidance needs an ArcFace network; connect one from Load Face Recognizer (the built-in dlib "
                                 "recogniser has no gradient).")
-        return Embedder(recognizer.space, torch_from_onnx(file, recognizer.model.name), recognizer.contract)
+        return Embedder(recognizer.space, torch_from_onnx(file, model.name), recognizer.contract)
 
 
-def torch_from_onnx(file: OnnxFile, name: str = "The model") -> nn.Module:
-    """The graph of an ONNX file with one input and one output of interest (the first) as a module in float32.
+def torch_from_onnx(file: OnnxFile, name: str = "The model", output: int = 0) -> nn.Module:
+    """The graph of an ONNX file with one input, up to one of its outputs, as a module in float32.
 
-    Its result equals onnxruntime's to rounding. Operations that no recogniser uses are refused by name. A batch of any size goes in, also where
-    the file was exported for one picture.
+    Its result equals onnxruntime's to rounding. Operations that no recogniser or parser uses are refused by name. A batch of any size goes
+    in, also where the file was exported for one picture.
     """
     if file.external:
         raise FaceLoomError(f"{name} keeps its weights in another file; export it as one file.")
-    return _Graph(file, name).eval().requires_grad_(False)
+    return _Graph(file, name, output).eval().requires_grad_(False)
 
 
 def align_crops(crops: Tensor, matrices: np.ndarray, size: int) -> Tensor:
@@ -101,28 +105,28 @@ def rescaled(matrices: np.ndarray, old: int, new: int) -> np.ndarray:
 class _Graph(nn.Module):
     """Runs the nodes one after the other. Weights are buffers; small integers (shapes, axes) stay numpy."""
 
-    def __init__(self, file: OnnxFile, name: str) -> None:
+    def __init__(self, file: OnnxFile, name: str, output: int) -> None:
         super().__init__()
-        self.nodes = tuple(node for node in read_nodes(file) if node.operator not in ("Constant", "Identity", "Dropout"))
-        aliases = {node.outputs[0]: node.inputs[0] for node in read_nodes(file) if node.operator in ("Identity", "Dropout")}
-        self.nodes = tuple(Node(n.operator, n.name, tuple(_root(aliases, i) for i in n.inputs), n.outputs, n.attributes) for n in self.nodes)
+        nodes = read_nodes(file)
+        aliases = {node.outputs[0]: node.inputs[0] for node in nodes if node.operator in _SAME}
+        self.input, self.output = file.inputs[0].name, _root(aliases, file.outputs[output].name)
+        nodes = _needed(tuple(replace(node, inputs=tuple(_root(aliases, name) for name in node.inputs)) for node in nodes), self.output)
+        self.nodes = tuple(node for node in nodes if node.operator != "Constant")
         unknown = sorted({node.operator for node in self.nodes} - set(_OPERATORS))
         if unknown:
-            raise FaceLoomError(f"{name} uses {', '.join(unknown)}, which no ArcFace network does; guidance cannot be computed through it.")
-        self.input, self.output = file.inputs[0].name, _root(aliases, file.outputs[0].name)
-        self.needed = _needed(self.nodes, self.output)
+            raise FaceLoomError(f"{name} uses {', '.join(unknown)}, through which guidance cannot be computed; choose another network.")
         arrays = {tensor.name: tensor.array() for tensor in file.initializers}
-        arrays |= {node.outputs[0]: np.asarray(next(iter(node.attributes.values()))) for node in read_nodes(file) if node.operator == "Constant"}
+        arrays |= {node.outputs[0]: np.asarray(next(iter(node.attributes.values()))) for node in nodes if node.operator == "Constant"}
         self.plain = {key: array for key, array in arrays.items() if array.dtype.kind in "iu"}
         self.slots = {key: f"weight{i}" for i, key in enumerate(arrays) if key not in self.plain}
         for key, slot in self.slots.items():
             self.register_buffer(slot, torch.tensor(arrays[key].astype(np.float32)))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        values: dict[str, Any] = {"": None, self.input: pictures, **self.plain, **{key: getattr(self, slot) for key, slot in self.slots.items()}}
-        for node, used in zip(self.nodes, self.needed, strict=True):
-            if used:
-                values[node.outputs[0]] = _OPERATORS[node.operator](node.attributes, *(values[name] for name in node.inputs))
+        values: dict[str, Any] = {"": None, self.input: pictures, **self.plain}
+        values |= {key: getattr(self, slot) for key, slot in self.slots.items()}
+        for node in self.nodes:
+            values[node.outputs[0]] = _OPERATORS[node.operator](node.attributes, *(values[name] for name in node.inputs))
         return values[self.output]
 
 
@@ -132,11 +136,12 @@ def _root(aliases: Mapping[str, str], name: str) -> str:
     return name
 
 
-def _needed(nodes: tuple[Node, ...], output: str) -> tuple[bool, ...]:
+def _needed(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
+    """Those that the output depends on: training heads and the like are left out."""
     wanted, used = {output}, []
     for node in reversed(nodes):
-        used.append(bool(wanted.intersection(node.outputs)))
-        if used[-1]:
+        if wanted.intersection(node.outputs) and node.operator not in _SAME:
+            used.append(node)
             wanted.update(node.inputs)
     return tuple(reversed(used))
 
@@ -219,7 +224,28 @@ def _reduce(kind: str) -> Callable[..., Tensor]:
     return reduce
 
 
-# What the recognisers of insightface, facenet's kin and PyTorch's exporters are made of.
+def _resize(attributes: Mapping, x: Tensor, region: Any = None, scales: Tensor | None = None, sizes: np.ndarray | None = None) -> Tensor:
+    if sizes is not None:
+        size = [int(edge) for edge in sizes[2:]]
+    else:
+        size = [int(edge * float(scale)) for edge, scale in zip(x.shape[2:], scales[2:], strict=True)]
+    if attributes.get("mode", "nearest") == "nearest":
+        return F.interpolate(x, size, mode="nearest")
+    corners = attributes.get("coordinate_transformation_mode") == "align_corners"
+    return F.interpolate(x, size, mode={"linear": "bilinear", "cubic": "bicubic"}[attributes["mode"]], align_corners=corners)
+
+
+def _slice(attributes: Mapping, x: Any, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None = None, steps: np.ndarray | None = None) -> Any:
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    cut = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        cut[int(axis)] = slice(int(start), int(end), int(step))
+    return x[tuple(cut)]
+
+
+_SAME = ("Identity", "Dropout")
+# What the recognisers of insightface, facenet's kin, the parsers of BiSeNet's shape and PyTorch's exporters are made of.
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": _conv, "BatchNormalization": _batch_norm, "PRelu": _prelu, "Clip": _clip, "Gemm": _gemm, "Reshape": _reshape,
     "AveragePool": _pool(True), "MaxPool": _pool(False), "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Concat": _concat,
@@ -234,5 +260,5 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "Transpose": lambda attributes, x: x.permute(attributes["perm"]),
     "Shape": lambda attributes, x: np.array(x.shape, np.int64),
     "Gather": lambda attributes, x, index: np.take(x, index, attributes.get("axis", 0)),
-    "Cast": lambda attributes, x: x,
+    "Cast": lambda attributes, x: x, "Resize": _resize, "Slice": _slice,
 }  # fmt: skip

@@ -1,0 +1,96 @@
+"""Gradients through the user's own denoiser: a copy of the MODEL outside inference mode, and the two hooks that differentiate it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+import comfy.samplers
+import torch
+
+from ..models.diffusion.guidance import STEP, Guidance, direction, spread
+from ..models.diffusion.text import RATE, adam_step
+from ..models.errors import FaceLoomError
+
+TEXT = "c_crossattn"
+
+
+@contextmanager
+def normal_mode() -> Iterator[None]:
+    """Outside inference mode, so that what is loaded and computed may be saved for a backward pass; no graph is kept until one is asked for."""
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    except RuntimeError as error:
+        if "nference tensors" not in str(error):
+            raise
+        raise FaceLoomError("Something on this model or conditioning (an adapter or a ControlNet) cannot be differentiated; set guide_through to "
+                            "x0.") from error
+
+
+def own_copy(model):
+    """The MODEL with weights of its own, made outside inference mode: the user's stays as it is and this one is gone after the run."""
+    if model.is_dynamic():
+        return model.clone(disable_dynamic=True)
+    shared = {id(model.model.model_config): model.model.model_config, id(model.model.current_patcher): None}
+    net = copy.deepcopy(model.model, shared)
+    kept, buffers, objects, _ = model.get_clone_model_override()[1]
+    return model.clone(model_override=(net, (copy.deepcopy(kept), copy.deepcopy(buffers), dict(objects), set())))
+
+
+def normal(value):
+    """Conditioning with its tensors copied out of inference mode."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, list):
+        return [normal(item) for item in value]
+    return {key: normal(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def predict(model, x: torch.Tensor, sigma: torch.Tensor, cond: list, uncond: list | None, cfg: float, model_options: dict) -> torch.Tensor:
+    """The guided prediction of x0, with a graph if one is being kept."""
+    out = comfy.samplers.calc_cond_batch(model, [cond, uncond], x, sigma, model_options)
+    return out[0] if uncond is None else out[1] + (out[0] - out[1]) * cfg
+
+
+def pull_through_denoiser(guidance: Guidance, args: dict) -> torch.Tensor:
+    """The prediction moved against the gradient of the losses with respect to the noisy latent (Dhariwal and Nichol 2021, as DiffFace does)."""
+    with torch.enable_grad():
+        x = args["input"].detach().clone().requires_grad_(True)
+        x0 = predict(args["model"], x, args["sigma"], args["cond"], args["uncond"], args["cond_scale"], args["model_options"])
+        gradient = torch.autograd.grad(guidance.loss(x0).sum(), x)[0]
+    denoised = args["denoised"]
+    return denoised - guidance.strength * STEP * spread(denoised) * direction(gradient)
+
+
+def text_optimiser(guidance: Guidance, acts: Callable[[object, torch.Tensor, dict], bool]) -> Callable:
+    """A PREDICT_NOISE wrapper: before each step one Adam step on the positive tokens, kept for the steps that follow."""
+
+    def wrapper(executor, x, timestep, model_options=None, seed=None):
+        guider = executor.class_obj
+        if acts(guider.inner_model, timestep, model_options):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            guider.conds["positive"] = _improved(guidance, guider, x, timestep, model_options)
+        return executor(x, timestep, model_options, seed)
+
+    return wrapper
+
+
+def _improved(guidance: Guidance, guider, x: torch.Tensor, sigma: torch.Tensor, model_options: dict) -> list:
+    positive = guider.conds["positive"]
+    if not all(TEXT in cond["model_conds"] for cond in positive):
+        raise FaceLoomError("This model takes no text tokens that could be optimised; set guide_through to x0 or denoiser.")
+    with torch.enable_grad():
+        leaves = [cond["model_conds"][TEXT].cond.detach().clone().requires_grad_(True) for cond in positive]
+        uncond = guider.conds.get("negative") if guider.cfg != 1.0 else None
+        x0 = predict(guider.inner_model, x.detach().clone(), sigma, _with_tokens(positive, leaves), uncond, guider.cfg, model_options)
+        gradients = torch.autograd.grad(guidance.loss(x0).sum(), leaves)
+    better = [adam_step(leaf.detach(), gradient, RATE * guidance.strength) for leaf, gradient in zip(leaves, gradients, strict=True)]
+    return _with_tokens(positive, better)
+
+
+def _with_tokens(conds: list, tokens: list[torch.Tensor]) -> list:
+    return [cond | {"model_conds": cond["model_conds"] | {TEXT: cond["model_conds"][TEXT]._copy_with(token)}}
+            for cond, token in zip(conds, tokens, strict=True)]
