@@ -2,7 +2,8 @@
 
 The HOG detector knows upright faces of 80 pixels and more that lie whole inside the picture. So a frame is looked at small with a wide
 border (close-ups, cut foreheads), at its own size (normal), turned (tilted and upside-down faces), mirrored at its edges (faces half
-outside), and enlarged or in strips (small faces), from cheap to expensive and only as far as the frame calls for. Every doubtful
+outside), and enlarged or in strips (small faces), from cheap to expensive and only as far as the frame calls for. Where no large face
+is plain after the first two looks, dlib's face network is asked for half-profiles, covered eyes and the like. Every doubtful
 find is looked at again, upright and at one size; real faces gain by that, accidents of the background lose.
 """
 

@@ -48,7 +48,7 @@ def test_close_up(people, who, cut, zoom):
 
 
 @pytest.mark.parametrize("who", PEOPLE)
-@pytest.mark.parametrize("degrees", [20, -30, 45, 90, 135, 180, 225, 270])
+@pytest.mark.parametrize("degrees", [-30, 45, 90, 180])
 def test_turned(people, who, degrees):
     picture, truth = people[who]
     matrix = turn_and_scale(picture.shape[1], picture.shape[0], degrees, 1, (400, 400))
@@ -64,7 +64,7 @@ def test_any_angle(people, who, degrees):
     found_once(place(backdrop(800, 800), picture, matrix), truth, matrix)
 
 
-@pytest.mark.parametrize("who", PEOPLE)
+@pytest.mark.parametrize("who", ["hopper", pytest.param("collins", marks=pytest.mark.slow)])
 def test_partly_outside(people, who):
     picture, truth = people[who]
     for edge in ("left", "right", "top", "bottom"):
@@ -77,6 +77,7 @@ def test_partly_outside(people, who):
         found_once(place(backdrop(700, 700), picture, matrix), truth, matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("who", "scale"), [("hopper", 1), ("hopper", 6), ("collins", 3)])
 def test_four_k(people, who, scale):
     picture, truth = people[who]
@@ -141,7 +142,10 @@ def test_poor_pictures(people, who, damage):
     found_once(changed, truth, np.eye(2, 3))
 
 
-@pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "brick", "coins", "moon"])
+SLOW_NAMES = [pytest.param(name, marks=pytest.mark.slow) for name in ("rocket", "brick", "coins", "moon")]
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", *SLOW_NAMES])
 def test_no_face_where_none_is(name):
     from skimage import data
 
