@@ -48,6 +48,25 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """What FaceLoom remembers about files, apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACELOOM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def networks() -> ModuleType:
+    """``networks.py`` of this folder: files that look like public networks."""
+    pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
+    pytest.importorskip("onnxruntime")
+    spec = importlib.util.spec_from_file_location("node_test_networks", Path(__file__).with_name("networks.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def pack(comfy_dir, base) -> ModuleType:
     """The pack as ComfyUI imports it, in this process and without a server, under the name ``faceloom``."""
@@ -83,7 +102,10 @@ def nodes(pack) -> dict[str, type]:
 
 @pytest.fixture(scope="session")
 def run_graph(pack, nodes):
-    """Execute an API-format graph in this process. Returns what its output nodes show, or raises what the failing node raised."""
+    """Execute an API-format graph in this process. Returns what its output nodes show, or raises what the failing node raised.
+
+    ``run_graph.executor(graph, targets)`` does the same and returns ComfyUI's executor, which holds the cache.
+    """
     import execution
 
     from nodes import NODE_CLASS_MAPPINGS, init_builtin_extra_nodes
@@ -102,7 +124,7 @@ def run_graph(pack, nodes):
         def send_sync(self, event, data, sid=None):
             pass
 
-    def run(graph: dict, targets: list[str]) -> dict:
+    def execute(graph: dict, targets: list[str]) -> execution.PromptExecutor:
         listener = Listener()
         executor = execution.PromptExecutor(listener, cache_type=execution.CacheType.CLASSIC,
                                             cache_args={"lru": 0, "ram": 0, "ram_inactive": 0})
@@ -113,8 +135,12 @@ def run_graph(pack, nodes):
         for event, data in executor.status_messages:
             if event == "execution_error":
                 raise RuntimeError(f"{data['node_type']}: {data['exception_type']}: {data['exception_message']}")
-        return executor.history_result["outputs"]
+        return executor
 
+    def run(graph: dict, targets: list[str]) -> dict:
+        return execute(graph, targets).history_result["outputs"]
+
+    run.executor = execute
     return run
 
 

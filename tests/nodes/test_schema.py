@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask", "OneShotSwap", "Restore", "PasteBack",
-            "FaceSelect", "IdentitySave", "IdentityLoad", "IdentityBlend"]
+            "FaceSelect", "IdentitySave", "IdentityLoad", "IdentityBlend",
+            "LoadSwapModel", "LoadFaceDetector", "LoadFaceRecognizer", "LoadFaceParser", "LoadRestoreModel",
+            "DiffusionInpaintSwap"]
 # Files on the user's disk, not part of the schema.
-FILE_COMBOS = {("IdentityLoad", "file")}
+FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
+               ("LoadFaceRecognizer", "file"), ("LoadFaceParser", "parser"), ("LoadFaceParser", "occluder"), ("LoadRestoreModel", "file"),
+               ("DiffusionInpaintSwap", "sampler_name"), ("DiffusionInpaintSwap", "scheduler")}
 
 
 def everything(inputs, prefix=""):
@@ -84,6 +89,15 @@ def test_locales_name_every_input_and_output(nodes, name, language):
         assert written == {key: item.tooltip for key, item in everything(schema.inputs)}
 
 
+@pytest.mark.parametrize("language", ["de", "fr"])
+@pytest.mark.parametrize("name, widget", sorted(pair for pair in FILE_COMBOS if pair[0].startswith("Load")))
+def test_commercial_use_is_told_in_every_language(nodes, name, widget, language):
+    tooltip = next(item.tooltip for item in nodes[name].define_schema().inputs if item.id == widget)
+    told = re.search(r"Commercial use is allowed for (.*) only\.", tooltip)
+    words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())[name]["inputs"][widget]["tooltip"]
+    assert (told[1] if told else {"de": "Kommerzielle Nutzung", "fr": "usage commercial"}[language]) in words
+
+
 @pytest.mark.parametrize("name", NODE_IDS)
 def test_help_page_names_every_input_and_output(nodes, name):
     schema = nodes[name].define_schema()
@@ -103,7 +117,7 @@ import asyncio, importlib.util, sys
 sys.path.insert(0, {str(comfy_dir)!r})
 import comfy.cli_args
 comfy.cli_args.args.cpu = True
-import comfy.model_management, comfy.utils, comfy_api.latest, folder_paths
+import comfy.model_management, comfy.samplers, comfy.utils, comfy_api.latest, folder_paths
 before = set(sys.modules)
 spec = importlib.util.spec_from_file_location("faceloom", {str(ROOT / "__init__.py")!r}, submodule_search_locations=[{str(ROOT)!r}])
 pack = sys.modules["faceloom"] = importlib.util.module_from_spec(spec)
