@@ -127,8 +127,10 @@ class _Search:
         return bool((center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all())
 
     def _smaller_likely(self, scale: float) -> bool:
-        """Nothing yet, or faces near the smallest that this scale can show."""
-        return not self.finds or min(found.edge for found in self.finds) < 1.6 * _MINIMUM / scale
+        """Nothing yet, or faces near the smallest that this scale can show, or faces of a shrunk frame that leave room for far smaller
+        ones."""
+        edges = [found.edge for found in self.finds]
+        return not edges or min(edges) < 1.6 * _MINIMUM / scale or (scale < 1 and max(edges) < 0.3 * min(self.height, self.width))
 
     def _look(self, scale: float, pad: float, turn: float = 0.0, mode: str = "edge") -> None:
         """One pass: hits of the turned, scaled, padded frame are fitted, weighed and merged into the finds."""
