@@ -45,8 +45,20 @@ def label_regions(scores: torch.Tensor, height: int, width: int) -> torch.Tensor
     """
     if tuple(scores.shape[1:]) != (height, width):
         scores = F.interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=False, antialias=True)[0]
-    table = torch.tensor([REGIONS.index(name) for name in CLASSES], dtype=torch.uint8, device=scores.device)
-    return sort_sides(table[scores.argmax(0)])
+    return sort_sides(_best(scores))
+
+
+def _best(scores: torch.Tensor) -> torch.Tensor:
+    """The region with the highest score at every pixel: ``argmax`` and a table in one, plane by plane, which is several times as fast on
+    a CPU. Regions come in rising order, so the last one that beat all before it has the largest number."""
+    first, *later = sorted((REGIONS.index(name), number) for number, name in enumerate(CLASSES))
+    best = scores[first[1]].clone()
+    labels = torch.zeros(best.shape, dtype=torch.uint8, device=scores.device)
+    for region, number in later:
+        better = (scores[number] > best).to(torch.uint8)
+        labels = torch.maximum(labels, better.mul_(region))
+        best = torch.maximum(best, scores[number])
+    return labels
 
 
 def sort_sides(labels: torch.Tensor) -> torch.Tensor:

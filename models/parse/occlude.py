@@ -12,6 +12,7 @@ from ..encode import encode
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..geometry import compose, crop_matrices, invert, sample_crops, template_matrix, warp
+from ..identity.crops import face_through
 from ..masks import feather_mask, fit_mask, grow_mask, is_empty
 from ..picture import bind_picture, listed
 from ..progress import Progress, silent
@@ -49,6 +50,14 @@ def occlusion_mask(images: torch.Tensor, faces: Faces, size: int, occluder: Occl
     if mask is not None:
         seen = torch.minimum(seen, MaskOccluder(mask).visible(images, faces, size, progress))
     return feather_mask(grow_mask(seen, -grow), feather, "inside")
+
+
+def faces_in_crops(faces: Faces, size: int) -> Faces:
+    """The faces as they lie in their own canonical crops, one crop a frame, for occluders where only the crops are at hand:
+    ``occlusion_mask(crops, faces_in_crops(faces, size), size, occluder)``. What a crop leaves out of the photograph is not seen then."""
+    matrices = crop_matrices(faces, size)
+    return Faces(tuple(face_through(face, matrix, i) for i, (face, matrix) in enumerate(zip(faces, matrices, strict=True))),
+                 len(faces), size, size, faces.framing, size)
 
 
 class MaskOccluder:

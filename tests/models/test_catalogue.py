@@ -102,7 +102,7 @@ def test_swap_rows_have_a_whole_contract(row):
 
 def test_other_contracts_are_whole():
     for row in ROWS:
-        if row.kind in ("recognizer", "converter", "parser", "restorer", "detector"):
+        if row.kind in ("recognizer", "converter", "parser", "occluder", "restorer", "detector"):
             assert isinstance(row.contract, NetContract), row.name
             assert row.contract.template is None or row.contract.template in TEMPLATES
     assert all(row.contract.space for row in (*rows("recognizer"), *rows("converter")))

@@ -19,10 +19,11 @@ from faceloom.models.catalogue import catalogue, rows
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.folders import Folders
+from faceloom.models.geometry import crop_faces, crop_matrices
 from faceloom.models.masks import feather_mask, grow_mask
 from faceloom.models.parse import region_mask
 from faceloom.models.parse.load import load_masker, load_occluder, load_parser
-from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, occlusion_mask
+from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, faces_in_crops, occlusion_mask
 from faceloom.models.parse.sam import SamOccluder, box_in
 from faceloom.models.runtime import open_session
 from graphs import A128, DFL, FFHQ, PLAIN, Graph, apply, fit, grid, inverse
@@ -171,6 +172,18 @@ def test_fp16_extra_outputs_and_a_batch(tmp_path):
         singles = torch.cat([occluder.visible(IMAGES, FACES.take([i]), SIZE) for i in (1, 0, 1, 0)])
         together = occluder.visible(IMAGES, FACES.take([1, 0, 1, 0]), SIZE)
         assert torch.allclose(together, singles, atol=1e-6)
+
+
+def test_crops_alone_do_where_they_show_what_the_network_sees(folders):
+    """In the middle, that is: XSeg's square is a tenth narrower than a crop but reaches out of it where the face leans."""
+    size = 256
+    crops, own = crop_faces(IMAGES, FACES, size), faces_in_crops(FACES, size)
+    assert (own.frames, own.height, own.width, own.framing) == (2, size, size, FRAMING)
+    assert np.allclose(crop_matrices(own, size), [[1, 0, 0], [0, 1, 0]], atol=1e-3)
+    occluder = load_occluder("xseg_3", folders=folders)
+    whole, part = occlusion_mask(IMAGES, FACES, size, occluder), occlusion_mask(crops, own, size, occluder)
+    middle = slice(size // 4, -size // 4)
+    assert (whole - part)[:, middle, middle].abs().max() < STEP
 
 
 def test_no_faces(folders):
