@@ -32,6 +32,8 @@ TEMPLATES: dict[str, np.ndarray] = {
 
 # From this many image pixels per crop pixel on, a crop is area filtered; below, a bicubic look-up aliases too little to see.
 _SHRINKS = 1.25
+# Edge of the square parts in which pictures are read where only some of a picture is wanted.
+BLOCK = 32
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -104,14 +106,18 @@ def sampling_grid(to_image: np.ndarray, height: int, width: int, image_height: i
 
     ``step`` reads only the middle of every ``step``-th crop pixel in both directions: a lattice.
     """
-    to_image = np.asarray(to_image, np.float64).reshape(-1, 2, 3)
-    size = np.array([image_width, image_height], np.float64)
-    m = to_image * (2 / size)[None, :, None]
-    m[:, :, 2] += 1 / size - 1
-    m = torch.from_numpy(m).to(torch.float32).to(device)[:, None, None]
+    m = _to_grid(np.asarray(to_image).reshape(-1, 2, 3), image_height, image_width).to(device)[:, None, None]
     xs = lattice(width, step).to(device)[:, None]
     ys = lattice(height, step).to(device)[:, None, None]
     return (m[..., 0] * xs + m[..., 2]) + m[..., 1] * ys
+
+
+def _to_grid(to_image: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """``[..., 2, 3]`` to pixels of an image into ``[..., 2, 3]`` float32 to what ``grid_sample`` calls them."""
+    size = np.array([width, height], np.float64)
+    m = np.asarray(to_image, np.float64) * (2 / size)[:, None]
+    m[..., 2] += 1 / size - 1
+    return torch.from_numpy(m).to(torch.float32)
 
 
 def read_grid(planes: torch.Tensor, grid: torch.Tensor, mode: str, padding: str) -> torch.Tensor:
@@ -201,6 +207,46 @@ def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, paddi
     region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
     grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
     return read_grid(region, grid, "bicubic", padding).permute(1, 2, 0)
+
+
+def block_numbers(wanted: torch.Tensor) -> torch.Tensor:
+    """Which ``BLOCK`` × ``BLOCK`` pixel blocks of ``[H, W]`` bool hold any wanted pixel: ``[K]`` int64, counted row by row."""
+    return torch.nonzero(split_blocks(wanted[..., None]).flatten(1).any(1)).flatten()
+
+
+def split_blocks(picture: torch.Tensor) -> torch.Tensor:
+    """``[H, W, C]`` to all its blocks ``[K, C, BLOCK, BLOCK]``, row by row; zeros fill the last ones."""
+    height, width, channels = picture.shape
+    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
+    if (height, width) != (rows * BLOCK, columns * BLOCK):
+        picture = F.pad(picture, (0, 0, 0, columns * BLOCK - width, 0, rows * BLOCK - height))
+    blocks = picture.reshape(rows, BLOCK, columns, BLOCK, channels).permute(0, 2, 4, 1, 3)
+    return blocks.reshape(rows * columns, channels, BLOCK, BLOCK)
+
+
+def join_blocks(blocks: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The inverse of ``split_blocks``: ``[height, width, C]``."""
+    rows, columns, channels = -(-height // BLOCK), -(-width // BLOCK), blocks.shape[1]
+    picture = blocks.reshape(rows, columns, channels, BLOCK, BLOCK).permute(0, 3, 1, 4, 2)
+    return picture.reshape(rows * BLOCK, columns * BLOCK, channels)[:height, :width]
+
+
+def block_grid(to_image: np.ndarray, numbers: torch.Tensor, width: int, image_height: int, image_width: int) -> torch.Tensor:
+    """The parts ``[K, BLOCK, BLOCK, 2]`` of a ``sampling_grid`` for a crop of ``width`` that the numbered blocks need."""
+    m = _to_grid(to_image, image_height, image_width).to(numbers.device)
+    columns = -(-width // BLOCK)
+    steps = torch.arange(BLOCK, dtype=torch.float32, device=numbers.device)
+    xs = (numbers % columns * BLOCK)[:, None] + steps
+    ys = (numbers // columns * BLOCK)[:, None] + steps
+    return (m[:, 0] * xs[:, None, :, None] + m[:, 2]) + m[:, 1] * ys[:, :, None, None]
+
+
+def warp_blocks(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, numbers: torch.Tensor, padding: str = "border"
+                ) -> torch.Tensor:
+    """The numbered blocks of ``warp``, ``[K, C, BLOCK, BLOCK]``, equal to the last bit; what lies beyond the crop is undefined."""
+    region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
+    grid = block_grid(to_region, numbers, width, *region.shape[2:])
+    return F.grid_sample(region.expand(len(numbers), -1, -1, -1), grid, mode="bicubic", padding_mode=padding, align_corners=False)
 
 
 def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..geometry import invert, transform, warp
+from ..geometry import BLOCK, block_numbers, invert, join_blocks, split_blocks, transform, warp, warp_blocks
 
 # Share of its square's edge over which an answer fades in, so that a chin cut off by the square shows no line.
 FADE = 1 / 16
@@ -17,34 +17,58 @@ def draw(crop: torch.Tensor, answer: torch.Tensor, to_crop: np.ndarray, outline:
 
     ``outline``: ``[S, S]`` where to (the face), or ``[E, E, 1]`` in the answer's own pixels (the network's mask). ``share``: how much
     of the answer and how much of the crop is shown there. Returns the crop and the mask ``[S, S]``: the outline as far as the answer
-    reaches. Where the mask is 0 the crop is as it was. Only the rectangle that can change is looked at.
+    reaches. Where the mask is 0 the crop is as it was. Only blocks that can change are looked at.
     """
-    size, edge = crop.shape[0], answer.shape[0]
+    mask = reach(outline, to_crop, answer.shape[0], crop.shape[0])
+    blocks = split_blocks(crop.clone())  # of a crop of one block they are a view
+    return _mix(blocks, answer, to_crop, mask, block_numbers(mask > 0), share), mask
+
+
+def draw_on_photo(image: torch.Tensor, matrix: np.ndarray, size: int, answer: torch.Tensor, to_crop: np.ndarray, outline: torch.Tensor,
+                  share: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """``draw`` into the crop of ``size`` that ``matrix`` cuts from ``image`` ``[H, W, 3]``, read only where it shows."""
+    mask = reach(outline, to_crop, answer.shape[0], size)
+    drawn = block_numbers(mask > 0)
+    blocks = answer.new_empty((-(-size // BLOCK)) ** 2, 3, BLOCK, BLOCK)
+    own = block_numbers(mask == 0) if share == 1 else torch.arange(len(blocks), device=mask.device)
+    if len(own):
+        blocks.index_copy_(0, own, warp_blocks(image, matrix, size, size, own).clamp_(0, 1))
+    return _mix(blocks, answer, to_crop, mask, drawn, share), mask
+
+
+def _mix(blocks: torch.Tensor, answer: torch.Tensor, to_crop: np.ndarray, mask: torch.Tensor, numbers: torch.Tensor, share: float
+         ) -> torch.Tensor:
+    """The crop of ``blocks`` (written to) with the answer in the numbered ones where ``mask`` ``[S, S]`` is not 0."""
+    size = len(mask)
+    if len(numbers):
+        drawn = warp_blocks(answer, to_crop, size, size, numbers).clamp_(0, 1)
+        own = blocks[numbers]
+        if share != 1:
+            drawn = torch.lerp(own, drawn, share)
+        blocks.index_copy_(0, numbers, torch.where(split_blocks(mask[..., None])[numbers] > 0, drawn, own))
+    return join_blocks(blocks, size, size)
+
+
+def reach(outline: torch.Tensor, to_crop: np.ndarray, edge: int, size: int) -> torch.Tensor:
+    """``[size, size]``: an outline as ``draw`` takes it, as far as an answer of ``edge`` pixels reaches, fading at its border."""
     inside = outline.ndim == 3
     corners = transform(np.array([[-.5, -.5], [edge - .5, -.5], [-.5, edge - .5], [edge - .5, edge - .5]]), to_crop)
     low = np.clip(np.floor(corners.min(0)).astype(int), 0, size)
     high = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, size)
     if not inside:
-        used = [torch.nonzero(outline.amax(dim)).flatten() for dim in (0, 1)]
-        low, high = (np.maximum(low, [int(u[0]) if len(u) else size for u in used]),
-                     np.minimum(high, [int(u[-1]) + 1 if len(u) else 0 for u in used]))
-    mask = crop.new_zeros((size, size))
+        used = [torch.nonzero(outline.amax(dim)).flatten().tolist() for dim in (0, 1)]
+        low, high = (np.maximum(low, [u[0] if u else size for u in used]),
+                     np.minimum(high, [u[-1] + 1 if u else 0 for u in used]))
+    mask = outline.new_zeros((size, size), dtype=torch.float32)
     if (high <= low).any():
-        return crop, mask
+        return mask
     width, height = (high - low).tolist()
     matrix = to_crop.copy()
     matrix[:, 2] -= low
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     shown = warp(outline, matrix, height, width).clamp(0, 1)[..., 0] if inside else outline[window]
-    shown = fade(shown, invert(matrix), edge)
-    drawn = warp(answer, matrix, height, width).clamp(0, 1)
-    own = crop[window]
-    if share != 1:
-        drawn = torch.lerp(own, drawn, share)
-    out = crop.clone()
-    out[window] = torch.where(shown[..., None] > 0, drawn, own)
-    mask[window] = shown
-    return out, mask
+    mask[window] = fade(shown, invert(matrix), edge)
+    return mask
 
 
 def fade(mask: torch.Tensor, to_square: np.ndarray, edge: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,11 @@ from ..encode import decode, encode
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
+from ..images import expand_rgb
 from ..parse import region_mask
 from ..progress import Progress, silent
 from ..runtime import OnnxModel
-from .draw import draw
+from .draw import draw_on_photo
 from .latent import Latents, mix, photo_of
 from .ports import Ports
 from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
@@ -55,11 +57,13 @@ class OnnxEngine:
         is, with an empty mask, above 1 exaggerates. Networks without a latent space fade between 0 and 1.
         """
         images = images[..., :3]
-        crops = crop_faces(images, faces, size)
-        masks = crops.new_zeros(crops.shape[:3])
         self._check(strength, pixel_boost)
         if strength == 0:
-            return crops, masks
+            return crop_faces(images, faces, size), images.new_zeros((len(faces), size, size), dtype=torch.float32)
+        faces.check_image(images.shape)
+        images = expand_rgb(images)
+        crops = images.new_empty((len(faces), size, size, 3), dtype=torch.float32)
+        masks = crops.new_empty(crops.shape[:3])
         source = self._source(identity)
         tiles = pixel_boost * pixel_boost
         step = max(1, TILES // tiles)
@@ -67,10 +71,10 @@ class OnnxEngine:
             part = slice(start, min(start + step, len(faces)))
             chosen = faces.take(range(part.start, part.stop))
             feeds = self._identity_feeds(source, images, chosen, strength)
-            crops[part], masks[part] = self._draw(
-                images, chosen, crops[part], feeds, strength, pixel_boost,
-                lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles),
-            )
+            drawn = self._draw(images, chosen, size, feeds, strength, pixel_boost,
+                               lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles))
+            for i, (crop, mask) in enumerate(drawn, part.start):
+                crops[i], masks[i] = crop, mask
         return crops, masks
 
     def _check(self, strength: float, pixel_boost: int) -> None:
@@ -108,19 +112,19 @@ class OnnxEngine:
             feeds[self._ports.morph.name] = np.full(len(self._ports.morph.shape or ()) * (1,), strength, np.float32)
         return feeds
 
-    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, feeds: dict[str, np.ndarray], strength: float, boost: int,
-              progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
-        size, edge = crops.shape[1], self.size * boost
+    def _draw(self, images: torch.Tensor, faces: Faces, size: int, feeds: dict[str, np.ndarray], strength: float, boost: int,
+              progress: Progress) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The crop and the mask of one face after the other."""
+        edge = self.size * boost
         to_square = finer(template_matrix(faces.keypoints, self.contract.template, self.size), boost)
         tiles = split_tiles(sample_crops(images, faces.frame_indices, to_square, edge), boost)
         answers, own = self._answer(tiles, feeds, boost, progress)
         answers = join_tiles(even_tiles(answers, tiles, boost), boost)
-        outlines = region_mask(("face",), size, faces=faces).to(crops) if own is None else join_tiles(own, boost)
-        to_crop = compose(crop_matrices(faces, size), invert(to_square))
+        outlines = region_mask(("face",), size, faces=faces).to(images.device) if own is None else join_tiles(own, boost)
+        matrices = crop_matrices(faces, size)
         share = strength if self._latents is None and self._ports.morph is None else 1.0
-        drawn = [draw(*each, share) for each in zip(crops, answers, to_crop, outlines, strict=True)]
-        crops, masks = zip(*drawn, strict=True)
-        return torch.stack(crops), torch.stack(masks)
+        for i, to_crop in enumerate(compose(matrices, invert(to_square))):
+            yield draw_on_photo(images[faces[i].frame], matrices[i], size, answers[i], to_crop, outlines[i], share)
 
     def _answer(self, tiles: torch.Tensor, feeds: dict[str, np.ndarray], boost: int, progress: Progress
                 ) -> tuple[torch.Tensor, torch.Tensor | None]:
