@@ -152,7 +152,7 @@ class InjectionCell(nn.Module):
             x = target
             for inject, _, linear in pair:
                 x = linear(_bent(inject(source, x), self.slope))
-            target = target + x
+            target = _bent(target + x, self.slope)
         return target
 
 

@@ -1,0 +1,78 @@
+"""FaceDancer: Keras graphs of any published configuration, run from the ``NAME.model_config.json`` beside the vector."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from faceloom.models.networks.keras_graph import KerasNet, layers_of
+from torch import nn
+from torch.nn import functional
+
+from .base import Adapter, Unmade, bgr
+
+
+class ByName(nn.Module):
+    """A ``KerasNet`` whose state dict has Keras' names."""
+
+    def __init__(self, net: KerasNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def state_dict(self, *args, **options):
+        return self.net.weights()
+
+
+def build(golden) -> ByName:
+    graph = json.loads((golden.folder / f"{golden.name}.model_config.json").read_text())
+    shapes = golden.shapes[""]
+    return ByName(KerasNet(graph, {key: torch.zeros(shape, dtype=getattr(torch, kind)) for key, (shape, kind) in shapes.items()}))
+
+
+class Generator(Adapter):
+    pattern = r"facedancer_generator"
+
+    def build(self, golden):
+        return build(golden)
+
+    def run(self, golden, holder, mistake=None):
+        net = holder.net
+        target, vector = golden.input("target_NCHW"), golden.input("z")
+        if mistake == "BGR":
+            target = bgr(target)
+        elif mistake == "other identity":
+            vector = golden.other("z")
+        elif mistake == "normalised identity":
+            vector = functional.normalize(vector)
+        elif mistake == "[0,1] target":
+            target = (target + 1) / 2
+        elif mistake == "eps 1e-5":
+            wrong = json.loads(json.dumps(net.graph))
+            for layer in layers_of(wrong):
+                layer["config"] |= {"epsilon": 1e-5} if "epsilon" in layer["config"] else {}
+            net = KerasNet(wrong, net.weights())
+        elif mistake:
+            raise Unmade(mistake)
+        extra = {key: key.removeprefix("mask_") for key in golden.data["outputs"] if key.startswith("mask_")}
+        if "mapped_id" in golden.data["outputs"]:
+            adain = next(layer for layer in layers_of(net.graph) if layer["class_name"].endswith("AdaIN"))
+            extra["mapped_id"] = adain["inbound_nodes"][0][1][0]
+        picture, seen = net(target, vector, also=list(extra.values()))
+        return {"y_NCHW": picture} | {key: seen[layer] for key, layer in extra.items()}
+
+
+class ArcFace(Adapter):
+    pattern = r"facedancer_arcface"
+
+    def build(self, golden):
+        return build(golden)
+
+    def run(self, golden, holder, mistake=None):
+        x = golden.input("x_NCHW")
+        if mistake == "BGR":
+            x = bgr(x)
+        elif mistake == "[-1,1] input":
+            x = x * 2 - 1
+        elif mistake:
+            raise Unmade(mistake)
+        return {"emb": holder.net(x)}
