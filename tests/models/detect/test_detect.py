@@ -280,3 +280,20 @@ def test_missing_or_broken_model_files(monkeypatch, tmp_path):
     assert DETECTORS["dlib"]().name == "dlib"
     assert "face_recognition_models" not in sys.modules
     assert built_in.load("points68") is DlibDetector()._fitter._predict
+
+
+def test_a_clearer_look_corrects_the_size_of_a_face_seen_too_large(collins, hopper):
+    """Small in a wide group, a capped head looks like one larger face down to the collar; the closer look must win."""
+    import torch.nn.functional as F
+
+    def column(image, scale, top):
+        picture = F.interpolate(image.permute(0, 3, 1, 2), scale_factor=scale, mode="bicubic", align_corners=False).clamp(0, 1)
+        left = (picture.shape[-1] - 400) // 2
+        return picture[..., top:top + 600, left:left + 400].permute(0, 2, 3, 1)
+
+    side = column(collins, 600 / 512, 0)
+    group = torch.cat([side.flip(2), column(hopper, 1.11, 0), side], 2)
+    middle = next(face for face in detect_faces(group) if 400 < face.center[0] < 800)
+    alone = detect_faces(hopper, keep="first")[0]
+    assert middle.eye_distance == pytest.approx(1.11 * alone.eye_distance, rel=0.05)
+    assert middle.size == pytest.approx(1.11 * alone.size, rel=0.06)
