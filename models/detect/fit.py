@@ -117,10 +117,10 @@ class PointFitter:
         scatter = float(np.sqrt(((shapes - points) ** 2).sum(-1).mean())) / _BOX
         return transform(points, invert(matrix)).astype(np.float32), scatter
 
-    def settle(self, gray: np.ndarray, points: np.ndarray, square: tuple[np.ndarray, float, float] | None = None) -> np.ndarray:
-        """The points ``[68, 2]`` once more from ``square`` (None: the one that they describe), seen directly and in a mirror, so that a
-        face and its mirror image get mirrored points."""
-        matrix = square_matrix(*(square or square_of(points)))
+    def settle(self, gray: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """The points ``[68, 2]`` once more from the square that they describe, seen directly and in a mirror, so that a face and
+        its mirror image get mirrored points."""
+        matrix = square_matrix(*square_of(points))
         crop = upright(gray, matrix, _CROP)
         return transform(self.shapes(crop, self._JITTER[:3], MIRROR_68).mean(0), invert(matrix)).astype(np.float32)
 

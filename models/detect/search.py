@@ -29,8 +29,6 @@ _SURE = 0.9  # margin that needs none
 # What a find that needed a second look loses, and what one loses per unit of scatter of its point fit beyond 0.02 (on a real face
 # the fit settles at the same points). Tuned on some 180 faces and 20 pictures without one.
 _DOUBTFUL, _SCATTER = 0.12, 16.0
-# How far a fit may move a square from where HOG saw the face (in edges), and by how much it may resize it; HOG's own steps are 1.2.
-_DRIFT, _GROWTH = 0.12, 1.15
 _OTHER_SIZE = 0.16  # log of the ratio from which a clearer square is another answer, not the same one
 _TURNS = tuple(math.radians(a) for a in (90, 270, 180, 45, 315, 135, 225))
 
@@ -56,15 +54,6 @@ class _Find:
     points: np.ndarray
     margin: float
     edge: float
-
-
-def _held(square: tuple[np.ndarray, float, float], hit: _Hit) -> tuple[np.ndarray, float, float]:
-    """The square that a point fit describes, kept near the one where the face was seen: a fit that starts too large (a hat, a collar)
-    describes a larger square still, and would run away."""
-    center, edge, angle = square
-    drift = center - hit.center
-    limit = _DRIFT * hit.edge
-    return hit.center + np.clip(drift, -limit, limit), float(np.clip(edge, hit.edge / _GROWTH, hit.edge * _GROWTH)), angle
 
 
 def score_of(margin: float) -> float:
@@ -169,14 +158,14 @@ class _Search:
 
     def _weigh(self, hit: _Hit) -> None:
         points, _ = self.fitter.fit_once(self.gray, hit.center, hit.edge, hit.angle, jitter=1)
-        points, scatter = self.fitter.fit_once(self.gray, *_held(square_of(points), hit))
+        points, scatter = self.fitter.fit_once(self.gray, *square_of(points))
         margin = (hit.margin + self._second_look(points)) / 2 - _SCATTER * max(0.0, scatter - 0.02)
         if hit.margin < _SURE:
             margin -= _DOUBTFUL
         if margin < self.wanted or not self._inside(points):
             self.refused.append(hit)
             return
-        points = self.fitter.settle(self.gray, points, _held(square_of(points), hit))
+        points = self.fitter.settle(self.gray, points)
         self.finds.append(_Find(points, margin, square_of(points)[1]))
 
     def _second_look(self, points: np.ndarray) -> float:
