@@ -50,8 +50,8 @@ class Whole(Adapter):
         elif mistake and mistake not in ("source/target maps exchanged", "coeff 1", "anti-aliased mask resize",
                                          "mask resized from full size at each level"):
             raise Unmade(mistake)
-        latents = net.latents(maps, source, target)
-        features = net.generator(net.bald_model(latents, 1 if mistake == "coeff 1" else 2))[1][1:]
+        latents = net.bald_model(net.latents(maps, source, target), 1 if mistake == "coeff 1" else 2)
+        features = net.generator(latents)[1][1:]
         old = net.encoder_target(picture)
         if mistake == "anti-aliased mask resize":
             mask = functional.interpolate(mask, size=old[0].shape[-2:], mode="bilinear", antialias=True)
