@@ -19,15 +19,16 @@ TEXT = "c_crossattn"
 
 @contextmanager
 def normal_mode() -> Iterator[None]:
-    """Outside inference mode, so that what is loaded and computed may be saved for a backward pass; no graph is kept until one is asked for."""
+    """Outside inference mode, so that what is loaded and computed may be saved for a backward pass; no graph is kept until one is asked
+    for."""
     try:
         with torch.inference_mode(False), torch.no_grad():
             yield
     except RuntimeError as error:
         if "nference tensors" not in str(error):
             raise
-        raise FaceLoomError("Something on this model or conditioning (an adapter or a ControlNet) cannot be differentiated; set guide_through to "
-                            "x0.") from error
+        raise FaceLoomError("Something on this model or conditioning (an adapter or a ControlNet) cannot be differentiated; set "
+                            "guide_through to x0.") from error
 
 
 def own_copy(model):
@@ -56,7 +57,8 @@ def predict(model, x: torch.Tensor, sigma: torch.Tensor, cond: list, uncond: lis
 
 
 def pull_through_denoiser(guidance: Guidance, args: dict) -> torch.Tensor:
-    """The prediction moved against the gradient of the losses with respect to the noisy latent (Dhariwal and Nichol 2021, as DiffFace does)."""
+    """The prediction moved against the gradient of the losses with respect to the noisy latent (Dhariwal and Nichol 2021, as DiffFace
+    does)."""
     with torch.enable_grad():
         x = args["input"].detach().clone().requires_grad_(True)
         x0 = predict(args["model"], x, args["sigma"], args["cond"], args["uncond"], args["cond_scale"], args["model_options"])

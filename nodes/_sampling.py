@@ -24,8 +24,8 @@ from . import _backprop
 
 # Samplers whose steps treat every sample of a batch alike and draw no noise: only these may share a chunk, for all others noise or step
 # size would depend on who else is in it.
-SHARED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_cfg_pp", "ipndm", "ipndm_v", "deis",
-          "res_multistep", "res_multistep_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp", "uni_pc", "uni_pc_bh2"}
+SHARED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_cfg_pp", "ipndm", "ipndm_v",
+          "deis", "res_multistep", "res_multistep_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp", "uni_pc", "uni_pc_bh2"}
 CHUNK = 4
 
 
@@ -60,7 +60,8 @@ def native_size(model) -> int:
 
 
 def encode(vae, pictures: torch.Tensor) -> torch.Tensor:
-    """Latents of ``[N, S, S, 3]``, one by one so that a crop's latent does not depend on its neighbours (video VAEs would take a batch for a clip)."""
+    """Latents of ``[N, S, S, 3]``, one by one so that a crop's latent does not depend on its neighbours (video VAEs would take a batch
+    for a clip)."""
     return torch.cat([vae.encode(picture[None]) for picture in pictures])
 
 
@@ -96,13 +97,15 @@ def sample(model, positive: list, negative: list, latents: torch.Tensor, masks: 
            guidance: GuidanceMaker | None = None, numbers: list[int] | None = None) -> torch.Tensor:
     """Latents ``[N, c, ...]`` denoised inside ``masks`` ``[N, 1, S, S]`` through ComfyUI's sampler.
 
-    Crop ``i`` gets the noise of seed + ``numbers[i]`` (its place unless given), whatever the chunks are. Raises where the model answers NaN.
+    Crop ``i`` gets the noise of seed + ``numbers[i]`` (its place unless given), whatever the chunks are. Raises where the model answers
+    NaN.
     """
     if guidance is None or settings.guide_through == "x0":
         return _sample(model, positive, negative, latents, masks, settings, guidance, numbers)
     with _backprop.normal_mode():
         own = _backprop.own_copy(model)
-        result = _sample(own, _backprop.normal(positive), _backprop.normal(negative), latents.clone(), masks.clone(), settings, guidance, numbers)
+        positive, negative = _backprop.normal(positive), _backprop.normal(negative)
+        result = _sample(own, positive, negative, latents.clone(), masks.clone(), settings, guidance, numbers)
         own.detach()
     return result
 
@@ -173,7 +176,8 @@ def patched_clone(model, settings: Settings, guidance: Guidance | None):
 def progress_of(model_sampling, sigma: torch.Tensor, sigmas: torch.Tensor) -> float:
     """0 at the first step of this run, 1 at its end, by the model's own timesteps."""
     last = max(float(sigmas[-1]), float(model_sampling.sigma_min))
-    first, now, last = (float(model_sampling.timestep(torch.as_tensor(float(value)).to(sigmas))) for value in (sigmas[0], sigma.flatten()[0], last))
+    values = (float(sigmas[0]), float(sigma.flatten()[0]), last)
+    first, now, last = (float(model_sampling.timestep(torch.as_tensor(value).to(sigmas))) for value in values)
     return 1.0 if first == last else min(1.0, max(0.0, (first - now) / (first - last)))
 
 

@@ -12,9 +12,9 @@ BLENDINGS = ("soft", "hard", "target-preserving", "differential")
 def step_mask(mask: Tensor, progress: float, blending: str, start: float = 0.0, end: float = 0.6) -> Tensor:
     """The mask of one step, shaped like ``mask``.
 
-    ``soft``: as it is. ``hard``: 0 or 1. ``target-preserving``: DiffFace's ramp (Kim et al. 2022, section 3.4), the hard mask times a factor
-    that rises from 0 at ``start`` to 1 at ``end``, so that early steps keep the target's layout and light. ``differential``: a pixel joins in when the
-    progress reaches one minus its mask value (Levin and Fried 2023), so that grey pixels change less.
+    ``soft``: as it is. ``hard``: 0 or 1. ``target-preserving``: DiffFace's ramp (Kim et al. 2022, section 3.4), the hard mask times a
+    factor that rises from 0 at ``start`` to 1 at ``end``, so that early steps keep the target's layout and light. ``differential``: a
+    pixel joins in when the progress reaches one minus its mask value (Levin and Fried 2023), so that grey pixels change less.
     """
     if blending == "soft":
         return mask

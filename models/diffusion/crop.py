@@ -94,8 +94,8 @@ def check_latents(latents: Tensor, channels: int, scale: int, vae_scale: int) ->
         raise FaceLoomError(f"This VAE makes latents of {latents.shape[1]} channels but the model wants {channels}; connect the VAE that "
                             "belongs to the model.")
     if scale != vae_scale:
-        raise FaceLoomError(f"This VAE makes one latent pixel of {vae_scale}×{vae_scale} pixels but the model wants {scale}×{scale}; connect "
-                            "the VAE that belongs to the model.")
+        raise FaceLoomError(f"This VAE makes one latent pixel of {vae_scale}×{vae_scale} pixels but the model wants {scale}×{scale}; "
+                            "connect the VAE that belongs to the model.")
     check_finite(latents, "The VAE made NaN of a crop; run ComfyUI with --fp32-vae or use a VAE that works in half precision.")
 
 

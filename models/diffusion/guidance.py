@@ -58,8 +58,8 @@ def eye_pictures(pictures: Tensor, boxes: Tensor | Sequence[Sequence[int]]) -> T
 class IdentityLoss:
     """1 - cosine between the identity and what a recogniser sees in crops, averaged over several views of each.
 
-    matrices: ``[N, 2, 3]`` crop → aligned. wanted: unit ``[D]``. views: 1 is the aligned face alone; more add turned and shifted looks at it,
-    which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.
+    matrices: ``[N, 2, 3]`` crop → aligned. wanted: unit ``[D]``. views: 1 is the aligned face alone; more add turned and shifted looks
+    at it, which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.
     """
 
     def __init__(self, embedder: Embedder, wanted: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
@@ -108,8 +108,9 @@ class KeepLoss:
 class Guidance:
     """What acts on a predicted latent.
 
-    decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (weight, loss) pairs; only the
-    proportion of the weights counts. strength: 0 does nothing, 1 is a firm pull. moves: inner gradient steps per sampling step.
+    decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (weight, loss)
+    pairs; only the proportion of the weights counts. strength: 0 does nothing, 1 is a firm pull. moves: inner gradient steps per
+    sampling step.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -123,7 +124,7 @@ class Guidance:
         return sum(weight * loss(pictures) for weight, loss in self.losses)
 
     def apply(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Latents ``[N, c, ...]`` moved down the gradient, inside ``mask`` (broadcastable, in latent pixels). Their own graph is not used."""
+        """Latents ``[N, c, ...]`` moved down the gradient, inside ``mask`` (broadcastable, in latent pixels)."""
         with torch.inference_mode(False), torch.enable_grad():
             moved = latents.detach().clone().to(torch.float32)
             mask = None if mask is None else mask.detach().clone()

@@ -41,10 +41,12 @@ class Pull:
             raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
         if self.identity > 0:
             if recognizer is None:
-                raise FaceLoomError("Identity guidance needs an ArcFace recognizer; connect Load Face Recognizer or set identity_strength to 0.")
+                raise FaceLoomError("Identity guidance needs an ArcFace recognizer; connect Load Face Recognizer or set "
+                                    "identity_strength to 0.")
             if recognizer.space not in identity.embeddings:
-                raise FaceLoomError(f"This identity has no embedding of {recognizer.space}, only of {', '.join(sorted(identity.embeddings))}; make "
-                                    "it with ArcFaceEmbed and the same recognizer.")
+                spaces = ", ".join(sorted(identity.embeddings))
+                raise FaceLoomError(f"This identity has no embedding of {recognizer.space}, only of {spaces}; make it with ArcFaceEmbed "
+                                    "and the same recognizer.")
         if self.expression > 0 and parser is None:
             raise FaceLoomError("expression_strength needs a parser; connect one from Load Face Parser or set it to 0.")
 
@@ -60,11 +62,13 @@ def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
     return rows
 
 
-def guidance_for(pull: Pull, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None, embedder: Embedder | None = None,
-                 wanted: Tensor | None = None, parse: Callable[[Tensor], Tensor] | None = None) -> Guidance:
+def guidance_for(pull: Pull, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
+                 embedder: Embedder | None = None, wanted: Tensor | None = None,
+                 parse: Callable[[Tensor], Tensor] | None = None) -> Guidance:
     """The guidance of these crops ``[N, S, S, 3]``, at sampling size and on the device that samples.
 
-    faces: those the crops show, for exact alignment. embedder and wanted (unit ``[D]``): for the identity. parse: pictures to logits, for the expression.
+    faces: those the crops show, for exact alignment. embedder and wanted (unit ``[D]``): for the identity. parse: pictures to logits,
+    for the expression.
     """
     with torch.inference_mode(False):
         targets = crops.movedim(-1, 1).clone()

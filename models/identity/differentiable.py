@@ -39,8 +39,8 @@ class Embedder:
 def differentiable(recognizer: Any) -> Embedder:
     """The recogniser as an ``Embedder`` with weights of its own, which any autograd mode may use.
 
-    Torch networks are copied, ONNX files converted; a recogniser of another kind may have a method ``differentiable``. Anything else (the built-in
-    dlib network) is an error.
+    Torch networks are copied, ONNX files converted; a recogniser of another kind may have a method ``differentiable``. Anything else
+    (the built-in dlib network) is an error.
     """
     own = getattr(recognizer, "differentiable", None)
     with torch.inference_mode(False):
@@ -235,7 +235,8 @@ def _resize(attributes: Mapping, x: Tensor, region: Any = None, scales: Tensor |
     return F.interpolate(x, size, mode={"linear": "bilinear", "cubic": "bicubic"}[attributes["mode"]], align_corners=corners)
 
 
-def _slice(attributes: Mapping, x: Any, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None = None, steps: np.ndarray | None = None) -> Any:
+def _slice(attributes: Mapping, x: Any, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None = None,
+           steps: np.ndarray | None = None) -> Any:
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     cut = [slice(None)] * x.ndim

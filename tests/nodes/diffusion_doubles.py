@@ -49,7 +49,8 @@ def sdxl():
 
     config = comfy.supported_models.SDXL(unet_config(
         64, num_res_blocks=[2, 2, 2], channel_mult=[1, 2, 4], transformer_depth=[0, 0, 1, 1, 2, 2], transformer_depth_middle=2,
-        transformer_depth_output=[0, 0, 0, 1, 1, 1, 2, 2, 2], use_linear_in_transformer=True, num_classes="sequential", adm_in_channels=2816))
+        transformer_depth_output=[0, 0, 0, 1, 1, 1, 2, 2, 2], use_linear_in_transformer=True, num_classes="sequential",
+        adm_in_channels=2816))
     base = config.get_model({})
     fill(base.diffusion_model)
     return patcher(base)
@@ -60,8 +61,9 @@ def flux():
     import comfy.supported_models
 
     config = comfy.supported_models.Flux({
-        "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 32, "context_in_dim": 64, "hidden_size": 64,
-        "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True, "txt_ids_dims": [],
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 32, "context_in_dim": 64,
+        "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000,
+        "qkv_bias": True, "txt_ids_dims": [],
         "guidance_embed": True, "dtype": torch.float32})
     base = config.get_model({})
     fill(base.diffusion_model, gain=0.5)

@@ -15,7 +15,8 @@ doubles = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(doubles)
 
 SIZE = 64
-PLAIN = {"size": SIZE, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.6, "seed": 7, "fix_color": False}
+PLAIN = {"size": SIZE, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.6,
+         "seed": 7, "fix_color": False}
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +63,9 @@ def mask():
 
 def reference(sd15, crops, mask, settings, **latent):
     """The same by core nodes: VAEEncode, SetLatentNoiseMask, KSampler, VAEDecode."""
-    import nodes as core
     from faceloom.models.diffusion.crop import composite, resize
+
+    import nodes as core
 
     small, hole = resize(crops, SIZE), resize(mask.expand(len(crops), -1, -1), SIZE)
     given = {"samples": sd15["vae"].encode(small), "noise_mask": hole[:, None], **latent}
@@ -134,8 +136,9 @@ class TestSampling:
 class TestModels:
     def test_inpainting_checkpoint(self, paint, sd15, crops, mask):
         """Nine channels: the same as InpaintModelConditioning and KSampler."""
-        import nodes as core
         from faceloom.models.diffusion.crop import composite, resize
+
+        import nodes as core
 
         inpaint = sd15 | {"model": doubles.sd15(9)}
         small, hole = resize(crops[:1], SIZE), resize(mask, SIZE)

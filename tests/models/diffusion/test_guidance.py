@@ -1,0 +1,166 @@
+"""Blending per step, and guidance on portraits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from faceloom.models.detect import detect_faces
+from faceloom.models.diffusion.blending import ramp, step_mask
+from faceloom.models.diffusion.guidance import STEP, Guidance, IdentityLoss, KeepLoss, ParserLoss, direction, eye_pictures
+from faceloom.models.diffusion.parsing import differentiable_parser
+from faceloom.models.diffusion.swap import Pull, eye_weights, guidance_for, sampled_rows
+from faceloom.models.diffusion.text import adam_step
+from faceloom.models.errors import FaceLoomError
+from faceloom.models.geometry import crop_faces
+from faceloom.models.identity.differentiable import alignment, differentiable, embedding_in_crop
+from faceloom.models.identity.onnx import load_recognizer
+
+MASK = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
+
+
+@pytest.mark.parametrize("blending, progress, wanted", [
+    ("soft", 0.0, [0, 0.2, 0.5, 0.6, 1]),
+    ("hard", 0.0, [0, 0, 0, 1, 1]),
+    ("target-preserving", 0.0, [0, 0, 0, 0, 0]),
+    ("target-preserving", 0.3, [0, 0, 0, 0.5, 0.5]),
+    ("target-preserving", 0.6, [0, 0, 0, 1, 1]),
+    ("differential", 0.0, [0, 0, 0, 0, 1]),
+    ("differential", 0.45, [0, 0, 0, 1, 1]),
+    ("differential", 1.0, [0, 1, 1, 1, 1]),
+])
+def test_masks_of_a_step(blending, progress, wanted):
+    assert torch.allclose(step_mask(MASK, progress, blending), torch.tensor(wanted, dtype=torch.float32))
+
+
+def test_an_unknown_blending_is_named():
+    with pytest.raises(FaceLoomError, match="blending must be one of soft"):
+        step_mask(MASK, 0.5, "harsh")
+
+
+def test_a_ramp_without_width_is_a_step():
+    assert [ramp(p, 0.5, 0.5) for p in (0.49, 0.5, 1.0)] == [0, 1, 1]
+
+
+def test_adam_step_is_torchs():
+    values, gradient = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    leaf = values.clone().requires_grad_(True)
+    leaf.grad = gradient.clone()
+    torch.optim.Adam([leaf], lr=1e-2).step()
+    assert (adam_step(values, gradient) - leaf.detach()).abs().max() < 1e-7
+
+
+def test_direction_has_unit_size_inside_the_mask():
+    gradient = torch.randn(2, 3, 8, 8) * torch.tensor([1e-6, 50.0])[:, None, None, None]
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+    out = direction(gradient, mask)
+    assert torch.allclose(out[..., 2:6, 2:6].square().mean((1, 2, 3)), torch.ones(2), rtol=1e-4)
+    assert not (out * (1 - mask)).any()
+    assert not direction(torch.zeros(1, 3, 4, 4)).any()
+
+
+def test_a_step_has_the_size_that_the_strength_says():
+    """On a linear loss all moves point one way."""
+    latents = torch.randn(2, 4, 8, 8) * 3
+    guidance = Guidance(lambda z: z, ((1.0, lambda p: p.sum((1, 2, 3))),), 0.5)
+    moved = latents - guidance.apply(latents)
+    assert torch.allclose(moved.square().mean((1, 2, 3)).sqrt(), 0.5 * STEP * latents.flatten(1).std(1), rtol=1e-3)
+    assert torch.equal(Guidance(lambda z: z, ((1.0, lambda p: p.sum((1, 2, 3))),), 0.0).apply(latents), latents)
+
+
+def test_eyes_of_a_picture():
+    picture = torch.arange(64.0)[None, None, None].expand(1, 3, 64, 64)
+    eyes = eye_pictures(picture, [(0, 0, 32, 16), (32, 16, 64, 32)])
+    assert eyes.shape == (1, 2, 96, 160)
+    assert float(eyes[0, 0].mean()) == pytest.approx(15.5, abs=0.05) and float(eyes[0, 1].mean()) == pytest.approx(47.5, abs=0.05)
+
+
+def test_which_crops_are_sampled():
+    crops, masks = torch.rand(3, 8, 8, 3), torch.zeros(3, 8, 8)
+    with pytest.raises(FaceLoomError, match="The mask is empty"):
+        sampled_rows(crops, masks)
+    assert sampled_rows(crops * 0, masks) == []
+    masks[2, 4, 4] = 0.1
+    assert sampled_rows(crops, masks) == [2]
+
+
+def test_eyes_lie_where_the_template_has_them():
+    weights = eye_weights(1, 128)[0, 0]
+    rows, columns = np.divmod(int(weights[:, :64].argmax()), 64)
+    assert (columns, rows) == (48, 60) or (abs(columns - 47.7) < 1 and abs(rows - 59.5) < 1)
+    assert float(weights[100:].max()) < 1e-3 and float(weights[60, 63]) < 0.5
+
+
+@pytest.fixture(scope="module")
+def recognizer(shared):
+    return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", providers="cpu")
+
+
+@pytest.fixture(scope="module")
+def scene(recognizer, collins, hopper):
+    faces = detect_faces(hopper, keep="first", crop_size=128)
+    wanted = torch.from_numpy(recognizer.embed(collins, detect_faces(collins, keep="first")))[0]
+    return faces, crop_faces(hopper, faces), wanted, differentiable(recognizer)
+
+
+class TestOnPortraits:
+    def test_guidance_made_for_crops_raises_the_likeness(self, scene):
+        faces, crops, wanted, embedder = scene
+        guidance = guidance_for(Pull(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
+        pictures = guidance.apply(crops.movedim(-1, 1))
+        matrices = alignment(1, 128, embedder.contract, faces.items, faces.framing)
+        before, after = (float(embedding_in_crop(embedder, p, matrices)[0] @ wanted) for p in (crops.movedim(-1, 1), pictures))
+        assert after - before > 0.3
+        assert float((pictures - crops.movedim(-1, 1)).square().mean().sqrt()) < 0.05  # a nudge, not another picture
+
+    def test_more_views_see_more(self, scene):
+        """What one view is fooled by the others are not: guided in four views, a fifth that guidance never had agrees better."""
+        faces, crops, wanted, embedder = scene
+        matrices = alignment(1, 128, embedder.contract, faces.items, faces.framing)
+        unseen = IdentityLoss(embedder, wanted, matrices, 9, seed=5)
+        losses = []
+        for views in (1, 6):
+            guidance = Guidance(lambda z: z, ((1.0, IdentityLoss(embedder, wanted, matrices, views)),))
+            losses.append(float(unseen(guidance.apply(crops.movedim(-1, 1)))))
+        assert losses[1] < losses[0]
+
+    def test_a_kept_region_is_pulled_back(self, scene):
+        _, crops, _, _ = scene
+        target = crops.movedim(-1, 1)
+        loss = KeepLoss(target, eye_weights(1, 128))
+        start = (target + 0.1).clamp(0, 1)
+        moved = Guidance(lambda z: z, ((1.0, loss),), 1.0).apply(start)
+        assert float(loss(moved)) < 0.3 * float(loss(start))
+        assert torch.allclose(moved[:, :, 115:], start[:, :, 115:], atol=1e-3)
+
+
+def test_parsers_of_both_kinds_have_scores(tmp_path):
+    """The torch BiSeNet, and an ONNX export with a Resize at its end: the loss is 0 on the target and has a gradient."""
+    from types import SimpleNamespace
+
+    from faceloom.models.catalogue import NetContract
+    from faceloom.models.onnx_file import read_onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    contract = NetContract("bisenet", size=64, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    weight = np.random.default_rng(0).normal(size=(19, 3, 3, 3)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]),
+             helper.make_node("Resize", ["c", "", "s"], ["y"], mode="linear", coordinate_transformation_mode="align_corners")]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 19, 64, 64])],
+                              [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.float32([1, 1, 2, 2]), "s")])
+    file = read_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7).SerializeToString())
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 19, 3, 2, 1, bias=False),
+                              torch.nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True))
+    net[0].weight.data = torch.from_numpy(weight)
+    scores = [differentiable_parser(SimpleNamespace(model=model, contract=contract))
+              for model in (SimpleNamespace(net=net), SimpleNamespace(file=file, name="parser.onnx"))]
+    pictures = torch.rand(2, 3, 128, 128)
+    assert (scores[0](pictures) - scores[1](pictures)).abs().max() < 1e-4
+    loss = ParserLoss(scores[1], pictures)
+    assert not loss(pictures).any()
+    leaf = (pictures * 0.9).requires_grad_(True)
+    assert torch.autograd.grad(loss(leaf).sum(), leaf)[0].abs().sum() > 0
+    with pytest.raises(FaceLoomError, match="needs a parsing network"):
+        differentiable_parser(object())
