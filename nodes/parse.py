@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..models.errors import FaceLoomError
 from ..models.images import as_images
 from ..models.parse import LANDMARK_REGIONS, REGIONS, parse_preview, region_mask
-from ..models.parse.occlude import occlusion_mask
+from ..models.parse.occlude import faces_in_crops, occlusion_mask
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, FaceOccluder, FaceParser, Faces
 
@@ -63,7 +63,7 @@ class FaceParseMask(io.ComfyNode):
                                            "from Load Face Parser, or a mask. A mask belongs to the image if one is connected, and to the "
                                            "crops if not."),
                 io.Image.Input("image", optional=True,
-                               tooltip="The photograph the faces were found in; an occlusion network looks at it."),
+                               tooltip="The photograph the faces were found in; an occlusion network looks at it instead of at the crops."),
             ],
             outputs=[
                 io.Mask.Output("mask", tooltip="One mask per crop, 1 inside the chosen regions."),
@@ -79,7 +79,7 @@ class FaceParseMask(io.ComfyNode):
             return io.NodeOutput(give_crops(crops[:0, ..., 0], size), give(as_images(crops)))
         images = as_images(crops, "crops")
         progress = listener()
-        occlusion = None if occluder is None else _visible(occluder, image, faces, size, progress)
+        occlusion = None if occluder is None else _visible(occluder, image, images, faces, size, progress)
         chosen = PRESETS.get(regions["regions"]) or [region for region in REGIONS if regions.get(region)]
         mask = region_mask(chosen, size, faces=faces, crops=images, parser=parser, grow=grow, feather=feather, side=side,
                            occlusion=occlusion, progress=progress)
@@ -87,11 +87,13 @@ class FaceParseMask(io.ComfyNode):
         return io.NodeOutput(give(mask), preview, ui=show(cls, preview))
 
 
-def _visible(occluder, image, faces, size, progress) -> torch.Tensor:
+def _visible(occluder, image, crops, faces, size, progress) -> torch.Tensor:
     """What can be seen of every face, ``[N, size, size]`` or one for all."""
     painted = isinstance(occluder, torch.Tensor)
     if painted and image is None:
         return 1 - occluder
-    if image is None or faces is None:
-        raise FaceLoomError("What hides a face is looked for in the photograph; connect image and faces to Face Parse Mask.")
+    if faces is None:
+        raise FaceLoomError("What hides a face can only be looked for where a face is; connect the faces to Face Parse Mask.")
+    if image is None:
+        return occlusion_mask(crops, faces_in_crops(faces, size), size, occluder, progress=progress)
     return occlusion_mask(as_images(image), faces, size, None if painted else occluder, occluder if painted else None, progress=progress)

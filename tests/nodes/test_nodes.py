@@ -221,8 +221,16 @@ class TestFaceParseMask:
                 return torch.full((len(faces), size, size), 0.25)
 
         assert run("FaceParseMask", **given, image=hopper, occluder=Occluder())[0] == pytest.approx(plain / 4)
-        with pytest.raises(error, match="connect image and faces"):
-            run("FaceParseMask", **given, occluder=Occluder())
+
+        class CropOccluder:
+            def visible(self, images, faces, size, progress=None):
+                assert torch.equal(images, crops) and faces.frames == 1 and (faces.width, faces.height) == (512, 512)
+                assert faces[0].keypoints[0] == pytest.approx((193, 240), abs=12)  # where the FFHQ template has the eye
+                return torch.full((len(faces), size, size), 0.5)
+
+        assert run("FaceParseMask", **given, occluder=CropOccluder())[0] == pytest.approx(plain / 2)
+        with pytest.raises(error, match="connect the faces"):
+            run("FaceParseMask", crops=crops, regions={"regions": "face"}, occluder=Occluder(), parser=object())
         middle = float(faces[0].keypoints[2, 0])
         hand = torch.zeros(hopper.shape[:3])
         hand[:, :, :round(middle)] = 1  # all that is left of the nose, in the picture and in the upright crop

@@ -15,7 +15,10 @@ NODE_IDS = json.loads(Path(__file__).with_name("schema.json").read_text())
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 # The target picture each workflow loads and saves a changed copy of.
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
-           "group-photo-with-faceselect": "group"}
+           "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target"}
+# Where each public file goes that a workflow asks for, and which double of networks.py stands in for it.
+FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer",
+                                        "hyperswap/hyperswap_1a_256.onnx": "swap", "facerestore_models/gfpgan_1.4.onnx": "restorer"}}
 
 
 def read(name: str) -> dict:
@@ -87,6 +90,32 @@ def test_laid_out(name):
     assert all(node.get("title") for node in workflow["nodes"])
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_files_it_asks_for_are_linked(pack, name):
+    """What ComfyUI's dialog of missing models needs: the name in the widget, an address of the catalogue's, a folder it knows."""
+    from faceloom.models.catalogue import row_of_file
+    from faceloom.models.folders import KEYS
+
+    linked = {}
+    for node in read(name)["nodes"]:
+        for model in node["properties"].get("models", []):
+            row = row_of_file(model["name"])
+            assert model["name"] in node["widgets_values"] and model["url"] in row.urls and row.sha256
+            assert model["directory"] in KEYS and model["directory"] == row.folder.split("/")[0]
+            linked[f"{row.folder}/{row.file}"] = row.kind
+    assert linked == FILES[name]
+
+
+@pytest.fixture
+def files(request, base) -> None:
+    """The doubles a workflow needs, in the server's models folder while its test runs."""
+    wanted = FILES.get(request.getfixturevalue("name"), {})
+    paths = [getattr(request.getfixturevalue("networks"), double)(base / "models" / file) for file, double in wanted.items()]
+    yield
+    for path in paths:
+        path.unlink()
+
+
 @pytest.mark.slow
 class TestServer:
     def test_the_pack_loads(self, server):
@@ -119,7 +148,7 @@ class TestServer:
         assert graph == twin(name) and set(NODE_IDS) & {node["class_type"] for node in graph.values()}
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_workflow_runs(self, server, name, pictures):
+    def test_the_workflow_runs(self, server, name, pictures, files):
         graph = twin(name)
         history = server.run(graph)
         assert history["status"]["status_str"] == "success", history["status"]
@@ -132,3 +161,24 @@ class TestServer:
         assert (changed > 12).mean() > 0.03 and (changed == 0).mean() > 0.5
         finder = [node for node, what in graph.items() if what["class_type"] == "FaceDetect"][-1]
         assert history["outputs"][finder]["text"][0].split()[0] == ("3" if name.startswith("group") else "1")
+        for node, what in graph.items():
+            if what["class_type"].startswith("Load") and "file" in what["inputs"]:
+                text = history["outputs"][node]["text"][0]
+                assert text.startswith(f"{what['inputs']['file']} on cpu\nLicence: ")
+
+    def test_a_file_that_is_not_there_is_one_sentence(self, server, pictures):
+        graph = twin("one-shot-swap-with-a-model")
+        for node in graph.values():
+            if node["class_type"] in ("LoadFaceRecognizer", "LoadRestoreModel"):
+                node["inputs"]["file"] = "w600k_mbf.onnx" if node["class_type"] == "LoadFaceRecognizer" else "codeformer.onnx"
+        history = server.run(graph)
+        message, = (data for event, data in history["status"]["messages"] if event == "execution_error")
+        assert message["node_type"].startswith("Load") and message["exception_type"].endswith("FaceLoomError")
+        assert "is not on this machine: run `python -m faceloom models get " in message["exception_message"]
+
+    def test_a_name_that_leaves_the_folders_is_refused_at_once(self, server, pictures):
+        graph = twin("one-shot-swap-with-a-model")
+        loader = next(node for node in graph.values() if node["class_type"] == "LoadSwapModel")
+        loader["inputs"]["file"] = "../../hyperswap_1a_256.onnx"
+        status, answer = server.post("/prompt", {"prompt": graph})
+        assert status == 400 and "is not the name of a model file" in json.dumps(answer["node_errors"])
