@@ -58,15 +58,16 @@ class MeshEngine:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Crops ``[N, size, size, 3]`` and masks ``[N, size, size]``: 1 wherever the crop differs from the photograph.
 
-        ``strength`` morphs shape and colour from the target (0) to the source (1); more than 1 is 1, a photograph has no more to
-        give. ``pixel_boost`` has no meaning here: the texture is drawn at the crop's own resolution.
+        ``strength`` morphs shape and colour from the target (0) to the source (1); a photograph has no more to give, so more is an
+        error. ``pixel_boost`` has no meaning here: the texture is drawn at the crop's own resolution.
         """
         if not len(identity.crops):
             raise FaceLoomError("This identity has no photograph in it, only an embedding; use a network as swap_model, or make the "
                                 "identity from photos with ArcFaceEmbed.")  # fmt: skip
+        if not 0 <= strength <= 1:
+            raise FaceLoomError("The built-in warp can only show the source photo as it is; use a strength from 0 to 1, or a swap model.")
         crops = crop_faces(images, faces, size)
         masks = torch.zeros(crops.shape[:3], device=crops.device)
-        strength = min(max(strength, 0.0), 1.0)
         if strength == 0:
             return crops, masks
         textures: dict[int, Texture] = {}

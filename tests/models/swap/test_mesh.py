@@ -59,6 +59,13 @@ def test_outside_its_mask_a_crop_is_the_targets_own(people, source, target):
     assert crops.min() >= 0 and crops.max() <= 1
 
 
+@pytest.mark.parametrize("strength", [-0.1, 1.05, 2.0, float("nan")])
+def test_strength_beyond_the_photograph_is_an_error(people, strength):
+    image, faces, identity = people["hopper"]
+    with pytest.raises(FaceLoomError, match="strength from 0 to 1"):
+        swap_faces(image, faces, identity, strength=strength, size=64)
+
+
 def test_strength_morphs_from_the_untouched_crop(people):
     image, faces, _ = people["hopper"]
     own = crop_faces(image, faces)
