@@ -48,6 +48,27 @@ def load_weights(path: str | os.PathLike, key: str | None = None) -> dict[str, t
     return tensors
 
 
+def load_parts(path: str | os.PathLike) -> dict[str, dict[str, torch.Tensor]]:
+    """The networks of a file that holds several: tensors by name by part, tensors that lie beside the parts under ``""``.
+
+    Of a safetensors file the parts are what stands before the first dot of its names. The ``module.`` of parallel training is taken off.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FaceLoomError(f"There is no file {path}.")
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in _read(path).items():
+        if isinstance(value, Mapping):
+            found = {key.removeprefix("module."): tensor for key, tensor in value.items() if isinstance(tensor, torch.Tensor)}
+            parts.setdefault(str(name), {}).update(found)
+        elif isinstance(value, torch.Tensor) and path.suffix.lower() == ".safetensors" and "." in name:
+            part, key = name.split(".", 1)
+            parts.setdefault(part, {})[key.removeprefix("module.")] = value
+        elif isinstance(value, torch.Tensor):
+            parts.setdefault("", {})[str(name)] = value
+    return parts
+
+
 def _read(path: Path) -> Any:
     with path.open("rb") as stream:
         other = sniff(stream.read(64))

@@ -6,7 +6,7 @@ As published but for plain slips: pictures are not truncated to 8 bits, and ever
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ TEMPLATES = 2 * np.array([  # a face seen from its left side to its right side, 
     [(46.845, 50.872), (67.382, 50.118), (72.737, 68.111), (48.167, 86.758), (67.236, 86.190)],
     [(54.796, 49.990), (60.771, 50.115), (76.673, 69.007), (55.388, 89.702), (61.257, 89.050)],
 ])
+Weights = Mapping[str, torch.Tensor]
 # [N, 3, 224, 224] 0..1 → [N, 106, 2] in those pixels, in insightface's order.
 Landmarker = Callable[[torch.Tensor], np.ndarray]
 
@@ -119,8 +120,8 @@ def match_targets(wanted: np.ndarray, found: np.ndarray, least: float = .15) -> 
     return [int(row.argmax()) if row.max() > least else None for row in likeness]
 
 
-def ghost_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, torch.Tensor], enhancer: Mapping[str, torch.Tensor] | None = None,
-                 *, name: str = "ghost", devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> GhostEngine:
+def ghost_engine(generator: Weights, arcface: Weights, enhancer: Weights | None = None, *, name: str = "ghost",
+                 devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> GhostEngine:
     """The engine for the weights of ``G_unet_*.pth``, ArcFace's ``backbone.pth`` and, if wanted, ``10_net_G.pth``; see ``GhostEngine``."""
     nets = GhostNets(
         build(lambda: AEINet(*variant(generator)), generator, name, dtype=dtype),
@@ -130,10 +131,10 @@ def ghost_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, to
     return GhostEngine(name, TorchModel(name, nets, devices), **options)
 
 
-def variant(keys: Sequence[str] | Mapping[str, torch.Tensor]) -> tuple[str, int]:
-    """The backbone and the number of blocks of a generator with these keys."""
-    steps = [key for key in keys if re.fullmatch(r"generator\.AADBlk1\.add_blocks\.\d+\.weight", key)]
-    if "encoder.conv0.weight" in keys:
+def variant(weights: Weights) -> tuple[str, int]:
+    """The backbone and the number of blocks of a generator with these weights."""
+    steps = [key for key in weights if re.fullmatch(r"generator\.AADBlk1\.add_blocks\.\d+\.weight", key)]
+    second = weights.get("encoder.deconv2.deconv.weight")
+    if second is None:
         return "resnet", len(steps)
-    deconv = keys["encoder.deconv2.deconv.weight"].shape[0] if isinstance(keys, Mapping) and "encoder.deconv2.deconv.weight" in keys else 2048
-    return ("unet" if deconv == 2048 else "linknet"), len(steps)
+    return ("unet" if len(second) == 2048 else "linknet"), len(steps)

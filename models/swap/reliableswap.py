@@ -1,0 +1,118 @@
+"""ReliableSwap (Yuan et al., 2023): the FaceShifter and SimSwap generators with FixerNet, from its authors' files.
+
+The gradio demo is the reference: sources are moved from FFHQ's to ArcFace's alignment for FaceShifter, and not for SimSwap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..errors import FaceLoomError
+from ..faces import Faces
+from ..geometry import template_matrix
+from ..networks import build
+from ..networks.faceshifter import MOUTH, FaceShifterNet, to_112
+from ..networks.iresnet import IResNet, depth_of
+from ..networks.simswap import SimSwapNet
+from ..parse import Parser
+from ..weights import DeviceManager, TorchModel
+from .regions import kept_mask
+from .torch_engine import TorchEngine, sampled
+
+
+class FfhqEngine(TorchEngine):
+    """An engine that sees FFHQ crops. parser: with one, hair and background stay the target's, as the published programs have it;
+    without, the mask is the face's outline."""
+
+    def __init__(self, name: str, model: TorchModel, size: int = 256, parser: Parser | None = None) -> None:
+        super().__init__(name, model)
+        self.size, self.parser = size, parser
+
+    def alignment(self, keypoints: np.ndarray) -> np.ndarray:
+        return template_matrix(keypoints, "ffhq_512", self.size)
+
+    def own_masks(self, targets: torch.Tensor) -> torch.Tensor | None:
+        """``[n, size, size]``: 0 in hair and background, softly."""
+        return None if self.parser is None else 1 - kept_mask(self.parser, targets, ("hair", "background"))
+
+    @torch.inference_mode()
+    def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
+        (pictures,) = self.moved(sampled(images, faces, self.alignment(faces.keypoints), self.size) * 2 - 1)
+        return self.vectors(pictures).float().cpu().clone()
+
+    def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
+        """``[N, 3, size, size]`` in [-1, 1] to what the generator takes."""
+        raise NotImplementedError
+
+    def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        """Pictures in [-1, 1]."""
+        raise NotImplementedError
+
+    def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.generated(targets * 2 - 1, sources).clamp(-1, 1).mul(.5).add_(.5), self.own_masks(targets)
+
+
+class FaceShifterEngine(FfhqEngine):
+    """``align``: False does as the published command-line program, which forgets to move the source to ArcFace's alignment."""
+
+    align = True
+
+    def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.model.net.identity(pictures, self.align)
+
+    def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        return self.model.net.G(targets, vectors)[0]
+
+
+class SimSwapNets(nn.Module):
+    """The networks, as one thing that moves between devices."""
+
+    def __init__(self, generator: nn.Module, arcface: nn.Module, mouth: nn.Module | None) -> None:
+        super().__init__()
+        self.generator, self.arcface, self.mouth = generator, arcface, mouth
+
+
+class SimSwapEngine(FfhqEngine):
+    """SimSwap's generator as ReliableSwap trained it."""
+
+    def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
+        net, small = self.model.net, to_112(pictures)
+        vector = functional.normalize(net.arcface(small))
+        return vector if net.mouth is None else torch.cat((vector, net.mouth(small[..., MOUTH[0], MOUTH[1]])), 1)
+
+    def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+        return self.model.net.generator(targets, vectors)
+
+
+def faceshifter_engine(weights: Mapping[str, torch.Tensor], *, name: str = "reliableswap_faceshifter", parser: Parser | None = None,
+                       align: bool = True, devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32) -> FaceShifterEngine:
+    """The engine for one of the FaceShifter files, which hold everything. align: see ``FaceShifterEngine``."""
+    large = any(key.startswith("G.encoder.conv00.") for key in weights)
+    mouth = any(key.startswith("mouth_net.") for key in weights)
+    depth = depth_of([key.removeprefix("iresnet.") for key in weights if key.startswith("iresnet.")])
+    net = build(lambda: FaceShifterNet(large, mouth, depth), weights, name, dtype=dtype)
+    engine = FaceShifterEngine(name, TorchModel(name, net, devices), 512 if large else 256, parser)
+    engine.align = align
+    return engine
+
+
+def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, torch.Tensor],
+                   mouth: Mapping[str, torch.Tensor] | None = None, *, name: str = "reliableswap_simswap", parser: Parser | None = None,
+                   devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32) -> SimSwapEngine:
+    """The engine for a SimSwap file, ArcFace's and, where the generator was trained with it, FixerNet's."""
+    length = generator["BottleNeck.0.style1.linear.weight"].shape[1]
+    blocks = len({key.split(".")[1] for key in generator if key.startswith("BottleNeck.")})
+    if length > 512 and mouth is None:
+        raise FaceLoomError(f"{name} was trained with FixerNet; put mouth_net_28_56_84_112.pth beside it.")
+    nets = SimSwapNets(
+        build(lambda: SimSwapNet(length, blocks, "trans_matrix" in generator), generator, name, dtype=dtype),
+        build(lambda: IResNet(depth_of(arcface)), arcface, f"{name}'s ArcFace", dtype=dtype),
+        None if length == 512 else build(lambda: IResNet(depth_of(mouth), mouth["fc.weight"].shape[0], edge=56), mouth,
+                                         f"{name}'s FixerNet", dtype=dtype),
+    )
+    return SimSwapEngine(name, TorchModel(name, nets, devices), 256, parser)
