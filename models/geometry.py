@@ -33,7 +33,7 @@ TEMPLATES: dict[str, np.ndarray] = {
 # From this many image pixels per crop pixel on, a crop is area filtered; below, a bicubic look-up aliases too little to see.
 _SHRINKS = 1.25
 # Edge of the square parts in which pictures are read where only some of a picture is wanted.
-BLOCK = 32
+BLOCK = 16
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -233,12 +233,15 @@ def join_blocks(blocks: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def block_grid(to_image: np.ndarray, numbers: torch.Tensor, width: int, image_height: int, image_width: int) -> torch.Tensor:
     """The parts ``[K, BLOCK, BLOCK, 2]`` of a ``sampling_grid`` for a crop of ``width`` that the numbered blocks need."""
-    m = _to_grid(to_image, image_height, image_width).to(numbers.device)
+    m = _to_grid(to_image, image_height, image_width)
     columns = -(-width // BLOCK)
     steps = torch.arange(BLOCK, dtype=torch.float32, device=numbers.device)
-    xs = (numbers % columns * BLOCK)[:, None] + steps
-    ys = (numbers // columns * BLOCK)[:, None] + steps
-    return (m[:, 0] * xs[:, None, :, None] + m[:, 2]) + m[:, 1] * ys[:, :, None, None]
+    xs = ((numbers % columns * BLOCK)[:, None] + steps)[:, None]
+    ys = ((numbers // columns * BLOCK)[:, None] + steps)[:, :, None]
+    grid = xs.new_empty((len(numbers), BLOCK, BLOCK, 2))
+    for axis, (across, down, start) in enumerate(m.tolist()):  # the sums of sampling_grid, axis by axis because that is faster
+        torch.add(xs * across + start, ys * down, out=grid[..., axis])
+    return grid
 
 
 def warp_blocks(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, numbers: torch.Tensor, padding: str = "border"
@@ -247,6 +250,23 @@ def warp_blocks(image: torch.Tensor, matrix: np.ndarray, height: int, width: int
     region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
     grid = block_grid(to_region, numbers, width, *region.shape[2:])
     return F.grid_sample(region.expand(len(numbers), -1, -1, -1), grid, mode="bicubic", padding_mode=padding, align_corners=False)
+
+
+def read_blocks(planes: torch.Tensor, to_planes: np.ndarray, wanted: torch.Tensor, mode: str, padding: str) -> torch.Tensor:
+    """``read_grid`` at crop → planes ``to_planes`` in the blocks that hold anything of ``wanted`` ``[H, W]`` bool: ``[H, W, C]``.
+
+    0 in the other blocks. The memory lies in planes, as ``read_grid``'s does.
+    """
+    height, width = wanted.shape
+    numbers = block_numbers(wanted)
+    rows, columns, channels = -(-height // BLOCK), -(-width // BLOCK), planes.shape[1]
+    blocks = planes.new_zeros((rows * columns, channels, BLOCK, BLOCK))
+    if len(numbers):
+        grid = block_grid(to_planes, numbers, width, *planes.shape[2:])
+        blocks.index_copy_(0, numbers, F.grid_sample(planes.expand(len(numbers), -1, -1, -1), grid, mode=mode, padding_mode=padding,
+                                                     align_corners=False))
+    whole = blocks.reshape(rows, columns, channels, BLOCK, BLOCK).permute(2, 0, 3, 1, 4).reshape(channels, rows * BLOCK, columns * BLOCK)
+    return whole[:, :height, :width].permute(1, 2, 0)
 
 
 def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int,

@@ -25,18 +25,28 @@ def polygon_mask(points: np.ndarray | Sequence, height: int, width: int) -> torc
     ``points`` is ``[K, 2]`` (x, y), closed by itself, or a list of such polygons whose signed areas add up (a hole is a polygon
     that runs the other way round). Integers are pixel centres: pixel (0, 0) is the square from -0.5 to 0.5. Parts outside the
     picture are clipped exactly. Signed-area accumulation: each edge is cut at the pixel grid and adds its coverage to its own
-    pixel and to everything right of it, which one running sum per row spreads out; the cost is the outline's length plus one pass.
+    pixel and to everything right of it, which one running sum per row spreads out; the cost is the outline's length plus one
+    pass over the rectangle it fills.
     """
     polygons = [points] if len(points) and np.ndim(points[0]) == 1 else points
-    total = np.zeros((height, width + 1))
-    for polygon in polygons:
-        polygon = np.asarray(polygon, np.float64)
-        if not np.isfinite(polygon).all():
-            raise FaceLoomError("A mask outline contains NaN or infinite points; check the landmarks it was made from.")
-        _accumulate(total, polygon + 0.5)
-    coverage = np.abs(np.cumsum(total, axis=1)[:, :width])
-    coverage = (coverage + _ROUNDING) - _ROUNDING  # the sums' last bits would leave 1e-16 where nothing is covered
-    return torch.from_numpy(np.minimum(coverage, 1, dtype=np.float32, casting="same_kind"))
+    polygons = [np.asarray(polygon, np.float64) + 0.5 for polygon in polygons]
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        raise FaceLoomError("A mask outline contains NaN or infinite points; check the landmarks it was made from.")
+    mask = torch.zeros((height, width))
+    corners = np.concatenate([np.zeros((0, 2)), *polygons])
+    if not len(corners):
+        return mask
+    low = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
+    high = np.clip(np.floor(corners.max(0)) + 1, 0, (width, height)).astype(int)
+    columns, rows = (high - low).tolist()  # nothing can be covered outside this window
+    if columns > 0 and rows > 0:
+        total = np.zeros((rows, columns + 1))
+        for polygon in polygons:
+            _accumulate(total, polygon - low)
+        coverage = np.abs(np.cumsum(total, axis=1)[:, :columns])
+        coverage = (coverage + _ROUNDING) - _ROUNDING  # the sums' last bits would leave 1e-16 where nothing is covered
+        mask[low[1] : high[1], low[0] : high[0]] = torch.from_numpy(np.minimum(coverage, 1, dtype=np.float32, casting="same_kind"))
+    return mask
 
 
 def _accumulate(total: np.ndarray, polygon: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from . import blends
 from .color import METHODS, match_color
 from .errors import FaceLoomError
 from .faces import Faces
-from .geometry import crop_matrices, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, transform, warp
+from .geometry import crop_matrices, invert, lattice, read_blocks, read_grid, sample_crops, sampling_grid, scale_of, transform, warp
 from .images import as_images, expand_rgb
 from .progress import Progress, silent
 
@@ -144,7 +144,8 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
     if color != "none":
         reference = reference_crop(image, matrix, crop.shape[0], min(crop.shape[0], 128))
         crop = match_color(crop[None], reference[None], mask[None], color)[0]
-    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, "border")
+    wanted = alpha[..., 0] > 0 if blend == "feather" else None  # the other blends look beyond the mask's border
+    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, "border", wanted)
     beneath = out[y0:y1, x0:x1, :3]
     if beneath.shape[-1] == 1:
         pasted = pasted @ pasted.new_tensor(_LUMA)[:, None]
@@ -182,12 +183,13 @@ def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int
     return (int(x0), int(y0), int(x1), int(y1)) if x0 < x1 and y0 < y1 else None
 
 
-def read_back(crop: torch.Tensor, to_crop: np.ndarray, height: int, width: int, padding: str) -> torch.Tensor:
+def read_back(crop: torch.Tensor, to_crop: np.ndarray, height: int, width: int, padding: str, wanted: torch.Tensor | None = None
+              ) -> torch.Tensor:
     """``crop`` ``[S, S, C]`` read at image → crop ``to_crop`` for ``height`` × ``width`` image pixels, ``[height, width, C]``.
 
     A crop much finer than the photograph first goes through an antialiased resize to half as many pixels again as the photograph
     has. Then bicubic, or bilinear where the crop is fine enough for that. Masks (one channel) are always read bilinearly: they must
-    not overshoot.
+    not overshoot. ``wanted`` ``[height, width]`` bool: what has to be read; of the rest some is 0.
     """
     fineness = float(scale_of(to_crop))
     planes = crop.permute(2, 0, 1)[None]
@@ -199,8 +201,11 @@ def read_back(crop: torch.Tensor, to_crop: np.ndarray, height: int, width: int, 
         to_crop = to_crop * scale
         to_crop[:, 2] += 0.5 * scale - 0.5
     mode = "bilinear" if mask or _BILINEAR <= fineness < 2 else "bicubic"
-    grid = sampling_grid(to_crop, height, width, *planes.shape[2:], crop.device)
-    out = read_grid(planes, grid, mode, padding).permute(1, 2, 0)
+    if wanted is None:
+        grid = sampling_grid(to_crop, height, width, *planes.shape[2:], crop.device)
+        out = read_grid(planes, grid, mode, padding).permute(1, 2, 0)
+    else:
+        out = read_blocks(planes, to_crop, wanted, mode, padding)
     return out.clamp_(0, 1) if mode == "bicubic" else out
 
 

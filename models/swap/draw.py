@@ -42,10 +42,11 @@ def _mix(blocks: torch.Tensor, answer: torch.Tensor, to_crop: np.ndarray, mask: 
     size = len(mask)
     if len(numbers):
         drawn = warp_blocks(answer, to_crop, size, size, numbers).clamp_(0, 1)
-        own = blocks[numbers]
+        own = blocks.index_select(0, numbers)
         if share != 1:
             drawn = torch.lerp(own, drawn, share)
-        blocks.index_copy_(0, numbers, torch.where(split_blocks(mask[..., None])[numbers] > 0, drawn, own))
+        shown = split_blocks(mask[..., None]).index_select(0, numbers) > 0
+        blocks.index_copy_(0, numbers, torch.where(shown, drawn, own))
     return join_blocks(blocks, size, size)
 
 
