@@ -118,3 +118,22 @@ def conditioning(seed: int, dim: int = 64, pooled: int = 0, count: int = 1) -> l
     generator = torch.Generator().manual_seed(seed)
     extra = {"pooled_output": torch.randn(count, pooled, generator=generator)} if pooled else {}
     return [[torch.randn(count, 77, dim, generator=generator), extra]]
+
+
+def control(hint: torch.Tensor):
+    """A ControlNet without a network: it adds the hint's mean colour to the middle block. hint: ``[N, 3, H, W]``."""
+    import comfy.controlnet
+
+    class Control(comfy.controlnet.ControlBase):
+        def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+            colours = comfy.controlnet.broadcast_image_to(self.cond_hint_original, x_noisy.shape[0], batched_number).mean((1, 2, 3))
+            return {"middle": [5 * colours[:, None, None, None].expand(-1, 128, 1, 1).to(x_noisy)], "output": []}
+
+        def copy(self):
+            made = Control()
+            self.copy_to(made)
+            return made
+
+    made = Control()
+    made.set_cond_hint(hint)
+    return made

@@ -177,6 +177,27 @@ class TestModels:
         assert (changed - paint(**sd15, crops=crops[:1], mask=mask)).abs().max() > 1e-3
         assert (changed - reference(sd15 | {"model": model}, crops[:1], mask, PLAIN)).abs().max() < 1e-5
 
+    def test_a_controlnet_reaches_the_sampler(self, paint, sd15, crops, mask, monkeypatch):
+        """Four hints, one per crop: each crop gets its own in whatever chunk it is, and the user's ControlNet keeps all four."""
+        from faceloom.nodes import _sampling
+
+        hints = torch.rand(4, 3, 96, 96, generator=torch.Generator().manual_seed(3))
+
+        def controlled(hint):
+            return [[sd15["positive"][0][0], {"control": doubles.control(hint), "control_apply_to_uncond": True}]]
+
+        monkeypatch.setattr(_sampling, "CHUNK", 3)
+        positive = controlled(hints)
+        batch = paint(**sd15 | {"positive": positive}, crops=crops, mask=mask)
+        assert positive[0][1]["control"].cond_hint_original is hints
+        plain = paint(**sd15, crops=crops, mask=mask)
+        for i in range(4):
+            assert (batch[i] - plain[i]).abs().max() > 1e-3
+            own = controlled(hints[i:i + 1])
+            single = paint(**sd15 | {"positive": own}, crops=crops[i:i + 1], mask=mask, seed=PLAIN["seed"] + i)
+            assert (batch[i] - single[0]).abs().max() < 1e-4
+        assert (single - reference(sd15 | {"positive": own}, crops[3:], mask, PLAIN | {"seed": PLAIN["seed"] + 3})).abs().max() < 1e-5
+
     def test_a_blending_of_the_users_own_stays(self, paint, sd15, crops, mask):
         from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 

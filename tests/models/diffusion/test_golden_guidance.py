@@ -69,24 +69,25 @@ def test_networks(nets):
     assert off(maps.flatten()[::97], gaze.outputs["heatmaps"]) < 1e-4
 
 
+@pytest.fixture(scope="module")
+def losses(nets):
+    golden = vector("somuchtome_losses")
+    x = golden.inputs["x_in (decoded x0, [-1,1])"].requires_grad_(True)
+    mask = (golden.inputs["mask (binarised >0.5, 1 = swap area)"] > 0.5).float()
+    source, target, boxes = (golden.inputs[key] for key in ("source", "target", "eye boxes"))
+
+    def scores(picture):
+        return nets.parser((picture - 0.5) / 0.5)
+
+    def looks(picture):
+        return nets.gaze(eye_pictures(picture, (boxes[:4], boxes[4:]))[0])[2][None]
+
+    made = {"id": identity_loss(nets.arcface(tiny(x * mask))[None], nets.arcface(tiny(source))),
+            "seg": parser_loss(scores(x), scores(target), squared=True), "gaze": gaze_loss(looks(x), looks(target), squared=True)}
+    return golden, x, made
+
+
 class TestFaceSwapViaDiffusion:
-    @pytest.fixture
-    def losses(self, nets):
-        golden = vector("somuchtome_losses")
-        x = golden.inputs["x_in (decoded x0, [-1,1])"].requires_grad_(True)
-        mask = (golden.inputs["mask (binarised >0.5, 1 = swap area)"] > 0.5).float()
-        source, target, boxes = (golden.inputs[key] for key in ("source", "target", "eye boxes"))
-
-        def scores(picture):
-            return nets.parser((picture - 0.5) / 0.5)
-
-        def looks(picture):
-            return nets.gaze(eye_pictures(picture, (boxes[:4], boxes[4:]))[0])[2][None]
-
-        made = {"id": identity_loss(nets.arcface(tiny(x * mask))[None], nets.arcface(tiny(source))),
-                "seg": parser_loss(scores(x), scores(target), squared=True), "gaze": gaze_loss(looks(x), looks(target), squared=True)}
-        return golden, x, made
-
     def test_losses(self, losses):
         golden, _, made = losses
         wanted = golden.outputs["losses[id,seg(sum of 9 MSE),gaze(l+r MSE)]"]
@@ -95,7 +96,7 @@ class TestFaceSwapViaDiffusion:
     @pytest.mark.parametrize("name, weight, array", [("id", 1, "grad_id"), ("seg", 200, "grad_200seg"), ("gaze", 1, "grad_gaze")])
     def test_gradients(self, losses, name, weight, array):
         golden, x, made = losses
-        gradient = torch.autograd.grad(weight * made[name].sum(), x)[0]
+        gradient = torch.autograd.grad(weight * made[name].sum(), x, retain_graph=True)[0]
         assert off(gradient[..., ::2, ::2], golden.outputs[array]) < 1e-3
 
     def test_adam_step(self):
