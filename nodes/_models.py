@@ -122,4 +122,4 @@ def _told(found: Found, model) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.removesuffix(NOT_HERE)
+    return str(name).removesuffix(NOT_HERE)

@@ -49,7 +49,7 @@ class Restore(io.ComfyNode):
             return io.NodeOutput(give(images))
         restorer = restore_model
         if restore_model is not None and not hasattr(restore_model, "restore"):
-            restorer = restorer_from_descriptor(restore_model, ComfyDevices(restore_model.patcher))
+            restorer = restorer_from_descriptor(restore_model, ComfyDevices(getattr(restore_model, "patcher", None)))
         restored = restore_crops(images, restorer=restorer, fidelity=fidelity, amount=amount,
                                  images=None if image is None else as_images(image), faces=faces, masks=mask, progress=listener())
         return io.NodeOutput(give(restored))

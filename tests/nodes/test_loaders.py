@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 # Loader, its widget, a known file, where it goes, which double it is, and a double of another kind with what is said of it.
 LOADERS = [
@@ -132,7 +133,7 @@ def test_pickled_modules_are_refused(load, models, error, node, widget, file):
 
 
 @each_loader
-@pytest.mark.parametrize("name", ["../mine.onnx", "/etc/passwd", "a/../../mine.onnx", "C:\\mine.onnx", ""])
+@pytest.mark.parametrize("name", ["../mine.onnx", "/etc/passwd", "a/../../mine.onnx", "C:\\mine.onnx", "\0", ""])
 def test_names_that_leave_the_folders(nodes, load, models, networks, error, node, widget, file, kind, other, said, name):
     networks.constants(models.parent / "mine.onnx", {"x": [1, 3, 8, 8]}, {"y": [1, 3, 8, 8]})
     widgets = ("file", "age_and_sex", "parser", "occluder")
@@ -292,6 +293,26 @@ class TestMemory:
         gc.collect()
         management.cleanup_models()
         assert gone() is None
+
+    def test_core_upscale_models_keep_their_patcher(self, run_graph, models, pictures, base, monkeypatch):
+        """A real network through ComfyUI's own loader."""
+        import folder_paths
+
+        shapes = {"body.0.weight": (8, 3, 3, 3), "body.0.bias": (8,), "body.1.weight": (8,), "body.2.weight": (8, 8, 3, 3),
+                  "body.2.bias": (8,), "body.3.weight": (8,), "body.4.weight": (12, 8, 3, 3), "body.4.bias": (12,)}
+        weights = {name: torch.zeros(shape) for name, shape in shapes.items()}  # leaves the skip connection: nearest neighbours
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, "upscale_models", ([str(models)], {".pth"}))
+        torch.save({"params": weights}, models / "tiny.pth")
+        graph = {
+            "1": {"class_type": "LoadImage", "inputs": {"image": "target.png"}},
+            "2": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "tiny.pth"}},
+            "3": {"class_type": "Restore", "inputs": {"crops": ["1", 0], "restore_model": ["2", 0], "fidelity": 0.5, "amount": 1.0}},
+            "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "restored"}},
+        }
+        shown = run_graph(graph, ["4"])["4"]["images"][0]
+        before, after = (np.asarray(Image.open(path).convert("RGB"), int) for path in (
+            base / "input" / "target.png", base / "output" / shown["filename"]))
+        assert before.shape == after.shape and np.abs(before - after).mean() < 3
 
     def test_room_is_made_for_sessions_on_the_card(self, load, models, networks, monkeypatch):
         import comfy.model_management as management
