@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceloom.models import geometry
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.geometry import (
@@ -233,3 +234,35 @@ def test_channels_and_types(collins):
 def test_faces_of_another_image_are_an_error(collins):
     with pytest.raises(FaceLoomError, match="FaceDetect"):
         crop_faces(collins[:, :500], faces_at(TEMPLATES["ffhq_512"] * 160))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 70), (16, 16), (7, 5)])
+@pytest.mark.parametrize("scale", [0.4, 1.7])
+def test_blocks_are_parts_of_the_whole_to_the_last_bit(size, scale):
+    """Whatever is wanted, in whichever blocks, is what a warp of everything gives; nothing else is read."""
+    generator = torch.Generator().manual_seed(3)
+    image = torch.rand((90, 120, 3), generator=generator)
+    matrix = np.array([[scale, 0.1, -20.0], [-0.1, scale, -10.0]])
+    whole = geometry.warp(image, matrix, *size)
+    wanted = torch.zeros(size, dtype=torch.bool)
+    wanted[size[0] // 2 :, : size[1] // 3 + 1] = True
+    numbers = geometry.block_numbers(wanted)
+    blocks = geometry.split_blocks(torch.zeros(*size, 3)).clone()
+    blocks[numbers] = geometry.warp_blocks(image, matrix, *size, numbers)
+    read = geometry.join_blocks(blocks, *size)
+    region, to_region = geometry.read_region(image, geometry.invert(matrix), *size)
+    again = geometry.read_blocks(region, to_region, wanted, "bicubic", "border")
+    edge = geometry.BLOCK
+    in_blocks = torch.zeros(size, dtype=torch.bool)
+    for y in range(0, size[0], edge):
+        for x in range(0, size[1], edge):
+            in_blocks[y : y + edge, x : x + edge] = wanted[y : y + edge, x : x + edge].any()
+    for out in (read, again):
+        assert out.shape == whole.shape and torch.equal(out[in_blocks], whole[in_blocks]) and not out[~in_blocks].any()
+    assert torch.equal(geometry.join_blocks(geometry.split_blocks(image), 90, 120), image)
+
+
+def test_no_block_is_wanted():
+    planes = torch.ones(1, 3, 8, 8)
+    out = geometry.read_blocks(planes, np.eye(2, 3), torch.zeros(20, 33, dtype=torch.bool), "bicubic", "border")
+    assert out.shape == (20, 33, 3) and not out.any()

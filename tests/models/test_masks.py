@@ -190,3 +190,11 @@ def test_loadimages_placeholder_is_empty_whatever_its_batch():
 def test_wrong_masks_are_errors(mask, words):
     with pytest.raises(FaceLoomError, match=words):
         fit_mask(mask, 3, 8, 8)
+
+
+@pytest.mark.parametrize("shift", [(-6, 0), (6, 3), (0, -7.25), (4.5, 9), (-30, 0), (0, 40)])
+def test_a_polygon_partly_outside_is_cut_exactly(shift):
+    """The window that is looked at is cut by the picture's border; the same pixels of a larger picture say what has to be there."""
+    polygon = np.array([[3.2, 2.1], [14.7, 4.4], [12.3, 15.8], [1.4, 11.9]]) + shift
+    wide = polygon_mask(polygon + 40, 97, 98)
+    assert torch.allclose(polygon_mask(polygon, 17, 18), wide[40:57, 40:58], atol=1e-7)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from faceloom.models.swap.draw import FADE, draw, fade
+from faceloom.models.geometry import warp
+from faceloom.models.swap.draw import FADE, draw, draw_on_photo, fade
 
 CROP = torch.rand((64, 64, 3), generator=torch.Generator().manual_seed(1))
 WHITE = torch.ones((32, 32, 3))
@@ -57,3 +58,25 @@ def test_fade_leaves_the_middle_alone():
     mask = torch.ones(8, 8)
     assert fade(mask, np.array([[1, 0, 12], [0, 1, 12.0]]), 32) is mask
     assert fade(mask, np.array([[1, 0, 0], [0, 1, 12.0]]), 32)[:, 0].max() < 1
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize("size", [96, 75])
+def test_drawn_on_the_photograph_as_into_its_whole_crop(share, size):
+    photo = torch.rand((80, 100, 3), generator=torch.Generator().manual_seed(2))
+    matrix = np.array([[1.4, 0.2, -30], [-0.2, 1.4, -10]])
+    crop = warp(photo, matrix, size, size).clamp(0, 1)
+    y, x = np.mgrid[:size, :size] - size / 2
+    for outline in (torch.from_numpy(np.clip(25 - np.hypot(x, y), 0, 1)).float(), torch.ones(32, 32, 1), torch.zeros(size, size)):
+        expected, mask = draw(crop, WHITE * 0.8, SHIFT, outline, share)
+        drawn, same = draw_on_photo(photo, matrix, size, WHITE * 0.8, SHIFT, outline, share)
+        assert torch.equal(drawn, expected) and torch.equal(mask, same)
+        assert torch.equal(drawn[mask == 0], crop[mask == 0]) and ((mask > 0).sum() > 300) == bool(outline.any())
+
+
+@pytest.mark.parametrize("size", [16, 12])
+def test_the_crop_given_is_left_alone(size):
+    crop = CROP[:size, :size].contiguous()
+    before = crop.clone()
+    drawn, mask = draw(crop, WHITE, np.eye(2, 3), torch.ones(size, size))
+    assert torch.equal(crop, before) and mask.any() and not torch.equal(drawn, before)
