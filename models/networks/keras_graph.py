@@ -171,7 +171,7 @@ class KerasNet(nn.Module):
 
     def __init__(self, graph: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
-        self.graph = graph["config"] if "class_name" in graph else graph
+        self.graph = graph if "layers" in graph else graph["config"]
         self.keys = list(weights)
         for number, value in enumerate(weights.values()):
             self.register_buffer(f"w{number}", value)

@@ -14,17 +14,25 @@ from ..errors import FaceLoomError
 from ..folders import Folders, available, default_folders, find, locate
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
+from ..parse import Parser
 from ..runtime import OnnxModel, open_session
+from ..weights import DeviceManager
 from .latent import Latents
 from .onnx import OnnxEngine
 from .ports import bind, listed
+from .published import SUFFIXES, load_published
+from .torch_engine import TorchEngine
 
 EMAP = (512, 512)
 
 
 def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, recognizer: Recognizer | None = None,
-                contract: Contract | None = None, providers: str | Sequence[str] = "auto") -> OnnxEngine:
+                contract: Contract | None = None, providers: str | Sequence[str] = "auto", parser: Parser | None = None,
+                devices: DeviceManager | None = None) -> OnnxEngine | TorchEngine:
     """The engine for a swap model file, or for a name in the models folders.
+
+    Original files of research systems (``.pth``, ``.safetensors``, ``.h5`` ...) are recognised by what is in them; ``parser`` makes their
+    own masks and ``devices`` moves their networks, see ``published.load_published``. The rest is about ONNX files.
 
     The contract is the catalogue's for the file's name, else for a name the file's begins with, else the only one whose graph looks
     like this one's; ``contract`` overrides it. A graph that contradicts its contract is an error, and so is a file of another kind.
@@ -33,6 +41,8 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     """
     folders = folders or default_folders()
     found = locate(path_or_name, "swap", folders)
+    if found.path.suffix.lower() in SUFFIXES:
+        return load_published(found.path, parser=parser, devices=devices)
     model = open_session(found.path, providers=providers, kind="swap")
     contract, ports = bind(contract or _contract_of(found.row, model), model)
     name = found.row.name if found.row and "*" not in found.row.file else found.path.stem
