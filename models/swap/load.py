@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..errors import FaceLoomError
 from ..folders import Folders, available, default_folders, find, locate
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
+from ..landmarks.points106 import Points106, load_points106
 from ..parse import Parser
 from ..runtime import OnnxModel, open_session
 from ..weights import DeviceManager
@@ -24,6 +26,7 @@ from .published import SUFFIXES, load_published
 from .torch_engine import TorchEngine
 
 EMAP = (512, 512)
+POINTS = "2d106det"
 
 
 def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, recognizer: Recognizer | None = None,
@@ -42,11 +45,18 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     folders = folders or default_folders()
     found = locate(path_or_name, "swap", folders)
     if found.path.suffix.lower() in SUFFIXES:
-        return load_published(found.path, parser=parser, devices=devices)
+        return load_published(found.path, parser=parser, landmarker=_points106(folders, providers), devices=devices)
     model = open_session(found.path, providers=providers, kind="swap")
     contract, ports = bind(contract or _contract_of(found.row, model), model)
     name = found.row.name if found.row and "*" not in found.row.file else found.path.stem
     return OnnxEngine(name, model, contract, ports, _latents(contract, model, folders, recognizer, providers))
+
+
+def _points106(folders: Folders, providers: str | Sequence[str]) -> Points106 | None:
+    """The landmark network that GHOST and FSLSD look at their own crops with, where it is on disk and can be run."""
+    known = (choice for choice in available("landmarker", folders) if choice.row and choice.row.name == POINTS)
+    path = next((choice.path for choice in known if choice.path), None)
+    return load_points106(path, providers) if path and find_spec("onnxruntime") else None
 
 
 def _contract_of(row: Row | None, model: OnnxModel) -> Contract:

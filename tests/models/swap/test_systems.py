@@ -11,12 +11,15 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.geometry import crop_faces, sample_crops, template_matrix
 from faceloom.models.identity import make_identity
+from faceloom.models.networks.aei import AEINet
 from faceloom.models.networks.iresnet import IResNet
 from faceloom.models.networks.keras_graph import KerasNet, read_keras, save_keras
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.parse import REGIONS
+from faceloom.models.paste import paste
 from faceloom.models.swap.facedancer import rectangle_mask
 from faceloom.models.swap.fslsd import FSLSDEngine, FSLSDNets, heat_maps
+from faceloom.models.swap.ghost import nearest_template, resized
 from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.megafs import MegaFSEngine, MegaFSNets
 from faceloom.models.swap.published import load_published
@@ -168,6 +171,36 @@ def test_simswap_from_its_files(tmp_path, scene, mouth):
     assert torch.allclose(answered, right.permute(0, 2, 3, 1), atol=1e-5)
     one, mask = engine.swap(images, faces.take([1]), identity, 256)
     assert torch.allclose(one[0], crops[1], atol=1e-4) and torch.equal(mask[0], masks[1])
+
+
+@pytest.mark.slow
+def test_ghost_from_its_files(tmp_path, scene):
+    images, faces, identity = scene
+    torch.manual_seed(0)
+    arcface = IResNet(18).eval()
+    generator = AEINet("unet", 1).eval()
+    with torch.no_grad():
+        arcface.features.running_var *= .05  # vectors of about ArcFace's length
+    torch.save({key: value.half() if value.is_floating_point() else value for key, value in generator.state_dict().items()},
+               tmp_path / "G_unet_1block.pth")
+    with pytest.raises(FaceLoomError, match=r"needs ArcFace \(backbone\.pth\)"):
+        load_engine(tmp_path / "G_unet_1block.pth")
+    torch.save(arcface.state_dict(), tmp_path / "backbone.pth")
+    engine = load_engine(tmp_path / "G_unet_1block.pth")
+    crops, masks = engine.swap(images, faces, identity, 256)
+    matrices = resized(nearest_template(faces.keypoints)[0], 256 / 224)
+    targets = sample_crops(images, faces.frame_indices, matrices, 256).clamp(0, 1)
+    vector = engine.source(identity).expand(len(faces), -1)
+    with torch.inference_mode():
+        right = generator.half().float()(targets.permute(0, 3, 1, 2) * 2 - 1, vector)[0].add(1).div(2).permute(0, 2, 3, 1)
+    answered, _ = engine.run(targets, vector)
+    assert torch.allclose(answered, right, atol=1e-4)
+    one, mask = engine.swap(images, faces.take([1]), identity, 256)
+    assert torch.allclose(one[0], crops[1], atol=1e-3) and torch.equal(mask[0], masks[1])
+    own = crop_faces(images, faces, 256)
+    assert torch.equal(crops[masks == 0], own[masks == 0]) and float((crops - own).abs()[masks > .5].mean()) > .05
+    result, area = paste(images, faces, crops, masks)
+    assert torch.equal(result[area == 0], images[area == 0]) and not torch.equal(result, images)
 
 
 def test_files_that_are_no_swap_model_are_refused(tmp_path):
