@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import folder_paths
 from comfy_api.latest import io
@@ -97,12 +97,11 @@ def checked(*names: str | None) -> bool | str:
     return True
 
 
-def load(name: str, kind: str, provider: str, open_file) -> tuple[object, str]:
+def load(name: str, kind: str, provider: str, open_file: Callable[[Found, Folders, str | Sequence[str]], object]) -> tuple[object, str]:
     """``open_file(found, folders, providers)`` for a file of the list. Returns what it loaded and what to show on the node."""
-    check_name(_plain(name))
     where, providers = folders(), PROVIDERS[provider]
     found = find(_plain(name), where, kind, listener())
-    if found.path.suffix.lower() == ".onnx":
+    if found.path.suffix.lower() in (".onnx", ".dfm"):
         make_room(found.path, providers)
     loaded = show_patcher(open_file(found, where, providers))
     return loaded, _told(found, getattr(loaded, "model", None))

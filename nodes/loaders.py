@@ -5,12 +5,14 @@ Whatever they load is owned by their output alone, so that it goes when ComfyUI 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from comfy_api.latest import io
 
-from ..models.detect import DETECTORS
+from ..models.detect import DETECTORS, Detector
 from ..models.detect.described import DescribedDetector
 from ..models.detect.onnx import load_detector
-from ..models.folders import Found
+from ..models.folders import Folders, Found
 from ..models.identity import RECOGNIZERS
 from ..models.identity.attributes import load_attributes
 from ..models.identity.onnx import load_recognizer
@@ -206,12 +208,13 @@ class LoadRestoreModel(io.ComfyNode):
         return io.NodeOutput(restorer, ui=show(cls, text=text))
 
 
-def _open(loader, devices: ComfyDevices | None = None):
+def _open(loader: Callable, devices: ComfyDevices | None = None) -> Callable:
+    """``loader`` as ``_models.load`` calls it; ``devices`` for those that also open torch networks."""
     more = {} if devices is None else {"devices": devices}
     return lambda found, folders, providers: loader(found, folders=folders, providers=providers, **more)
 
 
-def _open_detector(found: Found, folders, providers):
+def _open_detector(found: Found, folders: Folders, providers: str | Sequence[str]) -> Detector:
     if found.path.suffix.lower() == ".task":
         return MediaPipeDetector(found.path)
     return load_detector(found, folders=folders, providers=providers)

@@ -20,6 +20,8 @@ from ..runtime import OnnxModel
 
 # Faces sampled before the network is called.
 FACES = 64
+# What is hidden but for so much is hidden.
+EXACT = 1e-5
 
 
 class Occluder(Protocol):
@@ -76,7 +78,8 @@ class MaskOccluder:
         seen = hidden.new_ones((len(faces), size, size))
         for i, matrix in enumerate(crop_matrices(faces, size)):
             progress(i, len(faces))
-            seen[i] -= warp(hidden[faces[i].frame][..., None], matrix, size, size, padding="zeros")[..., 0].clamp(0, 1)
+            covered = warp(hidden[faces[i].frame][..., None], matrix, size, size, padding="zeros")[..., 0].clamp(0, 1)
+            seen[i] = torch.where(covered > 1 - EXACT, 0, 1 - covered)  # the weights of a sample add up to 1 but for rounding
         progress(len(faces), len(faces))
         return seen
 
