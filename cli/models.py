@@ -18,12 +18,13 @@ ACTIONS = {
     "list": "every model, its size and licence; * marks those on this machine",
     "get": "download models by name, file name or pack name (buffalo_l, antelopev2 …)",
     "verify": "compare the files on this machine with the catalogue",
+    "convert": "write PyTorch and Keras files (paths or names) as safetensors beside them, --half in half the size",
     "where": "the folders that are searched, or where a model lies",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """``list [--kind K] | get NAME… | verify [NAME…] | where [NAME…]``."""
+    """``list [--kind K] | get NAME… | verify [NAME…] | convert FILE… [--half] | where [NAME…]``."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(f"{action:8}{text}" for action, text in ACTIONS.items())
     parser.add_argument("action", choices=ACTIONS)
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models-dir", help="models folder to look in first and to download to (also: FACELOOM_MODELS)")
     parser.add_argument("--mirror", help="get: web folder to ask first (also: FACELOOM_MIRROR; HF_ENDPOINT replaces huggingface.co)")
     parser.add_argument("--sha256", help="get: accept a file with this hash instead of the catalogue's")
-    parser.add_argument("--force", action="store_true", help="get: download even where a file of that name is there")
+    parser.add_argument("--force", action="store_true", help="get, convert: even where a file of that name is there")
+    parser.add_argument("--half", action="store_true", help="convert: weights in half precision")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _list(arguments.kind, folders)
     if arguments.action == "verify":
         return _verify(arguments.names, folders)
+    if arguments.action == "convert":
+        return _convert(arguments, folders)
     if arguments.action == "where":
         return _each(arguments.names, lambda row: _show_place(row, folders)) if arguments.names else _show_folders(folders)
     if not arguments.names:
@@ -62,6 +66,17 @@ def _each(names: Sequence[str], work: Callable[[Row | Pack], None]) -> int:
             print(f"faceloom: {error}", file=sys.stderr)
             failed = 1
     return failed
+
+
+def _convert(arguments: argparse.Namespace, folders: Folders) -> int:
+    from ..models.convert import convert
+
+    if not arguments.names:
+        raise FaceLoomError("Name the files to convert, by path or as `python -m faceloom models list` shows them.")
+    for name in arguments.names:
+        path = Path(name) if Path(name).is_file() else find(name, folders).path
+        print(f"{path} -> {convert(path, half=arguments.half, force=arguments.force)}")
+    return 0
 
 
 def _list(kind: str | None, folders: Folders) -> int:

@@ -2,7 +2,8 @@
 
 A full-model ``.h5`` holds the layers and how they are joined as JSON (``model_config``) and the weights by name. ``KerasNet`` executes the
 graph; pictures go in and come out as ``[N, C, H, W]``, whatever layout the layers had. Read the file with ``read_keras``, which needs h5py,
-or convert it once to safetensors (``save_keras``), which keeps the graph in the file's metadata.
+or convert it once to safetensors (``python -m faceloom models convert``), which keeps the graph in the
+file's metadata.
 """
 
 from __future__ import annotations
@@ -257,7 +258,7 @@ def nodes_of(graph: Mapping[str, Any], inputs: Sequence[str]) -> list[tuple[Mapp
 
 
 def read_keras(path: str | os.PathLike) -> KerasNet:
-    """The network of a full-model ``.h5`` file, or of the safetensors file ``save_keras`` made of one."""
+    """The network of a full-model ``.h5`` file, or of the safetensors file ``models.convert`` made of one."""
     path = os.fspath(path)
     if path.lower().endswith(".safetensors"):
         from safetensors import safe_open
@@ -292,8 +293,6 @@ def _weights_of(group: Any) -> dict[str, torch.Tensor]:
     return weights
 
 
-def save_keras(net: KerasNet, path: str | os.PathLike) -> None:
-    """Weights and graph as one safetensors file."""
-    from safetensors.torch import save_file
-
-    save_file({key: value.contiguous() for key, value in net.weights().items()}, path, {"model_config": json.dumps({"config": net.graph})})
+def keras_metadata(net: KerasNet) -> dict[str, str]:
+    """What a safetensors file needs besides the weights to be a network again."""
+    return {"model_config": json.dumps({"config": net.graph})}

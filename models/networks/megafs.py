@@ -180,4 +180,5 @@ def swapper_of(keys) -> nn.Module:
     if not keys:
         return Replacement()
     kind, mark = (Injection, "att_path1") if any("att_path1" in key for key in keys) else (FaceTransfer, "idd_selectors")
-    return kind(1 + max(int(key.split(".")[3]) for key in keys if mark in key))
+    blocks, steps = (1 + max(int(key.split(".")[part]) for key in keys if mark in key) for part in (1, 3))
+    return kind(steps, KEPT + blocks)

@@ -64,9 +64,9 @@ class FaceDancerEngine(TorchEngine):
 
 
 def facedancer_engine(generator: KerasNet, arcface: KerasNet, *, name: str = "facedancer", devices: DeviceManager | None = None,
-                      **options) -> FaceDancerEngine:
+                      dtype: torch.dtype = torch.float32, **options) -> FaceDancerEngine:
     """The engine for two graphs of ``networks.keras_graph.read_keras``; see ``FaceDancerEngine``."""
     for net, inputs, what in ((generator, 2, "FaceDancer generator"), (arcface, 1, "ArcFace network")):
         if len(net.graph["input_layers"]) != inputs:
             raise FaceLoomError(f"The {what} must take {inputs} input(s); this Keras file takes {len(net.graph['input_layers'])}.")
-    return FaceDancerEngine(name, TorchModel(name, FaceDancerNets(generator, arcface), devices), **options)
+    return FaceDancerEngine(name, TorchModel(name, FaceDancerNets(generator, arcface).to(dtype), devices), **options)

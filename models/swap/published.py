@@ -37,15 +37,14 @@ def load_published(path: Path, *, parser: Parser | None = None, landmarker: Land
 
     parser, landmarker (106 points): used for the systems' own masks. options: the engine's own, see its class.
     """
-    common = {"name": path.stem, "devices": devices}
+    common = {"name": path.stem, "devices": devices, "dtype": dtype}
     if path.suffix.lower() in (".h5", ".hdf5") or _is_keras(path):
         from ..networks.keras_graph import read_keras
         from .facedancer import facedancer_engine
 
         return facedancer_engine(read_keras(path), read_keras(beside(path, "FaceDancer's ArcFace")), **common, **options)
-    common["dtype"] = dtype
     parts = load_parts(path)
-    if {"e", "s"} <= {*parts} or "e" in parts:
+    if "e" in parts:
         from .megafs import megafs_engine
 
         generator = load_weights(beside(path, "StyleGAN2"))

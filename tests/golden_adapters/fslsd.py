@@ -42,7 +42,8 @@ class Whole(Adapter):
         maps = torch.cat(maps, 1)
         if mistake == "source/target maps exchanged, on lmk_code":
             return {"lmk_code": net.encoder_lmk(maps)}
-        source, target, picture, mask = (golden.input(name) for name in ("w_source", "w_target", "target_1024", "mask"))
+        whole = next(name for name in golden.inputs if name.startswith("target_"))
+        source, target, picture, mask = (golden.input(name) for name in ("w_source", "w_target", whole, "mask"))
         if mistake == "other source code":
             source = torch.from_numpy(golden.fill.make_input(golden.inputs["w_source"] | {"name": "fslsd.ws2"}))
         elif mistake == "BGR target picture":

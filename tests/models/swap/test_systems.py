@@ -7,13 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from faceloom.cli import main
+from faceloom.models.convert import convert
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.geometry import crop_faces, sample_crops, template_matrix
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.aei import AEINet
 from faceloom.models.networks.iresnet import IResNet
-from faceloom.models.networks.keras_graph import KerasNet, read_keras, save_keras
+from faceloom.models.networks.keras_graph import KerasNet, read_keras
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
@@ -24,7 +26,7 @@ from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.megafs import MegaFSEngine, MegaFSNets
 from faceloom.models.swap.published import load_published
 from faceloom.models.swap.soft_erosion import cone, soft_erosion
-from faceloom.models.weights import TorchModel
+from faceloom.models.weights import TorchModel, load_parts, load_weights
 from torch import nn
 
 
@@ -119,14 +121,29 @@ def test_facedancer_from_its_h5_files(dancer, scene):
 
 
 def test_keras_files_become_safetensors_with_their_graph(dancer, tmp_path):
-    net = read_keras(dancer)
-    save_keras(net, tmp_path / "generator.safetensors")
-    again = read_keras(tmp_path / "generator.safetensors")
+    assert main(["models", "convert", str(dancer)]) == 0
+    net, again = read_keras(dancer), read_keras(dancer.with_suffix(".safetensors"))
     x, z = torch.rand(2, 3, 16, 16), torch.rand(2, 8)
     assert torch.equal(net(x, z), again(x, z))
+    assert load_published(dancer.with_suffix(".safetensors")).name == dancer.stem
     with pytest.raises(FaceLoomError, match="ArcFace-Res50"):
         (tmp_path / "ArcFace-Res50.h5").unlink()
         load_published(dancer)
+
+
+def test_files_of_several_networks_keep_them_apart(tmp_path):
+    parts = {"e": {"module.fpn.weight": torch.rand(4, 4)}, "s": {}, "optimizer": {"state": {}}, "step": 3}
+    torch.save(parts, tmp_path / "lcr_final.pth")
+    target = convert(tmp_path / "lcr_final.pth", half=True)
+    assert torch.equal(load_parts(target)["e"]["fpn.weight"], parts["e"]["module.fpn.weight"].half())
+    with pytest.raises(FaceLoomError, match="already there"):
+        convert(tmp_path / "lcr_final.pth")
+    torch.save({"state_dict": {"encoder.a": torch.ones(2)}, "latent_avg": torch.zeros(18)}, tmp_path / "psp_ffhq_encode.pt")
+    kept = load_parts(convert(tmp_path / "psp_ffhq_encode.pt"))
+    assert kept["encoder"]["a"].sum() == 2 and kept[""]["latent_avg"].shape == (18,)
+    torch.save({"module.a": torch.ones(2), "module.n": torch.tensor(3)}, tmp_path / "plain.pth")
+    plain = load_weights(convert(tmp_path / "plain.pth", half=True))
+    assert plain["a"].dtype == torch.float16 and plain["n"] == 3
 
 
 def test_keras_padding_is_tensorflows():

@@ -1,0 +1,45 @@
+"""Original checkpoints as safetensors: nothing in them can run, they open at once, and in half precision they are half as large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .errors import FaceLoomError
+from .weights import WRAPPERS, load_parts, load_weights
+
+
+def convert(path: Path, target: Path | None = None, *, half: bool = False, force: bool = False) -> Path:
+    """Write ``path`` (PyTorch or Keras, see ``load_weights`` for what is refused) as safetensors beside it, or as ``target``.
+
+    Of files with several networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in
+    half precision. An existing file is an error unless ``force``.
+    """
+    target = target or path.with_suffix(".safetensors")
+    if target.exists() and not force:
+        raise FaceLoomError(f"{target} is already there; move it away, or use --force.")
+    metadata = None
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        from .networks.keras_graph import keras_metadata, read_keras
+
+        net = read_keras(path)
+        tensors, metadata = net.weights(), keras_metadata(net)
+    else:
+        tensors = _tensors(path)
+    from safetensors.torch import save_file
+
+    def kept(value: torch.Tensor) -> torch.Tensor:
+        return (value.half() if half and value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
+
+    save_file({key: kept(value) for key, value in tensors.items()}, target, metadata)
+    return target
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    parts = load_parts(path)
+    wrapper = next((name for name in WRAPPERS if parts.get(name)), None)
+    named = [name for name, tensors in parts.items() if name and tensors]
+    if wrapper is None and named and path.suffix.lower() != ".safetensors":
+        return parts.get("", {}) | {f"{name}.{key}": value for name in named for key, value in parts[name].items()}
+    return load_weights(path) | (parts.get("", {}) if wrapper else {})
