@@ -105,6 +105,7 @@ def scene(recognizer, collins, hopper):
 
 
 class TestOnPortraits:
+    @pytest.mark.slow
     def test_guidance_made_for_crops_raises_the_likeness(self, scene):
         faces, crops, wanted, embedder = scene
         guidance = guidance_for(Pull(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
@@ -114,6 +115,7 @@ class TestOnPortraits:
         assert after - before > 0.3
         assert float((pictures - crops.movedim(-1, 1)).square().mean().sqrt()) < 0.05  # a nudge, not another picture
 
+    @pytest.mark.slow
     def test_more_views_see_more(self, scene):
         """What one view is fooled by the others are not: guided in four views, a fifth that guidance never had agrees better."""
         faces, crops, wanted, embedder = scene
