@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import comfy.utils
 import latent_preview
 import node_helpers
 import torch
+import torch.utils.checkpoint
 
 from ..models.diffusion.blending import step_mask, within
 from ..models.diffusion.crop import check_finite, check_latents
@@ -27,6 +29,8 @@ from . import _backprop
 SHARED = {"euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_cfg_pp", "ipndm", "ipndm_v",
           "deis", "res_multistep", "res_multistep_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp", "uni_pc", "uni_pc_bh2"}
 CHUNK = 4
+# Parts of picture VAEs whose insides are computed again for the gradient instead of being kept, which halves the memory.
+_VAE_BLOCKS = {"ResnetBlock", "AttnBlock"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def _sample(model, positive: list, negative: list, latents: torch.Tensor, masks:
     latents = comfy.sample.fix_empty_latent_channels(model, latents)
     count = len(latents)
     seeds = [(settings.seed + number) % (1 << 64) for number in numbers or range(count)]
-    chunk = CHUNK if settings.sampler in SHARED else 1
+    chunk = CHUNK if settings.sampler in SHARED and guidance is None else 1  # the gradient of one decoding fills a card
     chunks = [list(range(start, min(start + chunk, count))) for start in range(0, count, chunk)]
     preview = latent_preview.prepare_callback(model, settings.steps * len(chunks))
     done = []
@@ -211,6 +215,10 @@ def vae_decoder(model, vae) -> Callable[[torch.Tensor], torch.Tensor]:
     form = model.get_model_object("latent_format")
     with torch.inference_mode(False):
         net = copy.deepcopy(vae.first_stage_model).requires_grad_(False)
+    for block in net.modules() if vae.latent_dim == 2 else ():  # blocks of video VAEs pass caches along
+        if type(block).__name__ in _VAE_BLOCKS:
+            block.forward = functools.partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False,
+                                              preserve_rng_state=False)
 
     def pictures(latents: torch.Tensor) -> torch.Tensor:
         net.to(latents.device)

@@ -76,7 +76,7 @@ def guidance_for(pull: Pull, decode: Callable[[Tensor], Tensor], crops: Tensor, 
         if pull.identity > 0:
             matrices = alignment(count, size, embedder.contract, None if faces is None else faces.items, faces.framing if faces else 1.0)
             embedder.net.to(crops.device)
-            losses.append((pull.identity, IdentityLoss(embedder, wanted.to(crops.device), matrices, pull.views, pull.seed)))
+            losses.append((pull.identity, IdentityLoss(embedder, wanted.clone().to(crops.device), matrices, pull.views, pull.seed)))
         if pull.expression > 0:
             losses.append((pull.expression, ParserLoss(parse, targets)))
         if pull.gaze > 0:

@@ -134,6 +134,18 @@ class TestSampling:
 
 
 class TestModels:
+    @pytest.mark.slow
+    def test_the_whole_of_stable_diffusion(self, paint, crops, mask, grace, recognizer):
+        """SD 1.5's own width, 860 million weights, at 64 pixels."""
+        made = {"model": doubles.sd15(channels=320, context=768), "vae": doubles.vae(), "positive": doubles.conditioning(1, 768),
+                "negative": doubles.conditioning(2, 768)}
+        assert sum(p.numel() for p in made["model"].model.diffusion_model.parameters()) == 859_520_964
+        plain = paint(**made, crops=crops[:1], mask=mask)
+        assert (plain - reference(made, crops[:1], mask, PLAIN)).abs().max() < 1e-5
+        guided = paint(**made, crops=crops[:1], mask=mask, identity=grace, recognizer=recognizer, views=1)
+        assert (guided - plain).abs().max() > 1e-4
+        assert torch.equal(guided[:, 0], crops[:1, 0])
+
     def test_inpainting_checkpoint(self, paint, sd15, crops, mask):
         """Nine channels: the same as InpaintModelConditioning and KSampler."""
         from faceloom.models.diffusion.crop import composite, resize
@@ -397,6 +409,35 @@ class TestGuidance:
             patch.setattr(_backprop, "RATE", 0.0)
             assert (paint(**given) - plain).abs().max() < 1e-4
 
+    def test_what_cannot_be_differentiated_is_one_sentence(self, pack, paint, sd15, crops, mask):
+        """An adapter whose weights are inference tensors, as every loader node makes them."""
+        from faceloom.models.errors import FaceLoomError
+
+        model, weights = sd15["model"].clone(), torch.ones(1)
+        assert weights.is_inference()
+        model.set_model_attn2_output_patch(lambda out, options: out * weights)
+        given = sd15 | {"model": model, "crops": crops[:1], "mask": mask, "gaze_strength": 1.0}
+        paint(**given)
+        with pytest.raises(FaceLoomError, match="cannot be differentiated; set guide_through to x0"):
+            paint(**given, guide_through="denoiser")
+
+    def test_expression_is_held(self, paint, scene, hopper, found):
+        """A parser of one convolution: its scores stay nearer to the target's."""
+        from types import SimpleNamespace
+
+        from faceloom.models.catalogue import NetContract
+        from faceloom.models.diffusion.parsing import differentiable_parser
+        from faceloom.models.geometry import crop_faces
+
+        net = doubles.fill(torch.nn.Sequential(torch.nn.Conv2d(3, 19, 9, 4, 4)))
+        parser = SimpleNamespace(model=SimpleNamespace(net=net), contract=NetContract("bisenet", size=128, mean=(0.5,) * 3, std=(0.2,) * 3))
+        target = crop_faces(hopper, found["hopper"])
+        given = scene | {"crops": target, "faces": found["hopper"], "parser": parser, "mask": torch.ones(1, 128, 128)}
+        scores = differentiable_parser(parser)
+        wanted = scores(target.movedim(-1, 1))
+        errors = [float((scores(paint(**given, expression_strength=s).movedim(-1, 1)) - wanted).abs().mean()) for s in (0.0, 1.0, 4.0)]
+        assert errors[0] > errors[1] > errors[2] and errors[2] < 0.9 * errors[0]
+
     def test_gaze_is_held(self, paint, scene, hopper, found):
         """The model paints Eileen Collins over Grace Hopper; the eyes stay nearer to the target's."""
         from faceloom.models.geometry import crop_faces
@@ -406,3 +447,58 @@ class TestGuidance:
         eyes = (slice(None), slice(54, 66), slice(40, 88))
         errors = [float((paint(**given, gaze_strength=s) - target)[eyes].square().mean()) for s in (0.0, 1.0, 4.0)]
         assert errors[0] > errors[1] > errors[2] and errors[2] < 0.8 * errors[0]
+
+
+class TestGraph:
+    """Through ComfyUI's executor, from a photograph to a photograph."""
+
+    @pytest.fixture
+    def graph(self, run_graph, pictures, sd15):
+        from nodes import NODE_CLASS_MAPPINGS
+
+        class Small:
+            INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+            RETURN_TYPES = ("MODEL", "CONDITIONING", "CONDITIONING", "VAE")
+            FUNCTION, CATEGORY = "load", "test"
+
+            def load(self):
+                return sd15["model"], sd15["positive"], sd15["negative"], sd15["vae"]
+
+        NODE_CLASS_MAPPINGS["SmallDiffusion"] = Small
+        settings = {"seed": 7, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.6, "blending": "soft",
+                    "blend_start": 0.0, "blend_end": 0.6, "size": SIZE, "fix_color": True, "identity_strength": 1.0,
+                    "expression_strength": 0.0, "gaze_strength": 0.5, "guidance_start": 0.0, "guidance_end": 1.0, "views": 1, "guidance_decode": "preview",
+                    "guide_through": "x0"}
+        links = {"model": ["4", 0], "positive": ["4", 1], "negative": ["4", 2], "vae": ["4", 3], "crops": ["2", 1], "mask": ["3", 0]}
+        yield {
+            "1": {"class_type": "LoadImage", "inputs": {"image": "target.png"}},
+            "2": {"class_type": "FaceDetect", "inputs": {"image": ["1", 0], "threshold": 0.5, "order": "large-small", "keep": "all",
+                                                         "crop_size": 256, "min_size": 0, "framing": 1.0, "no_face": "pass"}},
+            "3": {"class_type": "FaceParseMask", "inputs": {"crops": ["2", 1], "faces": ["2", 0], "regions": "face", "grow": 0,
+                                                            "feather": 16, "side": "inside"}},
+            "4": {"class_type": "SmallDiffusion", "inputs": {}},
+            "5": {"class_type": "DiffusionInpaintSwap", "inputs": settings | links},
+            "6": {"class_type": "PasteBack", "inputs": {"image": ["1", 0], "faces": ["2", 0], "crops": ["5", 0], "mask": ["3", 0],
+                                                        "color_match": "none", "blend": "feather", "feather": 0.0, "opacity": 1.0}},
+            "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "diffusion"}},
+        }
+        del NODE_CLASS_MAPPINGS["SmallDiffusion"]
+
+    def result(self, run_graph, base, graph, pictures) -> tuple[np.ndarray, np.ndarray]:
+        from PIL import Image
+
+        shown = run_graph(graph, ["7"])["7"]["images"][0]
+        made = np.asarray(Image.open(base / "output" / shown["filename"])).astype(int)
+        return made, (pictures["target"][0] * 255).round().numpy().astype(int)
+
+    def test_only_the_face_is_repainted(self, run_graph, base, graph, pictures):
+        made, target = self.result(run_graph, base, graph, pictures)
+        changed = np.abs(made - target).max(-1)
+        assert (changed[130:300, 190:340] > 8).mean() > 0.5
+        assert changed[380:].max() == 0 and changed[:, :120].max() == 0 and changed[:, 420:].max() == 0
+
+    def test_no_denoising_gives_the_photograph_back(self, run_graph, base, graph, pictures):
+        graph["5"]["inputs"]["denoise"] = 0.0
+        made, target = self.result(run_graph, base, graph, pictures)
+        changed = np.abs(made - target)
+        assert changed.mean() < 0.2 and np.percentile(changed, 99) <= 4  # what resampling to the crop and back costs
