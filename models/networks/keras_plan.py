@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import FaceLoomError
-from .keras_graph import KerasNet, as_list, class_of, nested, nodes_of, read_keras, save_keras
+from .keras_graph import KerasNet, as_list, class_of, nested, nodes_of, read_keras
 
 Tensor = tuple[str, int, int]  # a layer's name, its call's number and the output's
 
@@ -205,8 +205,3 @@ def load_keras(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Pla
     check_weights(net.graph, net.weights(), os.path.basename(os.fspath(path)))
     planned = PlannedNet(net.graph, net.weights()).eval()
     return planned if dtype is None else planned.to(dtype)
-
-
-def convert_keras(source: str | os.PathLike, target: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
-    """A full-model ``.h5`` as one safetensors file with the graph in its metadata, for machines without h5py. dtype: float16 halves it."""
-    save_keras(load_keras(source, dtype), target)
