@@ -206,7 +206,14 @@ def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, paddi
     """
     region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
     grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
-    return read_grid(region, grid, "bicubic", padding).permute(1, 2, 0)
+    return read_grid(region, grid, "bicubic", _padding(region, to_region, height, width, padding)).permute(1, 2, 0)
+
+
+def _padding(region: torch.Tensor, to_region: np.ndarray, height: int, width: int, padding: str) -> str:
+    """``padding``, or the one that torch is a fifth faster with where no look-up of the crop leaves the region."""
+    corners = transform(np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]), to_region)
+    inside = corners.min() >= 1 and (corners.max(0) <= (region.shape[3] - 3, region.shape[2] - 3)).all()
+    return "zeros" if inside else padding
 
 
 def block_numbers(wanted: torch.Tensor) -> torch.Tensor:
@@ -249,6 +256,7 @@ def warp_blocks(image: torch.Tensor, matrix: np.ndarray, height: int, width: int
     """The numbered blocks of ``warp``, ``[K, C, BLOCK, BLOCK]``, equal to the last bit; what lies beyond the crop is undefined."""
     region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
     grid = block_grid(to_region, numbers, width, *region.shape[2:])
+    padding = _padding(region, to_region, height, width, padding)
     return F.grid_sample(region.expand(len(numbers), -1, -1, -1), grid, mode="bicubic", padding_mode=padding, align_corners=False)
 
 

@@ -145,7 +145,9 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
         reference = reference_crop(image, matrix, crop.shape[0], min(crop.shape[0], 128))
         crop = match_color(crop[None], reference[None], mask[None], color)[0]
     wanted = alpha[..., 0] > 0 if blend == "feather" else None  # the other blends look beyond the mask's border
-    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, "border", wanted)
+    rim = mask[:2].any() or mask[-2:].any() or mask[:, :2].any() or mask[:, -2:].any()
+    inside = wanted is not None and scale_of(matrix) < _BILINEAR and not rim  # no look-up leaves the crop: the faster padding will do
+    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, "zeros" if inside else "border", wanted)
     beneath = out[y0:y1, x0:x1, :3]
     if beneath.shape[-1] == 1:
         pasted = pasted @ pasted.new_tensor(_LUMA)[:, None]
