@@ -23,6 +23,8 @@ STEP = 0.12
 MOVES = 4
 # DiffFace's views: rotations up to 15 degrees and shifts up to a tenth of the picture.
 _TURN, _SHIFT = 15.0, 0.1
+# The gradient of the likeness is smoothed by this share of the crop's edge: finer than that it is noise that only a network sees.
+_SMOOTH = 1 / 128
 # BiSeNet classes whose shape is held: skin, brows, eyes, nose, mouth, lips (DiffFace, section 3.3).
 FACE_CLASSES = (1, 2, 3, 4, 5, 10, 11, 12, 13)
 
@@ -72,7 +74,18 @@ class IdentityLoss:
     def __call__(self, pictures: Tensor) -> Tensor:
         size = self.embedder.contract.size
         pictures = pictures.clamp(0, 1) + 0.05 * (pictures - pictures.clamp(0, 1))  # keeps a little pull where the picture is too bright
+        if pictures.requires_grad:
+            pictures.register_hook(lambda gradient: smooth(gradient, gradient.shape[-1] * _SMOOTH))
         return identity_loss(torch.stack([self.embedder(align_crops(pictures, m, size)) for m in self.matrices]), self.wanted)
+
+
+def smooth(pictures: Tensor, sigma: float) -> Tensor:
+    """``[N, C, H, W]`` through a Gaussian of ``sigma`` pixels, mirrored at the border."""
+    reach = max(1, round(3 * sigma))
+    kernel = torch.exp(-(torch.arange(-reach, reach + 1, dtype=pictures.dtype, device=pictures.device) / sigma).square() / 2)
+    kernel = (kernel / kernel.sum()).expand(pictures.shape[1], 1, 1, -1)
+    rows = F.conv2d(F.pad(pictures, (reach, reach, 0, 0), mode="reflect"), kernel, groups=pictures.shape[1])
+    return F.conv2d(F.pad(rows, (0, 0, reach, reach), mode="reflect"), kernel.mT, groups=pictures.shape[1])
 
 
 def _look(random: np.random.Generator, size: int) -> np.ndarray:

@@ -467,8 +467,8 @@ class TestGraph:
         NODE_CLASS_MAPPINGS["SmallDiffusion"] = Small
         settings = {"seed": 7, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.6, "blending": "soft",
                     "blend_start": 0.0, "blend_end": 0.6, "size": SIZE, "fix_color": True, "identity_strength": 1.0,
-                    "expression_strength": 0.0, "gaze_strength": 0.5, "guidance_start": 0.0, "guidance_end": 1.0, "views": 1, "guidance_decode": "preview",
-                    "guide_through": "x0"}
+                    "expression_strength": 0.0, "gaze_strength": 0.5, "guidance_start": 0.0, "guidance_end": 1.0,
+                    "views": 1, "guidance_decode": "preview", "guide_through": "x0"}
         links = {"model": ["4", 0], "positive": ["4", 1], "negative": ["4", 2], "vae": ["4", 3], "crops": ["2", 1], "mask": ["3", 0]}
         yield {
             "1": {"class_type": "LoadImage", "inputs": {"image": "target.png"}},

@@ -7,7 +7,7 @@ import pytest
 import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.blending import ramp, step_mask
-from faceloom.models.diffusion.guidance import STEP, Guidance, IdentityLoss, KeepLoss, ParserLoss, direction, eye_pictures
+from faceloom.models.diffusion.guidance import STEP, Guidance, IdentityLoss, KeepLoss, ParserLoss, direction, eye_pictures, smooth
 from faceloom.models.diffusion.parsing import differentiable_parser
 from faceloom.models.diffusion.swap import Pull, eye_weights, guidance_for, sampled_rows
 from faceloom.models.diffusion.text import adam_step
@@ -67,6 +67,12 @@ def test_a_step_has_the_size_that_the_strength_says():
     moved = latents - guidance.apply(latents)
     assert torch.allclose(moved.square().mean((1, 2, 3)).sqrt(), 0.5 * STEP * latents.flatten(1).std(1), rtol=1e-3)
     assert torch.equal(Guidance(lambda z: z, ((1.0, lambda p: p.sum((1, 2, 3))),), 0.0).apply(latents), latents)
+
+
+def test_smoothing_keeps_means_and_takes_out_noise():
+    flat, noise = torch.full((1, 3, 32, 32), 0.4), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(smooth(flat, 2.0), flat, atol=1e-6)
+    assert float(smooth(noise, 2.0)[..., 8:-8, 8:-8].std()) == pytest.approx(1 / (2 * 2 * np.pi**0.5), rel=0.15)
 
 
 def test_eyes_of_a_picture():
