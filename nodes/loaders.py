@@ -75,7 +75,7 @@ class LoadSwapModel(io.ComfyNode):
         if file == MESH:
             return io.NodeOutput(ENGINES["mesh"](), ui=show(cls, text=BUILT_IN))
         engine, text = load(file, "swap", provider, lambda found, folders, providers: load_engine(
-            found, folders=folders, recognizer=as_recognizer(recognizer), providers=providers))
+            found, folders=folders, recognizer=as_recognizer(recognizer), providers=providers, devices=ComfyDevices()))
         return io.NodeOutput(engine, ui=show(cls, text=text))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..catalogue import Contract, Row, catalogue, rows
 from ..errors import FaceLoomError
@@ -17,6 +18,8 @@ from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
 from ..landmarks.points106 import Points106, load_points106
 from ..parse import Parser
+from ..parse.load import load_parser
+from ..progress import Progress, silent
 from ..runtime import OnnxModel, open_session
 from ..weights import DeviceManager
 from .latent import Latents
@@ -34,8 +37,9 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
                 devices: DeviceManager | None = None) -> OnnxEngine | TorchEngine:
     """The engine for a swap model file, or for a name in the models folders.
 
-    Original files of research systems (``.pth``, ``.safetensors``, ``.h5`` ...) are recognised by what is in them; ``parser`` makes their
-    own masks and ``devices`` moves their networks, see ``published.load_published``. The rest is about ONNX files.
+    Original files of research systems (``.pth``, ``.safetensors``, ``.h5`` ...) are recognised by what is in them. ``parser`` (or BiSeNet,
+    if it is on disk) makes their own masks and ``devices`` moves their networks, see ``published.load_published``. The rest is about
+    ONNX files.
 
     The contract is the catalogue's for the file's name, else for a name the file's begins with, else the only one whose graph looks
     like this one's; ``contract`` overrides it. A graph that contradicts its contract is an error, and so is a file of another kind.
@@ -45,6 +49,7 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     folders = folders or default_folders()
     found = locate(path_or_name, "swap", folders)
     if found.path.suffix.lower() in SUFFIXES:
+        parser = parser or _parser(folders, devices, providers)
         return load_published(found.path, parser=parser, landmarker=_points106(folders, providers), devices=devices)
     model = open_session(found.path, providers=providers, kind="swap")
     contract, ports = bind(contract or _contract_of(found.row, model), model)
@@ -57,6 +62,24 @@ def _points106(folders: Folders, providers: str | Sequence[str]) -> Points106 | 
     known = (choice for choice in available("landmarker", folders) if choice.row and choice.row.name == POINTS)
     path = next((choice.path for choice in known if choice.path), None)
     return load_points106(path, providers) if path and find_spec("onnxruntime") else None
+
+
+class LateParser:
+    """A ``Parser`` whose file is opened when it is first asked; not all systems ask."""
+
+    def __init__(self, name: str, open_file: Callable[[], Parser]) -> None:
+        self.name = name
+        self._open = cache(open_file)
+
+    def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
+        return self._open().parse(crops, progress)
+
+
+def _parser(folders: Folders, devices: DeviceManager | None, providers: str | Sequence[str]) -> Parser | None:
+    """The face parser the systems were published with, where it is on disk."""
+    on_disk = (choice for choice in available("parser", folders) if choice.path and choice.row and choice.row.contract)
+    choice = next((choice for choice in on_disk if choice.row.contract.family == "bisenet"), None)
+    return choice and LateParser(choice.name, lambda: load_parser(choice.path, folders=folders, devices=devices, providers=providers))
 
 
 def _contract_of(row: Row | None, model: OnnxModel) -> Contract:

@@ -22,7 +22,7 @@ from faceloom.models.paste import paste
 from faceloom.models.swap.facedancer import rectangle_mask
 from faceloom.models.swap.fslsd import FSLSDEngine, FSLSDNets, heat_maps
 from faceloom.models.swap.ghost import nearest_template, resized
-from faceloom.models.swap.load import load_engine
+from faceloom.models.swap.load import LateParser, load_engine
 from faceloom.models.swap.megafs import MegaFSEngine, MegaFSNets
 from faceloom.models.swap.published import load_published
 from faceloom.models.swap.soft_erosion import cone, soft_erosion
@@ -319,3 +319,12 @@ def test_heat_maps_have_one_pixel_per_landmark():
     assert torch.nonzero(maps).tolist() == [[0, 0, 250, 3], [0, 1, 0, 255]]
 
 
+
+
+def test_a_parser_is_opened_when_it_is_first_asked():
+    opened = []
+    late = LateParser("discs", lambda: opened.append(1) or Discs())
+    assert not opened
+    crops = torch.zeros(1, 8, 8, 3)
+    assert torch.equal(late.parse(crops), Discs().parse(crops)) and torch.equal(late.parse(crops), Discs().parse(crops))
+    assert opened == [1]
