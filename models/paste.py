@@ -144,10 +144,13 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
     if color != "none":
         reference = reference_crop(image, matrix, crop.shape[0], min(crop.shape[0], 128))
         crop = match_color(crop[None], reference[None], mask[None], color)[0]
-    wanted = alpha[..., 0] > 0 if blend == "feather" else None  # the other blends look beyond the mask's border
-    rim = mask[:2].any() or mask[-2:].any() or mask[:, :2].any() or mask[:, -2:].any()
-    inside = wanted is not None and scale_of(matrix) < _BILINEAR and not rim  # no look-up leaves the crop: the faster padding will do
-    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, "zeros" if inside else "border", wanted)
+    wanted, padding = None, "border"
+    fineness = scale_of(matrix)
+    if blend == "feather" and not _BILINEAR <= fineness < 2:  # bilinear costs less than choosing; other blends look beyond the mask
+        wanted = alpha[..., 0] > 0
+        rim = mask[:2].any() or mask[-2:].any() or mask[:, :2].any() or mask[:, -2:].any()
+        padding = "zeros" if fineness < _BILINEAR and not rim else "border"  # no look-up leaves the crop: the faster one will do
+    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, padding, wanted)
     beneath = out[y0:y1, x0:x1, :3]
     if beneath.shape[-1] == 1:
         pasted = pasted @ pasted.new_tensor(_LUMA)[:, None]
