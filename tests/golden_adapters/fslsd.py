@@ -51,9 +51,14 @@ class Whole(Adapter):
         elif mistake and mistake not in ("source/target maps exchanged", "coeff 1", "anti-aliased mask resize",
                                          "mask resized from full size at each level"):
             raise Unmade(mistake)
-        latents = net.bald_model(net.latents(maps, source, target), 1 if mistake == "coeff 1" else 2)
-        features = net.generator(latents)[1][1:]
-        old = net.encoder_target(picture)
+        if mistake in ("BGR target picture", "anti-aliased mask resize", "mask resized from full size at each level"):
+            latents, features = self.right[:2]
+        else:
+            latents = net.bald_model(net.latents(maps, source, target), 1 if mistake == "coeff 1" else 2)
+            features = net.generator(latents)[1][1:]
+        old = net.encoder_target(picture) if mistake in (None, "BGR target picture") else self.right[2]
+        if mistake is None:
+            self.right = latents, features, old
         if mistake == "anti-aliased mask resize":
             mask = functional.interpolate(mask, size=old[0].shape[-2:], mode="bilinear", antialias=True)
         if mistake == "mask resized from full size at each level":
