@@ -1,7 +1,7 @@
 """Speed and memory side by side with others in one run: crop, paste and built-in swap, and network engines from frame to frame.
 
-Every figure is the median of repeated runs in which all contestants take turns. A face is 300 pixels (less only where many share a
-frame): the edge of the square that insightface aligns.
+Every figure is the median of repeated runs in which all contestants take turns in short bursts. A face is 300 pixels (less only where
+many share a frame): the edge of the square that insightface aligns.
 """
 
 from __future__ import annotations
