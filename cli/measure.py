@@ -15,7 +15,6 @@ from importlib.util import find_spec
 
 import torch
 
-
 # Runs of one contestant in a row. The first pays for what its rivals did to the caches and thread pools and is not counted: what is
 # measured is the steady pace of a clip.
 _BURST = 4
