@@ -29,6 +29,7 @@ _SURE = 0.9  # margin that needs none
 # What a find that needed a second look loses, and what one loses per unit of scatter of its point fit beyond 0.02 (on a real face
 # the fit settles at the same points). Tuned on some 180 faces and 20 pictures without one.
 _DOUBTFUL, _SCATTER = 0.12, 16.0
+_TILT_UNKNOWN = 0.5  # what a find of the network counts less than a turned one that HOG saw at its tilt
 _OTHER_SIZE = 0.16  # log of the ratio from which a clearer square is another answer, not the same one
 _TURNS = tuple(math.radians(a) for a in (90, 270, 180, 45, 315, 135, 225))
 
@@ -49,11 +50,13 @@ class _Hit:
 
 @dataclass(frozen=True)
 class _Find:
-    """A face: points ``[68, 2]`` in frame pixels, the margin after the second look, the square's edge."""
+    """A face: points ``[68, 2]`` in frame pixels, the margin after the second look, the square's edge, and whether only the face
+    network saw it, which knows faces at any tilt but not which tilt."""
 
     points: np.ndarray
     margin: float
     edge: float
+    network: bool = False
 
 
 def score_of(margin: float) -> float:
@@ -87,6 +90,7 @@ class _Search:
         self.picture = Image.fromarray(gray)
         self.finds: list[_Find] = []
         self.refused: list[_Hit] = []
+        self.turned = False
 
     def run(self) -> list[_Find]:
         short, long = sorted((self.height, self.width))
@@ -97,8 +101,10 @@ class _Search:
         if not self._plain(short):
             self._ask(edge=_COPY)
         if not self._plain(short):
+            self.turned = True
+            closely = any(not found.network for found in self.finds)
             for turn in _TURNS:
-                self._look(min(max(coarse, 640 / long), 2.0) if self.finds else coarse, pad=0.25, turn=turn)
+                self._look(min(max(coarse, 640 / long), 2.0) if closely else coarse, pad=0.25, turn=turn)
         if not self.finds:
             self._look(coarse, pad=0.35, mode="symmetric")
         scale = max(full, coarse)
@@ -113,14 +119,14 @@ class _Search:
         return self.finds
 
     def _plain(self, short: int) -> bool:
-        """A large face is found without doubt."""
-        return any(found.edge > 0.15 * short and found.margin > 0.5 for found in self.finds)
+        """A large upright face is found without doubt."""
+        return any(found.edge > 0.15 * short and found.margin > 0.5 and not found.network for found in self.finds)
 
     def _ask(self, **how) -> None:
         """What the face network sees, in place of what HOG was less sure of."""
         for seen in self.second_opinion(self.wanted, **how):
             if self._inside(seen.points):
-                self.finds.append(_Find(seen.points, seen.margin, square_of(seen.points)[1]))
+                self.finds.append(_Find(seen.points, seen.margin, square_of(seen.points)[1], network=True))
         self._merge()
 
     def _inside(self, points: np.ndarray) -> bool:
@@ -142,12 +148,14 @@ class _Search:
         self._merge()
 
     def _merge(self) -> None:
-        kept = suppress(np.array([face_box(f.points) for f in self.finds]).reshape(-1, 4), np.array([f.margin for f in self.finds]))
+        rank = np.array([found.margin - _TILT_UNKNOWN * (found.network and self.turned) for found in self.finds])
+        kept = suppress(np.array([face_box(f.points) for f in self.finds]).reshape(-1, 4), rank)
         self.finds = [self.finds[i] for i in kept]
 
     def _known(self, hit: _Hit) -> bool:
         """Whether this square was already found, at least about as clearly and at about this size, or refused at the same turn."""
-        clear = [square_of(found.points) for found in self.finds if found.margin > min(hit.margin, _SURE) - 0.3
+        clear = [square_of(found.points) for found in self.finds
+                 if found.margin > min(hit.margin, _SURE) - 0.3 and not (found.network and self.turned)
                  and not (hit.margin > found.margin and abs(math.log(hit.edge / found.edge)) > _OTHER_SIZE)]
         if clear:
             iou, nested = overlaps(hit.box, np.stack([np.concatenate([center - edge / 2, center + edge / 2]) for center, edge, _ in clear]))
