@@ -158,10 +158,10 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
     weight = alpha
     if blend != "feather":
         pasted, weight = (blends.poisson if blend == "poisson" else blends.multi_band)(base, pasted, alpha)
-    base, pasted, weight, alpha = (values.permute(2, 0, 1).contiguous() for values in (base, pasted, weight, alpha))  # planes mix faster
+    base, pasted, weight = (values.permute(2, 0, 1).contiguous() for values in (base, pasted, weight))  # planes mix faster
     mixed = torch.lerp(base, pasted, weight * opacity if opacity < 1 else weight)
     if blend != "feather":  # whose weight is not 0 wherever the mask is
-        mixed = torch.where(alpha > 0, mixed, base)
+        mixed = torch.where(alpha.permute(2, 0, 1) > 0, mixed, base)
     beneath.copy_(mixed.permute(1, 2, 0))
 
 
