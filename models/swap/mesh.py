@@ -7,6 +7,7 @@ in both photographs, hair and hat left alone, the target's own mouth, and the li
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -103,7 +104,9 @@ class Zones:
     eyes: np.ndarray
 
 
+@lru_cache(maxsize=1)
 def _zones() -> Zones:
+    """They belong to the mean face, so every face has the same."""
     v = mean_face().vertices
     to_outline = _distance(v, FACE_OVAL)
     to_outline[468:] = 0
@@ -233,9 +236,10 @@ def _relight(painted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, sk
     near_border = (2 * (1 - smooth(mask[None], 0.1 * eye_distance)[0])).clamp(0, 0.8)
     lit = painted
     for sigma, share in ((0.55 * eye_distance, _SHADING), (0.12 * eye_distance, near_border)):
-        gain = local_mean(target, weight, sigma) / local_mean(lit, weight, sigma).clamp_min(0.01)
+        have = local_mean(lit, weight, sigma)
+        gain = local_mean(target, weight, sigma) / have.clamp_min(0.01)
         overall = (target * weight).sum((1, 2), keepdim=True) / (lit * weight).sum((1, 2), keepdim=True).clamp_min(1e-6)
-        lit = _expose(lit, (overall * (gain / overall) ** share).clamp(1 / _GAIN, _GAIN), local_mean(lit, weight, sigma))
+        lit = _expose(lit, (overall * (gain / overall) ** share).clamp(1 / _GAIN, _GAIN), have)
     return lit
 
 
