@@ -35,8 +35,8 @@ def keypoints_from_68(points: np.ndarray) -> np.ndarray:
     )
 
 
-def _frozen(value, shape: tuple[int | None, ...], name: str) -> np.ndarray:
-    array = np.array(value, np.float32)
+def _frozen(value, shape: tuple[int | None, ...], name: str, kind: type = np.float32) -> np.ndarray:
+    array = np.array(value, kind)
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         raise FaceLoomError(f"{name} must have shape {shape}, not {array.shape}.")
     array.setflags(write=False)
@@ -51,7 +51,8 @@ class Face:
     keypoints: ``[5, 2]`` left eye, right eye, nose tip, left and right mouth corner. score: detector confidence, higher is surer.
     points68: ``[68, 2]`` iBUG points. dense: ``[478, 3]`` MediaPipe mesh, x and y in pixels, z in the same unit, negative
     towards the camera. embeddings: unit vectors by space name (``dlib128``, ``w600k`` ...). sex: ``"female"`` or ``"male"``.
-    age: years. track: the same number for the same person along a clip.
+    age: years. track: the same number for the same person along a clip. square: ``[2, 3]`` float64, image → the square that is this
+    face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/alignment.py).
     """
 
     frame: int
@@ -64,6 +65,7 @@ class Face:
     sex: str | None = None
     age: float | None = None
     track: int | None = None
+    square: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         fix = object.__setattr__
@@ -73,6 +75,8 @@ class Face:
             fix(self, "points68", _frozen(self.points68, (68, 2), "points68"))
         if self.dense is not None:
             fix(self, "dense", _frozen(self.dense, (478, 3), "dense"))
+        if self.square is not None:
+            fix(self, "square", _frozen(self.square, (2, 3), "square", np.float64))
 
     @property
     def size(self) -> float:

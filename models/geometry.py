@@ -66,8 +66,12 @@ def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.
     """Image → canonical crop of ``size`` pixels, ``[2, 3]`` (or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints).
 
     The template is a fraction of the crop's edge counted from its border, so crops of different sizes show exactly the same
-    square of the photograph. ``framing`` 1.0 is FFHQ; 1.25 takes in a quarter more in each direction.
+    square of the photograph. ``framing`` 1.0 is FFHQ; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of
+    its own is cropped by that one.
     """
+    if isinstance(face, Face) and face.square is not None:
+        shift = size * (0.5 - 0.5 / framing) - 0.5
+        return face.square * (size / framing) + np.array([[0, 0, shift], [0, 0, shift]])
     keypoints = face.keypoints if isinstance(face, Face) else face
     points = (TEMPLATES["ffhq_512"] - 0.5) / framing + 0.5
     return similarity(keypoints, points * size - 0.5)
@@ -75,6 +79,8 @@ def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.
 
 def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
     """``[N, 2, 3]``: the canonical crop of every face, at ``size`` or the faces' own crop size."""
+    if any(face.square is not None for face in faces):
+        return np.stack([crop_matrix(face, size or faces.crop_size, faces.framing) for face in faces])
     return crop_matrix(faces.keypoints, size or faces.crop_size, faces.framing)
 
 

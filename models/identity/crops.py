@@ -37,7 +37,7 @@ def face_through(face: Face, matrix: np.ndarray, frame: int = 0) -> Face:
         x0, y0, x1, y1 = face.box
         corners = transform(np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]), matrix)
         box = np.concatenate([corners.min(0), corners.max(0)])
-    return replace(face, frame=frame, box=box, keypoints=keypoints, points68=points, dense=dense)
+    return replace(face, frame=frame, box=box, keypoints=keypoints, points68=points, dense=dense, square=None)
 
 
 def reference_crops(images: torch.Tensor, faces: Faces) -> tuple[np.ndarray, tuple[Face, ...], float]:
@@ -45,7 +45,7 @@ def reference_crops(images: torch.Tensor, faces: Faces) -> tuple[np.ndarray, tup
 
     The values are whole 255ths, so that an identity that was saved and loaded gives the very same swap.
     """
-    faces = faces.take(range(min(MOST, len(faces))))
+    faces = replace(faces, items=tuple(replace(face, square=None) for face in faces.items[:MOST]))
     size = native_size(faces)
     matrices = np.stack([crop_matrix(face, size, FRAMING) for face in faces])
     crops = sample_crops(images, faces.frame_indices, matrices, size)
