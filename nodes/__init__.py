@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
 from ._models import register_folders
+from .align import FaceAlign
 from .detect import FaceDetect
 from .diffusion import DiffusionInpaintSwap
 from .identity import ArcFaceEmbed, IdentityBlend
@@ -22,6 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     FaceDetect, ArcFaceEmbed, FaceParseMask, ThreeDLandmarkMask, OneShotSwap, Restore, PasteBack,
     FaceSelect, IdentitySave, IdentityLoad, IdentityBlend,
     LoadSwapModel, LoadFaceDetector, LoadFaceRecognizer, LoadFaceParser, LoadRestoreModel, DiffusionInpaintSwap,
+    FaceAlign,
 ]
 
 register_folders()

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask", "OneShotSwap", "Restore", "PasteBack",
             "FaceSelect", "IdentitySave", "IdentityLoad", "IdentityBlend",
             "LoadSwapModel", "LoadFaceDetector", "LoadFaceRecognizer", "LoadFaceParser", "LoadRestoreModel",
-            "DiffusionInpaintSwap"]
+            "DiffusionInpaintSwap",
+            "FaceAlign"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
                ("LoadFaceRecognizer", "file"), ("LoadFaceParser", "parser"), ("LoadFaceParser", "occluder"), ("LoadRestoreModel", "file"),

@@ -1,0 +1,48 @@
+"""FaceAlign: crop faces by another square."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..models.alignment import ALIGNMENTS, align_faces
+from ..models.geometry import crop_faces
+from ..models.images import as_images
+from ._runtime import give_crops, show
+from ._sockets import CATEGORY, Faces
+
+
+class FaceAlign(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceAlign",
+            display_name="Face Align",
+            category=CATEGORY,
+            description="Cuts the crops of faces anew: by the square another system was trained on, at another size, or with more of the "
+                        "head in it.",
+            search_aliases=["ffhq crop", "recrop", "align crop", "crop size", "framing", "reface", "face-adapter", "faceloom"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture or frames the faces were found in."),
+                Faces.Input("faces", tooltip="The faces, from Face Detect or Face Select."),
+                io.Combo.Input("alignment", options=list(ALIGNMENTS), default="FFHQ",
+                               tooltip="FFHQ is Face Detect's own. FFHQ quad stands on eyes and mouth only, as REFace and DiffSwap want it. "
+                                       "box is upright around the detector's box, as Face-Adapter wants it."),
+                io.Int.Input("crop_size", default=0, min=0, max=4096, step=8,
+                             tooltip="Width and height of every crop in pixels. 0 keeps the size set in Face Detect."),
+                io.Float.Input("framing", default=1.0, min=0.5, max=4.0, step=0.05,
+                               tooltip="How much the crop takes in. 1.0 is what the alignment asks for, larger shows more hair and "
+                                       "background."),
+            ],
+            outputs=[
+                Faces.Output("faces", tooltip="The same faces with their new crops. Connect these to Paste Back and to every node after "
+                                              "this one."),
+                io.Image.Output("crops", tooltip="One square picture per face. One black picture when there is no face."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def execute(cls, image, faces, alignment, crop_size, framing) -> io.NodeOutput:
+        aligned = align_faces(faces, alignment, crop_size, framing)
+        crops = give_crops(crop_faces(as_images(image), aligned), aligned.crop_size)
+        return io.NodeOutput(aligned, crops, ui=show(cls, crops))
