@@ -1,27 +1,43 @@
 """The FaceAnalysis objects that IP-Adapter and InstantID nodes pass around (sockets INSIGHTFACE, FACEANALYSIS), used here.
 
 Only the files they were made from are taken over: the networks are opened again by FaceLoom, which runs whole batches, looks at tiles
-and turned frames, and feeds pictures that were not cut down to 8 bits on the way.
+and turned frames, and feeds pictures that were not cut down to 8 bits on the way. They stay open as long as the object they came in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from .detect.onnx import OnnxDetector, load_detector
 from .errors import FaceLoomError
 from .identity.onnx import OnnxRecognizer, load_recognizer
 
+Network = TypeVar("Network")
+
+# By object, what was opened of it: dropped together with the object.
+_opened: weakref.WeakKeyDictionary[object, dict[tuple, object]] = weakref.WeakKeyDictionary()
+
 
 def detector_of(analysis, providers: str | Sequence[str] = "auto") -> OnnxDetector:
     """The analysis' detector."""
-    return load_detector(_file_of(analysis, "detection"), providers=providers)
+    return _open(analysis, "detection", load_detector, providers)
 
 
 def recognizer_of(analysis, providers: str | Sequence[str] = "auto") -> OnnxRecognizer:
     """The analysis' recognizer."""
-    return load_recognizer(_file_of(analysis, "recognition"), providers=providers)
+    return _open(analysis, "recognition", load_recognizer, providers)
+
+
+def _open(analysis, task: str, load: Callable[..., Network], providers: str | Sequence[str]) -> Network:
+    file = _file_of(analysis, task)
+    key = (task, file, file.stat().st_mtime_ns, providers if isinstance(providers, str) else tuple(providers))
+    networks = _opened.setdefault(analysis, {}) if isinstance(analysis, Hashable) else {}
+    if key not in networks:
+        networks[key] = load(file, providers=providers)
+    return networks[key]
 
 
 def _file_of(analysis, task: str) -> Path:

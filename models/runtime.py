@@ -26,6 +26,7 @@ from .weights import DeviceManager, PlainDevices, TorchModel, load_weights
 __all__ = ["DeviceManager", "OnnxModel", "PlainDevices", "TorchModel", "load_weights", "open_session", "run_chunks"]
 
 Result = TypeVar("Result")
+Values = np.ndarray | torch.Tensor
 
 # Ways of feeding a batch that need another graph than the file's.
 FREED = ("inputs", "reshapes")
@@ -73,24 +74,30 @@ class OnnxModel:
             raise FaceLoomError(f"{self.name} has no input {name}, only {', '.join(port.name for port in self.inputs)}.")
         return port
 
-    def run(self, feeds: Mapping[str, np.ndarray], progress: Progress = silent, chunk: int = 16) -> list[np.ndarray]:
-        """All outputs for arrays ``[N, ...]`` by input name, any N, at most ``chunk`` rows in one call.
+    def run(self, feeds: Mapping[str, Values], progress: Progress = silent, chunk: int = 16) -> list[Values]:
+        """All outputs for arrays or tensors ``[N, ...]`` by input name, any N, at most ``chunk`` rows in one call.
 
-        Inputs of fewer than two dimensions, and those with a first dimension of 1, are the same for all rows. Arrays are cast to the
-        declared types; answers in half or double precision come back as float32. ``progress`` counts rows.
+        Inputs of fewer than two dimensions, and those with a first dimension of 1, are the same for all rows. Values are cast to the
+        declared types; answers in half or double precision come back as float32, as arrays for arrays and as tensors on the device of
+        the first tensor where there is one. ``progress`` counts rows.
         """
-        count = max(len(array) for array in feeds.values() if array.ndim > 1)
-        rows = {name: np.broadcast_to(array, (count, *array.shape[1:])) if array.ndim > 1 else array for name, array in feeds.items()}
+        count = max(len(values) for values in feeds.values() if values.ndim > 1)
 
-        def part(span: range) -> list[np.ndarray]:
-            return self.run_once({name: array[span.start : span.stop] if array.ndim > 1 else array for name, array in rows.items()})
+        def rows(values: Values, span: range) -> Values:
+            return values if values.ndim < 2 or len(values) == 1 else values[span.start : span.stop]
+
+        def part(span: range) -> list[Values]:
+            return self.run_once({name: _repeated(rows(values, span), len(span)) for name, values in feeds.items()})
 
         parts = run_chunks(part, range(count), chunk if count > 1 and self.batches() else 1, progress)
-        return [_plain(np.concatenate(same) if same[0].ndim and len(same) > 1 else same[0]) for same in zip(*parts, strict=True)]
+        return [_plain(same) for same in zip(*parts, strict=True)]
 
-    def run_once(self, feeds: Mapping[str, np.ndarray | torch.Tensor]) -> list[np.ndarray]:
-        """One call of the session with everything as it is given, types apart."""
-        arrays = self._cast(feeds)
+    def run_once(self, feeds: Mapping[str, Values]) -> list[Values]:
+        """One call of the session with everything as it is given, types apart. Tensors are answered with tensors, see ``run_torch``."""
+        tensors = [values for values in feeds.values() if isinstance(values, torch.Tensor)]
+        if tensors:
+            return self.run_torch({name: torch.as_tensor(values, device=tensors[0].device) for name, values in feeds.items()})
+        arrays = {name: np.ascontiguousarray(array, self.input(name).dtype) for name, array in feeds.items()}
         return _guard(self.name, lambda: self._session.run(None, arrays))
 
     def run_torch(self, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -99,8 +106,8 @@ class OnnxModel:
         kind = "cuda" if self.providers[0] in ("cuda", "tensorrt") else "cpu"
         if device.type == kind:
             return self._run_bound(feeds, device)
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in feeds.items()}
-        return [torch.from_numpy(out).to(device) for out in self.run_once(arrays)]
+        arrays = {name: np.ascontiguousarray(tensor.detach().cpu().numpy(), self.input(name).dtype) for name, tensor in feeds.items()}
+        return [torch.from_numpy(out).to(device) for out in _guard(self.name, lambda: self._session.run(None, arrays))]
 
     def batches(self) -> bool:
         """Whether several rows may go through together and come out as if alone. Tried once on random input, and remembered.
@@ -137,39 +144,22 @@ class OnnxModel:
         except FaceLoomError:
             return None
 
-    def _cast(self, feeds: Mapping[str, np.ndarray | torch.Tensor]) -> dict[str, np.ndarray]:
-        arrays = {}
-        for name, value in feeds.items():
-            array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-            arrays[name] = np.ascontiguousarray(array, self.input(name).dtype)
-        return arrays
-
     def _run_bound(self, feeds: Mapping[str, torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-        """Bind the tensors' own memory; outputs are allocated by torch where their shape is known and by onnxruntime otherwise."""
+        """Bind the tensors' own memory; onnxruntime makes the outputs on the same device, and torch takes them over where they lie."""
         binding = self._session.io_binding()
         index = device.index or 0
         alive = []
         for name, tensor in feeds.items():
             dtype = self.input(name).dtype or np.dtype(np.float32)
-            tensor = tensor.detach().to(_torch_type(dtype)).contiguous()
+            tensor = tensor.detach().to(device, _torch_type(dtype)).contiguous()
             alive.append(tensor)
             binding.bind_input(name, device.type, index, dtype, tuple(tensor.shape), tensor.data_ptr())
-        batch = next((len(tensor) for tensor in feeds.values() if tensor.ndim > 1), 1)
-        answers: list[torch.Tensor | None] = []
         for port in self.outputs:
-            shape = (batch, *port.shape[1:]) if port.shape and all(isinstance(size, int) for size in port.shape[1:]) else None
-            if shape is None or port.dtype is None:
-                binding.bind_output(port.name, "cpu")
-                answers.append(None)
-            else:
-                answer = torch.empty(shape, dtype=_torch_type(port.dtype), device=device)
-                binding.bind_output(port.name, device.type, index, port.dtype, shape, answer.data_ptr())
-                answers.append(answer)
+            binding.bind_output(port.name, device.type, index)
         if device.type == "cuda":
             torch.cuda.current_stream(device).synchronize()
         _guard(self.name, lambda: self._session.run_with_iobinding(binding))
-        copied = binding.get_outputs()
-        return [torch.from_numpy(copied[i].numpy()).to(device) if answer is None else answer for i, answer in enumerate(answers)]
+        return [_taken_over(value).to(device) for value in binding.get_outputs()]
 
 
 def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence[str] = "auto", kind: str | None = None,
@@ -250,8 +240,27 @@ def _torch_type(dtype: np.dtype) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+def _taken_over(value) -> torch.Tensor:
+    """An ``OrtValue`` as a tensor on the same memory; releases of onnxruntime that cannot share it copy."""
+    return torch.from_dlpack(value) if hasattr(value, "__dlpack__") else torch.from_numpy(value.numpy())
+
+
+def _repeated(values: Values, count: int) -> Values:
+    """Values for one row as values for ``count`` rows; others as they are."""
+    if values.ndim < 2 or len(values) == count:
+        return values
+    shape = (count, *values.shape[1:])
+    return values.expand(shape) if isinstance(values, torch.Tensor) else np.broadcast_to(values, shape)
+
+
+def _plain(parts: Sequence[Values]) -> Values:
+    """The answers to all chunks as one, in float32 where they are fractions."""
+    first = parts[0]
+    if isinstance(first, torch.Tensor):
+        whole = torch.cat(list(parts)) if first.ndim and len(parts) > 1 else first
+        return whole.to(torch.float32) if whole.is_floating_point() else whole
+    whole = np.concatenate(parts) if first.ndim and len(parts) > 1 else first
+    return whole.astype(np.float32, copy=False) if whole.dtype.kind == "f" else whole
 
 
 def _guard(name: str, call: Callable[[], Result]) -> Result:

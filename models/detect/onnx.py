@@ -98,7 +98,7 @@ class OnnxDetector:
             progress(start, len(looks))
             some = looks[start:start + LOOKS]
             pictures = torch.stack([warp(images[look.frame], look.matrix, self.edge, self.edge, "zeros").clamp(0, 1) for look in some])
-            outputs = self.model.run({self.model.inputs[0].name: encode(pictures, self.contract)}, chunk=LOOKS)
+            outputs = self.model.run({self.model.inputs[0].name: encode(pictures, self.contract).cpu().numpy()}, chunk=LOOKS)
             for look, found in zip(some, DECODERS[self.contract.family](outputs, len(some), self.edge, threshold), strict=True):
                 parts[look.frame].append(_in_frame(found, look.matrix))
         return {frame: _merged(found) for frame, found in parts.items()}

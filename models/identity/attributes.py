@@ -42,7 +42,7 @@ class AgeAndSex:
             some = faces.items[start:start + FACES]
             matrices = np.stack([_around(face.box, size) for face in some])
             pictures = sample_crops(images[..., :3], [face.frame for face in some], matrices, size)
-            answers = self.model.run({self.model.inputs[0].name: encode(pictures, self.contract)})[0]
+            answers = self.model.run({self.model.inputs[0].name: encode(pictures, self.contract).cpu().numpy()})[0]
             items += [replace(face, sex="male" if male > female else "female", age=max(float(age) * 100, 0.0))
                       for face, (female, male, age) in zip(some, answers, strict=True)]
             progress(len(items), len(faces))

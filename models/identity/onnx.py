@@ -54,7 +54,7 @@ class OnnxRecognizer:
 
     def embed_crops(self, crops: torch.Tensor, progress: Progress = silent) -> np.ndarray:
         """The same for pictures ``[N, n, n, 3]`` that are aligned already."""
-        return self.model.run({self.model.inputs[0].name: encode(crops, self.contract)}, progress)[0]
+        return self.model.run({self.model.inputs[0].name: encode(crops, self.contract).cpu().numpy()}, progress)[0]
 
 
 def load_recognizer(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,

@@ -179,7 +179,7 @@ class BiSeNetParser:
     def _scores(self, pictures: torch.Tensor, progress: Progress) -> torch.Tensor:
         net, device = self.model.ready(MEMORY * min(BATCH, len(pictures)))
         dtype = next(net.parameters()).dtype
-        values = torch.from_numpy(encode(pictures, self.contract))
+        values = encode(pictures, self.contract)
 
         def scores(span: range) -> torch.Tensor:
             with torch.inference_mode():

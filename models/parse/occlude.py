@@ -114,9 +114,9 @@ class OnnxOccluder:
     def _answer(self, squares: torch.Tensor, progress: Progress) -> torch.Tensor:
         """``[n, edge, edge]``."""
         answer = self.model.run({self._input.name: encode(squares, self.contract)}, progress)[0]
-        if answer.size != squares[..., 0].numel():
+        if answer.numel() != squares[..., 0].numel():
             raise FaceLoomError(f"{self.name} should answer one mask per picture, but answers {listed(self.model.outputs)}.")
-        mask = torch.from_numpy(answer.reshape(squares.shape[:3]))
+        mask = answer.reshape(squares.shape[:3])
         return torch.sigmoid(mask) if self.contract.family == "occluder" else mask
 
 

@@ -28,7 +28,7 @@ class OnnxParser:
 
     def _scores(self, pictures: torch.Tensor, progress: Progress) -> torch.Tensor:
         answers = self.model.run({self._input.name: encode(pictures, self.contract)}, progress)
-        scores = torch.from_numpy(answers[self._output])
+        scores = answers[self._output]
         if scores.ndim != 4 or scores.shape[1] != len(CLASSES):
             raise FaceLoomError(f"{self.name} answered {tuple(scores.shape)}, not scores of the {len(CLASSES)} classes of CelebAMask-HQ.")
         return scores

@@ -98,7 +98,7 @@ class OnnxEngine:
         photo, face = photo_of(identity)
         matrix = template_matrix(face.keypoints, contract.source_template, contract.source_size)
         picture = sample_crops(photo, [0], matrix[None], contract.source_size)
-        return encode(picture, replace(contract, mean=contract.source_mean, std=contract.source_std))
+        return encode(picture, replace(contract, mean=contract.source_mean, std=contract.source_std)).cpu().numpy()
 
     def _identity_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float) -> dict[str, np.ndarray]:
         """One row per face."""
@@ -131,12 +131,11 @@ class OnnxEngine:
         """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
         rows = {name: value if name == self._morph_name else np.repeat(value, boost * boost, 0) for name, value in feeds.items()}
         outputs = self.model.run(rows | {self._ports.target.name: encode(tiles, self.contract)}, progress)
-        picture = decode(outputs[self.contract.picture_output], self.contract).to(tiles.device)
+        picture = decode(outputs[self.contract.picture_output], self.contract)
         if picture.shape != tiles.shape:
             raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
         own = self.contract.mask_output
         if own is None or own >= len(outputs):
             return picture, None
-        mask = torch.from_numpy(np.clip(outputs[own], 0, 1)).to(tiles.device)
-        return picture, mask.reshape(*tiles.shape[:3], 1)
+        return picture, outputs[own].clamp(0, 1).reshape(*tiles.shape[:3], 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +25,21 @@ def test_taken_over_from_a_real_analysis(shared, collins, monkeypatch, tmp_path)
     theirs = SimpleNamespace(kps=faces[0].keypoints)
     wanted = recognition.get(collins[0].mul(255).round().numpy().astype(np.uint8)[..., ::-1].copy(), theirs)
     assert recognizer.embed(collins, faces)[0] @ wanted / np.linalg.norm(wanted) > .98
+
+
+def test_networks_are_opened_once_and_go_with_their_object(shared, monkeypatch, tmp_path):
+    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path))
+
+    class Analysis:
+        models = {"recognition": SimpleNamespace(model_file=str(shared / "models" / "mobilefacenet_128.onnx"))}
+
+    one, other = Analysis(), Analysis()
+    recognizer = recognizer_of(one)
+    assert recognizer_of(one) is recognizer and recognizer_of(other) is not recognizer
+    gone = weakref.ref(recognizer)
+    del recognizer, one
+    gc.collect()
+    assert gone() is None
 
 
 def test_objects_that_lack_something():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import gc
 import logging
 import pickle
 import re
@@ -343,7 +344,33 @@ def test_types_are_cast_both_ways_and_scalars_shared():
     y, _ = network.run({"x": x, "w": np.array([2], np.float32)})
     assert y.dtype == np.float32 and not network.batches(), "the size of the batch is among its answers"
     np.testing.assert_allclose(y, 2 * x, rtol=2e-3)
-    assert network.run_once({"x": x[:1], "w": torch.tensor([2.0])})[0].dtype == np.float16
+    assert network.run_once({"x": x[:1], "w": np.array([2.0])})[0].dtype == np.float16
+    assert network.run_once({"x": x[:1], "w": torch.tensor([2.0])})[0].dtype == torch.float16
+    y, _ = network.run({"x": torch.from_numpy(x), "w": torch.tensor([2.0])})
+    assert y.dtype == torch.float32
+    np.testing.assert_allclose(y.numpy(), 2 * x, rtol=2e-3)
+
+
+def test_tensors_go_in_chunks_and_rows_for_all_are_repeated():
+    network = open_session(swap_double(batch="n"))
+    feeds = inputs(5)
+    tensors = {"target": torch.from_numpy(feeds["target"]), "source": torch.from_numpy(feeds["source"][:1])}
+    seen = []
+    answer = network.run(tensors, lambda done, total: seen.append((done, total)), chunk=2)[0]
+    np.testing.assert_allclose(answer.numpy(), reference(feeds["target"], np.repeat(feeds["source"][:1], 5, 0)), rtol=1e-5)
+    assert seen == [(0, 5), (2, 5), (4, 5), (5, 5)]
+
+
+def test_an_answer_stays_when_the_network_is_gone():
+    """The answer is onnxruntime's own memory, which must live as long as the tensor."""
+    network = open_session(swap_double(batch="n"))
+    feeds = inputs(2)
+    out = network.run_torch({name: torch.from_numpy(array) for name, array in feeds.items()})[0]
+    del network
+    gc.collect()
+    junk = [torch.full_like(out, 7.0) for _ in range(8)]
+    np.testing.assert_allclose(out.numpy(), reference(**feeds), rtol=1e-5)
+    assert len(junk) == 8
 
 
 def test_tensors_go_through_without_arrays():
@@ -599,7 +626,7 @@ def test_pickled_objects_are_refused_unread(tmp_path, zipped):
     path = tmp_path / "arcface_checkpoint.tar"
     for thing in (torch.nn.Linear(2, 2), {"state_dict": WEIGHTS, "hook": Payload()}):
         torch.save(thing, path, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(FaceLoomError, match=r"holds Python objects.*refused; where you trust it.*arcface_checkpoint_weights"):
+        with pytest.raises(FaceLoomError, match=r"holds Python objects.*refused; convert it once.*convert arcface_checkpoint\.tar"):
             load_weights(path)
     assert not Path("/tmp/faceloom-pwned").exists()
 
