@@ -11,8 +11,9 @@ from .weights import WRAPPERS, load_parts, load_weights
 
 
 def convert(path: Path, target: Path | None = None, *, half: bool = False, force: bool = False) -> Path:
-    """Write ``path`` (PyTorch or Keras, see ``load_weights`` for what is refused) as safetensors beside it, or as ``target``.
+    """Write ``path`` (PyTorch or Keras) as safetensors beside it, or as ``target``.
 
+    Of pickled modules the weights are taken out; nothing in them is run, and what asks for more than that is refused.
     Of files with several networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in
     half precision. An existing file is an error unless ``force``.
     """
@@ -37,9 +38,9 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    parts = load_parts(path)
+    parts = load_parts(path, objects=True)
     wrapper = next((name for name in WRAPPERS if parts.get(name)), None)
     named = [name for name, tensors in parts.items() if name and tensors]
     if wrapper is None and named and path.suffix.lower() != ".safetensors":
         return parts.get("", {}) | {f"{name}.{key}": value for name in named for key, value in parts[name].items()}
-    return load_weights(path) | (parts.get("", {}) if wrapper else {})
+    return load_weights(path, objects=True) | (parts.get("", {}) if wrapper else {})

@@ -20,16 +20,17 @@ WRAPPERS = ("params_ema", "g_ema", "params", "state_dict", "model_state_dict")
 OBJECT_WORDS = ("unsupported global", "unsupported class", "call reduce", "build for type", "can only build")
 
 
-def load_weights(path: str | os.PathLike, key: str | None = None) -> dict[str, torch.Tensor]:
+def load_weights(path: str | os.PathLike, key: str | None = None, *, objects: bool = False) -> dict[str, torch.Tensor]:
     """The tensors of a ``.safetensors`` or PyTorch checkpoint by name, on the CPU.
 
     Wrappers (``state_dict``, ``params_ema`` ...) and the ``module.`` prefix of parallel training are taken off; ``key`` names the part
-    wanted of a file that holds several networks. Files with pickled Python objects are refused: reading one can run any program.
+    wanted of a file that holds several networks. Files with pickled Python objects are refused: reading one can run any program; with
+    ``objects`` the weights in them are taken out by ``unpickle``, which runs nothing.
     """
     path = Path(path)
     if not path.is_file():
         raise FaceLoomError(f"There is no file {path}.")
-    data = _read(path)
+    data = _read(path, objects)
     if key is not None:
         if not isinstance(data, Mapping) or not isinstance(data.get(key), Mapping):
             raise FaceLoomError(f"{path.name} has no part called {key}.")
@@ -48,16 +49,18 @@ def load_weights(path: str | os.PathLike, key: str | None = None) -> dict[str, t
     return tensors
 
 
-def load_parts(path: str | os.PathLike) -> dict[str, dict[str, torch.Tensor]]:
+def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, dict[str, torch.Tensor]]:
     """The networks of a file that holds several: tensors by name by part, tensors that lie beside the parts under ``""``.
 
     Of a safetensors file the parts are what stands before the first dot of its names. The ``module.`` of parallel training is taken off.
+    objects: as in ``load_weights``.
     """
     path = Path(path)
     if not path.is_file():
         raise FaceLoomError(f"There is no file {path}.")
     parts: dict[str, dict[str, torch.Tensor]] = {}
-    for name, value in _read(path).items():
+    data = _read(path, objects)
+    for name, value in data.items() if isinstance(data, Mapping) else ():
         if isinstance(value, Mapping):
             found = {key.removeprefix("module."): tensor for key, tensor in value.items() if isinstance(tensor, torch.Tensor)}
             parts.setdefault(str(name), {}).update(found)
@@ -69,7 +72,7 @@ def load_parts(path: str | os.PathLike) -> dict[str, dict[str, torch.Tensor]]:
     return parts
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, objects: bool = False) -> Any:
     with path.open("rb") as stream:
         other = sniff(stream.read(64))
     if path.suffix.lower() == ".safetensors" or other == "a safetensors file":
@@ -85,18 +88,25 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if objects and _holds_objects(error):
+            from .unpickle import read_objects
+
+            return read_objects(path)
         raise _refused(path, error) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.") from error
 
 
+def _holds_objects(error: Exception) -> bool:
+    return any(words in str(error).lower() for words in OBJECT_WORDS)
+
+
 def _refused(path: Path, error: Exception) -> FaceLoomError:
-    if not any(words in str(error).lower() for words in OBJECT_WORDS):
+    if not _holds_objects(error):
         return FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.")
     return FaceLoomError(
-        f"{path.name} holds Python objects, not just weights, and reading those can run any program, so it is refused; where you trust it, "
-        f"convert it once with its authors' code on the path: python -c \"import torch; m = torch.load('{path.name}', map_location='cpu', "
-        f"weights_only=False); torch.save(getattr(m, 'module', m).state_dict(), '{path.stem}_weights.pth')\"."
+        f"{path.name} holds Python objects, not just weights, and reading those can run any program, so it is refused; convert it once: "
+        f"`python -m faceloom models convert {path.name}` takes the weights out and runs nothing."
     )
 
 
