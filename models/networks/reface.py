@@ -1,0 +1,186 @@
+"""REFace's conditioner (Baliah et al., WACV 2025): source, target, identity and landmarks in one token for the UNet.
+
+Module names are those of the published checkpoint's keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import FaceLoomError
+from . import build, conv3
+from .psp import body
+
+# CLIP ViT-L/14.
+CLIP_L: Mapping[str, int] = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+                             "image_size": 224, "patch_size": 14, "projection_dim": 768}
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MAPPER_BLOCKS = 5
+POINTS = 68
+# How much of the token is CLIP's, the identity's and the landmarks'.
+CLIP_SHARE, IDENTITY_SHARE, LANDMARK_SHARE = 1.0, 10.0, 0.05
+# The identity network looks at this part (rows, columns) of a picture of 256, at 112 pixels.
+_LOOK, _ROWS, _COLUMNS, _FACE = 256, (35, 223), (32, 220), 112
+
+
+class IRSE50(nn.Module):
+    """ArcFace's ResNet-50 with squeeze and excitation: ``[N, 3, 112, 112]`` RGB in [-1, 1] to unit vectors ``[N, 512]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_layer = nn.Sequential(conv3(3, 64), nn.BatchNorm2d(64), nn.PReLU(64))
+        self.body = body()
+        self.output_layer = nn.Sequential(nn.BatchNorm2d(512), nn.Identity(), nn.Flatten(), nn.Linear(512 * 7 * 7, 512), nn.BatchNorm1d(512))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.output_layer(self.body(self.input_layer(x))))
+
+
+class OneTokenAttention(nn.Module):
+    """Self-attention of a single token, which is its value whatever query and key say."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_qkv = nn.Linear(width, 3 * width)
+        self.c_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        return self.c_proj(F.linear(x, self.c_qkv.weight[2 * width :], self.c_qkv.bias[2 * width :]))
+
+
+class Feed(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x)))
+
+
+class MapperBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attn, self.ln_1 = OneTokenAttention(width), nn.LayerNorm(width)
+        self.mlp, self.ln_2 = Feed(width), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Mapper(nn.Module):
+    """``[N, 1, width]`` to the same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.resblocks = nn.Sequential(*(MapperBlock(width) for _ in range(MAPPER_BLOCKS)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resblocks(x)
+
+
+class PictureEncoder(nn.Module):
+    """CLIP-normalised pictures ``[N, 3, 224, 224]`` to tokens ``[N, 1, width]``."""
+
+    def __init__(self, clip: Mapping[str, Any]) -> None:
+        super().__init__()
+        try:
+            from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+        except ImportError as error:
+            raise FaceLoomError("REFace needs transformers; run: pip install faceloom[research].") from error
+        self.model = CLIPVisionModelWithProjection(CLIPVisionConfig(**clip))
+        self.mapper2 = Mapper(clip["projection_dim"])
+        self.final_ln2 = nn.LayerNorm(clip["projection_dim"])
+
+    def embedding(self, pictures: Tensor) -> Tensor:
+        """CLIP's own vector, ``[N, width]``."""
+        return self.model(pixel_values=pictures).image_embeds
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.final_ln2(self.mapper2(self.embedding(pictures)[:, None]))
+
+
+class FaceID(nn.Module):
+    """The identity network behind its own look at a CLIP-normalised picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facenet = IRSE50()
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """``[N, 3, 224, 224]`` to ``[N, 512]``: enlarged to 256, cut, and shrunk to 112, all by averaging."""
+        rows, columns = (pictures.new_tensor(_look(pictures.shape[-1], *part)) for part in (_ROWS, _COLUMNS))
+        looked = rows @ from_clip(pictures) @ columns.T
+        return self.facenet(looked * 2 - 1)
+
+
+class Conditioner(nn.Module):
+    """Everything of REFace's checkpoint besides the UNet and the VAE. ``learnable_vector`` ``[1, 1, width]`` stands for no condition."""
+
+    def __init__(self, clip: Mapping[str, Any] = CLIP_L) -> None:
+        super().__init__()
+        width = clip["projection_dim"]
+        self.learnable_vector = nn.Parameter(torch.zeros(1, 1, width))
+        self.cond_stage_model = PictureEncoder(clip)
+        self.face_ID_model = FaceID()
+        self.proj_out_source, self.proj_out_target = nn.Linear(width, width), nn.Linear(width, width)
+        self.ID_proj_out, self.landmark_proj_out = nn.Linear(512, width), nn.Linear(2 * POINTS, width)
+
+    def forward(self, source: Tensor, targets: Tensor, points: Tensor) -> Tensor:
+        """The token of every target, ``[N, 1, width]``.
+
+        source: ``[1 or N, 3, 224, 224]``, CLIP-normalised, 0 where it is not the face. targets: ``[N, 3, H, W]`` in [-1, 1], whole.
+        points: ``[N, 68, 2]``, iBUG landmarks in pixels of the target's crop of 512.
+        """
+        looks = self.proj_out_source(self.cond_stage_model(source)) + self.proj_out_target(self.cond_stage_model(self.for_clip(targets)))
+        identity = self.ID_proj_out(self.face_ID_model(source))[:, None]
+        landmarks = self.landmark_proj_out(points.flatten(1))[:, None]
+        total = CLIP_SHARE * looks + IDENTITY_SHARE * identity + LANDMARK_SHARE * landmarks
+        return total / (CLIP_SHARE + IDENTITY_SHARE + LANDMARK_SHARE)
+
+    def for_clip(self, pictures: Tensor) -> Tensor:
+        """Pictures in [-1, 1] as CLIP wants them; shrunk without a filter, as in training."""
+        size = self.cond_stage_model.model.config.image_size
+        return F.interpolate(to_clip((pictures + 1) / 2), (size, size), mode="bilinear", align_corners=False)
+
+
+def load_conditioner(weights: Mapping[str, Tensor], name: str, clip: Mapping[str, Any] = CLIP_L) -> Conditioner:
+    """The conditioner of a whole checkpoint, whose other parts are left alone. Always in full precision: it runs once per face."""
+    with torch.device("meta"):
+        wanted = Conditioner(clip).state_dict()
+    net = build(lambda: Conditioner(clip), {key: weights[key] for key in wanted if key in weights}, name)
+    embeddings = net.cond_stage_model.model.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]  # not in the file
+    return net
+
+
+def to_clip(pictures: Tensor) -> Tensor:
+    """``[N, 3, H, W]`` 0..1 to CLIP's mean and deviation."""
+    mean, std = (pictures.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    return (pictures - mean) / std
+
+
+def from_clip(pictures: Tensor) -> Tensor:
+    """The way back."""
+    mean, std = (pictures.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    return pictures * std + mean
+
+
+def _look(edge: int, first: int, last: int) -> np.ndarray:
+    """``[112, edge]``: along one axis, the means of a picture enlarged to 256, cut from ``first`` to ``last`` and shrunk."""
+    return _averaging(last - first, _FACE) @ _averaging(edge, _LOOK)[first:last]
+
+
+def _averaging(edge: int, to: int) -> np.ndarray:
+    """``[to, edge]``: each row the mean of the pixels it touches. As a matrix it also runs where torch's adaptive pooling does not."""
+    start, stop = np.arange(to) * edge // to, -(-(np.arange(to) + 1) * edge // to)
+    inside = (np.arange(edge) >= start[:, None]) & (np.arange(edge) < stop[:, None])
+    return inside / inside.sum(1, keepdims=True)
