@@ -36,7 +36,8 @@ class IRSE50(nn.Module):
         super().__init__()
         self.input_layer = nn.Sequential(conv3(3, 64), nn.BatchNorm2d(64), nn.PReLU(64))
         self.body = body()
-        self.output_layer = nn.Sequential(nn.BatchNorm2d(512), nn.Identity(), nn.Flatten(), nn.Linear(512 * 7 * 7, 512), nn.BatchNorm1d(512))
+        last = nn.Linear(512 * 7 * 7, 512)
+        self.output_layer = nn.Sequential(nn.BatchNorm2d(512), nn.Identity(), nn.Flatten(), last, nn.BatchNorm1d(512))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(self.output_layer(self.body(self.input_layer(x))))

@@ -1,0 +1,124 @@
+"""REFace: its UNet, sampler, conditioner and identity network, the square it cuts and pastes, and its masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from faceloom.models.diffusion.ddim import SD_ALPHAS, ddim, guided, schedule
+from faceloom.models.networks.ldm import UNetForm, load_unet
+from faceloom.models.networks.reface import IRSE50, Conditioner, to_clip
+from torch import nn
+
+from .base import Adapter, Unmade
+
+
+class Weights(nn.Module):
+    """A checkpoint's tensors by their own names; ``net`` is the network that our loader makes of them, sharing their storage."""
+
+    def __init__(self, shapes, load):
+        super().__init__()
+        self.tensors = {key: torch.empty(shape, dtype=getattr(torch, kind)) for key, (shape, kind) in shapes.items()}
+        self.load = load
+
+    def state_dict(self):
+        return self.tensors
+
+    def forward(self, *inputs):
+        return self.load(self.tensors)(*inputs)
+
+
+def unet_form(config) -> UNetForm:
+    """An LDM configuration in our words."""
+    multipliers = tuple(config["channel_mult"])
+    heads = tuple(config.get("num_heads") or config["model_channels"] * times // config["num_head_channels"] for times in multipliers)
+    attention = tuple(2**level in config["attention_resolutions"] for level in range(len(multipliers)))
+    return UNetForm(config["in_channels"], config["out_channels"], config["model_channels"], multipliers, attention, heads,
+                    config["context_dim"], config["num_res_blocks"])
+
+
+class UNet(Adapter):
+    pattern = r"reface_unet"
+
+    def build(self, golden):
+        return Weights(golden.shapes[""], lambda weights: load_unet(weights, unet_form(golden.data["config"]), golden.name))
+
+    def run(self, golden, nets, mistake=None):
+        if mistake:
+            raise Unmade(mistake)
+        return {"eps": nets(golden.input("x"), torch.tensor(golden.inputs["timesteps"]), golden.input("context"))}
+
+
+class Sampler(Adapter):
+    pattern = r"reface_ddim"
+
+    def build(self, golden):
+        return Weights(golden.shapes[""], lambda weights: load_unet(weights, UNetForm(in_channels=9), golden.name))
+
+    def run(self, golden, nets, mistake=None):
+        if mistake:
+            raise Unmade(mistake)
+        inputs = {name.split(" ")[0]: golden.input(name) for name in golden.inputs}
+        net = nets.load(nets.tensors)
+        kept = torch.cat([inputs["inpaint_image_latent"], inputs["inpaint_mask"]], 1)
+        context = torch.cat([inputs["uncond"], inputs["cond"]])
+        out = {"alphas_cumprod_f64": SD_ALPHAS}
+        for count, name, taken in ((4, "ddim4", 4), (50, "ddim50_first3", 3)):
+            steps = schedule(count)
+            followed = []
+
+            def denoise(x, timestep, steps=steps, followed=followed):
+                both = net(torch.cat([x, kept], 1).repeat(2, 1, 1, 1), torch.full((2,), timestep), context)
+                noise = guided(*both.chunk(2), 3.5)
+                step = steps[len(followed)]
+                followed.append((step.next(step.picture(x, noise), noise), step.picture(x, noise)))
+                return noise
+
+            last = ddim(denoise, inputs["x_T"], steps[:taken])
+            assert torch.equal(last, followed[-1][0])
+            out |= {f"{name}_x": torch.stack([x for x, _ in followed]), f"{name}_pred_x0": torch.stack([x0 for _, x0 in followed])}
+        for count in (4, 50):
+            rising = schedule(count)[::-1]
+            out |= {f"ddim{count}_timesteps": np.array([step.timestep for step in rising]),
+                    f"ddim{count}_alphas": np.array([step.alpha for step in rising]),
+                    f"ddim{count}_alphas_prev": np.array([step.after for step in rising])}
+        return out
+
+
+class Identity(Adapter):
+    pattern = r"reface_irse50"
+
+    def build(self, golden):
+        from faceloom.models.networks.reface import FaceID
+
+        return nn.ModuleDict({"face_ID_model": FaceID()})
+
+    def run(self, golden, nets, mistake=None):
+        if mistake:
+            raise Unmade(mistake)
+        net = nets["face_ID_model"].facenet
+        assert isinstance(net, IRSE50)
+        return {"emb": net(golden.input("face"))}
+
+
+class Condition(Adapter):
+    pattern = r"reface_cond"
+
+    def build(self, golden):
+        return Conditioner()
+
+    def run(self, golden, net, mistake=None):
+        if mistake:
+            raise Unmade(mistake)
+        mask = (golden.input("refmask (binarised >0.5)") > .5).float()
+        source, target = to_clip(golden.input("ref01")) * mask, golden.input("target")
+        i = np.arange(68)
+        points = np.stack([np.round(256 + 150 * np.cos(.37 * i) + i), np.round(260 + 120 * np.sin(.53 * i) + .5 * i)], -1)
+        points = torch.from_numpy(points.astype(np.float32))[None]
+        encoder, identity, shown = net.cond_stage_model, net.face_ID_model(source), net.for_clip(target)
+        tokens = encoder(source), encoder(shown)
+        return {
+            "cond": net(source, target, points), "clip_src_proj768": encoder.embedding(source), "clip_tar_proj768": encoder.embedding(shown),
+            "src_tok_after_mapper2_ln2": tokens[0], "tar_tok_after_mapper2_ln2": tokens[1], "c_src": net.proj_out_source(tokens[0]),
+            "c_tar": net.proj_out_target(tokens[1]), "id512_l2": identity, "id768": net.ID_proj_out(identity),
+            "lmk768": net.landmark_proj_out(points.flatten(1)), "landmarks": points.flatten(1),
+        }
