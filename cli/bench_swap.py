@@ -56,9 +56,15 @@ class ClockedSession:
         self._clock = clock
 
     def run(self, *arguments):
+        return self._timed(self._session.run, *arguments)
+
+    def run_with_iobinding(self, *arguments):
+        return self._timed(self._session.run_with_iobinding, *arguments)
+
+    def _timed(self, call: Callable, *arguments):
         start = time.perf_counter()
         try:
-            return self._session.run(*arguments)
+            return call(*arguments)
         finally:
             self._clock.seconds += time.perf_counter() - start
 
