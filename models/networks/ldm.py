@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, form: UNetForm) -> None:
         super().__init__()
-        self.unet = _diffusers().UNet2DConditionModel(**form.config())
+        self.unet = diffusers().UNet2DConditionModel(**form.config())
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         return self.unet(x, timesteps, encoder_hidden_states=context, return_dict=False)[0]
@@ -80,7 +80,7 @@ class Codec(nn.Module):
     def __init__(self, form: VaeForm) -> None:
         super().__init__()
         self.scale = form.scale
-        self.vae = _diffusers().AutoencoderKL(**form.config())
+        self.vae = diffusers().AutoencoderKL(**form.config())
 
     def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
         """The mean of what the encoder answers, or a draw from it where ``noise``, shaped as the latents, is given."""
@@ -95,8 +95,8 @@ def load_unet(weights: Mapping[str, Tensor], form: UNetForm, name: str, *, prefi
               dtype: torch.dtype = torch.float32) -> Denoiser:
     """The UNet of an LDM checkpoint: what of ``weights`` begins with ``prefix``. Raises where anything is missing or left over."""
     own = {UNET_PREFIX + key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    converted = _converters().convert_ldm_unet_checkpoint(own, form.config())
-    return _built(lambda: Denoiser(form), own, {f"unet.{key}": tensor for key, tensor in converted.items()}, name, dtype)
+    converted = converters().convert_ldm_unet_checkpoint(own, form.config())
+    return built(lambda: Denoiser(form), own, {f"unet.{key}": tensor for key, tensor in converted.items()}, name, dtype)
 
 
 def load_vae(weights: Mapping[str, Tensor], name: str, form: VaeForm | None = None, *, prefix: str = VAE_PREFIX,
@@ -104,23 +104,26 @@ def load_vae(weights: Mapping[str, Tensor], name: str, form: VaeForm | None = No
     """The AutoencoderKL of an LDM checkpoint, likewise."""
     form = form or VaeForm()
     own = {VAE_PREFIX + key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    converted = _converters().convert_ldm_vae_checkpoint(own, form.config())
-    return _built(lambda: Codec(form), own, {f"vae.{key}": tensor for key, tensor in converted.items()}, name, dtype)
+    converted = converters().convert_ldm_vae_checkpoint(own, form.config())
+    return built(lambda: Codec(form), own, {f"vae.{key}": tensor for key, tensor in converted.items()}, name, dtype)
 
 
-def _built(make: Callable[[], nn.Module], own: Mapping[str, Tensor], converted: Mapping[str, Tensor], name: str,
-           dtype: torch.dtype) -> nn.Module:
+def built(make: Callable[[], nn.Module], own: Mapping[str, Tensor], converted: Mapping[str, Tensor], name: str,
+          dtype: torch.dtype) -> nn.Module:
+    """The network ``make()`` with the ``converted`` weights, of which there must be as many as of the file's ``own``."""
     left = len(own) - len(converted)
     if left > 0:
         raise FaceLoomError(f"{name} holds {left} weights this network does not have; it is another model.")
     return build(make, converted, name, dtype=dtype)
 
 
-def _diffusers() -> ModuleType:
+def diffusers() -> ModuleType:
+    """The library, imported now; a sentence where it is missing."""
     return _imported("diffusers")
 
 
-def _converters() -> ModuleType:
+def converters() -> ModuleType:
+    """Its functions from original keys to its own."""
     return _imported("diffusers.loaders.single_file_utils")
 
 
