@@ -64,3 +64,25 @@ def test_an_error_is_one_sentence(run_graph, pictures, quick):
     graph["3"]["inputs"] |= {"min_size": 8000}
     with pytest.raises(RuntimeError, match=r"^ArcFaceEmbed: .*FaceLoomError: There is no face to make an identity of"):
         run_graph(graph, ["8"])
+
+
+@pytest.mark.parametrize("alignment", ["FFHQ quad", "box"])
+def test_another_alignment_goes_all_the_way(run_graph, pictures, base, alignment):
+    """Crops cut by another square, inverted, land where they were taken; the mask made for these faces holds."""
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "target.png"}},
+        "2": {"class_type": "FaceDetect", "inputs": {"image": ["1", 0], "threshold": 0.5, "order": "large-small", "keep": "all",
+                                                     "crop_size": 256, "min_size": 0, "framing": 1.0, "no_face": "pass"}},
+        "3": {"class_type": "FaceAlign", "inputs": {"image": ["1", 0], "faces": ["2", 0], "alignment": alignment, "crop_size": 320,
+                                                    "framing": 1.0}},
+        "4": {"class_type": "ImageInvert", "inputs": {"image": ["3", 1]}},
+        "5": {"class_type": "PasteBack", "inputs": {"image": ["1", 0], "faces": ["3", 0], "crops": ["4", 0], "color_match": "none",
+                                                    "blend": "feather", "feather": 0.0, "opacity": 1.0}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "aligned"}},
+    }
+    outputs = run_graph(graph, ["3", "6"])
+    target = np.asarray(Image.open(base / "input" / "target.png")).astype(int)
+    result = shown(base, outputs, "6").astype(int)
+    assert shown(base, outputs, "3").shape[:2] == (320, 320)
+    assert np.abs(result[200:260, 240:300] + target[200:260, 240:300] - 255).mean() < 8
+    assert (result[380:] == target[380:]).all()
