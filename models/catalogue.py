@@ -107,7 +107,8 @@ class Row:
     folder: below the models folder, where a download goes. aliases: names other programs give the same model. urls: https, best first;
     empty where it can only be fetched by hand from ``page``. packs: names of the zip archives that hold it under one of its names.
     bytes and crc32: None where unknown. sha256: None where unpinned (the first download is remembered and later ones must match).
-    also: sha256 of other exports that answer to the same contract. commercial: None where unknown.
+    also: sha256 of other exports that answer to the same contract. commercial: None where unknown. loads: of a research file, the kind
+    whose loader opens it (``swap``: an engine); None for those that other files need beside them.
     """
 
     name: str
@@ -127,11 +128,13 @@ class Row:
     crc32: str | None = None
     contract: Contract | NetContract | None = None
     note: str = ""
+    loads: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every file name it goes by."""
-        return (self.file, *self.aliases)
+        """Every file name it goes by; research files also as ``models convert`` writes them."""
+        converted = (f"{Path(self.file).stem}.safetensors",) if self.kind == "research" else ()
+        return tuple(dict.fromkeys((self.file, *self.aliases, *converted)))
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -221,7 +224,8 @@ def _by_hash() -> Mapping[str, Row]:
 def row_of_file(file_name: str) -> Row | None:
     """The row that goes by this file name (case does not matter)."""
     name = Path(file_name).name.lower()
-    return _by_file_name().get(name) or next((row for row in rows() if "*" in row.file and fnmatchcase(name, row.file)), None)
+    return _by_file_name().get(name) or next(
+        (row for row in rows() if "*" in row.file and any(fnmatchcase(name, pattern.lower()) for pattern in row.names)), None)
 
 
 def row_of_hash(sha256: str) -> Row | None:

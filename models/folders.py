@@ -136,7 +136,8 @@ def find(name: str, folders: Folders, kind: str | None = None, progress: Progres
     row = _row_or_none(name)
     if row is None or "*" in row.file:
         return _find_foreign(name, kind, files, folders, progress)
-    path = _first(files, row)
+    named = (file.path for file in files if file.path.name == name and file.belongs(row))
+    path = next(named, None) or _first(files, row)
     if path is not None:
         return Found(path, row, _note(path, row, progress))
     by_hash = _find_by_hash(row, files, progress)
@@ -170,25 +171,53 @@ def available(kind: str, folders: Folders) -> list[Choice]:
             known += [Choice(file.name, file.path, row) for file in files if file.belongs(row)]
         else:
             known.append(Choice(row.file, _first(files, row), row))
-    places = tuple(base for folder in KIND_FOLDERS.get(kind, ()) for base in _bases_of(folder, folders))
-    foreign = [
+    return _listed(known, _foreign(files, KIND_FOLDERS.get(kind, ()), folders))
+
+
+def originals(kind: str, folders: Folders) -> list[Choice]:
+    """Like ``available``, of the research files that the loader of a kind opens: every form of one that is on disk, and files of the
+    same folders the catalogue does not know."""
+    files = list(folders.files())
+    engines = [row for row in rows("research") if row.loads == kind]
+    known = []
+    for row in engines:
+        here = [Choice(file.path.name, file.path, row) for file in files if file.belongs(row)]
+        known += here or [Choice(row.file, None, row)] * ("*" not in row.file)
+    return _listed(known, _foreign(files, tuple(dict.fromkeys(row.folder for row in engines)), folders))
+
+
+def _foreign(files: list[ModelFile], places: Sequence[str], folders: Folders) -> list[Choice]:
+    """Files of these folders that the catalogue does not know."""
+    bases = tuple(base for folder in places for base in _bases_of(folder, folders))
+    return [
         Choice(file.name, file.path, None)
         for file in files
-        if row_of_file(file.path.name) is None and file.path.parent in places and file.path.suffix in SUFFIXES
+        if row_of_file(file.path.name) is None and file.path.parent in bases and file.path.suffix in SUFFIXES
     ]
+
+
+def _listed(known: list[Choice], foreign: list[Choice]) -> list[Choice]:
+    """Those on disk first, every name of a row once."""
     listed = [choice for choice in [*known, *foreign] if choice.path] + [choice for choice in known if not choice.path]
-    return list({choice.name: choice for choice in reversed(listed)}.values())[::-1]
+    return list({(choice.name, choice.row): choice for choice in reversed(listed)}.values())[::-1]
+
+
+def file_of(row: Row, folders: Folders) -> Path | None:
+    """The file of a row, where one of its names is on disk."""
+    return _first(list(folders.files()), row)
+
+
+def how_to_get(row: Row, place: Path) -> str:
+    """What to do for a file that should be in the folder ``place``."""
+    if row.by_hand:
+        return f"get it from {row.page} and put it into {place}"
+    where = f" from {row.urls[0]}" if row.urls else ""
+    return f"run `python -m faceloom models get {row.name}`, or put the file{where} into {place}"
 
 
 def missing(row: Row, folders: Folders) -> FaceLoomError:
     """The error for a file that is not there."""
-    target = folders.target(row)
-    if row.by_hand:
-        how = f"get it from {row.page} and put it into {target.parent}"
-    else:
-        where = f" from {row.urls[0]}" if row.urls else ""
-        how = f"run `python -m faceloom models get {row.name}`, or put the file{where} into {target.parent}"
-    return FaceLoomError(f"{row.file} ({row.terms}) is not on this machine: {how}.")
+    return FaceLoomError(f"{row.file} ({row.terms}) is not on this machine: {how_to_get(row, folders.target(row).parent)}.")
 
 
 def check_name(name: str) -> None:

@@ -113,6 +113,16 @@ def _same_person(faces, identity, images, recognizer, similarity, margin, one_pe
     return _per_frame(faces, best)
 
 
+def match_targets(wanted: np.ndarray, found: np.ndarray, least: float = .15) -> list[int | None]:
+    """For every wanted person ``[P, D]`` the face of a frame ``[N, D]`` that is most like them (cosine), None where none is by more than
+    ``least``: GHOST's rule for clips (Groshev et al. 2022) and its threshold."""
+    if not len(found):
+        return [None] * len(wanted)
+    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (wanted, found)]
+    likeness = unit[0] @ unit[1].T
+    return [int(row.argmax()) if row.max() > least else None for row in likeness]
+
+
 def likeness(faces: Faces, identity: Identity, images: torch.Tensor | None = None, recognizer=None,
              progress: Progress = silent) -> tuple[np.ndarray, str]:
     """Cosine ``[N]`` of every face to ``identity`` and the embedding space they were compared in.

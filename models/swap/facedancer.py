@@ -12,20 +12,22 @@ from torch import nn
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..geometry import template_matrix
-from ..networks.keras_graph import KerasNet
+from ..networks.keras_net import KerasNet
 from ..weights import DeviceManager, TorchModel
+from .options import OUTLINE, FaceDancerOptions
 from .torch_engine import TorchEngine, sampled
 
 TEMPLATE = "arcface_112_v2"
-RECTANGLE = (slice(77, 240), slice(32, 224))  # rows and columns of 256; the published video program has rows from 100 on
+COLUMNS = slice(32, 224)  # of 256
+ROWS = {"rectangle": slice(77, 240), "low rectangle": slice(100, 240)}  # the second is the older video program's
 SIGMA = 7
 
 
 @cache
-def rectangle_mask(rows: slice = RECTANGLE[0]) -> torch.Tensor:
-    """``[256, 256]``: the fixed soft rectangle faces are pasted with."""
+def rectangle_mask(kind: str = "rectangle") -> torch.Tensor:
+    """``[256, 256]``: the fixed soft rectangle faces are pasted with, of ``ROWS``."""
     mask = np.zeros((256, 256), np.float32)
-    mask[rows, RECTANGLE[1]] = 1
+    mask[ROWS[kind], COLUMNS] = 1
     return torch.from_numpy(ndimage.gaussian_filter(mask, SIGMA))
 
 
@@ -42,11 +44,9 @@ class FaceDancerNets(nn.Module):
 
 
 class FaceDancerEngine(TorchEngine):
-    """A ``SwapEngine``. rectangle: paste with the published soft rectangle; False takes the face's outline."""
+    """A ``SwapEngine``; its options are ``FaceDancerOptions``."""
 
-    def __init__(self, name: str, model: TorchModel, *, rectangle: bool = True) -> None:
-        super().__init__(name, model)
-        self.rectangle = rectangle
+    options = FaceDancerOptions()
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return template_matrix(keypoints, TEMPLATE, self.size)
@@ -59,13 +59,13 @@ class FaceDancerEngine(TorchEngine):
 
     def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         pictures = (self.model.net.generator(targets * 2 - 1, sources) + 1) / 2
-        mask = rectangle_mask().to(targets).expand(len(targets), -1, -1) if self.rectangle else None
-        return pictures, mask
+        kind = self.options.mask
+        return pictures, None if kind == OUTLINE else rectangle_mask(kind).to(targets).expand(len(targets), -1, -1)
 
 
 def facedancer_engine(generator: KerasNet, arcface: KerasNet, *, name: str = "facedancer", devices: DeviceManager | None = None,
                       dtype: torch.dtype = torch.float32, **options) -> FaceDancerEngine:
-    """The engine for two graphs of ``networks.keras_graph.read_keras``; see ``FaceDancerEngine``."""
+    """The engine for two graphs of ``networks.keras_net.load_keras``; options: ``FaceDancerOptions``."""
     for net, inputs, what in ((generator, 2, "FaceDancer generator"), (arcface, 1, "ArcFace network")):
         if len(net.graph["input_layers"]) != inputs:
             raise FaceLoomError(f"The {what} must take {inputs} input(s); this Keras file takes {len(net.graph['input_layers'])}.")

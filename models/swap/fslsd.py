@@ -20,6 +20,7 @@ from ..networks.psp import StyleEncoder
 from ..parse import Parser
 from ..weights import DeviceManager, TorchModel
 from .ghost import Landmarker
+from .options import FSLSDOptions
 from .regions import parsed_mask
 from .torch_engine import TorchEngine, sampled
 
@@ -27,7 +28,6 @@ PARTS = ("encoder_lmk", "encoder_target", "decoder", "generator", "bald_model")
 # The published mask: the face, the mouth and the hair.
 SWAPPED = ("skin", "nose", "glasses", "left_eye", "right_eye", "left_brow", "right_brow", "upper_lip", "lower_lip", "mouth", "hair")
 SEEN = 256  # pixels of what pSp sees and landmarks are counted in
-GROWTH = 50  # pixels by which the mask is dilated at 1024
 
 
 def heat_maps(points: torch.Tensor, size: int = SEEN) -> torch.Tensor:
@@ -36,6 +36,13 @@ def heat_maps(points: torch.Tensor, size: int = SEEN) -> torch.Tensor:
     at = points.long().clamp(0, size - 1)
     maps = points.new_zeros(*points.shape[:2], size * size)
     return maps.scatter_(2, (at[..., 1] * size + at[..., 0])[..., None], 1).reshape(*points.shape[:2], size, size)
+
+
+def grown(masks: torch.Tensor, pixels: int) -> torch.Tensor:
+    """``[N, 1, S, S]`` dilated by a square of ``pixels``, by half of them on every side."""
+    half = pixels // 2
+    rows = functional.max_pool2d(masks, (2 * half + 1, 1), 1, (half, 0))
+    return functional.max_pool2d(rows, (1, 2 * half + 1), 1, (0, half))
 
 
 class FSLSDNets(nn.Module):
@@ -49,15 +56,16 @@ class FSLSDNets(nn.Module):
 
 class FSLSDEngine(TorchEngine):
     """A ``SwapEngine`` of 1024 pixels. landmarker: 106 points of crops, in the order the network was trained with (H3R's); parser: which
-    regions are swapped, the hair among them."""
+    regions are swapped, the hair among them. Its options are ``FSLSDOptions``."""
 
     size = 1024
     chunk = 1
     mixes = False
+    options = FSLSDOptions()
 
-    def __init__(self, name: str, model: TorchModel, landmarker: Landmarker, parser: Parser) -> None:
-        super().__init__(name, model)
+    def __init__(self, name: str, model: TorchModel, landmarker: Landmarker, parser: Parser, **options) -> None:
         self.landmarker, self.parser = landmarker, parser
+        super().__init__(name, model, **options)
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return template_matrix(keypoints, "ffhq_512", self.size)
@@ -81,7 +89,8 @@ class FSLSDEngine(TorchEngine):
         target_latents = self._latents(small)
         latents, points = sources.split([target_latents[0].numel(), sources.shape[1] - target_latents[0].numel()], 1)
         maps = [heat_maps(side.reshape(len(targets), -1, 2).float()) for side in (points, self._points(small))]
-        mask = functional.max_pool2d(parsed_mask(self.parser, targets, SWAPPED)[:, None], GROWTH + 1, 1, GROWTH // 2).to(targets)
+        names = [name for name in SWAPPED if self.options.hair or name != "hair"]
+        mask = grown(parsed_mask(self.parser, targets, names)[:, None], self.options.grow).to(targets)
         picture = net(torch.cat([side.to(targets) for side in maps], 1), latents.reshape(target_latents.shape), target_latents,
                       targets * 2 - 1, mask)
         # The picture is whole: outside the mask the decoder has drawn the target again.
@@ -90,9 +99,10 @@ class FSLSDEngine(TorchEngine):
 
 def fslsd_engine(parts: Mapping[str, Mapping[str, torch.Tensor]], inverter: Mapping[str, torch.Tensor], average: torch.Tensor,
                  landmarker: Landmarker, parser: Parser, *, name: str = "fslsd", devices: DeviceManager | None = None,
-                 dtype: torch.dtype = torch.float32) -> FSLSDEngine:
-    """The engine for the parts of ``CELEBA-HQ-1024.pt`` and ``psp_ffhq_encode.pt`` (its ``encoder.`` weights and ``latent_avg``)."""
+                 dtype: torch.dtype = torch.float32, **options) -> FSLSDEngine:
+    """The engine for the parts of ``CELEBA-HQ-1024.pt`` and ``psp_ffhq_encode.pt`` (its ``encoder.`` weights and ``latent_avg``).
+    options: ``FSLSDOptions``."""
     weights = {f"{part}.{key}": value for part in PARTS for key, value in parts.get(part, {}).items()}
     nets = FSLSDNets(build(FSLSDNet, weights, name, dtype=dtype), build(StyleEncoder, inverter, f"{name}'s pSp encoder", dtype=dtype),
                      average.to(dtype))
-    return FSLSDEngine(name, TorchModel(name, nets, devices), landmarker, parser)
+    return FSLSDEngine(name, TorchModel(name, nets, devices), landmarker, parser, **options)

@@ -53,8 +53,8 @@ def blend_mask(swapped: np.ndarray, target: np.ndarray, size: int = 224, paramet
     raised[BROWS] += .5 * parameters.brow_factor * (raised[BROWS] - raised[EYE_TOPS])
     points = raised.astype(np.int32)
     mask = fill_convex(points[ConvexHull(points).vertices], size)
-    edge = abs(parameters.erode)
-    mask = (ndimage.minimum_filter(mask, edge, mode="constant", cval=255) if parameters.erode > 0
+    edge = max(abs(parameters.erode), 1)
+    mask = (ndimage.minimum_filter(mask, edge, mode="constant", cval=255) if parameters.erode >= 0
             else ndimage.maximum_filter(mask, edge, mode="constant", cval=0))
     border = int(2 * parameters.sigma_y)
     inner = np.zeros_like(mask)

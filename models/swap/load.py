@@ -22,6 +22,7 @@ from ..parse.load import load_parser
 from ..progress import Progress, silent
 from ..runtime import OnnxModel, open_session
 from ..weights import DeviceManager
+from .ghost import Landmarker
 from .latent import Latents
 from .onnx import OnnxEngine
 from .ports import bind, listed
@@ -34,12 +35,13 @@ POINTS = "2d106det"
 
 def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, recognizer: Recognizer | None = None,
                 contract: Contract | None = None, providers: str | Sequence[str] = "auto", parser: Parser | None = None,
-                devices: DeviceManager | None = None) -> OnnxEngine | TorchEngine:
+                landmarker: Landmarker | None = None, devices: DeviceManager | None = None, half: bool = False, **options
+                ) -> OnnxEngine | TorchEngine:
     """The engine for a swap model file, or for a name in the models folders.
 
     Original files of research systems (``.pth``, ``.safetensors``, ``.h5`` ...) are recognised by what is in them. ``parser`` (or BiSeNet,
-    if it is on disk) makes their own masks and ``devices`` moves their networks, see ``published.load_published``. The rest is about
-    ONNX files.
+    if it is on disk) and ``landmarker`` (or 2d106det) make their own masks; these, ``devices``, ``half`` and the systems' own ``options``
+    go to ``published.load_published``. The rest is about ONNX files.
 
     The contract is the catalogue's for the file's name, else for a name the file's begins with, else the only one whose graph looks
     like this one's; ``contract`` overrides it. A graph that contradicts its contract is an error, and so is a file of another kind.
@@ -49,8 +51,10 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     folders = folders or default_folders()
     found = locate(path_or_name, "swap", folders)
     if found.path.suffix.lower() in SUFFIXES:
-        parser = parser or _parser(folders, devices, providers)
-        return load_published(found.path, parser=parser, landmarker=_points106(folders, providers), devices=devices)
+        return load_published(found.path, folders=folders, parser=parser or _parser(folders, devices, providers),
+                              landmarker=landmarker or _points106(folders, providers), devices=devices, half=half, **options)
+    if options:
+        raise FaceLoomError(f"{found.path.name} is an ONNX file, which has no options; leave {', '.join(options)} out.")
     model = open_session(found.path, providers=providers, kind="swap")
     contract, ports = bind(contract or _contract_of(found.row, model), model)
     name = found.row.name if found.row and "*" not in found.row.file else found.path.stem

@@ -17,7 +17,8 @@ from ..networks.megafs import HierarchicalEncoder, swapper_of
 from ..networks.stylegan2 import StyleGAN2
 from ..parse import Parser
 from ..weights import DeviceManager, TorchModel
-from .regions import kept_mask
+from .options import OUTLINE, PUBLISHED, MegaFSOptions
+from .regions import NO_PARSER, kept_mask
 from .torch_engine import TorchEngine, sampled
 
 Weights = Mapping[str, torch.Tensor]
@@ -36,21 +37,29 @@ class MegaFSNets(nn.Module):
 class MegaFSEngine(TorchEngine):
     """A ``SwapEngine`` of 1024 pixels.
 
-    parser: with one, the mask is the published one (parsed face and mouth, eroded softly), else the face's outline. refine: encode the
-    pasted face again and regenerate it (the published program computes that and shows the first picture); needs the parser.
-    stretch: as published, a picture's darkest and brightest values become black and white; False shows StyleGAN2's own range.
+    parser: with one, the mask is the published one (parsed face and mouth, eroded softly), else the face's outline. Its options are
+    ``MegaFSOptions``.
     """
+
+    options = MegaFSOptions()
 
     size = 1024
     chunk = 1
     mixes = False
 
-    def __init__(self, name: str, model: TorchModel, *, parser: Parser | None = None, refine: bool = False, stretch: bool = True) -> None:
-        super().__init__(name, model)
-        if refine and parser is None:
-            raise FaceLoomError("MegaFS refines the pasted face and needs a face parser for it; connect one, or set refine to off.")
-        self.parser, self.refine, self.stretch = parser, refine, stretch
+    def __init__(self, name: str, model: TorchModel, *, parser: Parser | None = None, **options) -> None:
+        self.parser = parser
+        super().__init__(name, model, **options)
         self.size = model.net.generator.noises.noise_0.shape[-1] << (len(model.net.generator.to_rgbs))
+
+    def check(self) -> None:
+        if self.options.refine and self.parser is None:
+            raise FaceLoomError("MegaFS refines the pasted face and needs a face parser for it; connect one to Load Swap Model, or set "
+                                "refine to off.")
+
+    @property
+    def note(self) -> str:
+        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return template_matrix(keypoints, "ffhq_512", self.size)
@@ -64,11 +73,11 @@ class MegaFSEngine(TorchEngine):
     def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         mask = None if self.parser is None else kept_mask(self.parser, targets, FACE, 1024).to(targets.dtype)
         picture = self._swapped(targets, sources)
-        if self.refine:
+        if self.options.refine:
             pasted = torch.lerp(targets, picture, mask[:, None])
             latents, structure = self._encoded(pasted)
             picture = self._shown(self.model.net.generator(latents, structure)[0])
-        return picture, mask
+        return picture, None if self.options.mask == OUTLINE else mask
 
     def _swapped(self, targets: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         latents, structure = self._encoded(targets)
@@ -79,7 +88,7 @@ class MegaFSEngine(TorchEngine):
         return self.model.net.encoder(small * 2 - 1)
 
     def _shown(self, pictures: torch.Tensor) -> torch.Tensor:
-        if not self.stretch:
+        if not self.options.stretch:
             return (pictures + 1) / 2
         low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
         return (pictures - low) / (high - low).clamp(min=1e-6)
@@ -87,7 +96,7 @@ class MegaFSEngine(TorchEngine):
 
 def megafs_engine(encoder: Weights, swapper: Weights, generator: Weights, *, name: str = "megafs",
                   devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> MegaFSEngine:
-    """The engine for the entries ``e`` and ``s`` of ``*_final.pth`` and ``g_ema`` of the generator's file; see ``MegaFSEngine``.
+    """The engine for the entries ``e`` and ``s`` of ``*_final.pth`` and ``g_ema`` of the generator's file; options: ``MegaFSOptions``.
 
     Entries of the generator's file that are not the generator's are left out, as the published program does.
     """

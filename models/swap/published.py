@@ -3,79 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from ..catalogue import catalogue
 from ..errors import FaceLoomError
+from ..folders import Folders, file_of, how_to_get
 from ..parse import Parser
 from ..weights import DeviceManager, load_parts, load_weights
 from .ghost import Landmarker
 from .torch_engine import TorchEngine
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".hdf5")
-# What each system's file needs from other files, by the names their authors gave them.
+# What a system's file needs from other files: their rows in the catalogue, whose names they are known by.
 BESIDE = {
-    "ArcFace": ("backbone.pth", "ms1mv3_arcface_r100_fp16.pth"), "FixerNet": ("mouth_net_28_56_84_112.pth",),
-    "super-resolution": ("10_net_G.pth",), "StyleGAN2": ("stylegan2-ffhq-config-f.pth",), "pSp": ("psp_ffhq_encode.pt",),
-    "FaceDancer's ArcFace": ("ArcFace-Res50.h5",),
+    "GHOST's ArcFace": "ghost_arcface_backbone_pth", "GHOST's super-resolution": "ghost_super_resolution",
+    "ReliableSwap's ArcFace": "reliableswap_arcface", "FixerNet": "reliableswap_mouth_net_28_56_84_112",
+    "StyleGAN2": "megafs_stylegan2", "pSp": "psp_ffhq_encode", "FaceDancer's ArcFace": "facedancer_arcface",
+}  # fmt: skip
+
+HELPERS = {
+    "parser": "a face parser (connect one from Load Face Parser, or run `python -m faceloom models get 79999_iter`)",
+    "landmarker": "a 106-point landmarker (connect a detector that has one, or run `python -m faceloom models get 2d106det`)",
 }
 
 
-def beside(path: Path, what: str, needed: bool = True) -> Path | None:
-    """The companion file of ``path``, original or converted to safetensors, in its folder."""
-    names = [name for file in BESIDE[what] for name in (file, f"{Path(file).stem}.safetensors")]
-    found = next((path.parent / name for name in names if (path.parent / name).is_file()), None)
+def beside(path: Path, what: str, folders: Folders | None = None, needed: bool = True) -> Path | None:
+    """The companion file of ``path``, original or converted to safetensors: in its folder, else where the models folders have it."""
+    row = catalogue()[BESIDE[what]]
+    found = next((path.parent / name for name in row.names if (path.parent / name).is_file()), None)
+    found = found or (folders and file_of(row, folders))
     if found is None and needed:
-        raise FaceLoomError(f"{path.name} needs {what} ({BESIDE[what][0]}); put that file into {path.parent}.")
+        raise FaceLoomError(f"{path.name} needs {what} ({row.file}, {row.terms}), which is not on this machine: "
+                            f"{how_to_get(row, path.parent)}.")
     return found
 
 
-def load_published(path: Path, *, parser: Parser | None = None, landmarker: Landmarker | None = None,
-                   devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> TorchEngine:
+@dataclass(frozen=True)
+class Source:
+    """A file to load and what is at hand for it. half: the networks of systems that were published in half precision may be."""
+
+    path: Path
+    folders: Folders | None = None
+    parser: Parser | None = None
+    landmarker: Landmarker | None = None
+    devices: DeviceManager | None = None
+    half: bool = False
+
+    def common(self, half: bool = False) -> dict:
+        """What every engine is made with. half: whether this system may be in half precision."""
+        return {"name": self.path.stem, "devices": self.devices, "dtype": torch.float16 if self.half and half else torch.float32}
+
+    def beside(self, what: str, needed: bool = True) -> Path | None:
+        return beside(self.path, what, self.folders, needed)
+
+
+def load_published(path: Path, *, folders: Folders | None = None, parser: Parser | None = None, landmarker: Landmarker | None = None,
+                   devices: DeviceManager | None = None, half: bool = False, **options) -> TorchEngine:
     """The engine for an original file of GHOST, ReliableSwap, MegaFS, FaceDancer or FSLSD, recognised by what is in it.
 
-    parser, landmarker (106 points): used for the systems' own masks. options: the engine's own, see its class.
+    folders: where companion files are looked for that do not lie beside it. parser, landmarker (106 points): used for the systems' own
+    masks. half: float16 where it was published so or proven. options: the system's own, see ``options.py``.
     """
-    common = {"name": path.stem, "devices": devices, "dtype": dtype}
+    source = Source(path, folders, parser, landmarker, devices, half)
     if path.suffix.lower() in (".h5", ".hdf5") or _is_keras(path):
-        from ..networks.keras_graph import read_keras
+        from ..networks.keras_net import load_keras
         from .facedancer import facedancer_engine
 
-        return facedancer_engine(read_keras(path), read_keras(beside(path, "FaceDancer's ArcFace")), **common, **options)
+        return facedancer_engine(load_keras(path), load_keras(source.beside("FaceDancer's ArcFace")), **source.common(True), **options)
     parts = load_parts(path)
     if "e" in parts:
         from .megafs import megafs_engine
 
-        generator = load_weights(beside(path, "StyleGAN2"))
-        return megafs_engine(parts["e"], parts.get("s", {}), generator, parser=parser, **common, **options)
+        generator = load_weights(source.beside("StyleGAN2"))
+        return megafs_engine(parts["e"], parts.get("s", {}), generator, parser=parser, **source.common(), **options)
     if "encoder_lmk" in parts:
         from .fslsd import fslsd_engine
 
-        if parser is None or landmarker is None:
-            raise FaceLoomError("FSLSD needs a face parser and a 106-point landmarker; connect both.")
-        inverter, average = _psp(beside(path, "pSp"))
-        return fslsd_engine(parts, inverter, average, landmarker, parser, **common, **options)
-    return _one_network(path, parser, landmarker, common, options)
+        missing = [what for what, given in (("parser", parser), ("landmarker", landmarker)) if given is None]
+        if missing:
+            raise FaceLoomError(f"{path.name} is FSLSD, which needs {' and '.join(HELPERS[what] for what in missing)}.")
+        inverter, average = _psp(source.beside("pSp"))
+        return fslsd_engine(parts, inverter, average, landmarker, parser, **source.common(), **options)
+    return _one_network(source, options)
 
 
-def _one_network(path: Path, parser: Parser | None, landmarker: Landmarker | None, common: dict, options: Mapping) -> TorchEngine:
-    weights = load_weights(path)
+def _one_network(source: Source, options: Mapping) -> TorchEngine:
+    path, weights = source.path, load_weights(source.path)
     if "generator.up1.weight" in weights and "generator.AADBlk1.add_blocks.0.conv1.weight" in weights:
         from .ghost import ghost_engine
 
-        enhancer = load_weights(beside(path, "super-resolution")) if options.get("enhance", "off") != "off" else None
-        return ghost_engine(weights, load_weights(beside(path, "ArcFace")), enhancer, landmarker=landmarker, **common, **options)
+        return ghost_engine(weights, load_weights(source.beside("GHOST's ArcFace")),
+                            lambda: load_weights(source.beside("GHOST's super-resolution")), landmarker=source.landmarker,
+                            **source.common(True), **options)
     from .reliableswap import faceshifter_engine, simswap_engine
 
     own = _without(weights, "generator.")
     if "G.generator.up1.weight" in own:
-        return faceshifter_engine(own, parser=parser, **common, **options)
+        return faceshifter_engine(own, parser=source.parser, **source.common(), **options)
     own = _without(weights, "netG.")
     if "BottleNeck.0.style1.linear.weight" in own:
         inside = {part: _only(weights, prefix) for part, prefix in (("arcface", "netArc."), ("mouth", "mouth_net.backbone."))}
-        mouth = inside["mouth"] or _optional(beside(path, "FixerNet", needed=False))
-        return simswap_engine(own, inside["arcface"] or load_weights(beside(path, "ArcFace")), mouth, parser=parser, **common, **options)
+        mouth = inside["mouth"] or _optional(source.beside("FixerNet", needed=False))
+        arcface = inside["arcface"] or load_weights(source.beside("ReliableSwap's ArcFace"))
+        return simswap_engine(own, arcface, mouth, parser=source.parser, **source.common(), **options)
     raise FaceLoomError(f"{path.name} is no swap model FaceLoom knows; its first weights are {', '.join(list(weights)[:3])}.")
 
 

@@ -10,6 +10,8 @@ from torch.nn import functional
 from ..parse import REGIONS, Parser
 from .soft_erosion import soft_erosion
 
+NO_PARSER = "Its mask is the face's outline: the face parser for its own is neither connected nor on this machine."
+
 
 def parsed_mask(parser: Parser, targets: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
     """``[n, S, S]`` 0 or 1: which pixels of targets ``[n, 3, S, S]`` 0..1 are of these regions."""

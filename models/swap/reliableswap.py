@@ -21,24 +21,33 @@ from ..networks.iresnet import IResNet, depth_of
 from ..networks.simswap import SimSwapNet
 from ..parse import Parser
 from ..weights import DeviceManager, TorchModel
-from .regions import kept_mask
+from .options import OUTLINE, PUBLISHED, ReliableSwapOptions
+from .regions import NO_PARSER, kept_mask
 from .torch_engine import TorchEngine, sampled
 
 
 class FfhqEngine(TorchEngine):
     """An engine that sees FFHQ crops. parser: with one, hair and background stay the target's, as the published programs have it;
-    without, the mask is the face's outline."""
+    without, the mask is the face's outline. Its options are ``ReliableSwapOptions``."""
 
-    def __init__(self, name: str, model: TorchModel, size: int = 256, parser: Parser | None = None) -> None:
-        super().__init__(name, model)
+    options = ReliableSwapOptions()
+
+    def __init__(self, name: str, model: TorchModel, size: int = 256, parser: Parser | None = None, **options) -> None:
         self.size, self.parser = size, parser
+        super().__init__(name, model, **options)
+
+    @property
+    def note(self) -> str:
+        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return template_matrix(keypoints, "ffhq_512", self.size)
 
     def own_masks(self, targets: torch.Tensor) -> torch.Tensor | None:
         """``[n, size, size]``: 0 in hair and background, softly."""
-        return None if self.parser is None else 1 - kept_mask(self.parser, targets, ("hair", "background"))
+        if self.parser is None or self.options.mask == OUTLINE:
+            return None
+        return 1 - kept_mask(self.parser, targets, ("hair", "background"))
 
     @torch.inference_mode()
     def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
@@ -58,12 +67,10 @@ class FfhqEngine(TorchEngine):
 
 
 class FaceShifterEngine(FfhqEngine):
-    """``align``: False does as the published command-line program, which forgets to move the source to ArcFace's alignment."""
-
-    align = True
+    """FaceShifter's generator as ReliableSwap trained it."""
 
     def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.model.net.identity(pictures, self.align)
+        return self.model.net.identity(pictures, self.options.align)
 
     def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         return self.model.net.G(targets, vectors)[0]
@@ -80,6 +87,10 @@ class SimSwapNets(nn.Module):
 class SimSwapEngine(FfhqEngine):
     """SimSwap's generator as ReliableSwap trained it."""
 
+    def check(self) -> None:
+        if not self.options.align:
+            raise FaceLoomError(f"{self.name} is ReliableSwap's SimSwap form, for which the source is never moved; leave align on.")
+
     def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
         net, small = self.model.net, to_112(pictures)
         vector = functional.normalize(net.arcface(small))
@@ -90,20 +101,18 @@ class SimSwapEngine(FfhqEngine):
 
 
 def faceshifter_engine(weights: Mapping[str, torch.Tensor], *, name: str = "reliableswap_faceshifter", parser: Parser | None = None,
-                       align: bool = True, devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32) -> FaceShifterEngine:
-    """The engine for one of the FaceShifter files, which hold everything. align: see ``FaceShifterEngine``."""
+                       devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> FaceShifterEngine:
+    """The engine for one of the FaceShifter files, which hold everything. options: ``ReliableSwapOptions``."""
     large = any(key.startswith("G.encoder.conv00.") for key in weights)
     mouth = any(key.startswith("mouth_net.") for key in weights)
     depth = depth_of([key.removeprefix("iresnet.") for key in weights if key.startswith("iresnet.")])
     net = build(lambda: FaceShifterNet(large, mouth, depth), weights, name, dtype=dtype)
-    engine = FaceShifterEngine(name, TorchModel(name, net, devices), 512 if large else 256, parser)
-    engine.align = align
-    return engine
+    return FaceShifterEngine(name, TorchModel(name, net, devices), 512 if large else 256, parser, **options)
 
 
 def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, torch.Tensor],
                    mouth: Mapping[str, torch.Tensor] | None = None, *, name: str = "reliableswap_simswap", parser: Parser | None = None,
-                   devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32) -> SimSwapEngine:
+                   devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> SimSwapEngine:
     """The engine for a SimSwap file, ArcFace's and, where the generator was trained with it, FixerNet's."""
     length = generator["BottleNeck.0.style1.linear.weight"].shape[1]
     blocks = len({key.split(".")[1] for key in generator if key.startswith("BottleNeck.")})
@@ -115,4 +124,4 @@ def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, 
         None if length == 512 else build(lambda: IResNet(depth_of(mouth), mouth["fc.weight"].shape[0], edge=56), mouth,
                                          f"{name}'s FixerNet", dtype=dtype),
     )
-    return SimSwapEngine(name, TorchModel(name, nets, devices), 256, parser)
+    return SimSwapEngine(name, TorchModel(name, nets, devices), 256, parser, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ..progress import Progress, silent
 from ..runtime import TorchModel, run_chunks
 from .draw import draw
 from .latent import mix
+from .options import Options
 from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
 
 # Bytes one face of 256×256 takes in a network besides its weights, measured; larger pictures take as many times more.
@@ -28,16 +30,32 @@ class TorchEngine(ABC):
 
     size: edge of the square the network swaps. chunk: faces that go through it together. mixes: whether what ``of_photos`` says of a
     target lies in one space with what it says of a source, so that strengths between can be had; else the answer is faded.
+    options: the system's own, see ``options.py``. A subclass sets what ``check`` looks at before it calls this constructor.
     """
 
     size = 256
     chunk = 8
     mixes = True
+    options: Options = Options()
+    note = ""  # what the user should know about what is missing
 
-    def __init__(self, name: str, model: TorchModel) -> None:
+    def __init__(self, name: str, model: TorchModel, **options) -> None:
         self.name = name
         self.model = model
+        self.options = self.options.changed(name, **options)
         self._sources: weakref.WeakKeyDictionary[Identity, torch.Tensor] = weakref.WeakKeyDictionary()
+        self.check()
+
+    def with_options(self, **options) -> TorchEngine:
+        """The same networks with other options; this engine stays as it is."""
+        changed = copy.copy(self)
+        changed.options = self.options.changed(self.name, **options)
+        changed._sources = weakref.WeakKeyDictionary()
+        changed.check()
+        return changed
+
+    def check(self) -> None:  # noqa: B027  (most need nothing)
+        """Raise where an option needs what this engine was made without."""
 
     @abstractmethod
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
@@ -73,14 +91,19 @@ class TorchEngine(ABC):
 
         def part(span: range) -> None:
             chosen = faces.take(span)
-            sources = source.expand(len(chosen), *source.shape[1:])
-            if self.mixes and strength != 1:
-                sources = torch.from_numpy(mix(self.of_photos(images, chosen).numpy(), sources.numpy(), strength))
+            sources = self.sources(images, chosen, source, strength)
             for i, drawn in zip(span, self._draw(images, chosen, crops[span.start : span.stop], sources, strength, pixel_boost)):
                 crops[i], masks[i] = drawn
 
         run_chunks(part, range(len(faces)), max(1, self.chunk // pixel_boost**2), progress)
         return crops, masks
+
+    def sources(self, images: torch.Tensor, faces: Faces, source: torch.Tensor, strength: float) -> torch.Tensor:
+        """``[N, ...]``: what each face is to become at this strength, where there is something between."""
+        sources = source.expand(len(faces), *source.shape[1:])
+        if not self.mixes or strength == 1:
+            return sources
+        return torch.from_numpy(mix(self.of_photos(images, faces).numpy(), sources.numpy(), strength))
 
     def source(self, identity: Identity) -> torch.Tensor:
         """``[1, ...]``, the mean over the reference photos; computed once per identity."""

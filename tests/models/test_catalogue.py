@@ -60,7 +60,7 @@ def forget():
 
 def test_names_and_files_are_unique():
     assert len({row.name for row in ROWS}) == len(ROWS) == len(catalogue())
-    spread = [(row.kind == "research", name.lower()) for row in ROWS for name in row.names]
+    spread = [(row.folder if row.kind == "research" else "", name.lower()) for row in ROWS for name in row.names]
     assert len(set(spread)) == len(spread)
     hashes = [digest for row in ROWS for digest in row.hashes]
     assert len(set(hashes)) == len(hashes)

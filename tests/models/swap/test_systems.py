@@ -15,7 +15,7 @@ from faceloom.models.geometry import crop_faces, sample_crops, template_matrix
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.aei import AEINet
 from faceloom.models.networks.iresnet import IResNet
-from faceloom.models.networks.keras_graph import KerasNet, read_keras
+from faceloom.models.networks.keras_net import KerasNet, load_keras
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
@@ -105,7 +105,7 @@ def test_facedancer_from_its_h5_files(dancer, scene):
     crops, masks = engine.swap(images, faces, identity, 256)
     matrices = template_matrix(faces.keypoints, "arcface_112_v2", 256)
     targets = sample_crops(images, faces.frame_indices, matrices, 256).permute(0, 3, 1, 2)
-    weights = read_keras(dancer).weights()
+    weights = load_keras(dancer).weights()
     vector = engine.source(identity)
     scale, shift = (vector @ weights[f"ada_in/{name}/kernel"] + weights[f"ada_in/{name}/bias"] for name in ("dense", "dense_1"))
     x = targets * 2 - 1
@@ -122,7 +122,7 @@ def test_facedancer_from_its_h5_files(dancer, scene):
 
 def test_keras_files_become_safetensors_with_their_graph(dancer, tmp_path):
     assert main(["models", "convert", str(dancer)]) == 0
-    net, again = read_keras(dancer), read_keras(dancer.with_suffix(".safetensors"))
+    net, again = load_keras(dancer), load_keras(dancer.with_suffix(".safetensors"))
     x, z = torch.rand(2, 3, 16, 16), torch.rand(2, 8)
     assert torch.equal(net(x, z), again(x, z))
     assert load_published(dancer.with_suffix(".safetensors")).name == dancer.stem
@@ -200,7 +200,7 @@ def test_ghost_from_its_files(tmp_path, scene):
         arcface.features.running_var *= .05  # vectors of about ArcFace's length
     torch.save({key: value.half() if value.is_floating_point() else value for key, value in generator.state_dict().items()},
                tmp_path / "G_unet_1block.pth")
-    with pytest.raises(FaceLoomError, match=r"needs ArcFace \(backbone\.pth\)"):
+    with pytest.raises(FaceLoomError, match=r"needs GHOST's ArcFace \(backbone\.pth, Apache-2\.0.*models get ghost_arcface_backbone_pth"):
         load_engine(tmp_path / "G_unet_1block.pth")
     torch.save(arcface.state_dict(), tmp_path / "backbone.pth")
     engine = load_engine(tmp_path / "G_unet_1block.pth")
