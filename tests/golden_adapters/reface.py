@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from faceloom.models.diffusion.ddim import SD_ALPHAS, ddim, guided, schedule
+from faceloom.models.diffusion.reface import class_table, halved, keep_mask, latent_mask
+from faceloom.models.diffusion.square import cut, put_back, quad_of, way_back
+from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
 from faceloom.models.networks.reface import IRSE50, Conditioner, to_clip
+from faceloom.models.parse.labels import CLASSES
 from torch import nn
 
 from .base import Adapter, Unmade
@@ -117,8 +121,42 @@ class Condition(Adapter):
         encoder, identity, shown = net.cond_stage_model, net.face_ID_model(source), net.for_clip(target)
         tokens = encoder(source), encoder(shown)
         return {
-            "cond": net(source, target, points), "clip_src_proj768": encoder.embedding(source), "clip_tar_proj768": encoder.embedding(shown),
+            "cond": net(source, target, points),
+            "clip_src_proj768": encoder.embedding(source), "clip_tar_proj768": encoder.embedding(shown),
             "src_tok_after_mapper2_ln2": tokens[0], "tar_tok_after_mapper2_ln2": tokens[1], "c_src": net.proj_out_source(tokens[0]),
             "c_tar": net.proj_out_target(tokens[1]), "id512_l2": identity, "id768": net.ID_proj_out(identity),
             "lmk768": net.landmark_proj_out(points.flatten(1)), "landmarks": points.flatten(1),
         }
+
+
+class Square(Adapter):
+    pattern = r"reface_align"
+    limit = 1e-3  # our faces keep single precision; one pixel in 50 000 falls on the other side of a whole number
+
+    def run(self, golden, nets, mistake=None):
+        if mistake:
+            raise Unmade(mistake)
+        points, photo = golden.arrays["lm68"], golden.fill.make_input(golden.inputs["photo_u8"])
+        quad = quad_of(Face(0, [0, 0, 1, 1], keypoints_from_68(points)))
+        crop = cut(photo, quad, 1024)
+        return {"lm68": points, "quad": quad, "inv_perspective8": way_back(quad, 1024), "crop1024_stride4": crop[::4, ::4],
+                "pasted_back_stride2": put_back(photo, crop, quad)[::2, ::2]}
+
+
+class Masks(Adapter):
+    pattern = r"reface_mask"
+
+    # CelebAMask-HQ's own numbering, which only the data set has.
+    celeba = ("background", "skin", "nose", "glasses", "left_eye", "right_eye", "left_brow", "right_brow", "left_ear", "right_ear", "mouth",
+              "upper_lip", "lower_lip", "hair", "hat", "earring", "necklace", "neck", "cloth")
+
+    def run(self, golden, nets, mistake=None):
+        if mistake:
+            raise Unmade(mistake)
+        y, x = np.mgrid[:512, :512]
+        keep = keep_mask(torch.from_numpy(class_table(CLASSES)[(y // 37 + x // 41) % 19])[None])
+        impulses = torch.zeros(8, 1, 16, 16)
+        impulses[range(8), 0, :, range(3, 11)] = 1  # what each of eight neighbours gives to the middle pixel of the half size
+        return {"map_bisenet19_to_12": class_table(CLASSES), "map_celebamask19_to_12": class_table(self.celeba),
+                "bicubic_kernel_factor2": halved(impulses)[:, 0, 4, 3], "down2": halved(golden.input("img")), "keep_mask_512": keep[0],
+                "keep_mask_64": latent_mask(keep)}
