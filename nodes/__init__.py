@@ -6,13 +6,15 @@ from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
 from ._models import register_folders
+from .adapters import IdentityForAdapters
 from .align import FaceAlign
+from .control import FaceControlHints, FaceKeypointsImage
 from .detect import FaceDetect
 from .diffusion import DiffusionInpaintSwap
 from .identity import ArcFaceEmbed, IdentityBlend
 from .identity_files import IdentityLoad, IdentitySave, register_identity_folders
 from .landmarks import ThreeDLandmarkMask
-from .loaders import LoadFaceDetector, LoadFaceParser, LoadFaceRecognizer, LoadRestoreModel, LoadSwapModel
+from .loaders import LoadFaceDetector, LoadFaceParser, LoadFaceRecognizer, LoadGazeEstimator, LoadRestoreModel, LoadSwapModel
 from .parse import FaceParseMask
 from .paste import PasteBack
 from .restore import Restore
@@ -24,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     FaceSelect, IdentitySave, IdentityLoad, IdentityBlend,
     LoadSwapModel, LoadFaceDetector, LoadFaceRecognizer, LoadFaceParser, LoadRestoreModel, DiffusionInpaintSwap,
     FaceAlign,
+    IdentityForAdapters, FaceKeypointsImage, FaceControlHints, LoadGazeEstimator,
 ]
 
 register_folders()

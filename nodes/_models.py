@@ -68,6 +68,13 @@ def file_input(kinds: Sequence[str], built_in: str, tooltip: str, name: str = "f
     return io.Combo.Input(name, options=listed(kinds, built_in), default=built_in, tooltip=f"{tooltip} {commercial_use(kinds)}")
 
 
+def research_input(row_name: str, tooltip: str, name: str = "file") -> io.Input:
+    """The one file of a research system that a loader opens, here or not."""
+    chosen = [choice for choice in available("research", folders()) if choice.row and choice.row.name == row_name]
+    options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
+    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
+
+
 def provider_input() -> io.Input:
     return io.Combo.Input("provider", options=list(PROVIDERS), default="auto", advanced=True,
                           tooltip="Where an ONNX network runs: auto takes the graphics card where onnxruntime can use it. What is "

@@ -16,7 +16,7 @@ from ..models.images import as_images
 from ..models.masks import fit_mask
 from . import _sampling
 from ._runtime import give
-from ._sockets import CATEGORY, FaceParser, FaceRecognizer, Faces, Identity
+from ._sockets import CATEGORY, FaceAnalysis, FaceParser, FaceRecognizer, Faces, GazeEstimator, Identity, InsightFace, as_recognizer
 
 
 class DiffusionInpaintSwap(io.ComfyNode):
@@ -68,7 +68,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
                                tooltip="How firmly the shapes of eyes, brows, nose and mouth are held where the target has them. Needs a "
                                        "parser that is a network; 0 is off."),
                 io.Float.Input("gaze_strength", default=0.0, min=0.0, max=4.0, step=0.05, advanced=True,
-                               tooltip="How firmly the look of the target's eyes is held; 0 is off."),
+                               tooltip="How firmly the direction in which the target looks is held. Needs a gaze estimator; 0 is off."),
                 io.Float.Input("guidance_start", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
                                tooltip="From where on guidance acts, from 0 (first step) to 1 (last step)."),
                 io.Float.Input("guidance_end", default=1.0, min=0.0, max=1.0, step=0.05, advanced=True,
@@ -86,11 +86,14 @@ class DiffusionInpaintSwap(io.ComfyNode):
                 Identity.Input("identity", optional=True,
                                tooltip="Who the face is pulled towards, from ArcFace Embed with the same recognizer. Left unconnected, "
                                        "only the prompt and your adapters decide."),
-                FaceRecognizer.Input("recognizer", optional=True,
-                                     tooltip="The ArcFace network that measures the likeness, from Load Face Recognizer."),
+                io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
+                                   tooltip="The ArcFace network that measures the likeness, from Load Face Recognizer or an InsightFace "
+                                           "loader."),
                 FaceParser.Input("parser", optional=True, tooltip="The parsing network for expression_strength."),
                 Faces.Input("faces", optional=True,
                             tooltip="The faces of these crops: guidance then looks exactly where they are, and at the right framing."),
+                GazeEstimator.Input("gaze_estimator", optional=True,
+                                    tooltip="The network for gaze_strength, from Load Gaze Estimator."),
             ],
             outputs=[io.Image.Output("crops", tooltip="The repainted crops, in the same order and size, for Paste Back. Pixels outside "
                                                       "the mask are those that came in.")],
@@ -99,14 +102,16 @@ class DiffusionInpaintSwap(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, vae, crops, mask, seed, steps, cfg, sampler_name, scheduler, denoise, blending, blend_start,
                 blend_end, size, fix_color, identity_strength, expression_strength, gaze_strength, guidance_start, guidance_end, views,
-                guidance_decode, guide_through, identity=None, recognizer=None, parser=None, faces=None) -> io.NodeOutput:
+                guidance_decode, guide_through, identity=None, recognizer=None, parser=None, faces=None,
+                gaze_estimator=None) -> io.NodeOutput:
         images = as_images(crops, "crops")
         masks = fit_mask(mask, *images.shape[:3]).to(images.device)
         rows = sampled_rows(images, masks)
         if not rows or denoise == 0:
             return io.NodeOutput(give(images))
         pull = Pull(identity_strength if identity is not None else 0.0, expression_strength, gaze_strength, views, seed)
-        pull.check(len(images), identity, recognizer, parser, faces)
+        recognizer = as_recognizer(recognizer) if pull.identity > 0 else None
+        pull.check(len(images), identity, recognizer, parser, faces, gaze_estimator)
         edge = sampling_size(size or _sampling.native_size(model), vae.spacial_compression_encode())
         pictures, holes = resize(images[rows], edge), resize(masks[rows], edge)
         latents = _sampling.encode(vae, pictures)
@@ -123,10 +128,11 @@ class DiffusionInpaintSwap(io.ComfyNode):
             embedder = differentiable(recognizer) if pull.identity > 0 else None
             wanted = torch.tensor(identity.embeddings[recognizer.space]) if pull.identity > 0 else None
             parse = differentiable_parser(parser) if pull.expression > 0 else None
+            eyes = gaze_estimator.differentiable() if pull.gaze > 0 else None
 
             def guidance(chunk: list[int]) -> Guidance:
                 shown = None if faces is None else faces.take([rows[i] for i in chunk])
-                return guidance_for(pull, look, pictures[chunk].to(model.load_device), shown, embedder, wanted, parse)
+                return guidance_for(pull, look, pictures[chunk].to(model.load_device), shown, embedder, wanted, parse, eyes)
 
         latents = _sampling.sample(model, positive, negative, latents, holes[:, None], settings, guidance, rows)
         results = _sampling.decode(vae, latents).to(pictures.device)

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from ..models.detect import DETECTORS, Detector
 from ..models.detect.described import DescribedDetector
 from ..models.detect.onnx import load_detector
+from ..models.diffusion.gaze import load_gaze_estimator
 from ..models.folders import Folders, Found
 from ..models.identity import RECOGNIZERS
 from ..models.identity.attributes import load_attributes
@@ -21,7 +22,7 @@ from ..models.parse.load import load_occluder, load_parser
 from ..models.restore.load import load_restorer
 from ..models.swap import ENGINES, load_engine
 from ._devices import ComfyDevices
-from ._models import checked, file_input, load, provider_input
+from ._models import checked, file_input, load, provider_input, research_input
 from ._runtime import show
 from ._sockets import (
     CATEGORY,
@@ -30,6 +31,7 @@ from ._sockets import (
     FaceOccluder,
     FaceParser,
     FaceRecognizer,
+    GazeEstimator,
     InsightFace,
     RestoreModel,
     SwapModel,
@@ -206,6 +208,35 @@ class LoadRestoreModel(io.ComfyNode):
         # None, as if nothing were connected to Restore.
         restorer, text = (None, BUILT_IN) if file == PHOTOGRAPH else load(file, "restorer", provider, _open(load_restorer, ComfyDevices()))
         return io.NodeOutput(restorer, ui=show(cls, text=text))
+
+
+class LoadGazeEstimator(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadGazeEstimator",
+            display_name="Load Gaze Estimator",
+            category=CATEGORY,
+            description="Loads DiffFace's gaze estimator, with which Diffusion Inpaint Swap keeps the target's eyes looking where they "
+                        "look.",
+            search_aliases=["eyenet", "gaze", "eye direction", "diffface", "faceloom"],
+            inputs=[
+                research_input("diffface_gaze", "The network GazeEstimator.pt of DiffFace. It is looked for in models/faceloom/diffface. "
+                                                "Commercial use is not allowed."),
+            ],
+            outputs=[GazeEstimator.Output("gaze_estimator", tooltip="The network, for Diffusion Inpaint Swap.")],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(file)
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        estimator, text = load(file, "research", "auto", lambda found, folders, providers: load_gaze_estimator(
+            found, folders=folders, devices=ComfyDevices()))
+        return io.NodeOutput(estimator, ui=show(cls, text=text))
 
 
 def _open(loader: Callable, devices: ComfyDevices | None = None) -> Callable:

@@ -49,11 +49,15 @@ def gaze_loss(gazes: Tensor, wanted: Tensor, squared: bool = False) -> Tensor:
     return (difference.square() if squared else difference.abs()).mean(2).sum(1)
 
 
-def eye_pictures(pictures: Tensor, boxes: Tensor | Sequence[Sequence[int]]) -> Tensor:
-    """The mean over colour of two boxes (x0, y0, x1, y1, end excluded) per picture ``[N, 3, H, W]``, as ``[N, 2, 96, 160]``."""
+def eye_pictures(pictures: Tensor, boxes: Sequence | np.ndarray) -> Tensor:
+    """The mean over colour of two boxes (x0, y0, x1, y1, ends excluded) per picture ``[N, 3, H, W]``, as ``[N, 2, 96, 160]``.
+
+    boxes: ``[N, 2, 4]``, or ``[2, 4]`` for all pictures.
+    """
     grey = pictures.mean(1, keepdim=True)
+    pairs = np.broadcast_to(np.asarray(boxes, int), (len(pictures), 2, 4)).tolist()
     eyes = [[F.interpolate(picture[None, :, y0:y1, x0:x1], (96, 160), mode="bilinear", align_corners=False)[0, 0]
-             for x0, y0, x1, y1 in boxes] for picture in grey]
+             for x0, y0, x1, y1 in pair] for picture, pair in zip(grey, pairs, strict=True)]
     return torch.stack([torch.stack(pair) for pair in eyes])
 
 
@@ -105,16 +109,6 @@ class ParserLoss:
 
     def __call__(self, pictures: Tensor) -> Tensor:
         return parser_loss(self.parse(pictures), self.wanted, self.squared)
-
-
-class KeepLoss:
-    """Mean squared difference to the target's pictures where ``weights`` ``[N, 1, H, W]`` says so, such as over the eyes."""
-
-    def __init__(self, targets: Tensor, weights: Tensor) -> None:
-        self.targets, self.weights = targets, weights / weights.mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        return ((pictures - self.targets).square() * self.weights).mean((1, 2, 3))
 
 
 @dataclass(frozen=True, eq=False)

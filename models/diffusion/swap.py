@@ -11,14 +11,10 @@ from torch import Tensor
 
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..geometry import TEMPLATES, crop_matrix, transform
 from ..identity.differentiable import Embedder, alignment
-from .guidance import Guidance, IdentityLoss, KeepLoss, ParserLoss
-
-# Half the height of an eye with its lids, in distances between the eyes; it is twice as wide.
-_EYE = 0.16
-# Brings squared differences of pixels to the size of cosines.
-_GAZE = 20.0
+from ..networks.eyenet import EyeNet
+from .gaze import GazeLoss, eye_boxes
+from .guidance import Guidance, IdentityLoss, ParserLoss
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Pull:
     def acts(self) -> bool:
         return max(self.identity, self.expression, self.gaze) > 0
 
-    def check(self, count: int, identity: Identity | None, recognizer: Any, parser: Any, faces: Faces | None) -> None:
+    def check(self, count: int, identity: Identity | None, recognizer: Any, parser: Any, faces: Faces | None, gaze: Any = None) -> None:
         """Raise a sentence where something that a strength needs is missing, or the faces are not those of the ``count`` crops."""
         if faces is not None and len(faces) != count:
             raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
@@ -49,6 +45,8 @@ class Pull:
                                     "and the same recognizer.")
         if self.expression > 0 and parser is None:
             raise FaceLoomError("expression_strength needs a parser; connect one from Load Face Parser or set it to 0.")
+        if self.gaze > 0 and gaze is None:
+            raise FaceLoomError("gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0.")
 
 
 def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
@@ -64,11 +62,11 @@ def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
 
 def guidance_for(pull: Pull, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
                  embedder: Embedder | None = None, wanted: Tensor | None = None,
-                 parse: Callable[[Tensor], Tensor] | None = None) -> Guidance:
+                 parse: Callable[[Tensor], Tensor] | None = None, eyes: EyeNet | None = None) -> Guidance:
     """The guidance of these crops ``[N, S, S, 3]``, at sampling size and on the device that samples.
 
     faces: those the crops show, for exact alignment. embedder and wanted (unit ``[D]``): for the identity. parse: pictures to logits,
-    for the expression.
+    for the expression. eyes: for the gaze.
     """
     with torch.inference_mode(False):
         targets = crops.movedim(-1, 1).clone()
@@ -80,20 +78,6 @@ def guidance_for(pull: Pull, decode: Callable[[Tensor], Tensor], crops: Tensor, 
         if pull.expression > 0:
             losses.append((pull.expression, ParserLoss(parse, targets)))
         if pull.gaze > 0:
-            losses.append((_GAZE * pull.gaze, KeepLoss(targets, eye_weights(count, size, faces).to(crops.device))))
+            losses.append((pull.gaze, GazeLoss(eyes.to(crops.device), targets, eye_boxes(count, size, faces))))
     return Guidance(decode, tuple(losses), max(pull.identity, pull.expression, pull.gaze))
 
-
-def eye_weights(count: int, size: int, faces: Faces | None = None) -> Tensor:
-    """``[count, 1, size, size]``: 1 in the middle of each eye, falling off as a Gaussian."""
-    ys, xs = torch.meshgrid(torch.arange(size, dtype=torch.float32), torch.arange(size, dtype=torch.float32), indexing="ij")
-    out = torch.zeros(count, 1, size, size)
-    for i in range(count):
-        if faces is None:
-            eyes = (TEMPLATES["ffhq_512"] * size - 0.5)[:2]
-        else:
-            eyes = transform(faces[i].keypoints, crop_matrix(faces[i], size, faces.framing))[:2]
-        reach = _EYE * float(((eyes[1] - eyes[0]) ** 2).sum() ** 0.5)
-        for x, y in eyes:
-            out[i, 0] += torch.exp(-((xs - x) / (2 * reach)) ** 2 - ((ys - y) / reach) ** 2)
-    return out.clamp(max=1)

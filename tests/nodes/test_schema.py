@@ -16,11 +16,13 @@ NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask",
             "FaceSelect", "IdentitySave", "IdentityLoad", "IdentityBlend",
             "LoadSwapModel", "LoadFaceDetector", "LoadFaceRecognizer", "LoadFaceParser", "LoadRestoreModel",
             "DiffusionInpaintSwap",
-            "FaceAlign"]
+            "FaceAlign",
+            "IdentityForAdapters", "FaceKeypointsImage", "FaceControlHints", "LoadGazeEstimator"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
                ("LoadFaceRecognizer", "file"), ("LoadFaceParser", "parser"), ("LoadFaceParser", "occluder"), ("LoadRestoreModel", "file"),
-               ("DiffusionInpaintSwap", "sampler_name"), ("DiffusionInpaintSwap", "scheduler")}
+               ("DiffusionInpaintSwap", "sampler_name"), ("DiffusionInpaintSwap", "scheduler"),
+               ("LoadGazeEstimator", "file")}
 
 
 def everything(inputs, prefix=""):
