@@ -22,9 +22,9 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
         raise FaceLoomError(f"{target} is already there; move it away, or use --force.")
     metadata = None
     if path.suffix.lower() in (".h5", ".hdf5"):
-        from .networks.keras_graph import keras_metadata, read_keras
+        from .networks.keras_net import keras_metadata, load_keras
 
-        net = read_keras(path)
+        net = load_keras(path)
         tensors, metadata = net.weights(), keras_metadata(net)
     else:
         tensors = _tensors(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import torch
-from faceloom.models.networks.keras_graph import KerasNet, layers_of
+from faceloom.models.networks.keras_graph import class_of, layers_of, plan
+from faceloom.models.networks.keras_net import KerasNet, needed_weights
 from torch import nn
 from torch.nn import functional
 
@@ -24,9 +25,12 @@ class ByName(nn.Module):
 
 
 def build(golden) -> ByName:
+    """Weights as the graph asks for them; of the vector's list only what AdaIN's inner layers are called, which no graph says."""
     graph = json.loads((golden.folder / f"{golden.name}.model_config.json").read_text())
-    shapes = golden.shapes[""]
-    return ByName(KerasNet(graph, {key: torch.zeros(shape, dtype=getattr(torch, kind)) for key, (shape, kind) in shapes.items()}))
+    adains = {layer["name"] for layer in layers_of(graph["config"]) if class_of(layer) == "AdaIN"}
+    named = {key: torch.empty(shape) for key, (shape, _) in golden.shapes[""].items() if key.split("/")[0] in adains}
+    needed, _ = needed_weights(graph, named)
+    return ByName(KerasNet(graph, {key: torch.zeros(shape) for key, shape in needed.items()}))
 
 
 class Generator(Adapter):
@@ -55,8 +59,8 @@ class Generator(Adapter):
             raise Unmade(mistake)
         extra = {key: key.removeprefix("mask_") for key in golden.data["outputs"] if key.startswith("mask_")}
         if "mapped_id" in golden.data["outputs"]:
-            adain = next(layer for layer in layers_of(net.graph) if layer["class_name"].endswith("AdaIN"))
-            extra["mapped_id"] = adain["inbound_nodes"][0][1][0]
+            first = next(step for step in plan(net.graph) if class_of(step.layer) == "AdaIN")
+            extra["mapped_id"] = first.sources[1][0]
         picture, seen = net(target, vector, also=list(extra.values()))
         return {"y_NCHW": picture} | {key: seen[layer] for key, layer in extra.items()}
 

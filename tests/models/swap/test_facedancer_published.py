@@ -14,7 +14,8 @@ import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.geometry import crop_faces, sample_crops, similarity
 from faceloom.models.identity import make_identity
-from faceloom.models.networks.keras_plan import PlannedNet, input_shapes
+from faceloom.models.networks.keras_graph import input_shapes
+from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.paste import paste
 from faceloom.models.swap import swap_faces
 from faceloom.models.swap.facedancer import facedancer_engine, rectangle_mask
@@ -43,7 +44,7 @@ def net_of(name):
     golden = Golden(GOLDEN, name)
     listed = golden.data["state_dict"].items()
     tensors = {key: torch.from_numpy(golden.fill.value(key, shape, golden.rules[""], kind)) for key, (shape, kind) in listed}
-    return PlannedNet(json.loads((GOLDEN / f"{name}.model_config.json").read_text()), tensors).eval()
+    return KerasNet(json.loads((GOLDEN / f"{name}.model_config.json").read_text()), tensors).eval()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_half_precision_is_the_same_picture(nets):
     golden = Golden(GOLDEN, "facedancer_generator_c")
     inputs = [golden.input(key) for key in golden.inputs]
     want = generator(*inputs)
-    half = PlannedNet(generator.graph, {key: value.half() for key, value in generator.weights().items()})
+    half = KerasNet(generator.graph, {key: value.half() for key, value in generator.weights().items()})
     got = half(*(each.half() for each in inputs)).float()
     assert bool(got.isfinite().all())
     assert float((got - want).square().mean().sqrt() / want.std()) < .01

@@ -54,15 +54,17 @@ def keras_layer(kind, name, sources, **config):
     return {"class_name": kind, "name": name, "config": {"name": name, **config}, "inbound_nodes": nodes}
 
 
-def conv(name, source, edge=1, stride=1):
-    return keras_layer("Conv2D", name, [source], kernel_size=[edge, edge], strides=[stride, stride], padding="same", use_bias=True)
+def conv(name, source, filters, edge=1, stride=1):
+    return keras_layer("Conv2D", name, [source], filters=filters, kernel_size=[edge, edge], strides=[stride, stride], padding="same",
+                       use_bias=True)
 
 
 def keras_generator(identity=8):
     """target + AdaIN of it by the identity, through a 1×1 convolution."""
-    layers = [keras_layer("InputLayer", "picture", []), keras_layer("InputLayer", "vector", []),
+    layers = [keras_layer("InputLayer", "picture", [], batch_input_shape=[None, 256, 256, 3]),
+              keras_layer("InputLayer", "vector", [], batch_input_shape=[None, identity]),
               keras_layer("Addons>InstanceNormalization", "norm", ["picture"], groups=3, epsilon=1e-3),
-              keras_layer("AdaIN", "ada_in", ["norm", "vector"]), conv("out", "ada_in"), keras_layer("Add", "sum", ["out", "picture"])]
+              keras_layer("AdaIN", "ada_in", ["norm", "vector"]), conv("out", "ada_in", 3), keras_layer("Add", "sum", ["out", "picture"])]
     graph = {"config": {"name": "g", "layers": layers, "input_layers": [["picture", 0, 0], ["vector", 0, 0]],
                         "output_layers": [["sum", 0, 0]]}}
     shapes = {"norm/gamma": (3,), "norm/beta": (3,), "ada_in/dense/kernel": (identity, 3), "ada_in/dense/bias": (3,),
@@ -71,7 +73,8 @@ def keras_generator(identity=8):
 
 
 def keras_identity(identity=8):
-    layers = [keras_layer("InputLayer", "face", []), conv("c", "face", 5, 2), keras_layer("LeakyReLU", "l", ["c"], alpha=.2),
+    layers = [keras_layer("InputLayer", "face", [], batch_input_shape=[None, 112, 112, 3]), conv("c", "face", 4, 5, 2),
+              keras_layer("LeakyReLU", "l", ["c"], alpha=.2),
               keras_layer("GlobalAveragePooling2D", "pool", ["l"]), keras_layer("Dense", "d", ["pool"], units=identity)]
     graph = {"config": {"name": "a", "layers": layers, "input_layers": [["face", 0, 0]], "output_layers": [["d", 0, 0]]}}
     return graph, {"c/kernel": (5, 5, 3, 4), "c/bias": (4,), "d/kernel": (4, identity), "d/bias": (identity,)}

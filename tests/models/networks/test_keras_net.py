@@ -1,4 +1,4 @@
-"""Keras files made ready: what a graph needs follows from the graph, files that lack it are told so, and answers stay the same."""
+"""Keras files run from their own graphs: what a graph needs follows from it, files that lack it are told so, and memory is freed early."""
 
 from __future__ import annotations
 
@@ -12,17 +12,9 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.networks.keras_graph import KerasNet
-from faceloom.models.networks.keras_plan import (
-    PlannedNet,
-    channels_last,
-    check_weights,
-    input_shapes,
-    instance_norm,
-    load_keras,
-    needed_weights,
-    plan,
-)
+from faceloom.models.networks.keras_graph import input_shapes, plan
+from faceloom.models.networks.keras_layers import instance_norm
+from faceloom.models.networks.keras_net import KerasNet, channels_last, check_weights, load_keras, needed_weights
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -109,7 +101,7 @@ def write_safetensors(path, dtype=torch.float32):
 def test_what_a_graph_needs_follows_from_the_graph():
     needed, answers = needed_weights(generator())
     assert needed == SHAPES and answers == [(3, 16, 16)]
-    assert input_shapes(generator()) == [(16, 16, 3), (8,)]
+    assert input_shapes(generator()["config"]) == [(16, 16, 3), (8,)]
 
 
 @pytest.mark.parametrize("name", VECTORS or [pytest.param(None, marks=pytest.mark.skip(f"no FaceDancer vectors in {GOLDEN}"))])
@@ -121,11 +113,11 @@ def test_published_graphs_need_the_published_weights(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VECTORS or [pytest.param(None, marks=pytest.mark.skip(f"no FaceDancer vectors in {GOLDEN}"))])
-def test_planned_graphs_answer_as_the_published_networks(name):
+def test_graphs_answer_as_the_published_networks(name):
     golden = Golden(GOLDEN, name)
     listed = golden.data["state_dict"].items()
     tensors = {key: torch.from_numpy(golden.fill.value(key, shape, golden.rules[""], kind)) for key, (shape, kind) in listed}
-    net = PlannedNet(json.loads((GOLDEN / f"{name}.model_config.json").read_text()), tensors)
+    net = KerasNet(json.loads((GOLDEN / f"{name}.model_config.json").read_text()), tensors)
     with torch.inference_mode():
         answer = net(*(golden.input(key) for key in golden.inputs))
     for stored in golden.data["outputs"][next(iter(golden.data["outputs"]))]["stored"]:
@@ -134,15 +126,14 @@ def test_planned_graphs_answer_as_the_published_networks(name):
         assert off["rel_std"] < 1e-4, (stored["array"], off)
 
 
-def test_the_plan_changes_no_answer():
-    plain, planned = KerasNet(generator(), weights()), PlannedNet(generator(), weights())
-    want, wanted = plain(*inputs(), also=("16x16", "mapped"))
-    got, seen = planned(*inputs(), also=("16x16", "mapped"))
-    torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-    for name in wanted:
-        torch.testing.assert_close(seen[name], wanted[name], atol=1e-5, rtol=0)
-    single = torch.cat([planned(*(each[i : i + 1] for each in inputs())) for i in range(2)])
-    torch.testing.assert_close(got, single, atol=1e-5, rtol=0)
+def test_pictures_of_a_batch_do_not_see_each_other():
+    net = KerasNet(generator(), weights())
+    both, seen = net(*inputs(), also=("16x16", "mapped"))
+    for i in range(2):
+        one, of_one = net(*(each[i : i + 1] for each in inputs()), also=("16x16", "mapped"))
+        torch.testing.assert_close(both[i : i + 1], one, atol=1e-5, rtol=0)
+        for name, value in of_one.items():
+            torch.testing.assert_close(seen[name][i : i + 1], value, atol=1e-5, rtol=0)
 
 
 def test_tensors_go_after_their_last_use(monkeypatch):
@@ -160,7 +151,7 @@ def test_tensors_go_after_their_last_use(monkeypatch):
         return answer
 
     monkeypatch.setattr(KerasNet, "_compute", spy)
-    PlannedNet(generator(), weights())(*inputs())
+    KerasNet(generator(), weights())(*inputs())
     assert "first" in alive["16x16"] and "whole" in alive["16x16"]  # attention needs them again
     assert not {"down", "l0", "n0", "half", "up"} & alive["16x16"]
     assert "fused" in alive["out"] and not {"first", "whole", "both"} & alive["final"]
@@ -212,7 +203,7 @@ def test_half_precision_is_nearly_the_same_answer(tmp_path):
 def test_counted_on_dense_layers_of_ada_in(tmp_path):
     renamed = {key.replace("dense_1", "dense_10").replace("dense/", "dense_9/"): value for key, value in weights().items()}
     net = load_keras(write_h5(tmp_path / "later.h5", tensors=renamed))
-    torch.testing.assert_close(net(*inputs()), PlannedNet(generator(), weights())(*inputs()))
+    torch.testing.assert_close(net(*inputs()), KerasNet(generator(), weights())(*inputs()))
 
 
 def test_files_are_told_what_they_lack(tmp_path):
