@@ -52,14 +52,20 @@ CHUNK = 4
 class Prepared:
     """What the denoiser is told of every face.
 
-    tokens: ``[N, 1, width]``; nothing: ``[1, 1, width]``, the token of no condition. hidden: ``[N, 512, 512, 3]`` 0..1, the crops with
-    mid grey where the new face comes. keep: ``[N, 512, 512]``, 1 where the target stays.
+    tokens: ``[N, 1, width]``; nothing: ``[1, 1, width]``, the token of no condition. targets: ``[N, 512, 512, 3]`` 0..1, the crops.
+    keep: ``[N, 512, 512]``, 1 where the target stays.
     """
 
     tokens: Tensor
     nothing: Tensor
-    hidden: Tensor
+    targets: Tensor
     keep: Tensor
+
+    @property
+    def hidden(self) -> Tensor:
+        """``[N, 512, 512, 3]``: the crops with mid grey where the new face comes."""
+        keep = self.keep[..., None]
+        return self.targets * keep + (1 - keep) / 2
 
     @property
     def swapped(self) -> Tensor:
@@ -105,8 +111,7 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
     points = np.stack([transform(points_68(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])
     points = torch.from_numpy(points.astype(np.float32))
     tokens = conditioner.tokens(source_picture(identity, parser), pictures.movedim(-1, 1) * 2 - 1, points, progress)
-    keep = keep.to(pictures.device)
-    return Prepared(tokens, conditioner.nothing(), pictures * keep[..., None] + (1 - keep[..., None]) / 2, keep)
+    return Prepared(tokens, conditioner.nothing(), pictures, keep.to(pictures.device))
 
 
 def source_picture(identity: Identity, parser: Parser | None = None) -> Tensor:
@@ -184,22 +189,22 @@ class REFace:
         self.denoiser, self.codec = TorchModel(name, denoiser, devices), TorchModel(name, codec, devices)
 
     @torch.inference_mode()
-    def paint(self, prepared: Prepared, targets: Tensor, settings: Settings, progress: Progress = silent) -> Tensor:
-        """``[N, 512, 512, 3]`` 0..1: the crops ``targets`` with their new faces. Every face has its own noise, of seed + its number."""
-        steps, count = schedule(settings.steps), len(targets)
+    def paint(self, prepared: Prepared, settings: Settings, progress: Progress = silent) -> Tensor:
+        """``[N, 512, 512, 3]`` 0..1: the crops with their new faces. Every face has its own noise, of seed + its number."""
+        steps, count = schedule(settings.steps), len(prepared.targets)
 
         def part(span: range) -> Tensor:
             rows = slice(span.start, span.stop)
             hidden = self._coded(prepared.hidden[rows])
             x = torch.stack([noise_of(settings.seed + number, hidden.shape[1:]) for number in span])
             if settings.start_from_target:
-                x = steps[0].noised(self._coded(targets[rows]), x)
+                x = steps[0].noised(self._coded(prepared.targets[rows]), x)
             told = torch.cat([hidden, latent_mask(prepared.keep[rows]).to(hidden)], 1)
             denoise = self._denoise(told, prepared.tokens[rows], prepared.nothing, settings.scale)
             x = ddim(denoise, x, steps, lambda done, _: progress(span.start * len(steps) + done * len(span), count * len(steps)))
             return self._decoded(x)
 
-        return torch.cat(run_chunks(part, range(count), CHUNK)).to(targets.device)
+        return torch.cat(run_chunks(part, range(count), CHUNK)).to(prepared.targets.device)
 
     def _denoise(self, told: Tensor, tokens: Tensor, nothing: Tensor, scale: float) -> Callable[[Tensor, int], Tensor]:
         net, device = self.denoiser.ready(_PAINTING * len(told))
@@ -239,7 +244,7 @@ class REFace:
         aligned = align_faces(faces, ALIGNMENT, SIZE)
         crops = published_crops(images, faces) if as_published else crop_faces(images, aligned)
         prepared = prepare(self.conditioner, crops, aligned, identity, parser)
-        painted = self.paint(prepared, shrunk(crops), settings, progress)
+        painted = self.paint(prepared, settings, progress)
         if as_published:
             return published_paste(images, faces, painted)
         return paste(images, aligned, painted, feather_mask(prepared.swapped, feather, "inside"))[0]

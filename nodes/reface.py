@@ -1,0 +1,133 @@
+"""LoadREFace and REFaceEncode: REFace as an ordinary MODEL under an ordinary sampler."""
+
+from __future__ import annotations
+
+import comfy.latent_formats
+import comfy.sd
+import comfy.utils
+import node_helpers
+import torch
+from comfy_api.latest import io
+
+from ..models.diffusion.reface import REFaceConditioner, check_weights, latent_mask, prepare
+from ..models.errors import FaceLoomError
+from ..models.networks.ldm import UNET_PREFIX, VAE_PREFIX
+from ..models.networks.reface import load_conditioner
+from ..models.weights import load_weights
+from . import _sampling
+from ._devices import ComfyDevices
+from ._models import checked, load, research_input
+from ._runtime import give, listener, show
+from ._sockets import CATEGORY, FaceParser, Faces, Identity, REFace
+
+PARTS, SQUARE = "swapped parts", "whole square"
+
+
+class LoadREFace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadREFace",
+            display_name="Load REFace",
+            category=CATEGORY,
+            description="Loads REFace, a diffusion face swapper on Stable Diffusion 1.x: its MODEL, its VAE, and what turns a source and a "
+                        "target into its conditioning.",
+            search_aliases=["reface", "diffusion face swap", "last.ckpt", "faceloom"],
+            inputs=[
+                research_input("reface", "The authors' last.ckpt, looked for in models/faceloom/reface. Commercial use is not allowed."),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="The diffusion model, for KSampler with ddim or euler, ddim_uniform, and cfg 3.5. It only "
+                                                 "works with the conditioning of REFace Encode."),
+                io.Vae.Output("vae", tooltip="The VAE of the same file."),
+                REFace.Output("reface", tooltip="What looks at source and target, for REFace Encode."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(file)
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        parts = {}
+
+        def open_file(found, folders, providers):
+            name, weights = found.path.name, load_weights(found.path)
+            check_weights(weights, name)
+            conditioner = REFaceConditioner(name, load_conditioner(weights, name), ComfyDevices())
+            parts["model"] = _model({key: value for key, value in weights.items() if key.startswith(UNET_PREFIX)}, name)
+            parts["vae"] = comfy.sd.VAE(sd={key.removeprefix(VAE_PREFIX): value for key, value in weights.items()
+                                            if key.startswith(VAE_PREFIX)})
+            parts["vae"].throw_exception_if_invalid()
+            return conditioner
+
+        conditioner, text = load(file, "research", "auto", open_file)
+        return io.NodeOutput(parts["model"], parts["vae"], conditioner, ui=show(cls, text=text))
+
+
+def _model(weights: dict[str, torch.Tensor], name: str):
+    """ComfyUI's MODEL of an SD 1.x UNet with nine channels, told what REFace's is told."""
+    model = comfy.sd.load_diffusion_model_state_dict(weights)
+    if model is None or model.model.model_config.unet_config.get("in_channels") != 9:
+        raise FaceLoomError(f"{name} has no UNet of Stable Diffusion 1.x with 9 input channels; use the authors' last.ckpt.")
+    model.add_object_patch("concat_cond", _told)
+    return model
+
+
+def _told(*, noise: torch.Tensor, device: torch.device, concat_latent_image=None, concat_mask=None, **other) -> torch.Tensor:
+    """The five channels beside the noisy latents, in REFace's order: the masked picture's latents, the keep-mask as grey as it is."""
+    if concat_latent_image is None or concat_mask is None:
+        raise FaceLoomError("REFace's model needs REFace Encode's positive and negative; connect those to the sampler.")
+    if concat_latent_image.shape[1:] != noise.shape[1:]:
+        raise FaceLoomError("REFace paints crops of 512×512; connect the latent of REFace Encode to the sampler.")
+    channels = torch.cat([comfy.latent_formats.SD15().process_in(concat_latent_image), concat_mask.to(concat_latent_image)], 1)
+    return comfy.utils.repeat_to_batch_size(channels, noise.shape[0]).to(device)
+
+
+class REFaceEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="REFaceEncode",
+            display_name="REFace Encode",
+            category=CATEGORY,
+            description="Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them.",
+            search_aliases=["reface", "diffusion face swap", "faceloom"],
+            inputs=[
+                REFace.Input("reface", tooltip="From Load REFace."),
+                io.Vae.Input("vae", tooltip="The VAE of Load REFace."),
+                Faces.Input("faces", tooltip="The faces of these crops, best from Face Align with alignment set to FFHQ quad."),
+                io.Image.Input("crops", tooltip="The crops that came with these faces, best 512 pixels wide."),
+                Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load. REFace looks at its best "
+                                                   "photo."),
+                io.Boolean.Input("start_from_target", default=False,
+                                 tooltip="Starts from the target's own latent under the noise instead of from noise alone. Turn it on for a "
+                                         "denoise below 1."),
+                io.Combo.Input("mask_covers", options=[PARTS, SQUARE], default=PARTS,
+                               tooltip="What Paste Back takes of the result: the parts REFace swapped, or, as its authors do, the whole "
+                                       "square."),
+                FaceParser.Input("parser", optional=True,
+                                 tooltip="The network that tells which parts are swapped, from Load Face Parser: REFace was made with "
+                                         "79999_iter.pth. Left unconnected, the outlines of the landmarks are used, without ears."),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", tooltip="One token per face: source, target, identity and landmarks; and the target with "
+                                                           "a hole where the new face comes."),
+                io.Conditioning.Output("negative", tooltip="The same with REFace's token of no condition."),
+                io.Latent.Output("latent", tooltip="One latent per face, for KSampler."),
+                io.Mask.Output("mask", tooltip="What to take of each painted crop, for Paste Back. Its feather softens the edge."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, reface, vae, faces, crops, identity, start_from_target, mask_covers, parser=None) -> io.NodeOutput:
+        prepared = prepare(reface, crops, faces, identity, parser, listener())
+        latents = _sampling.encode(vae, prepared.hidden)
+        told = {"concat_latent_image": latents, "concat_mask": latent_mask(prepared.keep)}
+        positive, negative = (node_helpers.conditioning_set_values([[tokens.expand(len(latents), -1, -1), {}]], told)
+                              for tokens in (prepared.tokens, prepared.nothing))
+        start = _sampling.encode(vae, prepared.targets) if start_from_target else torch.zeros_like(latents)
+        mask = prepared.swapped if mask_covers == PARTS else torch.ones_like(prepared.keep)
+        return io.NodeOutput(positive, negative, {"samples": start}, give(mask if len(faces) else torch.zeros_like(mask)))
