@@ -28,7 +28,7 @@ class FaceKeypointsImage(io.ComfyNode):
                              tooltip="Width and height of the crops, or the longer side of the whole picture, in pixels: best what the "
                                      "model samples at. 0 is their own size."),
                 io.Float.Input("thickness", default=1.0, min=0.1, max=8.0, step=0.1, advanced=True,
-                               tooltip="1 draws the ellipses 9 and the discs 21 pixels wide as InstantID's own code, at any size."),
+                               tooltip="Width of the strokes: 1 is InstantID's own, ellipses of 9 and discs of 21 pixels at any size."),
             ],
             outputs=[io.Image.Output("keypoints", tooltip="The drawings, for the image_kps input of Apply InstantID or for its ControlNet. "
                                                           "One black picture when there is no face.")],
