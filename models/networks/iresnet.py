@@ -48,10 +48,13 @@ class IResNet(nn.Module):
         self.fc = nn.Linear(512 * cells * cells, features)
         self.features = nn.BatchNorm1d(features)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        """The last feature map ``[N, 512, h, w]``, a sixteenth of the picture's size, which may be any."""
         x = self.prelu(self.bn1(self.conv1(x)))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.features(self.fc(self.bn2(x).flatten(1)))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.features(self.fc(self.bn2(self.maps(x)).flatten(1)))
 
 
 def depth_of(keys) -> int:
