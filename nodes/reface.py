@@ -9,7 +9,7 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..models.diffusion.reface import REFaceConditioner, check_weights, latent_mask, prepare
+from ..models.diffusion.reface import REFaceConditioner, latent_mask, prepare
 from ..models.errors import FaceLoomError
 from ..models.networks.ldm import UNET_PREFIX, VAE_PREFIX
 from ..models.networks.reface import load_conditioner
@@ -55,7 +55,6 @@ class LoadREFace(io.ComfyNode):
 
         def open_file(found, folders, providers):
             name, weights = found.path.name, load_weights(found.path)
-            check_weights(weights, name)
             conditioner = REFaceConditioner(name, load_conditioner(weights, name), ComfyDevices())
             parts["model"] = _model({key: value for key, value in weights.items() if key.startswith(UNET_PREFIX)}, name)
             parts["vae"] = comfy.sd.VAE(sd={key.removeprefix(VAE_PREFIX): value for key, value in weights.items()
@@ -103,8 +102,8 @@ class REFaceEncode(io.ComfyNode):
                 Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load. REFace looks at its best "
                                                    "photo."),
                 io.Boolean.Input("start_from_target", default=False,
-                                 tooltip="Starts from the target's own latent under the noise instead of from noise alone. Turn it on for a "
-                                         "denoise below 1."),
+                                 tooltip="Starts from the target's own latent under the noise instead of from noise alone. Turn it on "
+                                         "for a denoise below 1."),
                 io.Combo.Input("mask_covers", options=[PARTS, SQUARE], default=PARTS,
                                tooltip="What Paste Back takes of the result: the parts REFace swapped, or, as its authors do, the whole "
                                        "square."),
@@ -113,8 +112,8 @@ class REFaceEncode(io.ComfyNode):
                                          "79999_iter.pth. Left unconnected, the outlines of the landmarks are used, without ears."),
             ],
             outputs=[
-                io.Conditioning.Output("positive", tooltip="One token per face: source, target, identity and landmarks; and the target with "
-                                                           "a hole where the new face comes."),
+                io.Conditioning.Output("positive", tooltip="One token per face: source, target, identity and landmarks; and the target "
+                                                           "with a hole where the new face comes."),
                 io.Conditioning.Output("negative", tooltip="The same with REFace's token of no condition."),
                 io.Latent.Output("latent", tooltip="One latent per face, for KSampler."),
                 io.Mask.Output("mask", tooltip="What to take of each painted crop, for Paste Back. Its feather softens the edge."),

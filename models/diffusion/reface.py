@@ -268,17 +268,11 @@ def published_paste(images: Tensor, faces: Faces, painted: Tensor) -> Tensor:
     return out
 
 
-def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None, unet: UNetForm = UNET,
-                vae: VaeForm | None = None, clip: Mapping = CLIP_L) -> REFace:
+def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None,
+                unet: UNetForm = UNET, vae: VaeForm | None = None) -> REFace:
     """REFace from the authors' ``last.ckpt``. dtype: of the UNet and the VAE; half precision is sound on a graphics card."""
     path = Path(path)
     weights = load_weights(path)
-    check_weights(weights, path.name)
-    return REFace(path.name, load_conditioner(weights, path.name, clip), load_unet(weights, unet, path.name, dtype=dtype),
+    return REFace(path.name, load_conditioner(weights, path.name), load_unet(weights, unet, path.name, dtype=dtype),
                   load_vae(weights, path.name, vae, dtype=dtype), devices)
 
-
-def check_weights(weights: Mapping[str, Tensor], name: str) -> None:
-    """Raise where a checkpoint is something else."""
-    if "learnable_vector" not in weights or "landmark_proj_out.weight" not in weights:
-        raise FaceLoomError(f"{name} is not REFace's checkpoint; use the authors' last.ckpt.")

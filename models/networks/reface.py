@@ -5,6 +5,7 @@ Module names are those of the published checkpoint's keys.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from .psp import body
 # CLIP ViT-L/14.
 CLIP_L: Mapping[str, int] = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
                              "image_size": 224, "patch_size": 14, "projection_dim": 768}
+_HEAD = 64  # width of every head of CLIP's
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MAPPER_BLOCKS = 5
 POINTS = 68
@@ -153,14 +155,30 @@ class Conditioner(nn.Module):
         return F.interpolate(to_clip((pictures + 1) / 2), (size, size), mode="bilinear", align_corners=False)
 
 
-def load_conditioner(weights: Mapping[str, Tensor], name: str, clip: Mapping[str, Any] = CLIP_L) -> Conditioner:
+def load_conditioner(weights: Mapping[str, Tensor], name: str) -> Conditioner:
     """The conditioner of a whole checkpoint, whose other parts are left alone. Always in full precision: it runs once per face."""
+    clip = clip_form(weights, name)
     with torch.device("meta"):
         wanted = Conditioner(clip).state_dict()
     net = build(lambda: Conditioner(clip), {key: weights[key] for key in wanted if key in weights}, name)
     embeddings = net.cond_stage_model.model.vision_model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]  # not in the file
     return net
+
+
+def clip_form(weights: Mapping[str, Tensor], name: str) -> dict[str, int]:
+    """CLIP's configuration, read from its weights."""
+    prefix = "cond_stage_model.model."
+    try:
+        patches, places, wide, out = (weights[prefix + key].shape for key in (
+            "vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding.weight",
+            "vision_model.encoder.layers.0.mlp.fc1.weight", "visual_projection.weight"))
+    except KeyError as error:
+        raise FaceLoomError(f"{name} is not REFace's checkpoint; use the authors' last.ckpt.") from error
+    layers = {key.split(".")[5] for key in weights if key.startswith(f"{prefix}vision_model.encoder.layers.")}
+    return {"hidden_size": patches[0], "intermediate_size": wide[0], "num_hidden_layers": len(layers),
+            "num_attention_heads": patches[0] // _HEAD, "image_size": math.isqrt(places[0] - 1) * patches[-1], "patch_size": patches[-1],
+            "projection_dim": out[0]}
 
 
 def to_clip(pictures: Tensor) -> Tensor:
