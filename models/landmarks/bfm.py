@@ -49,7 +49,8 @@ def rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def face_model(mean: np.ndarray, identity: np.ndarray, expression: np.ndarray, vertices: np.ndarray) -> FaceModel:
-    """From the whole model: mean of ``3 V`` numbers (x, y, z by vertex), bases ``[3 V, I]`` and ``[3 V, E]``, and the 68 vertices by number."""
+    """From the whole model: mean of ``3 V`` numbers (x, y, z by vertex), bases ``[3 V, I]`` and ``[3 V, E]``, and the 68
+    vertices by number."""
     mean = np.asarray(mean, np.float64).reshape(-1, 3)
     identity, expression = (np.asarray(base).reshape(len(mean), 3, -1)[vertices] for base in (identity, expression))
     return FaceModel((mean - mean.mean(0))[vertices], identity, expression)
