@@ -26,8 +26,9 @@ _NOSE = 2
 _LIMBS = (0, 1, 3, 4)
 _STICK, _DOT, _DARKER = 4, 10, 0.6
 
-# ControlNetMediaPipeFace was trained at 512 pixels with lines 2 and pupils 4 pixels wide, in these colours (RGB).
-_TRAINED, _LINE, _PUPIL = 512, 2, 4
+# ControlNetMediaPipeFace was trained at 512 pixels with pupils of 4 pixels and OpenCV's lines of thickness 2, which are 3 wide, in these
+# colours (RGB).
+_TRAINED, _LINE, _PUPIL = 512, 3, 4
 _HEAD, _MOUTH = (10, 200, 10), (10, 180, 10)
 _OUTLINES: tuple[tuple[tuple[int, ...], bool, tuple[int, int, int]], ...] = (
     (FACE_OVAL, True, _HEAD),
