@@ -14,6 +14,7 @@ from typing import TypeVar
 from .detect.onnx import OnnxDetector, load_detector
 from .errors import FaceLoomError
 from .identity.onnx import OnnxRecognizer, load_recognizer
+from .landmarks.points106 import Landmarker, load_points106
 
 Network = TypeVar("Network")
 
@@ -38,6 +39,16 @@ def _open(analysis, task: str, load: Callable[..., Network], providers: str | Se
     if key not in networks:
         networks[key] = load(file, providers=providers)
     return networks[key]
+
+
+def landmarker_of(detector, providers: str | Sequence[str] = "auto") -> Landmarker:
+    """The 106 landmarks that come with a detector: those of a ``LandmarkedDetector``, or an analysis' own."""
+    if hasattr(detector, "landmarker"):
+        return detector.landmarker
+    if hasattr(detector, "detect"):
+        raise FaceLoomError(f"The connected detector ({detector.name}) comes without 106 landmarks; choose 2d106det.onnx as the landmarks "
+                            "of Load Face Detector.")
+    return load_points106(_file_of(detector, "landmark_2d_106"), providers)
 
 
 def _file_of(analysis, task: str) -> Path:

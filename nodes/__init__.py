@@ -19,7 +19,9 @@ from .parse import FaceParseMask
 from .paste import PasteBack
 from .restore import Restore
 from .select import FaceSelect
+from .smooth import FaceSmooth
 from .swap import OneShotSwap
+from .swap_options import SwapModelOptions
 
 NODES: list[type[io.ComfyNode]] = [
     FaceDetect, ArcFaceEmbed, FaceParseMask, ThreeDLandmarkMask, OneShotSwap, Restore, PasteBack,
@@ -27,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadSwapModel, LoadFaceDetector, LoadFaceRecognizer, LoadFaceParser, LoadRestoreModel, DiffusionInpaintSwap,
     FaceAlign,
     IdentityForAdapters, FaceKeypointsImage, FaceControlHints, LoadGazeEstimator,
+    SwapModelOptions, FaceSmooth,
 ]
 
 register_folders()

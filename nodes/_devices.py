@@ -36,6 +36,11 @@ class ComfyDevices:
         return handle.load_device
 
 
+def half() -> bool:
+    """Whether ComfyUI has networks that allow it run in float16 on its device."""
+    return comfy.model_management.should_use_fp16(comfy.model_management.get_torch_device())
+
+
 def make_room(path: Path, providers: str | Sequence[str]) -> None:
     """Have ComfyUI unload what it must so that a session of this file fits on the graphics card."""
     device = comfy.model_management.get_torch_device()

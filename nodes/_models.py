@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 
 import folder_paths
+import torch
 from comfy_api.latest import io
 
 from ..models.catalogue import Row, rows
 from ..models.errors import FaceLoomError
-from ..models.folders import KEYS, SUFFIXES, Choice, Folders, Found, available, check_name, default_folders, find
+from ..models.folders import KEYS, SUFFIXES, Choice, Folders, Found, available, check_name, default_folders, find, originals
 from ..models.runtime import OnnxModel
 from ..models.weights import TorchModel
 from ._devices import make_room, show_patcher
@@ -25,11 +26,13 @@ PROVIDERS: dict[str, str | Sequence[str]] = {
 
 # What the loader of a kind can open. The folders that users share with other packs hold more.
 OPENS: dict[str, set[str]] = {
-    "swap": {".onnx", ".dfm"}, "detector": {".onnx"}, "landmarker": {".task"}, "recognizer": {".onnx"}, "attributes": {".onnx"},
-    "parser": {".onnx", ".pth", ".safetensors"}, "occluder": {".onnx", ".pth", ".safetensors"},
+    "swap": {".onnx", ".dfm"}, "detector": {".onnx"}, "landmarker": {".task"}, "points106": {".onnx"}, "recognizer": {".onnx"},
+    "attributes": {".onnx"}, "parser": {".onnx", ".pth", ".safetensors"}, "occluder": {".onnx", ".pth", ".safetensors"},
     "restorer": {".onnx", ".pth", ".ckpt", ".safetensors"},
 }  # fmt: skip
-FAMILIES: dict[str, set[str]] = {"landmarker": {"mediapipe"}, "attributes": {"genderage"}}
+FAMILIES: dict[str, set[str]] = {"landmarker": {"mediapipe"}, "points106": {"insightface106"}, "attributes": {"genderage"}}
+# Kinds of a loader that are part of one of the catalogue's.
+WITHIN: dict[str, str] = {"points106": "landmarker"}
 
 
 def register_folders() -> None:
@@ -47,9 +50,11 @@ def folders() -> Folders:
 
 
 def listed(kinds: Sequence[str], built_in: str) -> list[str]:
-    """What a loader offers: what is built in, then the files that are here, then those that could be."""
+    """What a loader offers: what is built in, then the files that are here, then those that could be; research systems' original files
+    last of each."""
     where = folders()
-    choices = [choice for kind in kinds for choice in available(kind, where) if _fits(choice, kind)]
+    choices = [choice for kind in kinds for choice in available(WITHIN.get(kind, kind), where) if _fits(choice, kind)]
+    choices += [choice for kind in kinds for choice in originals(kind, where)]
     here = [choice.name for choice in choices if choice.path]
     elsewhere = [choice.name + NOT_HERE for choice in choices if not choice.path]
     return [built_in, *here, *elsewhere]
@@ -63,9 +68,10 @@ def _known(row: Row, kind: str) -> bool:
     return row.contract is not None and (kind not in FAMILIES or row.contract.family in FAMILIES[kind])
 
 
-def file_input(kinds: Sequence[str], built_in: str, tooltip: str, name: str = "file") -> io.Input:
+def file_input(kinds: Sequence[str], built_in: str, tooltip: str, name: str = "file", optional: bool = False) -> io.Input:
     """The list of a loader's files."""
-    return io.Combo.Input(name, options=listed(kinds, built_in), default=built_in, tooltip=f"{tooltip} {commercial_use(kinds)}")
+    return io.Combo.Input(name, options=listed(kinds, built_in), default=built_in, optional=optional,
+                          tooltip=f"{tooltip} {commercial_use(kinds)}")
 
 
 def research_input(row_name: str, tooltip: str, name: str = "file") -> io.Input:
@@ -83,7 +89,8 @@ def provider_input() -> io.Input:
 
 def commercial_use(kinds: Sequence[str]) -> str:
     """Which of the known files of these kinds may be used for money, in a sentence or two."""
-    known = [row for kind in kinds for row in rows(kind) if _known(row, kind) and "*" not in row.file]
+    known = [row for kind in kinds for row in rows(WITHIN.get(kind, kind)) if _known(row, kind) and "*" not in row.file]
+    known += [row for row in rows("research") if row.loads in kinds and "*" not in row.file]
     free = [row.name for row in known if row.commercial]
     shown = "The licence of the chosen file is shown on the node."
     if len(free) == len(known):
@@ -111,20 +118,25 @@ def load(name: str, kind: str, provider: str, open_file: Callable[[Found, Folder
     if found.path.suffix.lower() in (".onnx", ".dfm"):
         make_room(found.path, providers)
     loaded = show_patcher(open_file(found, where, providers))
-    return loaded, _told(found, getattr(loaded, "model", None))
+    return loaded, _told(found, loaded)
 
 
-def _told(found: Found, model) -> str:
+def _told(found: Found, loaded) -> str:
     """Where it runs, under which licence, and what else the user should know."""
-    warning = ""
+    warning, model = "", getattr(loaded, "model", None)
     if isinstance(model, OnnxModel):
         runs, warning = model.describe(), model.warning
     elif isinstance(model, TorchModel):
-        runs = f"{found.path.name} on {model.handle.load_device}"
+        runs = f"{found.path.name} on {model.handle.load_device}{_precision(model)}"
     else:
         runs = f"{found.path.name} on cpu"
     terms = found.row.terms if found.row else "unknown, the catalogue does not have this file"
-    return "\n".join(filter(None, [runs, f"Licence: {terms}", warning and f"Warning: {warning}", found.note]))
+    return "\n".join(filter(None, [runs, f"Licence: {terms}", warning and f"Warning: {warning}", found.note, getattr(loaded, "note", "")]))
+
+
+def _precision(model: TorchModel) -> str:
+    kind = next(model.net.parameters()).dtype
+    return "" if kind == torch.float32 else f" in {str(kind).removeprefix('torch.')}"
 
 
 def _plain(name: str) -> str:

@@ -10,7 +10,8 @@ from comfy_api.latest import io
 
 from ..models.detect import Detector
 from ..models.identity import Recognizer
-from ..models.insightface import detector_of, recognizer_of
+from ..models.insightface import detector_of, landmarker_of, recognizer_of
+from ..models.landmarks.points106 import Landmarker
 
 CATEGORY = "FaceLoom"
 
@@ -37,6 +38,11 @@ BoundingBox = io.Custom("BOUNDING_BOX")
 def as_detector(connected) -> Detector | None:
     """What came in through a detector socket, as something that detects."""
     return connected if connected is None or hasattr(connected, "detect") else detector_of(connected)
+
+
+def as_landmarker(connected) -> Landmarker | None:
+    """The 106 landmarks of what came in through a detector socket."""
+    return connected if connected is None else landmarker_of(connected)
 
 
 def as_recognizer(connected) -> Recognizer | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from comfy_api.latest import io
 
 from ..models.detect import DETECTORS, Detector
-from ..models.detect.described import DescribedDetector
+from ..models.detect.described import DescribedDetector, LandmarkedDetector
 from ..models.detect.onnx import load_detector
 from ..models.diffusion.gaze import load_gaze_estimator
 from ..models.folders import Folders, Found
@@ -18,10 +18,11 @@ from ..models.identity import RECOGNIZERS
 from ..models.identity.attributes import load_attributes
 from ..models.identity.onnx import load_recognizer
 from ..models.landmarks.mediapipe import MediaPipeDetector
+from ..models.landmarks.points106 import load_points106
 from ..models.parse.load import load_occluder, load_parser
 from ..models.restore.load import load_restorer
 from ..models.swap import ENGINES, load_engine
-from ._devices import ComfyDevices
+from ._devices import ComfyDevices, half
 from ._models import checked, file_input, load, provider_input, research_input
 from ._runtime import show
 from ._sockets import (
@@ -35,6 +36,7 @@ from ._sockets import (
     InsightFace,
     RestoreModel,
     SwapModel,
+    as_landmarker,
     as_recognizer,
 )
 
@@ -54,17 +56,27 @@ class LoadSwapModel(io.ComfyNode):
             display_name="Load Swap Model",
             category=CATEGORY,
             description="Loads a one-shot face swap network: inswapper, reswapper, hyperswap, SimSwap, GHOST, HifiFace, UniFace, "
-                        "BlendSwap, DeepFaceLive files and others.",
-            search_aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "faceloom"],
+                        "BlendSwap, DeepFaceLive files and others, and the authors' original files of GHOST, ReliableSwap, MegaFS, "
+                        "FaceDancer and FSLSD.",
+            search_aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap",
+                            "megafs", "facedancer", "fslsd", "faceloom"],
             inputs=[
                 file_input(["swap"], MESH, "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and "
-                                           "faceloom/swap."),
+                                           "faceloom/swap, research systems' original files in faceloom/ghost, reliableswap, megafs, "
+                                           "facedancer and fslsd."),
                 provider_input(),
                 io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
                                    tooltip="The recognition network to make embeddings with, if it is of the kind the swap network was "
                                            "trained for. Left unconnected, the right one is loaded from its file when it is needed."),
+                FaceParser.Input("parser", optional=True,
+                                 tooltip="The face parser that research systems make their own masks with; FSLSD cannot do without. Left "
+                                         "unconnected, BiSeNet is taken where it is on this machine. Other networks do not use it."),
+                io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
+                                   tooltip="A detector that brings 106 landmarks, for GHOST's own mask and for FSLSD, which cannot do "
+                                           "without. Left unconnected, 2d106det.onnx is taken where it is on this machine. Other networks "
+                                           "do not use it."),
             ],
-            outputs=[SwapModel.Output("swap_model", tooltip="The network, for One-Shot Swap.")],
+            outputs=[SwapModel.Output("swap_model", tooltip="The network, for One-Shot Swap or Swap Model Options.")],
             has_intermediate_output=True,
         )
 
@@ -73,11 +85,12 @@ class LoadSwapModel(io.ComfyNode):
         return checked(file)
 
     @classmethod
-    def execute(cls, file, provider, recognizer=None) -> io.NodeOutput:
+    def execute(cls, file, provider, recognizer=None, parser=None, detector=None) -> io.NodeOutput:
         if file == MESH:
             return io.NodeOutput(ENGINES["mesh"](), ui=show(cls, text=BUILT_IN))
         engine, text = load(file, "swap", provider, lambda found, folders, providers: load_engine(
-            found, folders=folders, recognizer=as_recognizer(recognizer), providers=providers, devices=ComfyDevices()))
+            found, folders=folders, recognizer=as_recognizer(recognizer), providers=providers, parser=parser,
+            landmarker=as_landmarker(detector), devices=ComfyDevices(), half=half()))
         return io.NodeOutput(engine, ui=show(cls, text=text))
 
 
@@ -97,21 +110,26 @@ class LoadFaceDetector(io.ComfyNode):
                 file_input(["attributes"], NONE, "A network that tells the age and sex of every face found, for the rules of Face Select.",
                            "age_and_sex"),
                 provider_input(),
+                file_input(["points106"], NONE, "A network for 106 landmarks, which GHOST and FSLSD look at faces with: connect the "
+                                                "detector to Load Swap Model too.", "landmarks", optional=True),
             ],
             outputs=[FaceDetector.Output("detector", tooltip="The detector, for Face Detect.")],
             has_intermediate_output=True,
         )
 
     @classmethod
-    def validate_inputs(cls, file, age_and_sex):
-        return checked(file, age_and_sex)
+    def validate_inputs(cls, file, age_and_sex, landmarks=NONE):
+        return checked(file, age_and_sex, landmarks)
 
     @classmethod
-    def execute(cls, file, age_and_sex, provider) -> io.NodeOutput:
+    def execute(cls, file, age_and_sex, provider, landmarks=NONE) -> io.NodeOutput:
         detector, text = (DETECTORS["dlib"](), BUILT_IN) if file == DLIB else load(file, "detector", provider, _open_detector)
         if age_and_sex != NONE:
             attributes, more = load(age_and_sex, "attributes", provider, _open(load_attributes))
             detector, text = DescribedDetector(detector, attributes), f"{text}\n{more}"
+        if landmarks != NONE:
+            landmarker, more = load(landmarks, "landmarker", provider, lambda found, _, providers: load_points106(found.path, providers))
+            detector, text = LandmarkedDetector(detector, landmarker), f"{text}\n{more}"
         return io.NodeOutput(detector, ui=show(cls, text=text))
 
 

@@ -50,8 +50,16 @@ def _rules() -> list[io.DynamicCombo.Option]:
                            tooltip="How far the most similar face must lead the next one; where it does not, no face of the frame is "
                                    "chosen."),
             io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
-                               tooltip="The recognition network the identity was made with. Left unconnected, the built-in dlib network "
-                                       "runs."),
+                               tooltip="The recognition network to compare faces with, where there is an identity the one it was made "
+                                       "with. Left unconnected, the built-in dlib network runs."),
+        ]),
+        option("first-person", [
+            io.Image.Input("image", tooltip="The picture the faces were found in."),
+            io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
+                           tooltip="How alike a face must be to be chosen. 0 takes the usual limit of the recognition network."),
+            io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
+                               tooltip="The recognition network to compare faces with, where there is an identity the one it was made "
+                                       "with. Left unconnected, the built-in dlib network runs."),
         ]),
     ]
 

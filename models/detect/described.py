@@ -1,4 +1,4 @@
-"""Faces with sex and age: any detector, and the network that reads them."""
+"""Any detector with more beside it: sex and age of its faces, or 106 landmarks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from ..faces import Face, Faces
 from ..identity.attributes import AgeAndSex
+from ..landmarks.points106 import Landmarker
 from ..progress import Progress, silent
 from . import Detector
 
@@ -28,3 +29,19 @@ class DescribedDetector:
         found = self.detector.detect(images, threshold, progress)
         described = iter(self.attributes.read(images, Faces(tuple(chain(*found)), *images.shape[:3]), progress))
         return [[next(described) for _ in faces] for faces in found]
+
+
+class LandmarkedDetector:
+    """A ``Detector`` that brings the 106 landmarks some swap systems look at their own crops with."""
+
+    def __init__(self, detector: Detector, landmarker: Landmarker) -> None:
+        self.detector = detector
+        self.landmarker = landmarker
+        self.name = detector.name
+
+    def __repr__(self) -> str:
+        return f"LandmarkedDetector({self.detector!r})"
+
+    def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
+        """The detector's own faces."""
+        return self.detector.detect(images, threshold, progress)

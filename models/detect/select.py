@@ -23,7 +23,8 @@ RANKS: dict[str, Callable[[Face, Faces], float]] = {
     "center-most": lambda face, faces: float(np.hypot(*(face.center - (np.array([faces.width, faces.height]) - 1) / 2))),
     "best-score": lambda face, faces: -face.score,
 }
-RULES = ("index", *RANKS, "size", "score", "sex", "age", "mask", "same-person")
+RULES = ("index", *RANKS, "size", "score", "sex", "age", "mask", "same-person", "first-person")
+GHOST_LIKENESS = {"dlib128": .91}  # its threshold of 0.15 is for vectors of ArcFace's kind; dlib's lie closer together
 _COVERED = 0.25  # share of the face's middle that a mask must cover
 
 
@@ -38,6 +39,9 @@ def select_faces(faces: Faces, rule: str, *, index: str = "0", count: int = 1, m
     ``mask`` (``[B, H, W]`` image space, any size, one for all frames or one each, covering the middle of the face);
     ``same-person``: cosine to ``identity`` of at least ``similarity`` (0 = the usual one of that embedding). With ``one_per_frame``
     only the most similar face of a frame is chosen, and only if it leads the runner-up by ``margin``.
+    ``first-person``: GHOST's rule for clips (Groshev et al. 2022): whoever is the first face of the first frame that has one; of every
+    other frame the face most like them, if its cosine is over ``similarity`` (0 = GHOST's 0.15, for dlib's embedding 0.91), a frame's only
+    face without a question.
     """
     if rule == "index":
         chosen = _per_frame(faces, lambda members: [members[i] for i in kept_positions(index, len(members))])
@@ -54,6 +58,8 @@ def select_faces(faces: Faces, rule: str, *, index: str = "0", count: int = 1, m
         chosen = _inside(faces, mask)
     elif rule == "same-person":
         chosen = _same_person(faces, identity, images, recognizer, similarity, margin, one_per_frame, progress)
+    elif rule == "first-person":
+        chosen = _first_person(faces, images, recognizer, similarity, progress)
     else:
         raise FaceLoomError(f"rule must be one of {', '.join(RULES)}, not {rule!r}.")
     everyone = range(len(faces))
@@ -111,6 +117,43 @@ def _same_person(faces, identity, images, recognizer, similarity, margin, one_pe
         return [ranked[0]] if ranked[0] in alike and lead >= margin else []
 
     return _per_frame(faces, best)
+
+
+def _first_person(faces: Faces, images: torch.Tensor | None, recognizer, least: float, progress: Progress) -> set[int]:
+    if not len(faces):
+        return set()
+    first = min(range(len(faces)), key=lambda i: (faces[i].frame, i))
+    alone = {frame for frame in set(faces.frame_indices.tolist()) if (faces.frame_indices == frame).sum() == 1}
+    asked = [i for i, face in enumerate(faces) if i == first or face.frame not in alone]
+    vectors, space = (np.zeros((len(faces), 0)), "") if len(asked) == 1 else _embedded(faces, asked, images, recognizer, progress)
+    least = least or GHOST_LIKENESS.get(space, .15)
+
+    def best(members: list[int]) -> list[int]:
+        if first in members or len(members) == 1:
+            return [first] if first in members else members
+        (match,) = match_targets(vectors[[first]], vectors[members], least)
+        return [] if match is None else [members[match]]
+
+    return _per_frame(faces, best)
+
+
+def _embedded(faces: Faces, wanted: list[int], images: torch.Tensor | None, recognizer, progress: Progress) -> tuple[np.ndarray, str]:
+    """``[N, D]`` embeddings of the faces ``wanted``, by their own positions (the others' rows are 0), and their space."""
+    chosen = faces.take(wanted)
+    shared = set.intersection(*(set(face.embeddings) for face in chosen)) if recognizer is None else set()
+    if shared:
+        space = min(shared)
+        rows = np.stack([face.embeddings[space] for face in chosen])
+    elif images is None:
+        raise FaceLoomError("Comparing faces with each other needs the image they were found in; connect it.")
+    else:
+        from ..identity import RECOGNIZERS
+
+        recognizer = recognizer or RECOGNIZERS["dlib"]()
+        space, rows = recognizer.space, recognizer.embed(images, chosen, progress)
+    vectors = np.zeros((len(faces), rows.shape[1]))
+    vectors[wanted] = rows
+    return vectors, space
 
 
 def match_targets(wanted: np.ndarray, found: np.ndarray, least: float = .15) -> list[int | None]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from ..geometry import sample_crops, transform
 from ..runtime import OnnxModel, open_session
+
+# Crops [N, 3, S, S] 0..1 RGB → [N, 106, 2] points in their pixels, in insightface's order.
+Landmarker = Callable[[torch.Tensor], np.ndarray]
 
 SIZE = 192  # of the network's picture
 CROP = 224  # of the crop the offsets below are about

@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from ..faces import Faces
 from ..geometry import template_matrix
+from ..landmarks.points106 import Landmarker
 from ..networks import build
 from ..networks.fslsd import FSLSDNet
 from ..networks.psp import StyleEncoder
 from ..parse import Parser
 from ..weights import DeviceManager, TorchModel
-from .ghost import Landmarker
 from .options import FSLSDOptions
 from .regions import parsed_mask
 from .torch_engine import TorchEngine, sampled

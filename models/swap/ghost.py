@@ -20,6 +20,7 @@ from ..detect.track import follow, runs
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..geometry import similarity, transform
+from ..landmarks.points106 import Landmarker
 from ..networks import build
 from ..networks.aei import AEINet
 from ..networks.iresnet import IResNet, depth_of
@@ -40,8 +41,6 @@ TEMPLATES = 2 * np.array([  # a face seen from its left side to its right side, 
 ])
 FRONTAL = 2
 Weights = Mapping[str, torch.Tensor]
-# [N, 3, 224, 224] 0..1 → [N, 106, 2] in those pixels, in insightface's order.
-Landmarker = Callable[[torch.Tensor], np.ndarray]
 
 
 def nearest_template(keypoints: np.ndarray, templates: np.ndarray = TEMPLATES) -> tuple[np.ndarray, np.ndarray]:

@@ -16,13 +16,12 @@ from ..errors import FaceLoomError
 from ..folders import Folders, available, default_folders, find, locate
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
-from ..landmarks.points106 import Points106, load_points106
+from ..landmarks.points106 import Landmarker, load_points106
 from ..parse import Parser
 from ..parse.load import load_parser
 from ..progress import Progress, silent
 from ..runtime import OnnxModel, open_session
 from ..weights import DeviceManager
-from .ghost import Landmarker
 from .latent import Latents
 from .onnx import OnnxEngine
 from .ports import bind, listed
@@ -61,11 +60,13 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     return OnnxEngine(name, model, contract, ports, _latents(contract, model, folders, recognizer, providers))
 
 
-def _points106(folders: Folders, providers: str | Sequence[str]) -> Points106 | None:
-    """The landmark network that GHOST and FSLSD look at their own crops with, where it is on disk and can be run."""
+def _points106(folders: Folders, providers: str | Sequence[str]) -> Landmarker | None:
+    """The landmark network that GHOST and FSLSD look at their own crops with, where it is on disk and can be run. It is opened when it is
+    first asked."""
     known = (choice for choice in available("landmarker", folders) if choice.row and choice.row.name == POINTS)
     path = next((choice.path for choice in known if choice.path), None)
-    return load_points106(path, providers) if path and find_spec("onnxruntime") else None
+    opened = cache(lambda: load_points106(path, providers))
+    return (lambda crops: opened()(crops)) if path and find_spec("onnxruntime") else None
 
 
 class LateParser:

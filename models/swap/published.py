@@ -11,9 +11,9 @@ import torch
 from ..catalogue import catalogue
 from ..errors import FaceLoomError
 from ..folders import Folders, file_of, how_to_get
+from ..landmarks.points106 import Landmarker
 from ..parse import Parser
 from ..weights import DeviceManager, load_parts, load_weights
-from .ghost import Landmarker
 from .torch_engine import TorchEngine
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".hdf5")
@@ -21,6 +21,7 @@ SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".hdf5")
 BESIDE = {
     "GHOST's ArcFace": "ghost_arcface_backbone_pth", "GHOST's super-resolution": "ghost_super_resolution",
     "ReliableSwap's ArcFace": "reliableswap_arcface", "FixerNet": "reliableswap_mouth_net_28_56_84_112",
+    "SimSwap's ArcFace": "simswap_arcface_checkpoint",
     "StyleGAN2": "megafs_stylegan2", "pSp": "psp_ffhq_encode", "FaceDancer's ArcFace": "facedancer_arcface",
 }  # fmt: skip
 
@@ -38,7 +39,8 @@ def beside(path: Path, what: str, folders: Folders | None = None, needed: bool =
     if found is None and needed:
         raise FaceLoomError(f"{path.name} needs {what} ({row.file}, {row.terms}), which is not on this machine: "
                             f"{how_to_get(row, path.parent)}.")
-    return found
+    converted = found and found.with_suffix(".safetensors")
+    return converted if converted and converted.is_file() else found
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,36 @@ def _one_network(source: Source, options: Mapping) -> TorchEngine:
         return ghost_engine(weights, load_weights(source.beside("GHOST's ArcFace")),
                             lambda: load_weights(source.beside("GHOST's super-resolution")), landmarker=source.landmarker,
                             **source.common(True), **options)
-    from .reliableswap import faceshifter_engine, simswap_engine
+    from .reliableswap import faceshifter_engine
 
     own = _without(weights, "generator.")
     if "G.generator.up1.weight" in own:
         return faceshifter_engine(own, parser=source.parser, **source.common(), **options)
     own = _without(weights, "netG.")
     if "BottleNeck.0.style1.linear.weight" in own:
-        inside = {part: _only(weights, prefix) for part, prefix in (("arcface", "netArc."), ("mouth", "mouth_net.backbone."))}
-        mouth = inside["mouth"] or _optional(source.beside("FixerNet", needed=False))
-        arcface = inside["arcface"] or load_weights(source.beside("ReliableSwap's ArcFace"))
-        return simswap_engine(own, arcface, mouth, parser=source.parser, **source.common(), **options)
+        return _simswap(source, weights, own, options)
     raise FaceLoomError(f"{path.name} is no swap model FaceLoom knows; its first weights are {', '.join(list(weights)[:3])}.")
+
+
+def _simswap(source: Source, weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], options: Mapping) -> TorchEngine:
+    """SimSwap's own file, or one of ReliableSwap's: those hold an alignment that nothing uses."""
+    if "trans_matrix" not in own:
+        from .simswap import simswap_engine as official
+
+        return official(own, _simswap_arcface(source), parser=source.parser, **source.common(True), **options)
+    from .reliableswap import simswap_engine
+
+    inside = {part: _only(weights, prefix) for part, prefix in (("arcface", "netArc."), ("mouth", "mouth_net.backbone."))}
+    plain = own["BottleNeck.0.style1.linear.weight"].shape[1] == 512  # trained without FixerNet, with SimSwap's own ArcFace
+    mouth = None if plain else inside["mouth"] or _optional(source.beside("FixerNet", needed=False))
+    arcface = inside["arcface"] or (_simswap_arcface(source) if plain else load_weights(source.beside("ReliableSwap's ArcFace")))
+    return simswap_engine(own, arcface, mouth, parser=source.parser, **source.common(), **options)
+
+
+def _simswap_arcface(source: Source) -> dict[str, torch.Tensor]:
+    """The network among what training left in the file; it may have been saved alone."""
+    path = source.beside("SimSwap's ArcFace")
+    return load_parts(path).get("model") or load_weights(path)
 
 
 def _without(weights: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

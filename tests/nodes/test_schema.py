@@ -17,9 +17,11 @@ NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask",
             "LoadSwapModel", "LoadFaceDetector", "LoadFaceRecognizer", "LoadFaceParser", "LoadRestoreModel",
             "DiffusionInpaintSwap",
             "FaceAlign",
-            "IdentityForAdapters", "FaceKeypointsImage", "FaceControlHints", "LoadGazeEstimator"]
+            "IdentityForAdapters", "FaceKeypointsImage", "FaceControlHints", "LoadGazeEstimator",
+            "SwapModelOptions", "FaceSmooth"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
+               ("LoadFaceDetector", "landmarks"),
                ("LoadFaceRecognizer", "file"), ("LoadFaceParser", "parser"), ("LoadFaceParser", "occluder"), ("LoadRestoreModel", "file"),
                ("DiffusionInpaintSwap", "sampler_name"), ("DiffusionInpaintSwap", "scheduler"),
                ("LoadGazeEstimator", "file")}
