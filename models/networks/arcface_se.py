@@ -6,8 +6,13 @@ Module names are those of the published checkpoint's keys.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import nn
+
+from . import build
+from .iresnet import IResNet, depth_of
 
 _DEPTHS = (3, 4, 23, 3)
 _WIDTHS = (64, 128, 256, 512)
@@ -69,3 +74,15 @@ class ArcFaceSE(nn.Module):
         x = torch.nn.functional.max_pool2d(self.prelu(self.bn1(self.conv1(x))), 2)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.bn3(self.fc(self.bn2(x).flatten(1)))
+
+
+def depths_of(keys: Iterable[str]) -> tuple[int, ...]:
+    """The blocks of each level of the ``ArcFaceSE`` that has these keys."""
+    parts = [key.split(".") for key in keys]
+    return tuple(len({part[1] for part in parts if part[0] == f"layer{level}"}) for level in (1, 2, 3, 4))
+
+
+def arcface_of(weights: Mapping[str, torch.Tensor], name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The ArcFace that has these weights: this one, or an ``IResNet``. name: what it is called in errors."""
+    excited = any(".se." in key for key in weights)
+    return build(lambda: ArcFaceSE(depths_of(weights)) if excited else IResNet(depth_of(weights)), weights, name, dtype=dtype)

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from .aei import AEINet
-from .iresnet import IResNet
+from .iresnet import IResNet, depth_of
 
 # FFHQ crop → ArcFace crop of the same edge, at 256 pixels.
 TO_ARCFACE = ((1.07695457, -.03625215, -1.56352194), (.03625215, 1.07695457, -5.32134629))
-MOUTH = (slice(56, 112), slice(28, 84))  # rows and columns FixerNet sees of the 112×112 source
+# Rows and columns FixerNet sees of the 112×112 source, by the cells of its last map: the published form, and the wide one of the code.
+MOUTHS = {16: (slice(56, 112), slice(28, 84)), 15: (slice(74, 112), slice(19, 93))}
+MOUTH = MOUTHS[16]
+
+
+class FixerNet(IResNet):
+    """What the lower face looks like: ``[N, 3, 112, 112]`` to ``[N, features]``. cells: of its last map, which tell what it sees."""
+
+    def __init__(self, features: int = 128, cells: int = 16, depth: int = 50) -> None:
+        rows, columns = MOUTHS.get(cells, MOUTH)
+        super().__init__(depth, features, rows.stop - rows.start, columns.stop - columns.start)
+        self.part = rows, columns
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x[..., self.part[0], self.part[1]])
+
+
+def form_of_fixer(weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """What to make the ``FixerNet`` with that has these weights."""
+    features, inner = weights["fc.weight"].shape
+    return {"features": features, "cells": inner // 512, "depth": depth_of(weights)}
 
 
 class MouthNet(nn.Module):
-    """FixerNet: what the lower face looks like, ``[N, 128]``. The two means in the file are those of an unused perceptual loss."""
+    """FixerNet as the FaceShifter files have it. The two means are those of an unused perceptual loss."""
 
-    def __init__(self, features: int = 128) -> None:
+    def __init__(self, **form: int) -> None:
         super().__init__()
         self.register_buffer("vgg_mean", torch.zeros(3, 1, 1))
         self.register_buffer("vgg_std", torch.ones(3, 1, 1))
-        self.backbone = IResNet(50, features, edge=56)
+        self.backbone = FixerNet(**form)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.backbone(x[..., MOUTH[0], MOUTH[1]])
+        return self.backbone(x)
 
 
 def to_112(source: torch.Tensor) -> torch.Tensor:
@@ -44,14 +66,17 @@ def warp_by(matrix: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
 
 
 class FaceShifterNet(nn.Module):
-    """Sources and targets ``[N, 3, S, S]`` (FFHQ crops, RGB, [-1, 1]; S 256, or 512 where ``large``) to swapped targets."""
+    """Sources and targets ``[N, 3, S, S]`` (FFHQ crops, RGB, [-1, 1]; S 256, or 512 where ``large``) to swapped targets.
 
-    def __init__(self, large: bool = False, mouth: bool = True, depth: int = 100) -> None:
+    fixer: the form of the ``FixerNet`` in it, None where there is none.
+    """
+
+    def __init__(self, large: bool = False, fixer: Mapping[str, int] | None = None, depth: int = 100) -> None:
         super().__init__()
         scale = torch.tensor([[1, 1, 2 if large else 1]])
         self.register_buffer("trans_matrix", (torch.tensor(TO_ARCFACE) * scale)[None])
-        self.mouth_net = MouthNet() if mouth else None
-        self.G = AEINet(blocks=None, identity=640 if mouth else 512, large=large)
+        self.mouth_net = None if fixer is None else MouthNet(**fixer)
+        self.G = AEINet(blocks=None, identity=512 + (self.mouth_net.backbone.fc.out_features if self.mouth_net else 0), large=large)
         self.iresnet = IResNet(depth)
 
     def align(self, source: torch.Tensor) -> torch.Tensor:

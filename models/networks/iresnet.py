@@ -33,7 +33,7 @@ class Block(nn.Module):
 class IResNet(nn.Module):
     """Pictures ``[N, 3, edge, edge]`` in [-1, 1] to vectors ``[N, features]``, not normalised."""
 
-    def __init__(self, depth: int = 100, features: int = 512, edge: int = 112) -> None:
+    def __init__(self, depth: int = 100, features: int = 512, height: int = 112, width: int = 112) -> None:
         super().__init__()
         self.conv1 = conv3(3, 64)
         self.bn1 = nn.BatchNorm2d(64)
@@ -43,9 +43,9 @@ class IResNet(nn.Module):
             stage = [Block(inner if i == 0 else outer, outer, 2 if i == 0 else 1) for i in range(blocks)]
             setattr(self, f"layer{number}", nn.Sequential(*stage))
             inner = outer
-        cells = -(-edge // 16)
+        cells = -(-height // 16) * -(-width // 16)
         self.bn2 = nn.BatchNorm2d(512)
-        self.fc = nn.Linear(512 * cells * cells, features)
+        self.fc = nn.Linear(512 * cells, features)
         self.features = nn.BatchNorm1d(features)
 
     def maps(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,8 @@
-"""SimSwap's 256-pixel generator (Chen et al., ACM MM 2020): convolutions down, nine blocks styled by the identity, and up again."""
+"""SimSwap's generator (Chen et al., ACM MM 2020): convolutions down, nine blocks styled by the identity, and up again."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -44,26 +46,41 @@ def _normal(x: torch.Tensor) -> torch.Tensor:
 
 
 class SimSwapNet(nn.Module):
-    """Targets ``[N, 3, H, W]`` and identities ``[N, vector]`` to pictures of the targets' size and range.
+    """Targets ``[N, 3, H, W]`` and identities ``[N, vector]`` to pictures of the targets' size, not bounded.
 
-    matrix: ReliableSwap's files hold an alignment ``trans_matrix`` that nothing uses. The answer is not bounded.
+    matrix: ReliableSwap's files hold an alignment ``trans_matrix`` that nothing uses. large: the official 512-pixel form, which goes down
+    and up once more.
     """
 
-    def __init__(self, vector: int = 512, blocks: int = 9, matrix: bool = False) -> None:
+    def __init__(self, vector: int = 512, blocks: int = 9, matrix: bool = False, large: bool = False) -> None:
         super().__init__()
         if matrix:
             self.register_buffer("trans_matrix", torch.zeros(1, 2, 3))
-        self.first_layer = Padded(3, 64, 7, nn.BatchNorm2d(64), nn.ReLU())
-        for number, width in enumerate((64, 128, 256), 1):
+        widths = {0: 32, 1: 64, 2: 128, 3: 256} if large else {1: 64, 2: 128, 3: 256}
+        first = min(widths.values())
+        self.steps = tuple(widths)
+        self.first_layer = Padded(3, first, 7, nn.BatchNorm2d(first), nn.ReLU())
+        for number, width in widths.items():
             down = nn.Conv2d(width, 2 * width, 3, 2, 1), nn.BatchNorm2d(2 * width), nn.ReLU()
             up = nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(2 * width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU()
             setattr(self, f"down{number}", nn.Sequential(*down))
             setattr(self, f"up{number}", nn.Sequential(*up))
         self.BottleNeck = nn.ModuleList(StyledBlock(512, vector) for _ in range(blocks))
-        self.last_layer = Padded(64, 3, 7)
+        self.last_layer = Padded(first, 3, 7)
 
     def forward(self, target: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        x = self.down3(self.down2(self.down1(self.first_layer(target))))
+        x = self.first_layer(target)
+        for number in self.steps:
+            x = getattr(self, f"down{number}")(x)
         for block in self.BottleNeck:
             x = block(x, vector)
-        return self.last_layer(self.up1(self.up2(self.up3(x))))
+        for number in reversed(self.steps):
+            x = getattr(self, f"up{number}")(x)
+        return self.last_layer(x)
+
+
+def form_of(weights: Mapping[str, torch.Tensor]) -> dict[str, int | bool]:
+    """What to make the ``SimSwapNet`` with that has these weights."""
+    return {"vector": weights["BottleNeck.0.style1.linear.weight"].shape[1], "matrix": "trans_matrix" in weights,
+            "blocks": len({key.split(".")[1] for key in weights if key.startswith("BottleNeck.")}),
+            "large": any(key.startswith("down0.") for key in weights)}

@@ -18,11 +18,10 @@ from ..networks.stylegan2 import StyleGAN2
 from ..parse import Parser
 from ..weights import DeviceManager, TorchModel
 from .options import OUTLINE, PUBLISHED, MegaFSOptions
-from .regions import NO_PARSER, kept_mask
+from .regions import FACE, NO_PARSER, kept_mask
 from .torch_engine import TorchEngine, sampled
 
 Weights = Mapping[str, torch.Tensor]
-FACE = ("skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "nose", "mouth", "upper_lip", "lower_lip")
 SEEN = 256  # pixels of what the encoder sees
 
 

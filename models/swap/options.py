@@ -75,6 +75,17 @@ class ReliableSwapOptions(Options):
 
 
 @dataclass(frozen=True)
+class SimSwapOptions(Options):
+    """mask: as published, the parsed face and mouth, eroded softly, which needs a face parser; or the face's outline."""
+
+    mask: str = PUBLISHED
+
+    @classmethod
+    def one_of(cls) -> Mapping[str, tuple[str, ...]]:
+        return {"mask": (PUBLISHED, OUTLINE)}
+
+
+@dataclass(frozen=True)
 class MegaFSOptions(Options):
     """stretch: a picture's darkest and brightest values become black and white; False shows StyleGAN2's own range. refine: encode the
     pasted face again and regenerate it (the published program computes that and shows the first picture); needs a face parser.
@@ -113,8 +124,8 @@ class FSLSDOptions(Options):
 
 
 SYSTEMS: Mapping[str, type[Options]] = {
-    "GHOST": GhostOptions, "ReliableSwap": ReliableSwapOptions, "MegaFS": MegaFSOptions, "FaceDancer": FaceDancerOptions,
-    "FSLSD": FSLSDOptions,
+    "GHOST": GhostOptions, "ReliableSwap": ReliableSwapOptions, "SimSwap": SimSwapOptions, "MegaFS": MegaFSOptions,
+    "FaceDancer": FaceDancerOptions, "FSLSD": FSLSDOptions,
 }  # fmt: skip
 
 

@@ -16,14 +16,17 @@ from ..errors import FaceLoomError
 from ..faces import Faces
 from ..geometry import template_matrix
 from ..networks import build
-from ..networks.faceshifter import MOUTH, FaceShifterNet, to_112
-from ..networks.iresnet import IResNet, depth_of
-from ..networks.simswap import SimSwapNet
+from ..networks.arcface_se import arcface_of
+from ..networks.faceshifter import FaceShifterNet, FixerNet, form_of_fixer, to_112
+from ..networks.iresnet import depth_of
+from ..networks.simswap import SimSwapNet, form_of
 from ..parse import Parser
 from ..weights import DeviceManager, TorchModel
 from .options import OUTLINE, PUBLISHED, ReliableSwapOptions
 from .regions import NO_PARSER, kept_mask
 from .torch_engine import TorchEngine, sampled
+
+FIXER = "mouth_net.backbone."
 
 
 class FfhqEngine(TorchEngine):
@@ -94,7 +97,7 @@ class SimSwapEngine(FfhqEngine):
     def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
         net, small = self.model.net, to_112(pictures)
         vector = functional.normalize(net.arcface(small))
-        return vector if net.mouth is None else torch.cat((vector, net.mouth(small[..., MOUTH[0], MOUTH[1]])), 1)
+        return vector if net.mouth is None else torch.cat((vector, net.mouth(small)), 1)
 
     def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         return self.model.net.generator(targets, vectors)
@@ -104,24 +107,22 @@ def faceshifter_engine(weights: Mapping[str, torch.Tensor], *, name: str = "reli
                        devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> FaceShifterEngine:
     """The engine for one of the FaceShifter files, which hold everything. options: ``ReliableSwapOptions``."""
     large = any(key.startswith("G.encoder.conv00.") for key in weights)
-    mouth = any(key.startswith("mouth_net.") for key in weights)
     depth = depth_of([key.removeprefix("iresnet.") for key in weights if key.startswith("iresnet.")])
-    net = build(lambda: FaceShifterNet(large, mouth, depth), weights, name, dtype=dtype)
+    inside = {key.removeprefix(FIXER): value for key, value in weights.items() if key.startswith(FIXER)}
+    net = build(lambda: FaceShifterNet(large, form_of_fixer(inside) if inside else None, depth), weights, name, dtype=dtype)
     return FaceShifterEngine(name, TorchModel(name, net, devices), 512 if large else 256, parser, **options)
 
 
 def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, torch.Tensor],
                    mouth: Mapping[str, torch.Tensor] | None = None, *, name: str = "reliableswap_simswap", parser: Parser | None = None,
                    devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> SimSwapEngine:
-    """The engine for a SimSwap file, ArcFace's and, where the generator was trained with it, FixerNet's."""
-    length = generator["BottleNeck.0.style1.linear.weight"].shape[1]
-    blocks = len({key.split(".")[1] for key in generator if key.startswith("BottleNeck.")})
-    if length > 512 and mouth is None:
+    """The engine for a SimSwap file of ReliableSwap's, ArcFace's (SimSwap's own where the generator was trained without FixerNet) and,
+    where it was trained with it, FixerNet's."""
+    form = form_of(generator)
+    if form["vector"] > 512 and mouth is None:
         raise FaceLoomError(f"{name} was trained with FixerNet; put mouth_net_28_56_84_112.pth beside it.")
     nets = SimSwapNets(
-        build(lambda: SimSwapNet(length, blocks, "trans_matrix" in generator), generator, name, dtype=dtype),
-        build(lambda: IResNet(depth_of(arcface)), arcface, f"{name}'s ArcFace", dtype=dtype),
-        None if length == 512 else build(lambda: IResNet(depth_of(mouth), mouth["fc.weight"].shape[0], edge=56), mouth,
-                                         f"{name}'s FixerNet", dtype=dtype),
+        build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), arcface_of(arcface, f"{name}'s ArcFace", dtype),
+        None if form["vector"] == 512 else build(lambda: FixerNet(**form_of_fixer(mouth)), mouth, f"{name}'s FixerNet", dtype=dtype),
     )
     return SimSwapEngine(name, TorchModel(name, nets, devices), 256, parser, **options)

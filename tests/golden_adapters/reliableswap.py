@@ -18,7 +18,7 @@ class FixerNet(Adapter):
 
     def build(self, golden):
         shapes = golden.shapes[""]
-        return IResNet(depth_of(shapes), shapes["fc.weight"][0][0], edge=56)
+        return IResNet(depth_of(shapes), shapes["fc.weight"][0][0], height=56, width=56)
 
     def run(self, golden, net, mistake=None):
         x, (rows, columns) = golden.input("x112"), MOUTH
@@ -38,7 +38,7 @@ class FaceShifter(Adapter):
         shapes = golden.shapes[""]
         backbone = [key.removeprefix("iresnet.") for key in shapes if key.startswith("iresnet.")]
         large = any(".conv00." in key for key in shapes)
-        return FaceShifterNet(large, any(key.startswith("mouth_net") for key in shapes), depth_of(backbone))
+        return FaceShifterNet(large, {} if any(key.startswith("mouth_net") for key in shapes) else None, depth_of(backbone))
 
     def run(self, golden, net, mistake=None):
         source, target = golden.input("source"), golden.input("target")

@@ -14,6 +14,8 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.geometry import crop_faces, sample_crops, template_matrix
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.aei import AEINet
+from faceloom.models.networks.arcface_se import ArcFaceSE
+from faceloom.models.networks.faceshifter import FixerNet
 from faceloom.models.networks.iresnet import IResNet
 from faceloom.models.networks.keras_net import KerasNet, load_keras
 from faceloom.models.networks.simswap import SimSwapNet
@@ -173,9 +175,11 @@ def test_unknown_keras_layers_are_named():
 def test_simswap_from_its_files(tmp_path, scene, mouth):
     images, faces, identity = scene
     torch.manual_seed(0)
-    generator, arcface, fixer = SimSwapNet(640 if mouth else 512, 1, matrix=True), IResNet(18), IResNet(18, 128, edge=56)
+    generator, fixer = SimSwapNet(640 if mouth else 512, 1, matrix=True), FixerNet(depth=18)
+    arcface = IResNet(18) if mouth else ArcFaceSE((1, 1, 1, 1))  # without FixerNet it was trained with SimSwap's own
     torch.save(generator.state_dict(), tmp_path / "G_mouth1_st5.pth")
-    torch.save({f"module.{key}": value for key, value in arcface.state_dict().items()}, tmp_path / "backbone.pth")
+    name = "backbone.pth" if mouth else "arcface_checkpoint.tar"
+    torch.save({f"module.{key}": value for key, value in arcface.state_dict().items()}, tmp_path / name)
     if mouth:
         with pytest.raises(FaceLoomError, match="mouth_net_28_56_84_112"):
             load_engine(tmp_path / "G_mouth1_st5.pth")
