@@ -79,9 +79,15 @@ class Golden:
 
     @property
     def shapes(self) -> dict[str, dict[str, list]]:
-        """``[shape, dtype]`` by key, by part (``""`` where there is one network)."""
-        listed = self.data["state_dict"] or {}
-        return listed if listed and all(isinstance(part, dict) for part in listed.values()) else {"": listed}
+        """``[shape, dtype]`` by key, by part (``""`` where there is one network); parts may be tags before the keys, ``[Arcface]``."""
+        listed = self.data.get("state_dict") or {}
+        if listed and all(isinstance(part, dict) for part in listed.values()):
+            return listed
+        parts: dict[str, dict[str, list]] = {} if listed else {"": {}}
+        for key, shape in listed.items():
+            tag, own = re.match(r"(?:\[(\w+)\])?(.*)", key).groups("")
+            parts.setdefault(tag, {})[own] = shape
+        return parts
 
     @property
     def rules(self) -> dict[str, list]:
@@ -110,6 +116,10 @@ class Adapter:
     def run(self, golden: Golden, nets: Any, mistake: str | None = None) -> Mapping[str, torch.Tensor | np.ndarray]:
         """The outputs by name."""
         raise NotImplementedError
+
+    def rules(self, golden: Golden, part: str) -> list:
+        """How the weights of a part are made, other than by default."""
+        return golden.rules.get(part, [])
 
     def moved(self, golden: Golden, mistake: str) -> str:
         """The output a control's figure is about: the first one listed."""
