@@ -28,7 +28,7 @@ def cut(photo: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
         picture = picture.resize((round(picture.width / shrink), round(picture.height / shrink)), Image.Resampling.LANCZOS)
         quad = quad / shrink
     corners = tuple((quad + 0.5).flatten())
-    return np.asarray(picture.transform((size, size), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR))
+    return np.array(picture.transform((size, size), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR))
 
 
 def way_back(quad: np.ndarray, size: int) -> np.ndarray:
@@ -44,4 +44,4 @@ def put_back(photo: np.ndarray, crop: np.ndarray, quad: np.ndarray) -> np.ndarra
     """The photo ``[H, W, 3]`` uint8 with a square crop drawn over its whole quad."""
     layer = Image.fromarray(crop).convert("RGBA").transform(
         photo.shape[1::-1], Image.Transform.PERSPECTIVE, tuple(way_back(quad, len(crop))), Image.Resampling.BILINEAR)
-    return np.asarray(Image.alpha_composite(Image.fromarray(photo).convert("RGBA"), layer).convert("RGB"))
+    return np.array(Image.alpha_composite(Image.fromarray(photo).convert("RGBA"), layer).convert("RGB"))
