@@ -61,7 +61,12 @@ def networks() -> ModuleType:
     """``networks.py`` of this folder: files that look like public networks."""
     pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
     pytest.importorskip("onnxruntime")
-    spec = importlib.util.spec_from_file_location("node_test_networks", Path(__file__).with_name("networks.py"))
+    return beside("networks")
+
+
+def beside(name: str) -> ModuleType:
+    """A module of this folder, under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"node_test_{name}", Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -142,6 +147,12 @@ def run_graph(pack, nodes):
 
     run.executor = execute
     return run
+
+
+@pytest.fixture(scope="session")
+def checkpoints(pack) -> ModuleType:
+    """``checkpoints.py`` of this folder: files that ComfyUI loads as diffusion models."""
+    return beside("checkpoints")
 
 
 class Server(SimpleNamespace):

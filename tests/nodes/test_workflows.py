@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,29 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 NODE_IDS = json.loads(Path(__file__).with_name("schema.json").read_text())
+# What /object_info says of the nodes of other packs that templates use: {pack: {"ver", "repository", "commit", "nodes"}}.
+PACKS = json.loads(Path(__file__).with_name("foreign_nodes.json").read_text())
+FOREIGN = {name: node for pack in PACKS.values() for name, node in pack["nodes"].items()}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
-# The target picture each workflow loads and saves a changed copy of.
+# The target picture of each workflow that a server runs here; it saves a changed copy of it.
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
-           "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target"}
-# Where each public file goes that a workflow asks for, and which double of networks.py stands in for it.
+           "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target", "sd15-inpaint-swap": "target",
+           "one-shot-then-polish": "target"}
+# Those that run with doubles in test_diffusion_workflows.py, and those whose nodes of other packs are only compared with what they take.
+IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap"}
+NOT_RUN = {"sd15-ipadapter-faceid-swap": {"comfyui_ipadapter_plus"}, "sdxl-instantid-swap": {"comfyui_instantid"}}
+# Where each public file goes that a workflow asks for, and which double of networks.py or checkpoints.py stands in for it.
+VAE = "vae/vae-ft-mse-840000-ema-pruned.safetensors"
 FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer",
-                                        "hyperswap/hyperswap_1a_256.onnx": "swap", "facerestore_models/gfpgan_1.4.onnx": "restorer"}}
+                                        "hyperswap/hyperswap_1a_256.onnx": "swap", "facerestore_models/gfpgan_1.4.onnx": "restorer"},
+         "sd15-inpaint-swap": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer", VAE: "vae",
+                               "checkpoints/Realistic_Vision_V5.1-inpainting.safetensors": "inpainting"},
+         "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"}}
+# Settings that a run on a CPU with doubles does with.
+QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}}
+# Where ComfyUI's dialog puts a file: its own folders, those of FaceLoom and those of the other packs.
+FOLDERS = {"checkpoints", "diffusion_models", "text_encoders", "clip_vision", "controlnet", "loras", "vae", "ipadapter", "instantid"}
+RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"}  # the name IP-Adapter's users know the file by
 
 
 def read(name: str) -> dict:
@@ -37,11 +54,13 @@ def widget_inputs(info: dict, values: list, prefix: str = "") -> dict:
             options = rest[0] if rest else {}
             if isinstance(kind, list):
                 kind = "COMBO"
-            if kind not in WIDGETS or options.get("forceInput"):
+            if options.get("forceInput") or not (kind in WIDGETS or options.get("socketless")):
                 continue
             named[prefix + name] = value = values.pop(0)
             if options.get("image_upload") or options.get("control_after_generate"):
                 values.pop(0)
+            if options.get("component") == "ImageCrop":
+                assert list(value.values()) == [values.pop(0) for _ in value]  # the canvas shows them one by one too
             if kind == "COMFY_DYNAMICCOMBO_V3":
                 chosen = next(option for option in options["options"] if option["key"] == value)
                 named |= widget_inputs(chosen["inputs"], values, f"{prefix}{name}.")
@@ -63,8 +82,59 @@ def as_api(workflow: dict, info: dict) -> dict:
     return graph
 
 
+def misfits(graph: dict, info: dict, files: set[str]) -> list[str]:
+    """What ``/object_info`` does not allow in an API-format graph. A combo may name any of ``files``."""
+    found = []
+    for number, node in graph.items():
+        where = f"{node['class_type']} {number}"
+        if node["class_type"] not in info:
+            found.append(f"{where} is not there")
+            continue
+        given = dict(node["inputs"])
+        for group in ("required", "optional"):
+            found += [f"{where}.{sentence}" for sentence in _misfits(info[node["class_type"]]["input"].get(group, {}), given, graph, info,
+                                                                     files, group == "required")]
+        found += [f"{where} has no {name}" for name in given]
+    return found
+
+
+def _misfits(inputs: dict, given: dict, graph: dict, info: dict, files: set[str], required: bool, prefix: str = "") -> list[str]:
+    """Takes what one group of inputs describes off ``given``."""
+    found = []
+    for name, (kind, *rest) in inputs.items():
+        options, name = (rest[0] if rest else {}), prefix + name
+        if kind == "COMFY_AUTOGROW_V3":
+            for key in [key for key in given if key.startswith(name + ".")]:
+                given.pop(key)
+            continue
+        if name not in given:
+            found += [f"{name} is missing"] * required
+            continue
+        value = given.pop(name)
+        if isinstance(value, list):
+            output = (info | FOREIGN)[graph[value[0]]["class_type"]]["output"][value[1]]
+            if output not in str(kind).split(",") and kind != "*":
+                found.append(f"{name} takes {kind}, not {output}")
+        elif kind == "COMFY_DYNAMICCOMBO_V3":
+            chosen = [option for option in options["options"] if option["key"] == value]
+            found += [f"{name} cannot be {value!r}"] * (not chosen)
+            for group, children in chosen[0]["inputs"].items() if chosen else ():
+                found += _misfits(children, given, graph, info, files, group == "required", f"{name}.")
+        elif isinstance(kind, list) or kind == "COMBO":
+            allowed = kind if isinstance(kind, list) else options["options"]
+            found += [f"{name} cannot be {value!r}"] * (value not in allowed and value not in files)
+        elif kind in ("INT", "FLOAT"):
+            right = isinstance(value, int if kind == "INT" else (int, float))
+            found += [f"{name} cannot be {value!r}"] * (not right or not options.get("min", value) <= value <= options.get("max", value))
+        elif kind in ("STRING", "BOOLEAN"):
+            found += [f"{name} cannot be {value!r}"] * (not isinstance(value, str if kind == "STRING" else bool))
+        elif not options.get("socketless"):
+            found.append(f"{name} takes a link of {kind}")
+    return found
+
+
 def test_there_is_one_for_each_need():
-    assert set(NAMES) == set(TARGETS)
+    assert set(NAMES) == set(TARGETS) | IN_PROCESS | set(NOT_RUN)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,27 +160,66 @@ def test_laid_out(name):
     assert all(node.get("title") for node in workflow["nodes"])
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_misfit_is_seen():
+    """The check of templates against /object_info finds each kind of mistake."""
+    inputs = {"required": {"n": ["INT", {"min": 0, "max": 3}], "c": [["x", "y"]]}, "optional": {"i": ["IMAGE"]}}
+    info = {"A": {"input": inputs, "output": ["MASK"]}}
+    good = {"1": {"class_type": "A", "inputs": {"n": 3, "c": "x"}}}
+    assert not misfits(good, info, set())
+    for change, sentence in (({"n": 4}, "A 1.n cannot be 4"), ({"n": 1.5}, "A 1.n cannot be 1.5"), ({"c": "z"}, "A 1.c cannot be 'z'"),
+                             ({"i": ["1", 0]}, "A 1.i takes IMAGE, not MASK"), ({"i": 2}, "A 1.i takes a link of IMAGE"),
+                             ({"b": 1}, "A 1 has no b")):
+        assert misfits({"1": {"class_type": "A", "inputs": good["1"]["inputs"] | change}}, info, set()) == [sentence]
+    assert misfits({"1": {"class_type": "A", "inputs": {"n": 1}}}, info, set()) == ["A 1.c is missing"]
+    assert not misfits({"1": {"class_type": "A", "inputs": {"n": 1, "c": "z"}}}, info, {"z"})
+    assert misfits({"1": {"class_type": "B", "inputs": {}}}, info, set()) == ["B 1 is not there"]
+
+
+def linked_files(name: str) -> dict[str, dict]:
+    """The files a template links, by name."""
+    return {model["name"]: model for node in read(name)["nodes"] for model in node["properties"].get("models", [])}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_files_it_asks_for_are_linked(pack, name):
-    """What ComfyUI's dialog of missing models needs: the name in the widget, an address of the catalogue's, a folder it knows."""
+    """What ComfyUI's dialog of missing models needs: the name in the widget, an address of that file, a folder it knows."""
     from faceloom.models.catalogue import row_of_file
     from faceloom.models.folders import KEYS
 
-    linked = {}
+    places = set()
     for node in read(name)["nodes"]:
         for model in node["properties"].get("models", []):
-            row = row_of_file(model["name"])
-            assert model["name"] in node["widgets_values"] and model["url"] in row.urls and row.sha256
-            assert model["directory"] in KEYS and model["directory"] == row.folder.split("/")[0]
-            linked[f"{row.folder}/{row.file}"] = row.kind
-    assert linked == FILES[name]
+            assert model["name"] in node["widgets_values"]
+            assert model["url"].startswith("https://huggingface.co/") and "/resolve/" in model["url"]
+            assert ("hash" in model) == ("hash_type" in model) and re.fullmatch(r"[0-9a-f]{64}|", model.get("hash", ""))
+            if node["type"] in NODE_IDS:
+                row = row_of_file(model["name"])
+                assert model["url"] in row.urls and row.sha256
+                assert model["directory"] in KEYS and model["directory"] == row.folder.split("/")[0]
+                places.add(f"{row.folder}/{row.file}")
+            else:
+                assert model["directory"] in FOLDERS and (model["name"] in RENAMED or model["url"].endswith("/" + model["name"]))
+                places.add(f"{model['directory']}/{model['name']}")
+    assert name not in FILES or places == set(FILES[name])
+
+
+@pytest.mark.parametrize("name", sorted(name for name in NAMES if linked_files(name)))
+def test_the_note_says_what_to_know(name):
+    """Each licence and consent, and the packs it needs."""
+    text = next(node["widgets_values"][0] for node in read(name)["nodes"] if node["type"] == "MarkdownNote")
+    if name != "one-shot-swap-with-a-model":
+        assert "agreed" in text and any(word in text for word in ("OpenRAIL", "licence", "Apache"))
+    for pack in NOT_RUN.get(name, ()):
+        assert PACKS[pack]["repository"].rsplit("/", 1)[1] in text
 
 
 @pytest.fixture
 def files(request, base) -> None:
     """The doubles a workflow needs, in the server's models folder while its test runs."""
     wanted = FILES.get(request.getfixturevalue("name"), {})
-    paths = [getattr(request.getfixturevalue("networks"), double)(base / "models" / file) for file, double in wanted.items()]
+    doubles = [request.getfixturevalue("networks"), request.getfixturevalue("checkpoints")]
+    paths = [next(getattr(module, double) for module in doubles if hasattr(module, double))(base / "models" / file)
+             for file, double in wanted.items()]
     yield
     for path in paths:
         path.unlink()
@@ -138,18 +247,34 @@ class TestServer:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_the_workflow_is_its_api_twin(self, server, name):
-        info = server.json("/object_info")
+        info = server.json("/object_info") | FOREIGN
         workflow = read(name)
+        packs = set()
         for node in workflow["nodes"]:
-            if node["type"] in NODE_IDS:
-                assert node["properties"]["cnr_id"] == "faceloom"
-                assert [output["type"] for output in node["outputs"]] == info[node["type"]]["output"]
+            if node["type"] == "MarkdownNote":
+                continue
+            pack = node["properties"]["cnr_id"]
+            module = info[node["type"]]["python_module"]
+            assert pack == (module.removeprefix("custom_nodes.") if module.startswith("custom_nodes.") else "comfy-core")
+            assert [output["type"] for output in node["outputs"]] == info[node["type"]]["output"]
+            if pack in PACKS:
+                assert node["properties"]["ver"] == PACKS[pack]["ver"]
+                packs.add(pack)
+        assert packs == NOT_RUN.get(name, set())
         graph = as_api(workflow, info)
         assert graph == twin(name) and set(NODE_IDS) & {node["class_type"] for node in graph.values()}
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_the_workflow_runs(self, server, name, pictures, files):
+    def test_every_input_fits_its_node(self, server, name, pictures):
+        assert not misfits(twin(name), server.json("/object_info") | FOREIGN, set(linked_files(name)))
+
+    @pytest.mark.parametrize("name", sorted(TARGETS))
+    def test_the_workflow_runs(self, pack, server, name, pictures, files):
+        from faceloom.models.detect import detect_faces
+
         graph = twin(name)
+        for node in graph.values():
+            node["inputs"] |= QUICK.get(node["class_type"], {})
         history = server.run(graph)
         assert history["status"]["status_str"] == "success", history["status"]
         saved = next(node for node, what in graph.items() if what["class_type"] == "SaveImage")
@@ -159,6 +284,10 @@ class TestServer:
         assert result.shape == target.shape
         # A face's worth of pixels changed visibly; the picture around it is what it was.
         assert (changed > 12).mean() > 0.03 and (changed == 0).mean() > 0.5
+        for face in detect_faces(pictures[TARGETS[name]]):
+            left, top, right, bottom = (int(value) for value in face.box + face.size * np.array([-0.7, -0.7, 0.7, 0.7]))
+            changed[max(0, top):bottom, max(0, left):right] = 0
+        assert not changed.any()
         finder = [node for node, what in graph.items() if what["class_type"] == "FaceDetect"][-1]
         assert history["outputs"][finder]["text"][0].split()[0] == ("3" if name.startswith("group") else "1")
         for node, what in graph.items():

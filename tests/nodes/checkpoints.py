@@ -1,0 +1,56 @@
+"""Files that ComfyUI's own loaders take for Stable Diffusion 1.5 checkpoints and their VAE, with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+
+def _save(path: Path, weights: dict[str, torch.Tensor]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: weight.to(torch.float16).contiguous() for name, weight in weights.items()}, path)
+    return path
+
+
+def _weights(net: torch.nn.Module, prefix: str, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Values that keep activations of size one, for a net that may live on the meta device."""
+    made = {}
+    for name, shape in ((name, value.shape) for name, value in net.state_dict().items()):
+        if len(shape) > 1:
+            made[prefix + name] = torch.randn(shape, generator=generator) / shape[1:].numel() ** 0.5
+        else:
+            made[prefix + name] = torch.full(shape, float(name.endswith("weight")))
+    return made
+
+
+def sd15(path: Path, in_channels: int = 4) -> Path:
+    """Widths, text width and CLIP of Stable Diffusion 1.5, by which ComfyUI knows it, but one level of one block (20 of 860 million)."""
+    import comfy.clip_model
+    import comfy.ldm.modules.diffusionmodules.openaimodel as openai
+    import comfy.ops
+    import comfy.sd1_clip
+
+    generator = torch.Generator().manual_seed(0)
+    config = json.loads(Path(comfy.sd1_clip.__file__).with_name("sd1_clip_config.json").read_text())
+    unet = openai.UNetModel(image_size=32, in_channels=in_channels, out_channels=4, model_channels=320, num_res_blocks=[1],
+                            channel_mult=[1], num_heads=8, use_spatial_transformer=True, transformer_depth=[1],
+                            transformer_depth_middle=1, transformer_depth_output=[1, 1], context_dim=768, legacy=False, device="meta",
+                            operations=comfy.ops.disable_weight_init)
+    clip = comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", comfy.ops.disable_weight_init)
+    return _save(path, _weights(unet, "model.diffusion_model.", generator) | _weights(clip, "cond_stage_model.transformer.", generator))
+
+
+def inpainting(path: Path) -> Path:
+    """As ``sd15``, with the nine input channels of an inpainting checkpoint."""
+    return sd15(path, 9)
+
+
+def vae(path: Path) -> Path:
+    """A TAESD: what ComfyUI also loads as a VAE of Stable Diffusion, and quick."""
+    import comfy.taesd.taesd
+
+    weights = _weights(comfy.taesd.taesd.TAESD(), "", torch.Generator().manual_seed(0))
+    return _save(path, weights | {"vae_scale": torch.ones(()), "vae_shift": torch.zeros(())})
