@@ -293,6 +293,22 @@ class TestErrors:
         with pytest.raises(self.error, match="no embedding of mobilefacenet_128, only of dlib128"):
             paint(**sd15, crops=crops[:1], mask=mask, identity=other, recognizer=recognizer)
 
+    def test_insightface_object_without_files(self, paint, sd15, crops, mask, grace):
+        """An object of insightface's is taken; one whose network is no file has nothing to differentiate."""
+        from types import SimpleNamespace
+
+        for models, told in (({}, "has no recognition network"), ({"recognition": SimpleNamespace()}, "is not a file on this machine")):
+            with pytest.raises(self.error, match=told):
+                paint(**sd15, crops=crops[:1], mask=mask, identity=grace, recognizer=SimpleNamespace(models=models))
+
+    def test_faces_of_other_crops(self, paint, sd15, crops, mask, found):
+        with pytest.raises(self.error, match="There are 2 crops but 1 faces; connect the faces that these crops were cut from"):
+            paint(**sd15, crops=crops[:2], mask=mask, faces=found["collins"])
+
+    def test_gaze_without_an_estimator(self, paint, sd15, crops, mask):
+        with pytest.raises(self.error, match="gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator"):
+            paint(**sd15, crops=crops[:1], mask=mask, gaze_strength=0.5)
+
     def test_recognizer_without_gradient(self, paint, sd15, crops, mask, grace):
         from faceloom.models.faces import Identity
         from faceloom.models.identity.dlib import DlibRecognizer
@@ -315,6 +331,19 @@ def found(pack, collins, hopper):
     from faceloom.models.detect import detect_faces
 
     return {"collins": detect_faces(collins, keep="first", crop_size=128), "hopper": detect_faces(hopper, keep="first", crop_size=128)}
+
+
+@pytest.fixture(scope="module")
+def estimator(pack):
+    """DiffFace's gaze estimator in small, as its loader gives it: inference tensors."""
+    from faceloom.models.diffusion.gaze import GazeEstimator
+    from faceloom.models.networks.eyenet import EyeNet
+
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        net = EyeNet(1, 8, 3)
+        torch.nn.init.normal_(net.gaze_fc2.weight, 0, 0.5)
+        return GazeEstimator("GazeEstimator", net)
 
 
 @pytest.fixture(scope="module")
@@ -391,14 +420,15 @@ class TestGuidance:
         assert (batch[0] - batch[1])[60:80, 50:80].abs().max() > 1e-3
 
     @pytest.mark.parametrize("through", ["denoiser", "text"])
-    def test_through_the_denoiser(self, paint, sd15, crops, mask, grace, recognizer, through):
+    def test_through_the_denoiser(self, paint, sd15, crops, mask, estimator, through):
         """The loss falls at a step that is guided, a LoRA is in force, and the user's MODEL is as it was."""
         from faceloom.nodes import _backprop
 
         model = sd15["model"].clone()
         key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_v.weight"
         model.add_patches({key: ("diff", (torch.ones_like(model.model.state_dict()[key]),))}, 0.5)
-        given = sd15 | {"model": model, "crops": crops[:1], "mask": mask, "gaze_strength": 1.0, "guide_through": through, "steps": 3}
+        given = sd15 | {"model": model, "crops": crops[:1], "mask": mask, "gaze_strength": 1.0, "gaze_estimator": estimator,
+                        "guide_through": through, "steps": 3}
         plain = paint(**given | {"gaze_strength": 0.0})
         before = state(model)
         guided = paint(**given)
@@ -409,14 +439,14 @@ class TestGuidance:
             patch.setattr(_backprop, "RATE", 0.0)
             assert (paint(**given) - plain).abs().max() < 1e-4
 
-    def test_what_cannot_be_differentiated_is_one_sentence(self, pack, paint, sd15, crops, mask):
+    def test_what_cannot_be_differentiated_is_one_sentence(self, pack, paint, sd15, crops, mask, estimator):
         """An adapter whose weights are inference tensors, as every loader node makes them."""
         from faceloom.models.errors import FaceLoomError
 
         model, weights = sd15["model"].clone(), torch.ones(1)
         assert weights.is_inference()
         model.set_model_attn2_output_patch(lambda out, options: out * weights)
-        given = sd15 | {"model": model, "crops": crops[:1], "mask": mask, "gaze_strength": 1.0}
+        given = sd15 | {"model": model, "crops": crops[:1], "mask": mask, "gaze_strength": 1.0, "gaze_estimator": estimator}
         paint(**given)
         with pytest.raises(FaceLoomError, match="cannot be differentiated; set guide_through to x0"):
             paint(**given, guide_through="denoiser")
@@ -438,15 +468,30 @@ class TestGuidance:
         errors = [float((scores(paint(**given, expression_strength=s).movedim(-1, 1)) - wanted).abs().mean()) for s in (0.0, 1.0, 4.0)]
         assert errors[0] > errors[1] > errors[2] and errors[2] < 0.9 * errors[0]
 
-    def test_gaze_is_held(self, paint, scene, hopper, found):
-        """The model paints Eileen Collins over Grace Hopper; the eyes stay nearer to the target's."""
+    def test_gaze_is_held(self, paint, scene, hopper, found, estimator):
+        """The model paints Eileen Collins over Grace Hopper; her eyes look more and more where the target's do, and only the eyes move."""
+        from faceloom.models.diffusion.gaze import GazeLoss, eye_boxes
         from faceloom.models.geometry import crop_faces
 
-        target = crop_faces(hopper, found["hopper"])
-        given = scene | {"crops": target, "faces": found["hopper"]}
-        eyes = (slice(None), slice(54, 66), slice(40, 88))
-        errors = [float((paint(**given, gaze_strength=s) - target)[eyes].square().mean()) for s in (0.0, 1.0, 4.0)]
-        assert errors[0] > errors[1] > errors[2] and errors[2] < 0.8 * errors[0]
+        target, boxes = crop_faces(hopper, found["hopper"]), eye_boxes(1, 128, found["hopper"])
+        given = scene | {"crops": target, "faces": found["hopper"], "gaze_estimator": estimator}
+        loss = GazeLoss(estimator.differentiable(), target.movedim(-1, 1), boxes)
+        pictures = [paint(**given, gaze_strength=strength) for strength in (0.0, 0.05, 0.1, 0.2)]
+        off = [float(loss(picture.movedim(-1, 1))) for picture in pictures]
+        assert off[0] > off[1] > off[2] > off[3] and off[3] < 0.7 * off[0]
+        away = torch.ones(128, 128, dtype=torch.bool)
+        for x0, y0, x1, y1 in boxes[0]:
+            away[y0 - 1:y1 + 1, x0 - 1:x1 + 1] = False
+        assert torch.equal(pictures[3][0][away], pictures[0][0][away])
+
+    def test_insightface_recognizer(self, paint, scene, grace, recognizer, shared):
+        """An object of IP-Adapter's loader does what the same file in Load Face Recognizer does."""
+        from types import SimpleNamespace
+
+        network = SimpleNamespace(model_file=str(shared / "models" / "mobilefacenet_128.onnx"))
+        connected = SimpleNamespace(models={"recognition": network}, get=None)
+        given = scene | {"identity": grace, "steps": 1}
+        assert torch.equal(paint(**given, recognizer=connected), paint(**given, recognizer=recognizer))
 
 
 class TestGraph:
@@ -467,7 +512,7 @@ class TestGraph:
         NODE_CLASS_MAPPINGS["SmallDiffusion"] = Small
         settings = {"seed": 7, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.6, "blending": "soft",
                     "blend_start": 0.0, "blend_end": 0.6, "size": SIZE, "fix_color": True, "identity_strength": 1.0,
-                    "expression_strength": 0.0, "gaze_strength": 0.5, "guidance_start": 0.0, "guidance_end": 1.0,
+                    "expression_strength": 0.0, "gaze_strength": 0.0, "guidance_start": 0.0, "guidance_end": 1.0,
                     "views": 1, "guidance_decode": "preview", "guide_through": "x0"}
         links = {"model": ["4", 0], "positive": ["4", 1], "negative": ["4", 2], "vae": ["4", 3], "crops": ["2", 1], "mask": ["3", 0]}
         yield {

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def defined(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
         x, y = int(length / 2) * np.cos(turn), 4 * np.sin(turn)
         c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         corners = np.stack([middle[0] + x * c - y * s, middle[1] + x * s + y * c], 1)
-        for (x0, y0), (x1, y1) in zip(corners[:-1], corners[1:], strict=True):
+        for (x0, y0), (x1, y1) in pairwise(corners):
             reach = 0.5 * np.hypot(x1 - x0, y1 - y0)  # OpenCV fills what the outline passes through
             inside &= (x1 - x0) * (ys - y0) - (y1 - y0) * (xs - x0) >= -reach
         picture[inside] = COLORS[start]
@@ -93,8 +94,8 @@ class TestKeypointPictures:
             assert np.allclose(picture[0, int(y), int(x)], color)
 
     def test_a_picture_for_every_frame(self, faces):
-        clip = replace(faces, items=(faces[0], replace(faces[0], keypoints=faces[0].keypoints + [150, 20]), replace(faces[0], frame=2)),
-                       frames=3)
+        beside = replace(faces[0], keypoints=faces[0].keypoints + np.array([150, 20]))
+        clip = replace(faces, items=(faces[0], beside, replace(faces[0], frame=2)), frames=3)
         pictures = keypoint_pictures(clip, 256, "image")
         assert pictures.shape == (3, 256, 256, 3) and not pictures[1].any()
         one, two = (keypoint_pictures(replace(faces, items=(clip[i],)), 256, "image")[0] for i in range(2))
@@ -155,8 +156,8 @@ class TestMesh:
 
     def test_own_dense_points_are_used(self, faces):
         dense = np.zeros((478, 3), np.float32)
-        dense[:, :2] = mesh_points(faces[0]) + [3, -2]
-        assert np.allclose(mesh_points(replace(faces[0], dense=dense)), mesh_points(faces[0]) + [3, -2], atol=1e-3)
+        dense[:, :2] = mesh_points(faces[0]) + np.array([3, -2])
+        assert np.allclose(mesh_points(replace(faces[0], dense=dense)), mesh_points(faces[0]) + np.array([3, -2]), atol=1e-3)
 
     def test_strokes_grow_with_the_crop(self, collins, faces):
         large = control_hints(crop_faces(collins, faces, 1024), faces, "mesh")[0]
@@ -172,7 +173,7 @@ class TestSurface:
         tip = np.unravel_index(int(picture.argmax()), picture.shape)
         assert np.hypot(tip[1] - points[4, 0], tip[0] - points[4, 1]) < 12
         forward = [4, 1, 9, 50, 280, 205, 425]  # skin that looks at the camera
-        shades = np.array([float(picture[int(round(y)), int(round(x))]) for x, y, _ in points[forward]])
+        shades = np.array([float(picture[round(y), round(x)]) for x, y, _ in points[forward]])
         share = (shades - shades[0]) / (points[forward, 2] - points[4, 2] + 1e-9)
         assert np.allclose(share[2:], share[2], rtol=0.1) and share[2] < 0
 
@@ -185,7 +186,7 @@ class TestSurface:
         points[:, :2] = transform(points[:, :2], crop_matrix(faces[0], 512))
 
         def at(index):
-            return normals[int(round(points[index, 1])), int(round(points[index, 0]))]
+            return normals[round(points[index, 1]), round(points[index, 0])]
 
         assert at(116)[0] > 0.4 and at(345)[0] < -0.4  # cheekbones
         assert at(10)[1] > 0.15 and at(200)[1] < at(10)[1]  # forehead and chin
