@@ -17,6 +17,7 @@ from .landmarks import ThreeDLandmarkMask
 from .loaders import LoadFaceDetector, LoadFaceParser, LoadFaceRecognizer, LoadGazeEstimator, LoadRestoreModel, LoadSwapModel
 from .parse import FaceParseMask
 from .paste import PasteBack
+from .reface import LoadREFace, REFaceEncode
 from .restore import Restore
 from .select import FaceSelect
 from .smooth import FaceSmooth
@@ -30,6 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     FaceAlign,
     IdentityForAdapters, FaceKeypointsImage, FaceControlHints, LoadGazeEstimator,
     SwapModelOptions, FaceSmooth,
+    LoadREFace, REFaceEncode,
 ]
 
 register_folders()

@@ -18,13 +18,15 @@ NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask",
             "DiffusionInpaintSwap",
             "FaceAlign",
             "IdentityForAdapters", "FaceKeypointsImage", "FaceControlHints", "LoadGazeEstimator",
-            "SwapModelOptions", "FaceSmooth"]
+            "SwapModelOptions", "FaceSmooth",
+            "LoadREFace", "REFaceEncode"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
                ("LoadFaceDetector", "landmarks"),
                ("LoadFaceRecognizer", "file"), ("LoadFaceParser", "parser"), ("LoadFaceParser", "occluder"), ("LoadRestoreModel", "file"),
                ("DiffusionInpaintSwap", "sampler_name"), ("DiffusionInpaintSwap", "scheduler"),
-               ("LoadGazeEstimator", "file")}
+               ("LoadGazeEstimator", "file"),
+               ("LoadREFace", "file")}
 
 
 def everything(inputs, prefix=""):
