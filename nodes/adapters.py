@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..models.identity.adapters import ADAPTERS, adapter_analysis
 from ._runtime import give, show
-from ._sockets import CATEGORY, FaceAnalysis, FaceDetector, Identity, InsightFace, as_detector
+from ._sockets import CATEGORY, FaceAnalysis, FaceDetector, FaceRecognizer, Identity, InsightFace, as_detector, as_recognizer
 
 
 class IdentityForAdapters(io.ComfyNode):
@@ -35,6 +35,9 @@ class IdentityForAdapters(io.ComfyNode):
                 io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
                                    tooltip="The detector for pictures other than this identity's, such as a photo at InstantID's "
                                            "image_kps. Left unconnected, the built-in dlib detector runs."),
+                io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
+                                   tooltip="The recognizer the adapter was trained with. It looks at the pictures of an identity that was "
+                                           "made with another one; not needed if the identity has the right embedding."),
             ],
             outputs=[
                 io.Image.Output("image", tooltip="The source picture for the adapter's image input: the head with room around it."),
@@ -46,6 +49,7 @@ class IdentityForAdapters(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identity, adapter, count, size, padding, detector=None) -> io.NodeOutput:
-        pictures, analysis = adapter_analysis(identity, adapter, size=size, padding=padding, count=count, detector=as_detector(detector))
+    def execute(cls, identity, adapter, count, size, padding, detector=None, recognizer=None) -> io.NodeOutput:
+        pictures, analysis = adapter_analysis(identity, adapter, size=size, padding=padding, count=count, detector=as_detector(detector),
+                                              recognizer=as_recognizer(recognizer))
         return io.NodeOutput(give(pictures), analysis, analysis, ui=show(cls, pictures))

@@ -6,6 +6,7 @@ What those nodes read of the object: ``det_model.input_size`` is set before ever
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,8 @@ from ..catalogue import rows
 from ..detect import Detector, detect_faces
 from ..diffusion.crop import resize
 from ..errors import FaceLoomError
-from ..faces import Face, Identity
+from ..faces import Face, Faces, Identity
+from . import Recognizer, make_identity
 from .crops import face_through
 
 # The space each adapter was trained in: insightface's buffalo_l or antelopev2.
@@ -49,22 +51,39 @@ class AdapterFace(dict):
         return self["embedding"] / np.float32(self.embedding_norm)
 
 
-def adapter_embedding(identity: Identity, adapter: str) -> np.ndarray:
-    """``[D]`` float32, the identity's vector in the adapter's space, as long as the recogniser makes it."""
+def adapter_embedding(identity: Identity, adapter: str, recognizer: Recognizer | None = None) -> np.ndarray:
+    """``[D]`` float32, the identity's vector in the adapter's space, as long as the recogniser makes it.
+
+    Where the identity has none, ``recognizer`` looks at its pictures.
+    """
     space = ADAPTERS[adapter]
+    if space not in identity.embeddings and recognizer is not None and recognizer.space == space:
+        identity = _seen_by(recognizer, identity)
     if space not in identity.embeddings:
         file = next(row.file for row in rows("recognizer") if row.contract.space == space)
         has = ", ".join(sorted(identity.embeddings)) or "none"
         raise FaceLoomError(f"{adapter} needs an identity with an embedding of {space}, and this one has {has}; make it with ArcFaceEmbed "
-                            f"and {file} from Load Face Recognizer.")
+                            f"and {file} from Load Face Recognizer, or connect that recognizer here.")
     return np.asarray(identity.embeddings[space], np.float32) * np.float32(identity.norms.get(space, _LENGTH))
+
+
+def _seen_by(recognizer: Recognizer, identity: Identity) -> Identity:
+    """The same person by another network, averaged over the pictures that were kept."""
+    _check_pictures(identity)
+    crops = torch.from_numpy(np.array(identity.crops))
+    faces = tuple(replace(face, frame=i) for i, face in enumerate(identity.faces))
+    return make_identity(crops, Faces(faces, *crops.shape[:3]), recognizer, how="average")[0]
+
+
+def _check_pictures(identity: Identity) -> None:
+    if not len(identity.crops):
+        raise FaceLoomError("This identity was loaded without a picture, and the adapters look at one too; make it with ArcFaceEmbed.")
 
 
 def adapter_pictures(identity: Identity, size: int = 1024, padding: float = 0.15, count: int = 1) -> tuple[torch.Tensor, tuple[Face, ...]]:
     """The best ``count`` reference crops ``[K, size, size, 3]`` in a black border, so that every detector sees the whole head with room
     around it, and their faces in the pictures' pixels. padding: the border's width, in crop edges."""
-    if not len(identity.crops):
-        raise FaceLoomError("This identity was loaded without a picture, and the adapters look at one too; make it with ArcFaceEmbed.")
+    _check_pictures(identity)
     crops = torch.from_numpy(np.array(identity.crops[:count]))
     inner = max(1, round(size / (1 + 2 * padding)))
     before = (size - inner) // 2
@@ -122,8 +141,8 @@ def _means(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def adapter_analysis(identity: Identity, adapter: str, *, size: int = 1024, padding: float = 0.15, count: int = 1,
-                     detector: Detector | None = None) -> tuple[torch.Tensor, IdentityAnalysis]:
+                     detector: Detector | None = None, recognizer: Recognizer | None = None) -> tuple[torch.Tensor, IdentityAnalysis]:
     """The pictures ``[K, size, size, 3]`` and the object for the nodes of one adapter (a key of ``ADAPTERS``)."""
-    embedding = adapter_embedding(identity, adapter)
+    embedding = adapter_embedding(identity, adapter, recognizer)
     pictures, faces = adapter_pictures(identity, size, padding, count)
     return pictures, IdentityAnalysis(embedding, pictures, faces, detector)

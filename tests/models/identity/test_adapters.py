@@ -206,6 +206,23 @@ class TestSentences:
         with pytest.raises(FaceLoomError, match=f"{adapter} needs an identity with an embedding of {space}, and .* dlib128; .* {file}"):
             adapter_analysis(other, adapter)
 
+    @pytest.mark.parametrize("vectors", [{}, {"dlib128": np.ones(128, np.float32)}])
+    def test_a_recognizer_looks_at_the_pictures(self, identity, vectors):
+        """The mean over both of them, as long as they are on average."""
+
+        class Antelope:
+            space = "glint360k"
+
+            def embed_raw(self, images, faces, progress=None):
+                assert len(images) == 2 and [face.frame for face in faces] == [0, 1]
+                return np.diag([10.0, 30.0]).astype(np.float32)
+
+        other = Identity(vectors, identity.crops, identity.faces, identity.framing)
+        pictures, analysis = adapter_analysis(other, "InstantID", recognizer=Antelope())
+        assert np.allclose(instantid(analysis, pictures)[0, 0], 20 * np.array([0.5, 0.5]) ** 0.5, atol=1e-5)
+        with pytest.raises(FaceLoomError, match="or connect that recognizer here"):
+            adapter_analysis(other, "IP-Adapter FaceID", recognizer=Antelope())
+
     def test_an_identity_without_pictures(self, identity):
         bare = Identity(identity.embeddings, np.zeros((0, 1, 1, 3), np.float32), ())
         with pytest.raises(FaceLoomError, match="without a picture"):
