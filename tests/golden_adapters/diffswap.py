@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from faceloom.models.diffusion.ddim import schedule
-from faceloom.models.diffusion.diffswap import ALPHAS, CROP, STEPS, masked_ddim
+from faceloom.models.diffusion.diffswap import ALPHAS, CROP, Settings, masked_ddim
 from faceloom.models.diffusion.diffswap_picture import (
     LOOK,
     cut,
@@ -97,19 +97,21 @@ class Sampler(Adapter):
             raise Unmade(mistake)
         inputs = {name.split(" ")[0]: golden.input(name) for name in golden.inputs if not name.startswith("q_sample")}
         fresh = [torch.from_numpy(golden.fill.make_input(recipe)) for recipe in golden.inputs["q_sample noise of step i"]]
-        net, steps, seen, after = nets.load(nets.tensors), schedule(STEPS, ALPHAS), [], []
+        settings = Settings()
+        net, steps, seen, after = nets.load(nets.tensors), schedule(settings.steps, ALPHAS), [], []
 
-        def denoise(x, timestep):
-            return net(x, torch.full((len(x),), timestep), inputs["cond"])
+        def denoise(x, step):
+            return net(x, torch.full((len(x),), step.timestep), inputs["cond"])
 
         def watch(number, picture, x):
             seen.append((x, picture))
 
         x, replaced = inputs["x_T"], (inputs["face"] >= .5).float()
+        told = inputs["z_target"], replaced
         for step, noise in zip(steps, fresh):
-            x = masked_ddim(denoise, x, inputs["z_target"], replaced, (step,), lambda number, noise=noise: noise, watch=watch)
+            x = masked_ddim(denoise, x, *told, (step,), lambda noise=noise: noise, settings.target_guidance, watch)
             after.append(x)
-        whole = masked_ddim(denoise, inputs["x_T"], inputs["z_target"], replaced, steps[:len(fresh)], lambda number: fresh[number])
+        whole = masked_ddim(denoise, inputs["x_T"], *told, steps[:len(fresh)], iter(fresh).__next__, settings.target_guidance)
         assert torch.equal(whole, x)
         rising = steps[::-1]
         return {"x_in_after_blend": torch.stack([x for x, _ in seen]), "x_after_step": torch.stack(after),
