@@ -26,21 +26,17 @@ from ..picture import resize
 from ..progress import Progress, silent
 from ..runtime import run_chunks
 from ..weights import TorchModel
-from .ddim import guided
-from .euler import euler
 from .face_adapter_picture import CANVAS, SIZE, blend_mask, draw_points, swap_area, with_gaze
 
 MODES = ("swap", "reenact")
+ALIGNMENT = "box"
 TEMPLATE = TEMPLATES["arcface_112_v2"] * 224 + (16, 0)  # of the five points, in the aligned picture of 256
-STEPS, GUIDANCE = 25, 5.0
 _RECOGNISED = 128  # edge of the picture ArcFace sees
 # Bytes one face takes in the networks besides their weights, and faces that go through them together.
 _PER_FACE, _CHUNK = 400 << 20, 8
 
 # Crops ``[n, S, S, 3]`` 0..1 to CLIP ViT-H/14's last hidden state ``[n, 257, 1280]``, before its last norm.
 Vision = Callable[[Tensor], Tensor]
-# Latents, timestep, prompt tokens of the UNet and of the ControlNet and its hint in [-1, 1] ``[n, 3, 512, 512]`` to the noise.
-Denoise = Callable[[Tensor, float, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +73,10 @@ class Conditions:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def take(self, index: int) -> Conditions:
+        """One face's."""
+        return Conditions(*(getattr(self, name)[index : index + 1] for name in self.__dataclass_fields__))
 
 
 class FaceAdapterNets(nn.Module):
@@ -210,22 +210,6 @@ def source_crop(identity: Identity) -> Tensor:
     photo = torch.from_numpy(np.array(identity.crops[:1]))
     face = replace(identity.faces[0], square=box_square(identity.faces[0]))
     return sample_crops(photo, [0], crop_matrix(face, SIZE)[None], SIZE)
-
-
-def sample(conditions: Conditions, empty: Tensor, denoise: Denoise, noise: Tensor, *, steps: int = STEPS, guidance: float = GUIDANCE,
-           progress: Progress = silent) -> Tensor:
-    """Latents ``[N, 4, 64, 64]`` from noise of this shape, as published; in ComfyUI the KSampler does this.
-
-    empty: ``[1, 77, W]``, the prompt "" as Stable Diffusion's text encoder sees it.
-    """
-    without = empty.expand_as(conditions.tokens).to(noise)
-    tokens, image_tokens = (torch.cat([without, given.to(noise)]) for given in (conditions.tokens, conditions.image_tokens))
-    hint = (conditions.hint.to(noise).movedim(-1, 1) * 2 - 1).repeat(2, 1, 1, 1)
-
-    def both(x: Tensor, time: float) -> Tensor:
-        return guided(*denoise(x.repeat(2, 1, 1, 1), time, tokens, image_tokens, hint).chunk(2), guidance)
-
-    return euler(both, noise, steps, progress=progress)
 
 
 def _kept(tensor: Tensor) -> Tensor:

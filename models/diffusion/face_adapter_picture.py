@@ -55,14 +55,20 @@ def swap_area(labels: torch.Tensor) -> torch.Tensor:
     """Labels ``[N, 512, 512]`` (indices into ``REGIONS``) to where a swap may paint, ``[N, 512, 512]`` of 0 and 1: the face with 32
     pixels around it, and the ears, but nothing that is worn in front."""
     face, ears, front = (_any_of(labels, names) for names in (_FACE, _EARS, _IN_FRONT))
-    area = torch.maximum(torch.maximum(face, ears), functional.max_pool2d(face, 65, 1, 32)) * (1 - front)
-    return functional.max_pool2d(area, 5, 1, 2)[:, 0]
+    area = torch.maximum(torch.maximum(face, ears), _grown(face, 65)) * (1 - front)
+    return _grown(area, 5)[:, 0]
 
 
 def blend_mask(area: torch.Tensor) -> torch.Tensor:
-    """``[N, 512, 512]``: the area, 8 pixels larger and with an edge of 17 pixels, to paste the result with. Beyond the picture is none."""
-    wide = functional.max_pool2d(functional.pad(area[:, None], (16, 16, 16, 16)), 17, 1, 8)
+    """``[N, 512, 512]``: the area, 8 pixels larger and with an edge of 17 pixels, to paste the result with."""
+    wide = _grown(functional.pad(area[:, None], (16, 16, 16, 16)), 17)
     return functional.avg_pool2d(wide, 17, 1, 8)[:, 0, 16:-16, 16:-16].clamp(0, 1)
+
+
+def _grown(mask: torch.Tensor, window: int) -> torch.Tensor:
+    """The largest of a square of ``window`` pixels around each pixel."""
+    across = functional.max_pool2d(mask, (1, window), 1, (0, window // 2))
+    return functional.max_pool2d(across, (window, 1), 1, (window // 2, 0))
 
 
 def _any_of(labels: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
