@@ -17,10 +17,11 @@ NODE_IDS = json.loads(Path(__file__).with_name("schema.json").read_text())
 PACKS = json.loads(Path(__file__).with_name("foreign_nodes.json").read_text())
 FOREIGN = {name: node for pack in PACKS.values() for name, node in pack["nodes"].items()}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
+MATCHED = "COMFY_MATCHTYPE_V3"  # an output of the kind that an input is linked to
 # The target picture of each workflow that a server runs here; it saves a changed copy of it.
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
            "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target", "sd15-inpaint-swap": "target",
-           "one-shot-then-polish": "target"}
+           "one-shot-then-polish": "target", "compare-engines": "target"}
 # Those that run with doubles in test_diffusion_workflows.py, and those whose nodes of other packs are only compared with what they take.
 IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap"}
 NOT_RUN = {"sd15-ipadapter-faceid-swap": {"comfyui_ipadapter_plus"}, "sdxl-instantid-swap": {"comfyui_instantid"}}
@@ -30,7 +31,10 @@ FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.
                                         "hyperswap/hyperswap_1a_256.onnx": "swap", "facerestore_models/gfpgan_1.4.onnx": "restorer"},
          "sd15-inpaint-swap": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer", VAE: "vae",
                                "checkpoints/Realistic_Vision_V5.1-inpainting.safetensors": "inpainting"},
+         "compare-engines": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer", "hyperswap/hyperswap_1a_256.onnx": "swap",
+                             "faceloom/ghost/G_unet_2blocks.pth": "ghost_generator", "faceloom/ghost/backbone.pth": "ghost_arcface"},
          "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"}}
+UNLINKED = ("faceloom/ghost/",)  # ComfyUI's dialog does not fetch from their address, and nobody has told their hash
 # Settings that a run on a CPU with doubles does with.
 QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}}
 # Where ComfyUI's dialog puts a file: its own folders, those of FaceLoom and those of the other packs.
@@ -113,7 +117,7 @@ def _misfits(inputs: dict, given: dict, graph: dict, info: dict, files: set[str]
         value = given.pop(name)
         if isinstance(value, list):
             output = (info | FOREIGN)[graph[value[0]]["class_type"]]["output"][value[1]]
-            if output not in str(kind).split(",") and kind != "*":
+            if output not in (*str(kind).split(","), MATCHED) and kind != "*":
                 found.append(f"{name} takes {kind}, not {output}")
         elif kind == "COMFY_DYNAMICCOMBO_V3":
             chosen = [option for option in options["options"] if option["key"] == value]
@@ -200,14 +204,14 @@ def test_files_it_asks_for_are_linked(pack, name):
             else:
                 assert model["directory"] in FOLDERS and (model["name"] in RENAMED or model["url"].endswith("/" + model["name"]))
                 places.add(f"{model['directory']}/{model['name']}")
-    assert name not in FILES or places == set(FILES[name])
+    assert name not in FILES or places == {file for file in FILES[name] if not file.startswith(UNLINKED)}
 
 
 @pytest.mark.parametrize("name", sorted(name for name in NAMES if linked_files(name)))
 def test_the_note_says_what_to_know(name):
     """Each licence and consent, and the packs it needs."""
     text = next(node["widgets_values"][0] for node in read(name)["nodes"] if node["type"] == "MarkdownNote")
-    if name != "one-shot-swap-with-a-model":
+    if name not in ("one-shot-swap-with-a-model", "compare-engines"):
         assert "agreed" in text and any(word in text for word in ("OpenRAIL", "licence", "Apache"))
     for pack in NOT_RUN.get(name, ()):
         assert PACKS[pack]["repository"].rsplit("/", 1)[1] in text
@@ -256,7 +260,8 @@ class TestServer:
             pack = node["properties"]["cnr_id"]
             module = info[node["type"]]["python_module"]
             assert pack == (module.removeprefix("custom_nodes.") if module.startswith("custom_nodes.") else "comfy-core")
-            assert [output["type"] for output in node["outputs"]] == info[node["type"]]["output"]
+            for output, kind in zip(node["outputs"], info[node["type"]]["output"], strict=True):
+                assert kind in (output["type"], MATCHED)
             if pack in PACKS:
                 assert node["properties"]["ver"] == PACKS[pack]["ver"]
                 packs.add(pack)
