@@ -25,8 +25,8 @@ def save_face_adapter(folder: Path, width: int = WIDTH, look: int = LOOK) -> Pat
     tokens = {key: value.to(torch.bfloat16) for key, value in weights_of(lambda: ID2Token(512, width, hidden=64), 1).items()}
     torch.save(tokens, folder / "net_id2token.pth")
     torch.save(weights_of(lambda: Image2Token(look, width, hidden=64), 2), folder / "net_image2token.pth")
-    area = weights_of(AreaNet, 3)
-    torch.save(area | {"final_conv.weight": area["final_conv.weight"] * -8}, folder / "net_seg_res18.pth")
+    area = weights_of(AreaNet, 3) | {"final_conv.bias": torch.tensor([0.16])}  # about half of a picture
+    torch.save(area, folder / "net_seg_res18.pth")
     torch.save(weights_of(lambda: IResNet(18), 4), others / "insightface_glint360k.pth")
     torch.save({f"module.{key}": value for key, value in coefficients().items()}, others / "d3dfr_res50_nofc.pth")
     save_bfm(others / "BFM_model_front.mat")

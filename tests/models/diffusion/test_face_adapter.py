@@ -385,9 +385,9 @@ def stable_diffusion():
               "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
     unet = diffusers.UNet2DConditionModel(up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **common).eval()
     control = diffusers.ControlNetModel(conditioning_embedding_out_channels=(4, 4, 8, 8), **common).eval()
-    for parameter in (*control.controlnet_down_blocks.parameters(), control.controlnet_mid_block.weight,
-                      control.controlnet_cond_embedding.conv_out.weight):
+    for parameter in (*control.controlnet_down_blocks.parameters(), control.controlnet_mid_block.weight):
         parameter.data.normal_(0, 0.3)
+    control.controlnet_cond_embedding.conv_out.weight.data.normal_(0, 3)
     return with_diffusers(unet, control), lambda latents: nn.functional.interpolate(latents[:, :3] / 4, scale_factor=8)
 
 
