@@ -490,6 +490,28 @@ class TestFaceSelect:
             run("FaceSelect", faces=detected[0], rule={"rule": "sex", "sex": "female"})
 
 
+class TestFaceSmooth:
+    def test_a_trembling_clip_is_steadied_and_cut_anew(self, nodes, hopper):
+        shifts = [0, 3, -3, 2, -2, 3, 0]
+        clip = torch.cat([hopper.roll(shift, 2) for shift in shifts])
+        faces, *_ = nodes["FaceDetect"].execute(clip, 0.5, "large-small", "all", 64, 0, 1.0, "pass").args
+        given = {"method": "running mean", "reach": 2, "jump": 0.0}
+        result = nodes["FaceSmooth"].execute(clip, faces, given, 0)
+        smooth, crops = result.args
+        assert len(smooth) == len(faces) == len(shifts) == len(crops) and crops.shape[1:3] == (64, 64)
+        assert {face.track for face in smooth} == {0} and "7 faces of 1 track" in result.ui["text"]
+        nose = [each.keypoints[:, 2, 0] for each in (faces, smooth)]
+        assert np.abs(np.diff(nose[1])).mean() < 0.5 * np.abs(np.diff(nose[0])).mean()
+        assert np.allclose(nose[1][3], np.mean(nose[0][1:6]), atol=1e-3)
+
+    def test_another_clip_is_refused(self, nodes, hopper, pack):
+        from faceloom.models.errors import FaceLoomError
+
+        faces, *_ = nodes["FaceDetect"].execute(hopper, 0.5, "large-small", "all", 64, 0, 1.0, "pass").args
+        with pytest.raises(FaceLoomError, match="connect the image that went into FaceDetect"):
+            nodes["FaceSmooth"].execute(hopper[:, :300], faces, {"method": "kalman", "process": .03, "measure": .01}, 0)
+
+
 def test_cancel_stops_a_node(nodes, run, hopper):
     import comfy.model_management as management
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.detect import detect_faces
-from faceloom.models.detect.select import RULES, likeness, select_faces
+from faceloom.models.detect.select import RULES, likeness, match_targets, select_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.identity import make_identity
@@ -122,3 +122,39 @@ def test_embeddings_on_the_faces_are_used():
     assert len(likeness(faces.take([]), identity)[0]) == 0
     with pytest.raises(FaceLoomError, match="no dlib128 embedding"):
         likeness(Faces((face_at(1, 1, 9),), 1, 20, 20), identity, torch.zeros(1, 20, 20, 3))
+
+
+def test_the_person_wanted_is_found_again():
+    wanted, found = np.array([[1., 0, 0], [0, 0, 2.]]), np.array([[0, 1., 0], [3, 1, 0]])
+    assert match_targets(wanted, found) == [1, None]
+    assert match_targets(wanted, np.zeros((0, 3))) == [None, None]
+
+
+def person(frame, *vector):
+    direction = np.array(vector, np.float32)
+    return face_at(1, 1, 9, frame, embeddings={"w600k": direction / np.linalg.norm(direction)})
+
+
+def test_the_first_person_of_a_clip_is_followed_as_ghost_does():
+    items = (person(1, 1, 0, 0), person(1, 0, 1, 0),  # the first face of the first frame with one, and another
+             person(2, 0, 1, 0),  # alone: taken without a question
+             person(3, 0, 1, 0), person(3, .3, 0, 1),  # the second is the likest, at 0.29
+             person(4, 0, 1, 0), person(4, .1, 0, 1))  # nobody is like enough
+    faces = Faces(items, 6, 20, 20)
+    picked, rest = select_faces(faces, "first-person")
+    assert picked.items == (items[0], items[2], items[4]) and rest.items == (items[1], items[3], items[5], items[6])
+    assert select_faces(faces, "first-person", similarity=.05)[0].items[-1] is items[6]
+    assert select_faces(faces, "first-person", similarity=.5)[0].items == (items[0], items[2])
+    alone = faces.take([0, 2])
+    assert len(select_faces(alone, "first-person")[0]) == 2 and not len(select_faces(faces.take([]), "first-person")[0])
+
+
+def test_the_first_person_is_seen_by_the_recognizer_where_faces_carry_nothing(collins, hopper):
+    both = torch.cat([collins, hopper[:, :512]], 2)
+    clip = torch.cat([both, both.flip(2)])
+    faces = detect_faces(clip, order="left-right")
+    assert [face.frame for face in faces] == [0, 0, 1, 1]
+    picked, _ = select_faces(faces, "first-person", images=clip)
+    assert picked.items == (faces[0], faces[3])
+    with pytest.raises(FaceLoomError, match="needs the image"):
+        select_faces(faces, "first-person")
