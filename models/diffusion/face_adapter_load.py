@@ -23,8 +23,8 @@ from ..picture import resize
 from ..weights import DeviceManager, TorchModel, load_weights
 from .face_adapter import FaceAdapter, FaceAdapterNets
 
-# Where the authors keep what others made, in their own folder, and the CLIP vision model they trained with.
-OTHERS, VISION = "third_party", "vision_encoder"
+# The authors' folders: what others made, the CLIP vision model they trained with, and their ControlNet.
+OTHERS, VISION, CONTROL = "third_party", "vision_encoder", "controlnet"
 _PARSER = "79999_iter"
 
 
@@ -65,10 +65,10 @@ def beside(path: Path, row_name: str, folders: Folders | None = None, needed: bo
     return found
 
 
-def vision_folder(path: Path) -> Path | None:
-    """Where the CLIP vision model lies that the adapter was trained with."""
-    folder = path.parent / VISION
-    return folder if (folder / "config.json").is_file() else None
+def folder_file(path: Path, folder: str) -> Path | None:
+    """The weights in one of the authors' folders beside ``path``."""
+    found = sorted((path.parent / folder).glob("*.safetensors")) + sorted((path.parent / folder).glob("*.bin"))
+    return found[0] if found else None
 
 
 class ClipVision:

@@ -13,7 +13,7 @@ from faceloom.models.alignment import align_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.euler import euler, sigmas_of
 from faceloom.models.diffusion.face_adapter import TEMPLATE, canvas_matrices, shape_of, source_crop
-from faceloom.models.diffusion.face_adapter_load import ClipVision, load_face_adapter, vision_folder
+from faceloom.models.diffusion.face_adapter_load import VISION, ClipVision, folder_file, load_face_adapter
 from faceloom.models.diffusion.face_adapter_picture import blend_mask, draw_points, rainbow, swap_area, with_gaze
 from faceloom.models.diffusion.face_adapter_swap import Settings, repaint, sample, swap, with_diffusers
 from faceloom.models.errors import FaceLoomError
@@ -364,9 +364,11 @@ class TestFiles:
         transformers = pytest.importorskip("transformers")
         from face_adapter_files import save_vision
 
-        save_vision(tmp_path / "vision_encoder", WIDE)
-        assert vision_folder(tmp_path / "net_id2token.pth") == tmp_path / "vision_encoder"
-        vision = ClipVision(tmp_path / "vision_encoder")
+        main = tmp_path / "net_id2token.pth"
+        assert folder_file(main, VISION) is None
+        save_vision(tmp_path / VISION, WIDE)
+        assert folder_file(main, VISION) == tmp_path / VISION / "model.safetensors"
+        vision = ClipVision(tmp_path / VISION)
         ours = vision(target[0])
         processor = transformers.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size=56)
         pixels = processor(images=[(target[0][0].numpy() * 255).round().astype(np.uint8)], return_tensors="pt").pixel_values

@@ -1,0 +1,124 @@
+"""LoadFaceAdapter and FaceAdapterEncode: Face-Adapter as conditioning for any Stable Diffusion 1.5 under an ordinary sampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import comfy.clip_vision
+import comfy.controlnet
+import torch
+from comfy_api.latest import io
+
+from ..models.diffusion.face_adapter import MODES
+from ..models.diffusion.face_adapter_load import CONTROL, VISION, folder_file, load_face_adapter
+from ..models.diffusion.face_adapter_swap import LATENT
+from ..models.errors import FaceLoomError
+from ..models.images import as_images
+from ._devices import ComfyDevices
+from ._models import checked, load, research_input
+from ._runtime import give, listener, show
+from ._sockets import CATEGORY, FaceAdapter, FaceParser, Faces, Identity
+
+
+class LoadFaceAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadFaceAdapter",
+            display_name="Load Face-Adapter",
+            category=CATEGORY,
+            description="Loads Face-Adapter, which makes any Stable Diffusion 1.5 model swap or reenact faces.",
+            search_aliases=["face adapter", "faceadapter", "net_id2token", "reenactment", "diffusion face swap", "faceloom"],
+            inputs=[
+                research_input("faceadapter_id2token", "The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with their "
+                                                       "other files beside it. Whether commercial use is allowed is not clear."),
+            ],
+            outputs=[
+                FaceAdapter.Output("face_adapter", tooltip="What looks at source and target, for Face-Adapter Encode."),
+                io.ControlNet.Output("control_net", tooltip="Face-Adapter's ControlNet, if its folder controlnet lies beside the file. "
+                                                            "Otherwise load it with Load ControlNet Model."),
+                io.ClipVision.Output("clip_vision", tooltip="Face-Adapter's CLIP, if its folder vision_encoder lies beside the file. "
+                                                            "Otherwise load it, or CLIP ViT-H/14, with Load CLIP Vision."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(file)
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        places: list[Path] = []
+
+        def open_file(found, folders, providers):
+            places.append(found.path)
+            return load_face_adapter(found, folders=folders, devices=ComfyDevices())
+
+        adapter, text = load(file, "research", "auto", open_file)
+        control, vision = (folder_file(places[0], folder) for folder in (CONTROL, VISION))
+        # An output of None leaves the socket it goes to as if nothing were connected.
+        return io.NodeOutput(adapter, control and comfy.controlnet.load_controlnet(str(control)),
+                             vision and comfy.clip_vision.load(str(vision)), ui=show(cls, text=text))
+
+
+class FaceAdapterEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FaceAdapterEncode",
+            display_name="Face-Adapter Encode",
+            category=CATEGORY,
+            description="Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them with any "
+                        "Stable Diffusion 1.5 model.",
+            search_aliases=["face adapter", "faceadapter", "reenactment", "diffusion face swap", "faceloom"],
+            inputs=[
+                FaceAdapter.Input("face_adapter", tooltip="From Load Face-Adapter."),
+                io.Clip.Input("clip", tooltip="The CLIP of your Stable Diffusion 1.5 checkpoint: the empty prompt is the negative."),
+                io.ControlNet.Input("control_net", tooltip="Face-Adapter's ControlNet, from Load Face-Adapter or Load ControlNet Model."),
+                Faces.Input("faces", tooltip="The faces of these crops, best from Face Align with alignment set to box."),
+                io.Image.Input("crops", tooltip="The crops that came with these faces, best 512 pixels wide."),
+                Identity.Input("identity", tooltip="The source: who the faces become, from ArcFace Embed or Identity Load. Its photos are "
+                                                   "looked at."),
+                io.Combo.Input("mode", options=list(MODES), default="swap",
+                               tooltip="swap paints the source's face into the crops. reenact paints the source's own picture with the "
+                                       "expression and pose of the crops."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                               tooltip="How firmly the ControlNet holds picture, expression and pose. Face-Adapter was made with 1."),
+                io.ClipVision.Input("clip_vision", optional=True,
+                                    tooltip="Face-Adapter's CLIP, from Load Face-Adapter, or CLIP ViT-H/14 from Load CLIP Vision."),
+                FaceParser.Input("parser", optional=True,
+                                 tooltip="The network that tells where a swap may paint, from Load Face Parser. Left unconnected, "
+                                         "79999_iter.pth is used if it is there, else the outlines of the landmarks."),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", tooltip="For each face the source as a prompt for the model, and for the ControlNet what is "
+                                                           "to stay, as a prompt and as a picture."),
+                io.Conditioning.Output("negative", tooltip="The same ControlNet with empty prompts."),
+                io.Latent.Output("latent", tooltip="An empty latent of 512×512 per face, for KSampler with a denoise of 1."),
+                io.Mask.Output("mask", tooltip="Where each painted picture belongs, with a soft edge, for Paste Back."),
+                io.Image.Output("hint", tooltip="What the ControlNet sees: the picture, and coloured points where the face shall be."),
+                io.Image.Output("background", tooltip="What stays around the mask: the crops when swapping, the source's picture when "
+                                                      "reenacting."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, face_adapter, clip, control_net, faces, crops, identity, mode, strength, clip_vision=None, parser=None
+                ) -> io.NodeOutput:
+        for model, what, folder in ((clip_vision, "CLIP vision model", VISION), (control_net, "ControlNet", CONTROL)):
+            if model is None:
+                raise FaceLoomError(f"Face-Adapter needs its {what}; connect it, or put the authors' folder {folder} beside net_id2token.pth.")
+        told = face_adapter.conditions(as_images(crops), faces, identity, lambda seen: clip_vision.encode_image(seen)["last_hidden_state"],
+                                       mode=mode, parser=parser, progress=listener())
+        empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))[0][0]
+        if empty.shape[-1] != told.tokens.shape[-1]:
+            raise FaceLoomError(f"Face-Adapter speaks to Stable Diffusion 1.5, whose prompts are {told.tokens.shape[-1]} numbers wide, and "
+                                f"this CLIP's are {empty.shape[-1]}; connect the CLIP of a Stable Diffusion 1.5 checkpoint.")
+        empty = empty.to(told.tokens).expand(len(told), -1, -1)
+        # SD 1.5's ControlNets take hints as they are, and this one was trained on -1 to 1.
+        control = control_net.copy().set_cond_hint(told.hint.movedim(-1, 1) * 2 - 1, strength)
+        positive, negative = ([[give(prompt), {"cross_attn_controlnet": give(seen), "control": control, "control_apply_to_uncond": False}]]
+                              for prompt, seen in ((told.tokens, told.image_tokens), (empty, empty)))
+        latent = {"samples": give(torch.zeros(len(told), *LATENT))}
+        return io.NodeOutput(positive, negative, latent, give(told.mask), give(told.hint), give(told.background))
