@@ -26,6 +26,7 @@ SwapModel = io.Custom("SWAP_MODEL")
 RestoreModel = io.Custom("RESTORE_MODEL")
 GazeEstimator = io.Custom("GAZE_ESTIMATOR")
 REFace = io.Custom("REFACE")
+DiffSwap = io.Custom("DIFFSWAP")
 
 # insightface's FaceAnalysis, as IP-Adapter and InstantID nodes pass it around; its files are used, see models/insightface.py.
 InsightFace = io.Custom("INSIGHTFACE")

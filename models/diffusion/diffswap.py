@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from ..alignment import align_faces
+from ..catalogue import row_named
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
+from ..folders import how_to_get
 from ..geometry import crop_faces, crop_matrices, transform
 from ..images import as_images, to_uint8
 from ..landmarks.face3d import fit_face, landmarks_of
@@ -44,7 +46,6 @@ ORGAN_SOURCES = ("source", "released")
 # Whose outline is repainted and whose landmarks are painted: the target's in two dimensions as released, or in three as in the paper:
 # landmarks of the source's face in the target's pose, inside the outline of that face or of both.
 SHAPES = ("2-D release", "3-D source", "3-D union")
-FACE_MODEL = "glint360k_r100.pth"
 # Bytes that a picture takes in the conditioner, in the autoencoder and in the UNet, besides their weights.
 _LOOKING, _CODING, _PAINTING = 200 << 20, 1 << 30, 1 << 30
 CHUNK = 4
@@ -307,8 +308,8 @@ def face_model(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor] | No
     """ArcFace's weights from the file beside ``path``, for a checkpoint without them."""
     if any(key.startswith("cond_stage_model.face_model.") for key in weights):
         return None
-    names = (FACE_MODEL, f"{Path(FACE_MODEL).stem}.safetensors")
-    beside = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+    row = row_named("diffswap_glint360k_r100")
+    beside = next((path.with_name(name) for name in row.names if path.with_name(name).is_file()), None)
     if beside is None:
-        raise FaceLoomError(f"{path.name} has no ArcFace in it and needs {FACE_MODEL}; put that file into {path.parent}.")
+        raise FaceLoomError(f"{path.name} has no ArcFace in it and needs {row.file}: {how_to_get(row, path.parent)}.")
     return load_weights(beside)

@@ -5,6 +5,8 @@ Nothing here knows of a network. Functions of ``[H, W, 3]`` uint8 do as the publ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -138,6 +140,16 @@ def _smoothed(padded: Tensor, dim: int, total: int, whole_numbers: bool) -> Tens
     size = padded.shape[dim] - 4
     smooth = sum(weight * padded.narrow(dim, place, size) for place, weight in enumerate(_KERNEL)) / total
     return smooth.trunc() if whole_numbers else smooth
+
+
+def preview_colours(decode: Callable[[Tensor], Tensor], book: Tensor, count: int = 64) -> tuple[list, list]:
+    """The linear map from latents to colours in [-1, 1] nearest to what the decoder ``[N, 3, h, w]`` → ``[N, H, W, 3]`` 0..1 answers to
+    flat pictures of ``count`` codes spread over the code book ``[K, 3]``: ``[3][3]`` factors and ``[3]`` offsets."""
+    codes = book[torch.linspace(0, len(book) - 1, count).long()].float().cpu()
+    shown = decode(codes[:, :, None, None].expand(-1, -1, 8, 8)).float().cpu()
+    colours = shown[:, 8:-8, 8:-8].mean((1, 2)) * 2 - 1
+    solved = np.linalg.lstsq(np.concatenate([codes, np.ones((count, 1))], 1), colours.numpy(), rcond=None)[0].tolist()
+    return solved[:3], solved[3]
 
 
 def cut(photo: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:

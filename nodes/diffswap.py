@@ -1,0 +1,124 @@
+"""LoadDiffSwap, DiffSwapEncode and DiffSwapSampler: DiffSwap as an ordinary MODEL with a sampler of its own."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..models.diffusion.diffswap import ORGAN_SOURCES, SHAPES, DiffSwapConditioner, Settings, face_model, prepare
+from ..models.networks.diffswap import load_embedder, unet_weights
+from ..models.weights import load_weights
+from . import _sampling
+from ._devices import ComfyDevices
+from ._diffswap import MaskedDDIM, make_model, make_vae
+from ._models import checked, load, research_input
+from ._runtime import give, listener, show
+from ._sockets import CATEGORY, DiffSwap, Faces, Identity
+
+
+class LoadDiffSwap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadDiffSwap",
+            display_name="Load DiffSwap",
+            category=CATEGORY,
+            description="Loads DiffSwap, a latent diffusion face swapper that keeps pose and expression well: its MODEL, its VAE, and what "
+                        "turns a source and a target into its conditioning.",
+            search_aliases=["diffswap", "diffusion face swap", "diffswap.pth", "faceloom"],
+            inputs=[
+                research_input("diffswap", "The authors' diffswap.pth, looked for in models/faceloom/diffswap. Its authors state no "
+                                           "licence: commercial use is not allowed."),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="The diffusion model, for SamplerCustom with DiffSwap Sampler, cfg 1 and 200 steps of "
+                                                 "ddim_uniform. It only works with the conditioning of DiffSwap Encode."),
+                io.Vae.Output("vae", tooltip="The autoencoder of the same file, a quarter of the picture's size, with 8192 codes."),
+                DiffSwap.Output("diffswap", tooltip="What looks at source and target, for DiffSwap Encode."),
+            ],
+            has_intermediate_output=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(file)
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        parts = {}
+
+        def open_file(found, folders, providers):
+            name, weights = found.path.name, load_weights(found.path)
+            conditioner = load_embedder(weights, name, face_model(found.path, weights))
+            parts["vae"] = make_vae(weights, name)
+            parts["model"] = make_model(unet_weights(weights), name, parts["vae"])
+            return DiffSwapConditioner(name, conditioner, ComfyDevices())
+
+        conditioner, text = load(file, "research", "auto", open_file)
+        return io.NodeOutput(parts["model"], parts["vae"], conditioner, ui=show(cls, text=text))
+
+
+class DiffSwapEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DiffSwapEncode",
+            display_name="DiffSwap Encode",
+            category=CATEGORY,
+            description="Looks at the source and at every crop and makes what the sampler needs to paint the source's face into them.",
+            search_aliases=["diffswap", "diffusion face swap", "3d-aware mask", "faceloom"],
+            inputs=[
+                DiffSwap.Input("diffswap", tooltip="From Load DiffSwap."),
+                io.Vae.Input("vae", tooltip="The VAE of Load DiffSwap."),
+                Faces.Input("faces", tooltip="The faces of these crops, best from Face Align with alignment set to FFHQ quad."),
+                io.Image.Input("crops", tooltip="The crops that came with these faces, best 256 pixels wide; others are resized to that."),
+                Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load. All its photos are looked "
+                                                   "at and count alike."),
+                io.Combo.Input("shape", options=list(SHAPES), default=SHAPES[0],
+                               tooltip="2-D release repaints the hull of the target's landmarks, as the released program does. The 3-D "
+                                       "ones give the face the source's proportions in the target's pose, as the paper describes, and "
+                                       "repaint that face (source), or it and the target's (union)."),
+                io.Combo.Input("organ_source", options=list(ORGAN_SOURCES), default=ORGAN_SOURCES[0],
+                               tooltip="Where the look of eyes, nose and mouth comes from: the source, as the paper says, or, as the "
+                                       "released program does by mistake, the target's picture where the source has them."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="What to repaint, in crop space, instead of what shape says, from Face Parse Mask or 3D Landmark "
+                                      "Mask."),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", tooltip="Five tokens per face: landmarks, identity, eyes, nose and mouth."),
+                io.Conditioning.Output("negative", tooltip="Tokens that say nothing. DiffSwap was trained without them: leave cfg at 1."),
+                io.Latent.Output("latent", tooltip="The crops' latents with a mask of what is repainted, for SamplerCustom or KSampler."),
+                io.Mask.Output("mask", tooltip="What to take of each painted crop, for Paste Back, best with blend set to multi-band."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, diffswap, vae, faces, crops, identity, shape, organ_source, mask=None) -> io.NodeOutput:
+        prepared = prepare(diffswap, lambda pictures: _sampling.encode(vae, pictures), crops, faces, identity, organ_source=organ_source,
+                           shape=shape, mask=mask, progress=listener())
+        latent = {"samples": prepared.latents, "noise_mask": prepared.replaced}
+        return io.NodeOutput([[prepared.tokens, {}]], [[torch.zeros_like(prepared.tokens), {}]], latent, give(prepared.swapped))
+
+
+class DiffSwapSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="DiffSwapSampler",
+            display_name="DiffSwap Sampler",
+            category=CATEGORY,
+            description="DiffSwap's own way of sampling: DDIM that puts the target back around the mask with new noise at every step, and "
+                        "lets the picture drift towards the target.",
+            search_aliases=["diffswap", "masked ddim", "target guidance", "faceloom"],
+            inputs=[
+                io.Float.Input("target_guidance", default=Settings.target_guidance, min=0.0, max=1.0, step=0.005, round=0.001,
+                               tooltip="How much every step drifts to the target: more keeps its light and expression better, and the "
+                                       "source's identity less. 0.01 is the authors'."),
+            ],
+            outputs=[io.Sampler.Output("sampler", tooltip="For SamplerCustom, with the sigmas of BasicScheduler set to ddim_uniform.")],
+        )
+
+    @classmethod
+    def execute(cls, target_guidance) -> io.NodeOutput:
+        return io.NodeOutput(MaskedDDIM(target_guidance))
