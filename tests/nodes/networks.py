@@ -77,3 +77,38 @@ def attributes(path: Path) -> Path:
     """genderage's ports: a woman of 47."""
     return save(path, [("Identity", ["answer"], "fc1")], {"data": [1, 3, 96, 96]}, {"fc1": [1, 3]},
                 {"answer": np.float32([[1, 0, 0.47]])})
+
+
+def points106(path: Path) -> Path:
+    """2d106det's ports: a circle round the middle of what it sees."""
+    angle = np.linspace(0, 2 * np.pi, 106, endpoint=False)
+    ring = np.stack([.5 * np.cos(angle), .6 * np.sin(angle)], -1).astype(np.float32).reshape(1, 212)
+    return save(path, [("Identity", ["ring"], "fc1")], {"data": [1, 3, 192, 192]}, {"fc1": [1, 212]}, {"ring": ring})
+
+
+def ghost_generator(path: Path) -> Path:
+    """GHOST's generator of one block, whole, in half precision."""
+    import torch
+    from faceloom.models.networks.aei import AEINet
+
+    torch.manual_seed(0)
+    return _saved(path, AEINet("unet", 1).half())
+
+
+def ghost_arcface(path: Path) -> Path:
+    """A small ArcFace with vectors of about GHOST's length."""
+    import torch
+    from faceloom.models.networks.iresnet import IResNet
+
+    torch.manual_seed(0)
+    net = IResNet(18)
+    net.features.running_var.mul_(0.05)
+    return _saved(path, net)
+
+
+def _saved(path: Path, net) -> Path:
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(net.state_dict(), path)
+    return path

@@ -271,7 +271,8 @@ class TestServer:
 
     @pytest.mark.parametrize("name", NAMES)
     def test_every_input_fits_its_node(self, server, name, pictures):
-        assert not misfits(twin(name), server.json("/object_info") | FOREIGN, set(linked_files(name)))
+        files = {*linked_files(name), *(Path(file).name for file in FILES.get(name, ()))}
+        assert not misfits(twin(name), server.json("/object_info") | FOREIGN, files)
 
     @pytest.mark.parametrize("name", sorted(TARGETS))
     def test_the_workflow_runs(self, pack, server, name, pictures, files):
