@@ -11,6 +11,7 @@ from .align import FaceAlign
 from .control import FaceControlHints, FaceKeypointsImage
 from .detect import FaceDetect
 from .diffusion import DiffusionInpaintSwap
+from .face_adapter import FaceAdapterEncode, LoadFaceAdapter
 from .identity import ArcFaceEmbed, IdentityBlend
 from .identity_files import IdentityLoad, IdentitySave, register_identity_folders
 from .landmarks import ThreeDLandmarkMask
@@ -32,6 +33,7 @@ NODES: list[type[io.ComfyNode]] = [
     IdentityForAdapters, FaceKeypointsImage, FaceControlHints, LoadGazeEstimator,
     SwapModelOptions, FaceSmooth,
     LoadREFace, REFaceEncode,
+    LoadFaceAdapter, FaceAdapterEncode,
 ]
 
 register_folders()

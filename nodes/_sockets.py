@@ -27,6 +27,7 @@ RestoreModel = io.Custom("RESTORE_MODEL")
 GazeEstimator = io.Custom("GAZE_ESTIMATOR")
 REFace = io.Custom("REFACE")
 DiffSwap = io.Custom("DIFFSWAP")
+FaceAdapter = io.Custom("FACE_ADAPTER")
 
 # insightface's FaceAnalysis, as IP-Adapter and InstantID nodes pass it around; its files are used, see models/insightface.py.
 InsightFace = io.Custom("INSIGHTFACE")

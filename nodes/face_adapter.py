@@ -30,8 +30,8 @@ class LoadFaceAdapter(io.ComfyNode):
             description="Loads Face-Adapter, which makes any Stable Diffusion 1.5 model swap or reenact faces.",
             search_aliases=["face adapter", "faceadapter", "net_id2token", "reenactment", "diffusion face swap", "faceloom"],
             inputs=[
-                research_input("faceadapter_id2token", "The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with their "
-                                                       "other files beside it. Whether commercial use is allowed is not clear."),
+                research_input("faceadapter_id2token", "The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with "
+                                                       "their other files beside it. Whether commercial use is allowed is not clear."),
             ],
             outputs=[
                 FaceAdapter.Output("face_adapter", tooltip="What looks at source and target, for Face-Adapter Encode."),
@@ -92,8 +92,8 @@ class FaceAdapterEncode(io.ComfyNode):
                                          "79999_iter.pth is used if it is there, else the outlines of the landmarks."),
             ],
             outputs=[
-                io.Conditioning.Output("positive", tooltip="For each face the source as a prompt for the model, and for the ControlNet what is "
-                                                           "to stay, as a prompt and as a picture."),
+                io.Conditioning.Output("positive", tooltip="For each face the source as a prompt for the model, and for the ControlNet "
+                                                           "what is to stay, as a prompt and as a picture."),
                 io.Conditioning.Output("negative", tooltip="The same ControlNet with empty prompts."),
                 io.Latent.Output("latent", tooltip="An empty latent of 512×512 per face, for KSampler with a denoise of 1."),
                 io.Mask.Output("mask", tooltip="Where each painted picture belongs, with a soft edge, for Paste Back."),
@@ -108,7 +108,7 @@ class FaceAdapterEncode(io.ComfyNode):
                 ) -> io.NodeOutput:
         for model, what, folder in ((clip_vision, "CLIP vision model", VISION), (control_net, "ControlNet", CONTROL)):
             if model is None:
-                raise FaceLoomError(f"Face-Adapter needs its {what}; connect it, or put the authors' folder {folder} beside net_id2token.pth.")
+                raise FaceLoomError(f"Face-Adapter needs its {what}; connect it, or put the authors' folder {folder} beside their files.")
         told = face_adapter.conditions(as_images(crops), faces, identity, lambda seen: clip_vision.encode_image(seen)["last_hidden_state"],
                                        mode=mode, parser=parser, progress=listener())
         empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))[0][0]

@@ -19,14 +19,16 @@ NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask",
             "FaceAlign",
             "IdentityForAdapters", "FaceKeypointsImage", "FaceControlHints", "LoadGazeEstimator",
             "SwapModelOptions", "FaceSmooth",
-            "LoadREFace", "REFaceEncode"]
+            "LoadREFace", "REFaceEncode",
+            "LoadFaceAdapter", "FaceAdapterEncode"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
                ("LoadFaceDetector", "landmarks"),
                ("LoadFaceRecognizer", "file"), ("LoadFaceParser", "parser"), ("LoadFaceParser", "occluder"), ("LoadRestoreModel", "file"),
                ("DiffusionInpaintSwap", "sampler_name"), ("DiffusionInpaintSwap", "scheduler"),
                ("LoadGazeEstimator", "file"),
-               ("LoadREFace", "file")}
+               ("LoadREFace", "file"),
+               ("LoadFaceAdapter", "file")}
 
 
 def everything(inputs, prefix=""):
