@@ -81,8 +81,8 @@ class FaceAdapterEncode(io.ComfyNode):
                 Identity.Input("identity", tooltip="The source: who the faces become, from ArcFace Embed or Identity Load. Its photos are "
                                                    "looked at."),
                 io.Combo.Input("mode", options=list(MODES), default="swap",
-                               tooltip="swap paints the source's face into the crops. reenact paints the source's own picture with the "
-                                       "expression and pose of the crops."),
+                               tooltip="What is painted: with swap the source's face into the crops, with reenact the source's own "
+                                       "picture with the expression and pose of the crops."),
                 io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01,
                                tooltip="How firmly the ControlNet holds picture, expression and pose. Face-Adapter was made with 1."),
                 io.ClipVision.Input("clip_vision", optional=True,
