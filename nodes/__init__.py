@@ -10,6 +10,7 @@ from .adapters import IdentityForAdapters
 from .align import FaceAlign
 from .control import FaceControlHints, FaceKeypointsImage
 from .detect import FaceDetect
+from .diffswap import DiffSwapEncode, DiffSwapSampler, LoadDiffSwap
 from .diffusion import DiffusionInpaintSwap
 from .face_adapter import FaceAdapterEncode, LoadFaceAdapter
 from .identity import ArcFaceEmbed, IdentityBlend
@@ -34,6 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
     SwapModelOptions, FaceSmooth,
     LoadREFace, REFaceEncode,
     LoadFaceAdapter, FaceAdapterEncode,
+    LoadDiffSwap, DiffSwapEncode, DiffSwapSampler,
 ]
 
 register_folders()

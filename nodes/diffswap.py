@@ -28,7 +28,7 @@ class LoadDiffSwap(io.ComfyNode):
             search_aliases=["diffswap", "diffusion face swap", "diffswap.pth", "faceloom"],
             inputs=[
                 research_input("diffswap", "The authors' diffswap.pth, looked for in models/faceloom/diffswap. Its authors state no "
-                                           "licence: commercial use is not allowed."),
+                                           "licence. Commercial use is not allowed."),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The diffusion model, for SamplerCustom with DiffSwap Sampler, cfg 1 and 200 steps of "

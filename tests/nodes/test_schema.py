@@ -20,7 +20,8 @@ NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask",
             "IdentityForAdapters", "FaceKeypointsImage", "FaceControlHints", "LoadGazeEstimator",
             "SwapModelOptions", "FaceSmooth",
             "LoadREFace", "REFaceEncode",
-            "LoadFaceAdapter", "FaceAdapterEncode"]
+            "LoadFaceAdapter", "FaceAdapterEncode",
+            "LoadDiffSwap", "DiffSwapEncode", "DiffSwapSampler"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
                ("LoadFaceDetector", "landmarks"),
@@ -28,7 +29,8 @@ FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDe
                ("DiffusionInpaintSwap", "sampler_name"), ("DiffusionInpaintSwap", "scheduler"),
                ("LoadGazeEstimator", "file"),
                ("LoadREFace", "file"),
-               ("LoadFaceAdapter", "file")}
+               ("LoadFaceAdapter", "file"),
+               ("LoadDiffSwap", "file")}
 
 
 def everything(inputs, prefix=""):
