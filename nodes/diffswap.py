@@ -75,9 +75,9 @@ class DiffSwapEncode(io.ComfyNode):
                 Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load. All its photos are looked "
                                                    "at and count alike."),
                 io.Combo.Input("shape", options=list(SHAPES), default=SHAPES[0],
-                               tooltip="2-D release repaints the hull of the target's landmarks, as the released program does. The 3-D "
-                                       "ones give the face the source's proportions in the target's pose, as the paper describes, and "
-                                       "repaint that face (source), or it and the target's (union)."),
+                               tooltip="With 2-D release the hull of the target's landmarks is repainted, as the released program does. "
+                                       "The 3-D ones give the face the source's proportions in the target's pose, as the paper "
+                                       "describes, and repaint that face (source), or it and the target's (union)."),
                 io.Combo.Input("organ_source", options=list(ORGAN_SOURCES), default=ORGAN_SOURCES[0],
                                tooltip="Where the look of eyes, nose and mouth comes from: the source, as the paper says, or, as the "
                                        "released program does by mistake, the target's picture where the source has them."),
