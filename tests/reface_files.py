@@ -10,6 +10,8 @@ from faceloom.models.networks.reface import Conditioner
 from ldm_files import filled, unet_weights, vae_weights
 
 SMALL_UNET = UNetForm(in_channels=9, channels=32, multipliers=(1, 2), attention=(False, True), heads=(2, 2), context=32, blocks=1)
+# What ComfyUI takes for Stable Diffusion 1.x: its widths, with fewer levels.
+CANVAS_UNET = UNetForm(in_channels=9, multipliers=(1, 1), attention=(False, True), heads=(8, 8), blocks=1)
 SMALL_VAE = VaeForm(channels=32, multipliers=(1, 1, 1, 1), blocks=1)
 
 
