@@ -24,7 +24,7 @@ from ..geometry import crop_faces, crop_matrices, transform
 from ..images import as_images, to_uint8
 from ..landmarks.face3d import fit_face, landmarks_of
 from ..landmarks.mask3d import landmark_mask
-from ..landmarks.transfer import nearest_pose, transfer_shape
+from ..landmarks.transfer import nearest_pose, reference_fits, transfer_shape
 from ..masks import fit_mask
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
@@ -164,7 +164,8 @@ def source_features(conditioner: DiffSwapConditioner, portraits: Tensor, sources
 def source_points(face: Face, identity: Identity) -> np.ndarray:
     """``[68, 2]`` image pixels: the source's landmarks in the target's pose and expression."""
     target = fit_face(face)
-    head = transfer_shape(fit_face(identity.faces[nearest_pose(identity, target)]), target)
+    references = reference_fits(identity)
+    head = transfer_shape(references[nearest_pose(references, target)], target)
     return target.project(landmarks_of(head, target.rotation))[:, :2]
 
 

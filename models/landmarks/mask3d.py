@@ -14,7 +14,7 @@ from ..masks import feather_mask, grow_mask
 from ..progress import Progress, silent
 from .face3d import Fit, fit_face, landmarks_of, mean_face
 from .raster import rasterize
-from .transfer import nearest_pose, transfer_shape
+from .transfer import nearest_pose, reference_fits, transfer_shape
 
 SHAPES = ("target", "source", "union")
 
@@ -41,13 +41,14 @@ def landmark_mask(
         raise FaceLoomError(f"Shape {shape!r} needs an identity made from a photo; connect ArcFaceEmbed, or choose 'target'.")
     masks, drawings = torch.zeros(len(faces), size, size), torch.zeros(len(faces), size, size, 3)
     angles = np.zeros((len(faces), 3), np.float32)
+    references = reference_fits(identity) if shape != "target" else []
     for i, face in enumerate(faces):
         fit, matrix = fit_face(face), crop_matrix(face, size, faces.framing)
         heads = []
         if shape != "source":
             heads.append(fit.head)
         if shape != "target":
-            heads.append(transfer_shape(fit_face(identity.faces[nearest_pose(identity, fit)]), fit))
+            heads.append(transfer_shape(references[nearest_pose(references, fit)], fit))
         masks[i] = torch.stack([silhouette(fit, head, matrix, size) for head in heads]).amax(0)
         points = transform(fit.project(landmarks_of(heads[-1], fit.rotation))[:, :2], matrix)
         drawings[i] = draw_landmarks(points, size, size)

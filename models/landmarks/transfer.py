@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..faces import Identity
@@ -15,11 +17,20 @@ _OUTLINE_SHARE = 0.5
 _OUTLINE_WIDTH = 4.0  # cm over which the share rises to all of the source's shape
 
 
-def nearest_pose(identity: Identity, target: Fit) -> int:
-    """The reference photograph whose head is turned most like the target's; earlier ones (better photos) win near ties."""
-    wanted = target.angles[:2]
-    turn = [np.hypot(*(fit_face(face).angles[:2] - wanted)) + 3 * i for i, face in enumerate(identity.faces)]
+def reference_fits(identity: Identity) -> list[Fit]:
+    """The heads of an identity's reference photographs."""
+    return [fit_face(face) for face in identity.faces]
+
+
+def nearest_pose(references: Sequence[Fit], target: Fit) -> int:
+    """The reference whose head is turned most like the target's; earlier ones (better photos) win near ties."""
+    turn = [np.hypot(*(fit.angles[:2] - target.angles[:2])) + 3 * i for i, fit in enumerate(references)]
     return int(np.argmin(turn))
+
+
+def distance_to(vertices: np.ndarray, ring: Sequence[int]) -> np.ndarray:
+    """``[V]``: how far each vertex is from the nearest of those in ``ring``."""
+    return np.linalg.norm(vertices[:, None] - vertices[list(ring)][None], axis=-1).min(1)
 
 
 def opening(head: np.ndarray, upper: np.ndarray | list[int], lower: np.ndarray | list[int], ends: tuple[int, int]) -> float:
@@ -48,7 +59,7 @@ def transfer_shape(source: Fit, target: Fit) -> np.ndarray:
     ours, theirs = five_points(source.head), five_points(target.head)
     size = np.sqrt(((theirs - theirs.mean(0)) ** 2).sum() / ((ours - ours.mean(0)) ** 2).sum())
     moved = (source.head - ours.mean(0)) * size + theirs.mean(0)
-    to_outline = np.linalg.norm(mean[:, None] - mean[list(FACE_OVAL)][None], axis=-1).min(1)
+    to_outline = distance_to(mean, FACE_OVAL)
     to_outline[468:] = 0
     share = _OUTLINE_SHARE + (1 - _OUTLINE_SHARE) * np.clip(to_outline / _OUTLINE_WIDTH, 0, 1)
     head = target.head + share[:, None] * (moved - target.head)

@@ -19,7 +19,7 @@ from ..geometry import crop_faces, crop_matrix, scale_of, transform
 from ..landmarks.face3d import Fit, fit_face, mean_face
 from ..landmarks.raster import rasterize, vertex_normals
 from ..landmarks.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
-from ..landmarks.transfer import eye_openings, mouth_opening, nearest_pose, transfer_shape
+from ..landmarks.transfer import distance_to, eye_openings, mouth_opening, nearest_pose, reference_fits, transfer_shape
 from ..masks import signed_distance
 from ..parse.skin import local_mean, skin_likelihood, smooth
 from ..progress import Progress, silent
@@ -71,20 +71,19 @@ class MeshEngine:
         masks = torch.zeros(crops.shape[:3], device=crops.device)
         if strength == 0:
             return crops, masks
-        textures: dict[int, Texture] = {}
+        references, textures = reference_fits(identity), {}
         for i, face in enumerate(faces):
             target = fit_face(face)
-            best = nearest_pose(identity, target)
+            best = nearest_pose(references, target)
             if best not in textures:
-                textures[best] = _texture(identity, best, crops.device)
+                textures[best] = _texture(identity.crops[best], references[best], crops.device)
             crops[i], masks[i] = _draw(crops[i], crop_matrix(face, size, faces.framing), target, textures[best], strength)
             progress(i + 1, len(faces))
         return crops, masks
 
 
-def _texture(identity: Identity, index: int, device: torch.device) -> Texture:
-    picture = torch.from_numpy(np.array(identity.crops[index])).to(device)
-    fit = fit_face(identity.faces[index])
+def _texture(crop: np.ndarray, fit: Fit, device: torch.device) -> Texture:
+    picture = torch.from_numpy(np.array(crop)).to(device)
     points = fit.project()
     zones, covered = rasterize(points, mean_face().triangles, _zones().sure[:, None], len(picture))
     skin = skin_likelihood(picture, torch.from_numpy(zones[..., 0] * covered).to(device))
@@ -108,11 +107,11 @@ class Zones:
 def _zones() -> Zones:
     """They belong to the mean face, so every face has the same."""
     v = mean_face().vertices
-    to_outline = _distance(v, FACE_OVAL)
+    to_outline = distance_to(v, FACE_OVAL)
     to_outline[468:] = 0
-    lids = np.minimum(_distance(v, LEFT_EYE), _distance(v, RIGHT_EYE))
+    lids = np.minimum(distance_to(v, LEFT_EYE), distance_to(v, RIGHT_EYE))
     y = v[:, 1]
-    core = np.clip((4.5 - np.minimum(_distance(v, (4,)), _distance(v, INNER_LIPS))) / 1.5, 0, 1)
+    core = np.clip((4.5 - np.minimum(distance_to(v, (4,)), distance_to(v, INNER_LIPS))) / 1.5, 0, 1)
     sure = ((lids > 0.9) & (to_outline > 1.2) & (y > -1.5) & (y < 3.2)).astype(np.float64)
     brows = v[list(LEFT_BROW[:5] + RIGHT_BROW[:5])]
     brow_up = np.clip((np.interp(v[:, 0], brows[:, 0], brows[:, 1]) - 0.15 - y) / 0.6, 0, 1)
@@ -122,10 +121,6 @@ def _zones() -> Zones:
     for i, ring in enumerate((LEFT_EYE, RIGHT_EYE)):
         eyes[list(ring), i] = 1
     return Zones(sure, core, brow_up, side, mouth, eyes)
-
-
-def _distance(vertices: np.ndarray, ring: tuple[int, ...]) -> np.ndarray:
-    return np.linalg.norm(vertices[:, None] - vertices[list(ring)][None], axis=-1).min(1)
 
 
 def _seen(points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.landmarks.face3d import Fit, fit_face, five_points, landmarks_of, mean_face, spread
 from faceloom.models.landmarks.topology import FACE_OVAL, INNER_LIPS
-from faceloom.models.landmarks.transfer import mouth_opening, nearest_pose, transfer_shape
+from faceloom.models.landmarks.transfer import distance_to, mouth_opening, nearest_pose, reference_fits, transfer_shape
 
 
 def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
@@ -125,4 +125,10 @@ def test_the_reference_turned_like_the_target_is_chosen():
 
     faces = [seen(yaw)[0] for yaw in (0, 35, -35)]
     identity = Identity({}, np.zeros((3, 8, 8, 3), np.float32), tuple(faces))
-    assert [nearest_pose(identity, fit_face(seen(yaw)[0])) for yaw in (-30, 3, 28)] == [2, 0, 1]
+    references = reference_fits(identity)
+    assert [nearest_pose(references, fit_face(seen(yaw)[0])) for yaw in (-30, 3, 28)] == [2, 0, 1]
+
+
+def test_distance_is_to_the_nearest_of_a_ring():
+    square = np.array([[0., 0, 0], [3, 0, 0], [0, 4, 0], [3, 4, 12]])
+    assert distance_to(square, (0, 1)).tolist() == [0, 0, 4, np.hypot(4, 12)]
