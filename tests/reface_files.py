@@ -29,8 +29,13 @@ def reface_weights(unet: UNetForm = SMALL_UNET, vae: VaeForm = SMALL_VAE) -> dic
 
 
 def save_reface(path: Path, unet: UNetForm = SMALL_UNET, vae: VaeForm = SMALL_VAE, dtype: torch.dtype = torch.float32) -> Path:
+    """A file of ``reface_weights``."""
+    return save_weights(path, reface_weights(unet, vae), dtype)
+
+
+def save_weights(path: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> Path:
     """The checkpoint as Lightning writes one."""
-    weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in reface_weights(unet, vae).items()}
+    weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": weights, "global_step": 1}, path)
     return path

@@ -23,7 +23,7 @@ from ..images import as_images, to_uint8
 from ..masks import feather_mask
 from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_vae
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
-from ..parse import REGIONS, Parser, region_labels
+from ..parse import REGIONS, Parser, region_mask
 from ..parse.landmarks import points_68
 from ..paste import check_crops, paste
 from ..picture import resize
@@ -107,7 +107,7 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
         nothing, pictures = conditioner.nothing(), shrunk(as_images(crops, "crops"))
         return Prepared(nothing.expand(len(pictures), -1, -1), nothing, pictures, torch.ones(pictures.shape[:3]))
     pictures = shrunk(check_crops(crops, len(faces)))
-    keep = keep_mask(classes_of(labels_of(pictures, faces, parser, progress)))
+    keep = kept(pictures, faces, parser, progress)
     points = np.stack([transform(points_68(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])
     points = torch.from_numpy(points.astype(np.float32))
     tokens = conditioner.tokens(source_picture(identity, parser), pictures.movedim(-1, 1) * 2 - 1, points, progress)
@@ -123,15 +123,17 @@ def source_picture(identity: Identity, parser: Parser | None = None) -> Tensor:
     photo = torch.from_numpy(np.array(identity.crops[:1]))
     picture = sample_crops(photo, [0], crop_matrix(face, CUT)[None], CUT).clamp(0, 1)
     alone = Faces((face,), 1, *photo.shape[1:3], crop_size=SIZE)
-    swapped = 1 - keep_mask(classes_of(labels_of(shrunk(picture), alone, parser)))
+    swapped = 1 - kept(shrunk(picture), alone, parser)
     picture, swapped = (F.interpolate(planes, (LOOK, LOOK), mode="bilinear", align_corners=False)
                         for planes in (picture.movedim(-1, 1), swapped[:, None]))
     return to_clip(picture) * swapped
 
 
-def labels_of(pictures: Tensor, faces: Faces, parser: Parser | None, progress: Progress = silent) -> Tensor:
-    """``[N, 512, 512]`` uint8, indices into ``REGIONS``."""
-    return region_labels(faces, SIZE) if parser is None else parser.parse(pictures, progress)
+def kept(pictures: Tensor, faces: Faces, parser: Parser | None, progress: Progress = silent) -> Tensor:
+    """``[N, 512, 512]``: 1 where the target stays."""
+    if parser is None:
+        return 1 - (region_mask(("face",), SIZE, faces=faces, progress=progress) >= 0.5).float()
+    return keep_mask(classes_of(parser.parse(pictures, progress)))
 
 
 def shrunk(pictures: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -54,3 +55,16 @@ def vae(path: Path) -> Path:
 
     weights = _weights(comfy.taesd.taesd.TAESD(), "", torch.Generator().manual_seed(0))
     return _save(path, weights | {"vae_scale": torch.ones(()), "vae_shift": torch.zeros(())})
+
+
+def reface(path: Path) -> Path:
+    """REFace's checkpoint with a small UNet and CLIP, and the VAE of ``vae``."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import comfy.taesd.taesd
+    from faceloom.models.networks.ldm import VAE_PREFIX
+    from reface_files import CANVAS_UNET, reface_weights, save_weights
+
+    weights = {key: value for key, value in reface_weights(CANVAS_UNET).items() if not key.startswith(VAE_PREFIX)}
+    quick = _weights(comfy.taesd.taesd.TAESD(), VAE_PREFIX, torch.Generator().manual_seed(0))
+    quick |= {f"{VAE_PREFIX}vae_scale": torch.ones(()), f"{VAE_PREFIX}vae_shift": torch.zeros(())}
+    return save_weights(path, weights | quick, torch.float16)

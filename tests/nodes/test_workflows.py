@@ -21,7 +21,8 @@ MATCHED = "COMFY_MATCHTYPE_V3"  # an output of the kind that an input is linked 
 # The target picture of each workflow that a server runs here; it saves a changed copy of it.
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
            "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target", "sd15-inpaint-swap": "target",
-           "one-shot-then-polish": "target", "compare-engines": "target"}
+           "one-shot-then-polish": "target", "compare-engines": "target",
+           "reface-swap": "target"}
 # Those that run with doubles in test_diffusion_workflows.py, and those whose nodes of other packs are only compared with what they take.
 IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap"}
 NOT_RUN = {"sd15-ipadapter-faceid-swap": {"comfyui_ipadapter_plus"}, "sdxl-instantid-swap": {"comfyui_instantid"}}
@@ -33,10 +34,11 @@ FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.
                                "checkpoints/Realistic_Vision_V5.1-inpainting.safetensors": "inpainting"},
          "compare-engines": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer", "hyperswap/hyperswap_1a_256.onnx": "swap",
                              "faceloom/ghost/G_unet_2blocks.pth": "ghost_generator", "faceloom/ghost/backbone.pth": "ghost_arcface"},
-         "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"}}
-UNLINKED = ("faceloom/ghost/",)  # ComfyUI's dialog does not fetch from their address, and nobody has told their hash
+         "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"},
+         "reface-swap": {"faceloom/reface/last.ckpt": "reface"}}
+UNLINKED = ("faceloom/ghost/", "faceloom/reface/")  # ComfyUI's dialog does not fetch from their address, and nobody has told their hash
 # Settings that a run on a CPU with doubles does with.
-QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}}
+QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}, "KSampler": {"steps": 2}}
 # Where ComfyUI's dialog puts a file: its own folders, those of FaceLoom and those of the other packs.
 FOLDERS = {"checkpoints", "diffusion_models", "text_encoders", "clip_vision", "controlnet", "loras", "vae", "ipadapter", "instantid"}
 RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"}  # the name IP-Adapter's users know the file by
