@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.samplers
 import torch
 
-from ..models.diffusion.guidance import STEP, Guidance, direction, spread
+from ..models.diffusion.guidance import Guidance, direction, spread
 from ..models.diffusion.text import RATE, adam_step
 from ..models.errors import FaceLoomError
 
@@ -62,9 +62,10 @@ def pull_through_denoiser(guidance: Guidance, args: dict) -> torch.Tensor:
     with torch.enable_grad():
         x = args["input"].detach().clone().requires_grad_(True)
         x0 = predict(args["model"], x, args["sigma"], args["cond"], args["uncond"], args["cond_scale"], args["model_options"])
-        gradient = torch.autograd.grad(guidance.loss(x0).sum(), x)[0]
+        value, size = guidance.pull(x0)
+        gradient = torch.autograd.grad(value.sum(), x)[0]
     denoised = args["denoised"]
-    return denoised - guidance.strength * STEP * spread(denoised) * direction(gradient)
+    return denoised - size * spread(denoised) * direction(gradient)
 
 
 def text_optimiser(guidance: Guidance, acts: Callable[[object, torch.Tensor, dict], bool]) -> Callable:
@@ -88,8 +89,8 @@ def _improved(guidance: Guidance, guider, x: torch.Tensor, sigma: torch.Tensor, 
         leaves = [cond["model_conds"][TEXT].cond.detach().clone().requires_grad_(True) for cond in positive]
         uncond = guider.conds.get("negative") if guider.cfg != 1.0 else None
         x0 = predict(guider.inner_model, x.detach().clone(), sigma, _with_tokens(positive, leaves), uncond, guider.cfg, model_options)
-        gradients = torch.autograd.grad(guidance.loss(x0).sum(), leaves)
-    better = [adam_step(leaf.detach(), gradient, RATE * guidance.strength) for leaf, gradient in zip(leaves, gradients, strict=True)]
+        gradients = torch.autograd.grad(guidance.pull(x0)[0].sum(), leaves)
+    better = [adam_step(leaf.detach(), gradient, RATE * guidance.strongest) for leaf, gradient in zip(leaves, gradients, strict=True)]
     return _with_tokens(positive, better)
 
 

@@ -76,11 +76,14 @@ def eye_boxes(count: int, size: int, faces: Faces | None = None) -> np.ndarray:
 class GazeLoss:
     """Mean difference in radians between where the eyes look and where the target's did, summed over both eyes (Kim et al. 2022, §3.3).
 
-    net: grey eyes ``[N, 96, 160]`` to (…, gaze ``[N, 2]``). targets: pictures ``[N, 3, S, S]`` 0..1. boxes: ``[N, 2, 4]``.
+    net: grey eyes ``[N, 96, 160]`` to (…, gaze ``[N, 2]``). targets: pictures ``[N, 3, S, S]`` 0..1. boxes: ``[N, 2, 4]``. share: ``[N]``
+    of the picture that the boxes cover.
     """
 
     def __init__(self, net: EyeNet, targets: Tensor, boxes: np.ndarray) -> None:
         self.net, self.boxes = net, boxes
+        edges = boxes[..., 2:] - boxes[..., :2]
+        self.share = torch.from_numpy(edges.prod(-1).sum(-1) / (targets.shape[2] * targets.shape[3]))
         with torch.no_grad():
             self.wanted = self._looks(targets)
 

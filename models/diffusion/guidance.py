@@ -115,9 +115,9 @@ class ParserLoss:
 class Guidance:
     """What acts on a predicted latent.
 
-    decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (weight, loss)
-    pairs; only the proportion of the weights counts. strength: 0 does nothing, 1 is a firm pull. moves: inner gradient steps per
-    sampling step.
+    decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (strength, loss)
+    pairs; 0 does nothing, 1 is a firm pull where the loss looks, whatever the size of its numbers. A loss that looks at a part of the
+    picture has that part as ``share`` ``[N]``. strength: of all together. moves: inner gradient steps per sampling step.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -125,25 +125,41 @@ class Guidance:
     strength: float = 1.0
     moves: int = MOVES
 
-    def loss(self, latents: Tensor) -> Tensor:
-        """``[N]``."""
-        pictures = self.decode(latents).to(torch.float32)
-        return sum(weight * loss(pictures) for weight, loss in self.losses)
+    @property
+    def strongest(self) -> float:
+        """Strength of the firmest pull."""
+        return self.strength * max(strength for strength, _ in self.losses)
 
     def apply(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         """Latents ``[N, c, ...]`` moved down the gradient, inside ``mask`` (broadcastable, in latent pixels)."""
         with torch.inference_mode(False), torch.enable_grad():
             moved = latents.detach().clone().to(torch.float32)
             mask = None if mask is None else mask.detach().clone()
-            size = self.strength * STEP / self.moves * spread(moved)
+            reach = spread(moved) / self.moves
             for _ in range(self.moves):
-                moved = moved - size * direction(self.gradient(moved), mask)
+                leaf = moved.detach().requires_grad_(True)
+                value, size = self.pull(leaf)
+                moved = moved - size * reach * direction(torch.autograd.grad(value.sum(), leaf)[0], mask)
         return moved.to(latents.dtype)
 
-    def gradient(self, latents: Tensor) -> Tensor:
-        """Of the summed losses, shaped like the latents."""
-        leaf = latents.detach().requires_grad_(True)
-        return torch.autograd.grad(self.loss(leaf).sum(), leaf)[0]
+    def pull(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """``[N]``, whose gradient is where all losses together pull, and how far to go that way, ``[N, 1, ...]`` in spreads of the latent.
+
+        The losses are differentiated with respect to the picture, made equally large where they look, and only their sum goes back
+        through the decoder.
+        """
+        pictures = self.decode(latents).to(torch.float32)
+        together = sum(strength * _even(loss, pictures) for strength, loss in self.losses)
+        size = self.strength * STEP * together.flatten(1).square().mean(1).sqrt()
+        return (pictures * together).flatten(1).sum(1), size.reshape(-1, *[1] * (latents.ndim - 1))
+
+
+def _even(loss: Loss, pictures: Tensor) -> Tensor:
+    """The loss' gradient ``[N, 3, H, W]``, of root mean square 1 over the share of the picture it looks at."""
+    leaf = pictures.detach().requires_grad_(True)
+    gradient = torch.autograd.grad(loss(leaf).sum(), leaf)[0]
+    share = getattr(loss, "share", gradient.new_ones(len(gradient)))
+    return direction(gradient) * share.to(gradient).sqrt()[:, None, None, None]
 
 
 def spread(latents: Tensor) -> Tensor:

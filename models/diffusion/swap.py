@@ -79,5 +79,5 @@ def guidance_for(pull: Pull, decode: Callable[[Tensor], Tensor], crops: Tensor, 
             losses.append((pull.expression, ParserLoss(parse, targets)))
         if pull.gaze > 0:
             losses.append((pull.gaze, GazeLoss(eyes.to(crops.device), targets, eye_boxes(count, size, faces))))
-    return Guidance(decode, tuple(losses), max(pull.identity, pull.expression, pull.gaze))
+    return Guidance(decode, tuple(losses))
 

@@ -231,10 +231,10 @@ def same_state(model, before: tuple) -> bool:
 
 
 class TestUsersModel:
-    def test_is_untouched(self, paint, sd15, crops, mask):
+    def test_is_untouched(self, paint, sd15, crops, mask, estimator):
         before = state(sd15["model"])
         for blending in ("soft", "target-preserving"):
-            paint(**sd15, crops=crops[:1], mask=mask, blending=blending, gaze_strength=1.0)
+            paint(**sd15, crops=crops[:1], mask=mask, blending=blending, gaze_strength=1.0, gaze_estimator=estimator)
         assert same_state(sd15["model"], before)
 
     @pytest.mark.parametrize("blending", ["soft", "hard"])
@@ -422,6 +422,7 @@ class TestGuidance:
     @pytest.mark.parametrize("through", ["denoiser", "text"])
     def test_through_the_denoiser(self, paint, sd15, crops, mask, estimator, through):
         """The loss falls at a step that is guided, a LoRA is in force, and the user's MODEL is as it was."""
+        from faceloom.models.diffusion import guidance
         from faceloom.nodes import _backprop
 
         model = sd15["model"].clone()
@@ -435,7 +436,7 @@ class TestGuidance:
         assert same_state(model, before)
         assert 1e-5 < (guided - plain).abs().mean() < 0.2
         with pytest.MonkeyPatch.context() as patch:  # with steps of no size it is the plain run: the copy computes the same
-            patch.setattr(_backprop, "STEP", 0.0)
+            patch.setattr(guidance, "STEP", 0.0)
             patch.setattr(_backprop, "RATE", 0.0)
             assert (paint(**given) - plain).abs().max() < 1e-4
 
@@ -476,7 +477,7 @@ class TestGuidance:
         target, boxes = crop_faces(hopper, found["hopper"]), eye_boxes(1, 128, found["hopper"])
         given = scene | {"crops": target, "faces": found["hopper"], "gaze_estimator": estimator}
         loss = GazeLoss(estimator.differentiable(), target.movedim(-1, 1), boxes)
-        pictures = [paint(**given, gaze_strength=strength) for strength in (0.0, 0.05, 0.1, 0.2)]
+        pictures = [paint(**given, gaze_strength=strength) for strength in (0.0, 0.25, 0.5, 1.0)]
         off = [float(loss(picture.movedim(-1, 1))) for picture in pictures]
         assert off[0] > off[1] > off[2] > off[3] and off[3] < 0.7 * off[0]
         away = torch.ones(128, 128, dtype=torch.bool)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.gaze import GazeLoss, eye_boxes, eyenet_from, load_gaze_estimator
-from faceloom.models.diffusion.guidance import Guidance
+from faceloom.models.diffusion.guidance import STEP, Guidance
 from faceloom.models.diffusion.swap import Pull, guidance_for
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.geometry import crop_faces, crop_matrix, transform
@@ -115,14 +115,26 @@ class TestLoss:
         for a, b, c, d in ((x0, y0, x1, y1), (u0, v0, u1, v1)):
             start[..., b:d, a:c] = start[..., b:d, a:c].flip(-1)
         loss = GazeLoss(eyenet(), target, eye_boxes(1, 128, faces.take([0])))
-        moved = Guidance(lambda z: z, ((1.0, loss),), 0.2, moves=8).apply(start)
+        moved = Guidance(lambda z: z, ((1.0, loss),), moves=8).apply(start)
         assert float(loss(moved)) < 0.5 * float(loss(start))
         assert torch.equal(moved[..., 100:, :], start[..., 100:, :])
 
     def test_guidance_made_for_crops(self, portraits):
         crops, faces = portraits
-        guidance = guidance_for(Pull(gaze=1.0), lambda z: z, crops, faces, eyes=eyenet())
-        assert float(guidance.loss(crops.movedim(-1, 1)).abs().max()) == 0
+        guidance = guidance_for(Pull(gaze=0.5), lambda z: z, crops, faces, eyes=eyenet())
+        (strength, loss), = guidance.losses
+        assert strength == guidance.strongest == 0.5 and loss(crops.movedim(-1, 1)).tolist() == [0, 0]
+
+    def test_the_eyes_alone_move_no_more_than_a_whole_face(self, portraits):
+        """At strength 1 the root mean square of the move is STEP of the picture's spread where the loss looks."""
+        crops, faces = portraits
+        pictures = crops.movedim(-1, 1)
+        boxes = eye_boxes(2, 128, faces)
+        start = pictures.flip(-1)
+        moved = Guidance(lambda z: z, ((1.0, GazeLoss(eyenet(), pictures, boxes)),), moves=1).apply(start) - start
+        for i, pair in enumerate(boxes):
+            inside = torch.cat([moved[i, :, y0:y1, x0:x1].flatten() for x0, y0, x1, y1 in pair])
+            assert float(inside.square().mean().sqrt() / start[i].std()) == pytest.approx(STEP, rel=1e-3)
 
 
 def test_a_gaze_without_an_estimator_is_a_sentence():

@@ -69,6 +69,15 @@ def test_a_step_has_the_size_that_the_strength_says():
     assert torch.equal(Guidance(lambda z: z, ((1.0, lambda p: p.sum((1, 2, 3))),), 0.0).apply(latents), latents)
 
 
+def test_losses_pull_by_their_strengths_whatever_their_numbers():
+    """Two linear losses, one a thousand times the other, on different channels."""
+    latents = torch.randn(1, 2, 8, 8)
+    small, large = (lambda p: p[:, 0].sum((1, 2))), (lambda p: 1000 * p[:, 1].sum((1, 2)))
+    moved = latents - Guidance(lambda z: z, ((1.0, small), (2.0, large))).apply(latents)
+    assert float(moved[:, 1].mean() / moved[:, 0].mean()) == pytest.approx(2, rel=1e-3)
+    assert float(moved.square().mean().sqrt()) == pytest.approx(5**0.5 * STEP * float(latents.std()), rel=1e-3)
+
+
 def test_smoothing_keeps_means_and_takes_out_noise():
     flat, noise = torch.full((1, 3, 32, 32), 0.4), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(smooth(flat, 2.0), flat, atol=1e-6)
