@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.images import as_images
-from ..models.swap import swap_faces
-from ._runtime import give_crops, listener
+from ..models.swap import lost_detail, swap_faces
+from ._runtime import give_crops, listener, show
 from ._sockets import CATEGORY, Faces, Identity, SwapModel
 
 
@@ -42,10 +42,12 @@ class OneShotSwap(io.ComfyNode):
                                                  "Paste Back."),
                 io.Mask.Output("mask", tooltip="Where each crop shows the new face, for the mask input of Paste Back."),
             ],
+            has_intermediate_output=True,
         )
 
     @classmethod
     def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None) -> io.NodeOutput:
         crops, masks = swap_faces(as_images(image), faces, identity, swap_model, strength=strength, pixel_boost=pixel_boost, which=which,
                                   progress=listener())
-        return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size))
+        return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),
+                             ui=show(cls, text=lost_detail(faces, swap_model)))

@@ -9,12 +9,12 @@ import torch
 
 from ..detect import kept_positions
 from ..faces import Faces, Identity
-from ..geometry import crop_faces
+from ..geometry import crop_faces, crop_matrices, scale_of
 from ..images import as_images
 from ..progress import Progress, silent
 from .load import load_engine
 
-__all__ = ["ENGINES", "SwapEngine", "load_engine", "swap_faces"]
+__all__ = ["ENGINES", "SwapEngine", "load_engine", "lost_detail", "swap_faces"]
 
 
 class SwapEngine(Protocol):
@@ -58,3 +58,12 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
         swapped = engine.swap(images, faces.take(chosen), identity, size, strength=strength, pixel_boost=pixel_boost, progress=progress)
         crops[chosen], masks[chosen] = swapped
     return crops, masks
+
+
+def lost_detail(faces: Faces, engine: SwapEngine | None) -> str:
+    """What to do where crops are too small for what the engine draws and the photograph could show; else ""."""
+    drawn = getattr(engine, "size", 0)
+    if not len(faces) or drawn <= faces.crop_size or float(scale_of(crop_matrices(faces, faces.crop_size)).min()) >= 1:
+        return ""
+    return (f"{engine.name} draws {drawn} pixels, and crops of {faces.crop_size} are smaller than the face is in the picture; set "
+            f"crop_size {drawn} in Face Detect to keep the detail.")

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..catalogue import catalogue
 from ..detect.track import follow, runs
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
@@ -89,9 +90,9 @@ class GhostEngine(TorchEngine):
 
     @property
     def note(self) -> str:
-        if self.landmarker is not None or self.options.mask == OUTLINE:
-            return ""
-        return "Its mask is the face's outline: 2d106det.onnx, for GHOST's own, is neither connected nor on this machine."
+        missing = "Its mask is the face's outline: 2d106det.onnx, for GHOST's own, is neither connected nor on this machine."
+        terms = f"Licence of the super-resolution: {catalogue()['ghost_super_resolution'].terms}"
+        return "\n".join([missing] * (self.landmarker is None and self.options.mask != OUTLINE) + [terms] * (self.options.enhance != "off"))
 
     def swap(self, images: torch.Tensor, faces: Faces, identity: Identity, size: int, *, strength: float = 1.0, pixel_boost: int = 1,
              progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,13 +10,15 @@ import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces
+from faceloom.models.folders import default_folders
 from faceloom.models.identity import make_identity
-from faceloom.models.swap import ENGINES
+from faceloom.models.swap import ENGINES, load_engine, lost_detail
 from faceloom.models.swap.facedancer import FaceDancerEngine, rectangle_mask
 from faceloom.models.swap.fslsd import grown
 from faceloom.models.swap.ghost import TEMPLATES, GhostEngine, GhostNets, nearest_template
 from faceloom.models.swap.ghost_mask import MaskParameters, blend_mask, mask_parameters
 from faceloom.models.swap.options import SYSTEMS, with_options
+from faceloom.models.swap.published import beside
 from faceloom.models.swap.reliableswap import SimSwapEngine, SimSwapNets
 from faceloom.models.weights import TorchModel
 from torch import nn
@@ -82,6 +84,7 @@ def test_options_leave_the_engine_they_came_from_alone(scene):
     before, _ = plain.swap(images, faces, identity, 128)
     brighter = with_options(plain, "GHOST", enhance="eval")
     after, masks = brighter.swap(images, faces, identity, 128)
+    assert brighter.note.endswith("Licence of the super-resolution: CC BY-NC-SA 4.0 parts, no commercial use")
     assert brighter.model is plain.model and plain.options.enhance == "off"
     assert torch.equal(plain.swap(images, faces, identity, 128)[0], before)
     inside = (masks == 1) & (before.amax(-1) < .7)
@@ -185,6 +188,39 @@ def test_facedancers_rectangles(scene):
     masks = [engine.with_options(mask=kind).swap(images, faces, identity, 128)[1] for kind in kinds]
     assert float(rectangle_mask("low rectangle")[88, 128]) < .1 < .9 < float(rectangle_mask()[88, 128])
     assert masks[1].sum() < masks[0].sum() and not torch.equal(masks[2], masks[1])
+
+
+def test_pixels_that_crops_have_no_room_for_are_told(scene):
+    _, faces, _ = scene
+    engine = ghost()
+    engine.size = 1024
+    large = replace(faces, crop_size=128)
+    assert "ghost draws 1024 pixels, and crops of 128" in lost_detail(large, engine) and "crop_size 1024" in lost_detail(large, engine)
+    assert not lost_detail(replace(faces, crop_size=1024), engine)
+    assert not lost_detail(replace(faces, crop_size=512), engine)  # the face has fewer in the photograph
+    assert not lost_detail(large, None) and not lost_detail(Faces((), 1, 10, 10, crop_size=128), engine)
+
+
+def test_an_onnx_file_has_no_options(tmp_path):
+    (tmp_path / "hyperswap_1a_256.onnx").write_bytes(b"x")
+    with pytest.raises(FaceLoomError, match=r"hyperswap_1a_256\.onnx is an ONNX file, which has no options; leave enhance out"):
+        load_engine(tmp_path / "hyperswap_1a_256.onnx", enhance="eval")
+
+
+def test_companions_lie_beside_the_file_or_where_the_models_folders_have_them(tmp_path):
+    folders = default_folders(tmp_path / "models")
+    main = tmp_path / "models" / "faceloom" / "mine" / "G.pth"
+    with pytest.raises(FaceLoomError, match=r"G\.pth needs GHOST's ArcFace \(backbone\.pth, .*get ghost_arcface_backbone_pth`.*mine"):
+        beside(main, "GHOST's ArcFace", folders)
+    with pytest.raises(FaceLoomError, match=r"stylegan2-ffhq-config-f\.pth.*get it from https://.*put it into .*mine"):
+        beside(main, "StyleGAN2", folders)
+    assert beside(main, "FixerNet", folders, needed=False) is None
+    for place in ("reliableswap", "ghost", "mine"):
+        made = main.parent.with_name(place) / "backbone.safetensors"
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(b"x")
+        own = {"reliableswap": "ReliableSwap's ArcFace", "ghost": "GHOST's ArcFace", "mine": "GHOST's ArcFace"}[place]
+        assert beside(main, own, folders) == made  # another system's file of the same name is not taken
 
 
 def test_simswap_has_no_alignment_to_leave_out():
