@@ -102,6 +102,23 @@ def test_the_super_resolution_is_read_when_it_is_asked_for():
     assert read
 
 
+def test_a_generator_in_half_precision_is_fed_so_and_super_resolution_in_its_own(scene):
+    images, faces, identity = scene
+    seen = []
+
+    class Half(Gan):
+        def forward(self, target, identity):
+            seen.append((target.dtype, identity.dtype))
+            return super().forward(target, identity)
+
+    whole = ghost(enhancer=lambda: TorchModel("sr", Brighter()), enhance="eval")
+    nets = GhostNets(Half(), Arc()).half()
+    half = GhostEngine("ghost", TorchModel("ghost", nets), enhancer=lambda: TorchModel("sr", Brighter()), enhance="eval")
+    (crops, masks), (right, _) = (engine.swap(images, faces, identity, 128) for engine in (half, whole))
+    assert seen == [(torch.float16, torch.float16)] and crops.dtype == masks.dtype == torch.float32
+    assert 0 < float((crops - right).abs().max()) < 2e-3
+
+
 def test_options_of_another_system_are_not_ignored():
     with pytest.raises(FaceLoomError, match="These are the options of MegaFS, but ghost is GHOST; choose the options of GHOST"):
         with_options(ghost(), "MegaFS", stretch=False)
