@@ -150,6 +150,12 @@ def run_graph(pack, nodes):
 
 
 @pytest.fixture(scope="session")
+def doubles(pack) -> ModuleType:
+    """``diffusion_doubles.py`` of this folder: small MODELs and VAEs."""
+    return beside("diffusion_doubles")
+
+
+@pytest.fixture(scope="session")
 def checkpoints(pack) -> ModuleType:
     """``checkpoints.py`` of this folder: files that ComfyUI loads as diffusion models."""
     return beside("checkpoints")

@@ -56,18 +56,42 @@ def sdxl():
     return patcher(base)
 
 
-def flux():
-    """A MODEL of Flux's shape: two double and two single blocks instead of 19 and 38."""
+def flux(in_channels: int = 16):
+    """A MODEL of Flux's shape: two double and two single blocks instead of 19 and 38. 96 channels make it Flux Fill."""
     import comfy.supported_models
 
     config = comfy.supported_models.Flux({
-        "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 32, "context_in_dim": 64,
+        "image_model": "flux", "in_channels": in_channels, "out_channels": 16, "patch_size": 2, "vec_in_dim": 32, "context_in_dim": 64,
         "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000,
         "qkv_bias": True, "txt_ids_dims": [],
         "guidance_embed": True, "dtype": torch.float32})
     base = config.get_model({})
     fill(base.diffusion_model, gain=0.5)
     return patcher(base)
+
+
+def qwen():
+    """A MODEL of Qwen-Image's shape: two blocks of two heads instead of 60 of 24."""
+    import comfy.supported_models
+
+    config = comfy.supported_models.QwenImage({
+        "image_model": "qwen_image", "in_channels": 64, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 32,
+        "joint_attention_dim": 64, "axes_dims_rope": (8, 12, 12), "dtype": torch.float32})
+    base = config.get_model({})
+    fill(base.diffusion_model, gain=0.5)
+    return patcher(base)
+
+
+def video_vae():
+    """A VAE of Qwen-Image's shape (Wan 2.1's, for clips) with 4 instead of 96 channels."""
+    import comfy.sd
+    from comfy.ldm.wan.vae import WanVAE
+
+    net = WanVAE(dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[], temperal_downsample=[False, True, True],
+                 image_channels=3, conv_out_channels=3, dropout=0.0)
+    made = comfy.sd.VAE(sd=fill(net).state_dict(), dtype=torch.float32)
+    fill(made.first_stage_model)
+    return made
 
 
 def vae(channels: int = 4):
