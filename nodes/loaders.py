@@ -56,14 +56,14 @@ class LoadSwapModel(io.ComfyNode):
             display_name="Load Swap Model",
             category=CATEGORY,
             description="Loads a one-shot face swap network: inswapper, reswapper, hyperswap, SimSwap, GHOST, HifiFace, UniFace, "
-                        "BlendSwap, DeepFaceLive files and others, and the authors' original files of GHOST, ReliableSwap, MegaFS, "
-                        "FaceDancer and FSLSD.",
+                        "BlendSwap, DeepFaceLive files and others, and the authors' original files of GHOST, ReliableSwap, SimSwap, "
+                        "MegaFS, FaceDancer and FSLSD.",
             search_aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap",
                             "megafs", "facedancer", "fslsd", "faceloom"],
             inputs=[
                 file_input(["swap"], MESH, "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and "
-                                           "faceloom/swap, research systems' original files in faceloom/ghost, reliableswap, megafs, "
-                                           "facedancer and fslsd."),
+                                           "faceloom/swap, research systems' original files in faceloom/ghost, reliableswap, simswap, "
+                                           "megafs, facedancer and fslsd."),
                 provider_input(),
                 io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
                                    tooltip="The recognition network to make embeddings with, if it is of the kind the swap network was "
