@@ -256,5 +256,5 @@ def distances(experts: Experts, scene: Scene, pictures: Tensor) -> Tensor:
 
 def best_of(tries: Tensor, apart: Tensor, place: int = 1) -> Tensor:
     """``[N, ...]`` of tries ``[R, N, ...]`` with distances ``[R, N]``: per face the ``place``-th nearest, 1 being the nearest."""
-    order = apart.argsort(0, stable=True)
+    order = apart.argsort(dim=0, stable=True)
     return tries[order[min(place, len(order)) - 1], torch.arange(tries.shape[1], device=order.device)]

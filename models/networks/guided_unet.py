@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import FaceLoomError
 
@@ -134,7 +135,10 @@ class GuidedUNet(nn.Module):
 
 def _through(block: nn.ModuleList, x: Tensor, embedding: Tensor) -> Tensor:
     for part in block:
-        x = part(x, embedding)
+        if torch.is_grad_enabled() and x.requires_grad:  # kept for the gradient, a picture of 256 pixels would fill 10 GB
+            x = checkpoint(part, x, embedding, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = part(x, embedding)
     return x
 
 
