@@ -72,6 +72,8 @@ class FfhqEngine(TorchEngine):
 class FaceShifterEngine(FfhqEngine):
     """FaceShifter's generator as ReliableSwap trained it."""
 
+    layout = torch.contiguous_format
+
     def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.model.net.identity(pictures, self.options.align)
 

@@ -189,6 +189,20 @@ def test_sources_need_photos_and_options_their_networks(scene):
     assert published.variant({"encoder.conv0.weight": torch.zeros(1)}) == ("resnet", 0)
 
 
+def test_kernels_and_pictures_lie_alike_and_keep_their_values(scene):
+    images, faces, identity = scene
+    kernel = torch.rand(8, 3, 3, 3)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        gan = Gan()
+        gan.conv = nn.Conv2d(3, 8, 3)
+        gan.conv.weight.data = kernel.clone()
+        kind = type("Laid", (GhostEngine,), {"layout": layout})
+        net = kind("ghost", TorchModel("ghost", GhostNets(gan, Arc())))
+        net.swap(images, faces, identity, 64)
+        assert torch.equal(gan.conv.weight, kernel) and gan.conv.weight.is_contiguous(memory_format=layout)
+        assert gan.calls[0][0].is_contiguous(memory_format=layout)
+
+
 def test_no_face_is_no_work(collins, scene):
     *_, identity = scene
     gan = Gan()
