@@ -504,6 +504,17 @@ class TestFaceSmooth:
         assert np.abs(np.diff(nose[1])).mean() < 0.5 * np.abs(np.diff(nose[0])).mean()
         assert np.allclose(nose[1][3], np.mean(nose[0][1:6]), atol=1e-3)
 
+    def test_steady_faces_are_swapped_and_pasted(self, nodes, hopper, collins):
+        clip = torch.cat([hopper.roll(shift, 2) for shift in (0, 3, -3)])
+        detect = nodes["FaceDetect"].execute
+        faces, *_ = detect(clip, 0.5, "large-small", "all", 128, 0, 1.0, "pass").args
+        source, *_ = detect(collins, 0.5, "large-small", "all", 128, 0, 1.0, "pass").args
+        identity, *_ = nodes["ArcFaceEmbed"].execute([collins], [source], ["average"], [""]).args
+        smooth, _ = nodes["FaceSmooth"].execute(clip, faces, {"method": "running mean", "reach": 1, "jump": 0.0}, 0).args
+        crops, mask = nodes["OneShotSwap"].execute(clip, smooth, identity, 1.0, "all", 1).args
+        result, area = nodes["PasteBack"].execute(clip, smooth, crops, "none", "feather", 0.0, 1.0, mask).args
+        assert torch.equal(result[area == 0], clip[area == 0]) and float((result - clip).abs()[area > 0.9].mean()) > 0.02
+
     def test_another_clip_is_refused(self, nodes, hopper, pack):
         from faceloom.models.errors import FaceLoomError
 

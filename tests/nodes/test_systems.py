@@ -139,6 +139,33 @@ def test_an_original_file_swaps_on_comfyuis_devices(nodes, place, hopper):
     assert crops.shape == (1, 256, 256, 3) and .1 < float(masks.mean()) < .7 and torch.isfinite(crops).all()
 
 
+@pytest.mark.slow
+def test_super_resolution_is_loaded_when_it_is_chosen_and_belongs_to_comfyui(nodes, place, networks, hopper):
+    from comfy.model_patcher import ModelPatcher
+    from faceloom.models.detect import detect_faces
+    from faceloom.models.errors import FaceLoomError
+    from faceloom.models.identity import make_identity
+    from faceloom.models.swap.ghost_sr import SuperResolutionNet
+
+    ghost(place / "ghost", networks)
+    (engine,) = nodes["LoadSwapModel"].execute(file="G_unet_1block.pth", provider="auto").result[:1]
+    chosen = {"system": "GHOST", "enhance": "eval", "templates": "five", "mask": {"mask": "face outline"}}
+    with pytest.raises(FaceLoomError, match=r"needs GHOST's super-resolution \(10_net_G\.pth, CC BY-NC.*get ghost_super_resolution"):
+        nodes["SwapModelOptions"].execute(engine, chosen)
+    torch.manual_seed(2)
+    write(place / "ghost" / "10_net_G.pth", SuperResolutionNet())
+    made = {kind: nodes["SwapModelOptions"].execute(engine, chosen | {"enhance": kind}) for kind in ("off", "eval", "as published")}
+    assert made["off"].ui.get("text") is None and "CC BY-NC-SA 4.0" in made["eval"].ui["text"][0]
+    engines = {kind: result.result[0] for kind, result in made.items()}
+    assert isinstance(engines["eval"].enhancer().handle, ModelPatcher) and engines["eval"].enhancer() is engines["as published"].enhancer()
+    faces = detect_faces(hopper)
+    identity, _ = make_identity(hopper, faces)
+    crops = {kind: each.swap(hopper, faces, identity, 128)[0] for kind, each in engines.items()}
+    assert all(torch.isfinite(picture).all() for picture in crops.values())
+    for one, other in (("off", "eval"), ("eval", "as published")):
+        assert float((crops[one] - crops[other]).abs().mean()) > .005
+
+
 def test_networks_published_in_half_precision_follow_comfyui(nodes, place, monkeypatch):
     import comfy.model_management as management
 
