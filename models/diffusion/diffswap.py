@@ -301,7 +301,7 @@ def load_diffswap(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32
     path = Path(path)
     weights = load_weights(path)
     unet = unet_weights(weights)
-    denoiser = load_unet(unet, unet_form(unet), path.name, prefix="", dtype=dtype)
+    denoiser = load_unet(unet, unet_form(unet, path.name), path.name, prefix="", dtype=dtype)
     return DiffSwap(path.name, load_embedder(weights, path.name, face_model(path, weights)), denoiser, load_vq(weights, path.name), devices)
 
 

@@ -42,7 +42,7 @@ def hull_mask(points: np.ndarray, size: int) -> np.ndarray:
     fills a polygon."""
     corners = convex_hull(np.trunc(np.asarray(points, np.float64)).astype(np.int64))
     ys, xs = np.mgrid[:size, :size]
-    mask = np.ones((size, size), bool)
+    mask = np.full((size, size), len(corners) > 2)
     ends = np.roll(corners, -1, 0)
     for (x, y), (dx, dy) in zip(corners, ends - corners, strict=True):
         mask &= dx * (ys - y) >= dy * (xs - x)
@@ -142,6 +142,7 @@ def _smoothed(padded: Tensor, dim: int, total: int, whole_numbers: bool) -> Tens
     return smooth.trunc() if whole_numbers else smooth
 
 
+@torch.no_grad()
 def preview_colours(decode: Callable[[Tensor], Tensor], book: Tensor, count: int = 64) -> tuple[list, list]:
     """The linear map from latents to colours in [-1, 1] nearest to what the decoder ``[N, 3, h, w]`` → ``[N, H, W, 3]`` 0..1 answers to
     flat pictures of ``count`` codes spread over the code book ``[K, 3]``: ``[3][3]`` factors and ``[3]`` offsets."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import FaceLoomError
 from . import build
 from .iresnet import IResNet, depth_of
 from .ldm import UNET_PREFIX, VAE_PREFIX, UNetForm, built, converters, diffusers
@@ -122,8 +123,11 @@ def unet_weights(weights: Weights) -> dict[str, Tensor]:
     return {key.removeprefix(UNET_PREFIX): weights.get(averaged[key], weights[key]) for key in names}
 
 
-def unet_form(weights: Weights) -> UNetForm:
-    """The shape of the UNet that ``unet_weights`` are of; DiffSwap's: 224 channels, 1, 2, 3 and 4 times, attention from the second on."""
+def unet_form(weights: Weights, name: str = "diffswap.pth") -> UNetForm:
+    """The shape of the UNet that ``unet_weights`` are of; DiffSwap's: 224 channels, 1, 2, 3 and 4 times, attention from the second on.
+    Raises with the file's ``name`` where there is none."""
+    if not {"time_embed.0.weight", "middle_block.1.transformer_blocks.0.attn2.to_k.weight", "out.2.weight"} <= weights.keys():
+        raise FaceLoomError(f"{name} has no latent diffusion UNet in it; it is another model.")
     channels = weights["time_embed.0.weight"].shape[1]
     blocks = range(1, len(weights), _BLOCKS + 1)
     first = [block for block in blocks if f"input_blocks.{block}.0.out_layers.3.weight" in weights]
@@ -146,6 +150,8 @@ def vq_form(weights: Weights) -> VqForm:
 def load_vq(weights: Weights, name: str, dtype: torch.dtype = torch.float32) -> VqCodec:
     """The autoencoder of a checkpoint: what of ``weights`` begins with ``first_stage_model.``."""
     own = {key: tensor for key, tensor in weights.items() if key.startswith(VAE_PREFIX)}
+    if f"{VAE_PREFIX}quantize.embedding.weight" not in own:
+        raise FaceLoomError(f"{name} has no VQ autoencoder in it; it is another model.")
     form = vq_form({key.removeprefix(VAE_PREFIX): tensor for key, tensor in own.items()})
     levels = {kind: [""] * len(form.multipliers) for kind in ("down_block_types", "up_block_types")}
     converted = converters().convert_ldm_vae_checkpoint(own, levels)
