@@ -18,11 +18,14 @@ def follow(faces: Faces, gap: int = 0) -> Faces:
     if all(face.track is not None for face in faces):
         return faces
     numbers: dict[int, int] = {}
-    last: dict[int, int] = {}  # track → position of the face seen last
+    last: dict[int, int] = {}  # track → position of the face seen last, while it may come back
     fresh = count()
-    for frame in sorted({face.frame for face in faces}):
-        here = [i for i, face in enumerate(faces) if face.frame == frame]
-        known = [track for track, i in last.items() if faces[i].frame >= frame - 1 - gap]
+    frames: dict[int, list[int]] = {}
+    for i, face in enumerate(faces):
+        frames.setdefault(face.frame, []).append(i)
+    for frame, here in sorted(frames.items()):
+        last = {track: i for track, i in last.items() if faces[i].frame >= frame - 1 - gap}
+        known = list(last)
         matched = _matched([faces[last[track]] for track in known], [faces[i] for i in here])
         for position, i in enumerate(here):
             numbers[i] = known[matched[position]] if position in matched else next(fresh)
