@@ -1,4 +1,5 @@
-"""Speed and memory side by side with others in one run: crop, paste and built-in swap, and network engines from frame to frame.
+"""Speed and memory side by side with others in one run: crop, paste and built-in swap, network engines from frame to frame, and the
+research systems' engines.
 
 Every figure is the median of repeated runs in which all contestants take turns in short bursts. A face is 300 pixels (less only where
 many share a frame): the edge of the square that insightface aligns.
@@ -16,7 +17,7 @@ import torch
 from ..models.detect import detect_faces
 from ..models.faces import Faces, Identity
 from ..models.identity import make_identity
-from . import bench_paste, bench_swap
+from . import bench_paste, bench_swap, bench_systems
 from .bench_paste import CROP, FACE, build_frame
 from .demo import read_portraits
 from .measure import machine, threads
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument("--quick", action="store_true", help="720p and 1080p, one face, few repeats, no network of real cost")
     extent.add_argument("--full", action="store_true", help="64 faces with the network of real cost, too (an hour on a CPU)")
-    parser.add_argument("--only", choices=SECTIONS, help="crop, paste and built-in swap; or network engines (both)")
+    parser.add_argument("--only", choices=SECTIONS,
+                        help="crop, paste and built-in swap; or network engines, the research systems' among them (both)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for networks (cpu, and cuda where there is one)")
     parser.add_argument("--repeats", type=int, help="timed runs of each (15, with --quick 3; of networks of real cost 2)")
     parser.add_argument("--threads", type=int, help="CPU threads for every contestant (as many as there are)")
@@ -47,18 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
     counts = {"trivial": [1] if quick else [1, 8, 64], "full cost": [] if quick else [1, 8, 64] if full else [1, 8]}
     with threads(arguments.threads):
         report = measure(frames, [1] if quick else [1, 8], repeats, sections=sections, engine_counts=counts, device=arguments.device,
-                         slow_repeats=arguments.repeats or 2)
+                         slow_repeats=arguments.repeats or 2, systems=not quick)
     print(json.dumps(report, indent=2) if arguments.json else table(report))
     return 0
 
 
 def measure(frames: list[str], counts: list[int], repeats: int, *, sections: list[str], engine_counts: dict[str, list[int]],
-            device: str = "auto", slow_repeats: int = 2) -> dict:
-    """The whole report: the machine, one entry of ``results`` per frame size and number of faces, of ``engines`` also per network,
-    and notes.
+            device: str = "auto", slow_repeats: int = 2, systems: bool = False) -> dict:
+    """The whole report: the machine, one entry of ``results`` per frame size and number of faces, of ``engines`` also per network, of
+    ``systems`` per research system, and notes.
 
     frames: names in ``FRAMES``; engines are measured from 1080p on where there is such a frame. counts: faces per frame.
-    engine_counts: the same, by double of ``bench_swap``; slow_repeats: runs of the double of real cost on the CPU.
+    engine_counts: the same, by double of ``bench_swap``; slow_repeats: runs of the double of real cost on the CPU, and of the systems.
+    systems: measure those, too, where engines are.
     """
     theirs = find_spec("insightface") is not None
     faces, portrait, identity = _people()
@@ -78,6 +81,9 @@ def measure(frames: list[str], counts: list[int], repeats: int, *, sections: lis
                                                       {"trivial": repeats, "full cost": slow_repeats})
         report["engines"] = engines
         notes += missing
+        if systems:
+            report["systems"], missing = bench_systems.measure_systems(portrait, faces[0], identity, slow_repeats, device)
+            notes += missing
     return {**report, "notes": notes}
 
 
@@ -100,6 +106,9 @@ def table(report: dict) -> str:
                  for entry in report["engines"]}
         lines += [f"Network engines, per face; + = beyond the network; x = theirs over ours. Networks: {'; '.join(costs.values())}.",
                   *_columns(_engine_rows(report["engines"]))]
+    if report.get("systems"):
+        lines += ["Research systems, per face, from a frame of 1080p to the crop; GHOST's generator alone beside its export to ONNX.",
+                  *_columns(_system_rows(report["systems"]))]
     return "\n".join([*lines, *report["notes"]])
 
 
@@ -130,6 +139,15 @@ def _engine_rows(engines: list[dict]) -> list[tuple[str, ...]]:
                 row += [_cell(figures.get(key), "{:.1f}") for key in ("ratio", "overhead_ratio")]
         row.append("/".join(_cell(entry.get(name, {}).get("peak_mb"), "{:.0f}") for name in contestants))
         rows.append(tuple(row))
+    return rows
+
+
+def _system_rows(systems: list[dict]) -> list[tuple[str, ...]]:
+    rows = [("system", "device", "pixels", "M parameters", "ms", "peak MB", "generator ms", "ONNX ms", "ONNX/ours")]
+    for entry in systems:
+        rows.append((entry["system"], entry["device"], str(entry["size"]), _cell(entry["parameters"] / 1e6, "{:.0f}"),
+                     _cell(entry["ms"], "{:.0f}"), _cell(entry["peak_mb"], "{:.0f}"), _cell(entry.get("generator_ms"), "{:.0f}"),
+                     _cell(entry.get("onnx_ms"), "{:.0f}"), _cell(entry.get("ratio"))))
     return rows
 
 

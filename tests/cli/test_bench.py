@@ -36,14 +36,15 @@ def test_the_table_has_a_line_per_result_and_the_json_is_the_report(report, caps
     before = torch.get_num_threads()
     assert main(["bench", "--quick", "--json", "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out) == report
-    quick = {"sections": ["paste", "engines"], "engine_counts": {"trivial": [1], "full cost": []}, "device": "auto", "slow_repeats": 2}
+    quick = {"sections": ["paste", "engines"], "engine_counts": {"trivial": [1], "full cost": []}, "device": "auto", "slow_repeats": 2,
+             "systems": False}
     assert asked == [(["720p", "1080p"], [1], 3, quick)]
     assert torch.get_num_threads() == before
     assert main(["bench", "--repeats", "2"]) == main(["bench", "--full", "--only", "engines", "--device", "cpu"]) == 0
     assert asked[1][:3] == (["720p", "1080p", "4K"], [1, 8], 2) and "insightface" in capsys.readouterr().out
     assert asked[1][3]["engine_counts"] == {"trivial": [1, 8, 64], "full cost": [1, 8]}
     assert asked[2][3]["engine_counts"] == {"trivial": [1, 8, 64], "full cost": [1, 8, 64]}
-    assert asked[2][3]["sections"] == ["engines"] and asked[2][3]["device"] == "cpu"
+    assert asked[1][3]["systems"] and asked[2][3]["sections"] == ["engines"] and asked[2][3]["device"] == "cpu"
 
 
 def test_without_insightface_ours_is_still_measured(monkeypatch):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from faceloom.cli.bench_graphs import CONFIGURATION_C, PLACES, WAYS, generator
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
 from torch.nn import functional
-
-sys.path.insert(0, str(Path(__file__).parent))
-from facedancer_graphs import CONFIGURATION_C, PLACES, WAYS, generator
 
 GOLDEN = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
 SMALL = {"width": 8, "size": 64, "vector": 6, "mapping": 10}
