@@ -11,6 +11,7 @@ from .align import FaceAlign
 from .control import FaceControlHints, FaceKeypointsImage
 from .detect import FaceDetect
 from .diffswap import DiffSwapEncode, DiffSwapSampler, LoadDiffSwap
+from .diffface import DiffFaceSwap, LoadDiffFace
 from .diffusion import DiffusionInpaintSwap
 from .face_adapter import FaceAdapterEncode, LoadFaceAdapter
 from .identity import ArcFaceEmbed, IdentityBlend
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadREFace, REFaceEncode,
     LoadFaceAdapter, FaceAdapterEncode,
     LoadDiffSwap, DiffSwapEncode, DiffSwapSampler,
+    LoadDiffFace, DiffFaceSwap,
 ]
 
 register_folders()

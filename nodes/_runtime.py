@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
+import comfy.cli_args
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import ui
 from comfy_execution.utils import get_executing_context
+from PIL import Image
 
 from ..models.progress import Progress
 
@@ -25,6 +28,24 @@ def listener() -> Progress:
         bar.update_absolute(done, max(total, 1))
 
     return listen
+
+
+def painter() -> tuple[Progress, Callable[[torch.Tensor], None] | None]:
+    """A listener, and what puts the picture ``[1, H, W, 3]`` that is being painted on the node at its next report; None where the user
+    wants no previews."""
+    if comfy.cli_args.args.preview_method == comfy.cli_args.LatentPreviewMethod.NoPreviews:
+        return listener(), None
+    bar, latest = comfy.utils.ProgressBar(1), []
+
+    def listen(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, max(total, 1), latest.pop() if latest else None)
+
+    def preview(picture: torch.Tensor) -> None:
+        pixels = picture[0].mul(255).round().to(device="cpu", dtype=torch.uint8).numpy()
+        latest[:] = [("JPEG", Image.fromarray(pixels), comfy.cli_args.args.preview_size)]
+
+    return listen, preview
 
 
 def give(tensor: torch.Tensor) -> torch.Tensor:

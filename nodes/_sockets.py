@@ -26,6 +26,7 @@ SwapModel = io.Custom("SWAP_MODEL")
 RestoreModel = io.Custom("RESTORE_MODEL")
 GazeEstimator = io.Custom("GAZE_ESTIMATOR")
 REFace = io.Custom("REFACE")
+DiffFace = io.Custom("DIFFFACE")
 DiffSwap = io.Custom("DIFFSWAP")
 FaceAdapter = io.Custom("FACE_ADAPTER")
 

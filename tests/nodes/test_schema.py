@@ -21,7 +21,8 @@ NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask",
             "SwapModelOptions", "FaceSmooth",
             "LoadREFace", "REFaceEncode",
             "LoadFaceAdapter", "FaceAdapterEncode",
-            "LoadDiffSwap", "DiffSwapEncode", "DiffSwapSampler"]
+            "LoadDiffSwap", "DiffSwapEncode", "DiffSwapSampler",
+            "LoadDiffFace", "DiffFaceSwap"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
                ("LoadFaceDetector", "landmarks"),
@@ -30,7 +31,8 @@ FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDe
                ("LoadGazeEstimator", "file"),
                ("LoadREFace", "file"),
                ("LoadFaceAdapter", "file"),
-               ("LoadDiffSwap", "file")}
+               ("LoadDiffSwap", "file"),
+               ("LoadDiffFace", "file")}
 
 
 def everything(inputs, prefix=""):
