@@ -25,8 +25,8 @@ class FaceAlign(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture or frames the faces were found in."),
                 Faces.Input("faces", tooltip="The faces, from Face Detect or Face Select."),
                 io.Combo.Input("alignment", options=list(ALIGNMENTS), default="FFHQ",
-                               tooltip="FFHQ is Face Detect's own. FFHQ quad stands on eyes and mouth only, as REFace and DiffSwap want it. "
-                                       "box is upright around the detector's box, as Face-Adapter wants it."),
+                               tooltip="FFHQ is Face Detect's own. FFHQ quad stands on eyes and mouth only, as REFace and DiffSwap want "
+                                       "it. box is upright around the detector's box, as Face-Adapter wants it."),
                 io.Int.Input("crop_size", default=0, min=0, max=4096, step=8,
                              tooltip="Width and height of every crop in pixels. 0 keeps the size set in Face Detect."),
                 io.Float.Input("framing", default=1.0, min=0.5, max=4.0, step=0.05,
