@@ -200,7 +200,7 @@ def test_files_it_asks_for_are_linked(pack, name):
             assert ("hash" in model) == ("hash_type" in model) and re.fullmatch(r"[0-9a-f]{64}|", model.get("hash", ""))
             if node["type"] in NODE_IDS:
                 row = row_of_file(model["name"])
-                assert model["url"] in row.urls and row.sha256
+                assert model["url"] in row.urls and row.sha256 and model.get("hash", row.sha256) == row.sha256
                 assert model["directory"] in KEYS and model["directory"] == row.folder.split("/")[0]
                 places.add(f"{row.folder}/{row.file}")
             else:
