@@ -160,7 +160,7 @@ def test_shape_organs_and_mask_reach_it(nodes, loaded, aligned, source, encoded)
     given = {"diffswap": loaded[2], "vae": loaded[1], "faces": faces, "crops": crops, "identity": source}
     bent, _, _, mask = nodes["DiffSwapEncode"].execute(**given, shape="3-D union", organ_source="source").result
     released = nodes["DiffSwapEncode"].execute(**given, shape="2-D release", organ_source="released").result[0]
-    assert (mask >= encoded[3] - .6).all() and float(mask.sum()) > 1.2 * float(encoded[3].sum())
+    assert float(mask.sum()) > 1.2 * float(encoded[3].sum())
     assert not torch.equal(bent[0][0][:, 0], encoded[0][0][0][:, 0]) and not torch.equal(released[0][0][:, 2:], encoded[0][0][0][:, 2:])
     own = torch.ones(1, 256, 256)
     shown = nodes["DiffSwapEncode"].execute(**given, shape="2-D release", organ_source="source", mask=own).result[3]
@@ -244,11 +244,14 @@ def test_previews_and_progress(nodes, loaded, encoded, monkeypatch):
 
     monkeypatch.setattr(latent_preview.args, "preview_method", LatentPreviewMethod.Latent2RGB)
     seen = []
-    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", lambda self, value, total=None, preview=None: seen.append((value, preview)))
+
+    def listen(bar, value, total=None, preview=None):
+        seen.append((value, total, preview))
+
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", listen)
     sample(nodes, loaded[0], encoded, steps=3)
-    shown = [(value, preview) for value, preview in seen if preview]
-    assert [value for value, _ in shown] == [1, 2, 3, 4]  # ddim_uniform takes one more where 1000 is no multiple
-    assert shown[0][1][1].size == (64, 64)
+    assert [(value, total) for value, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert seen[0][2][1].size == (64, 64)
 
 
 def test_cancel_stops_it(nodes, loaded, encoded):

@@ -22,6 +22,7 @@ from faceloom.models.diffusion.diffswap import (
     load_diffswap,
     masked_ddim,
     prepare,
+    source_features,
     source_pictures,
     source_points,
 )
@@ -186,7 +187,7 @@ class TestPictures:
         torch.testing.assert_close(join(picture, 1 - picture, torch.ones_like(mask)), picture, atol=1e-6, rtol=0)
         mask = (torch.arange(64) < 32).float().expand(1, 64, 64)
         row = join(torch.ones(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), mask)[0, 0, 32]
-        assert float(row[4]) > .8 and float(row[60]) < .2 and .3 < float(row[30:34].mean()) < .7
+        assert float(row[4]) > .75 and float(row[60]) < .1
         assert int(((row > .1) & (row < .9)).sum()) > 8  # the seam is spread
 
     def test_preview_colours_are_those_of_a_linear_decoder(self):
@@ -275,16 +276,12 @@ class TestPrepare:
         net = system.conditioner.model.net
         torch.testing.assert_close(net(torch.zeros(1, 68, 2), torch.zeros(1, 512), means)[:, 2:], released[:1, 2:], atol=1e-5, rtol=1e-4)
 
-    def test_several_photos_count_alike(self, system, collins, hopper, source):
-        crops, faces = aligned_crops(collins, detect_faces(collins))
-        other = make_identity(collins, detect_faces(collins))[0]
-        size = min(source.crops.shape[1], other.crops.shape[1])
+    def test_several_photos_count_alike(self, system, collins, hopper):
         parts = [make_identity(photo, detect_faces(photo))[0] for photo in (hopper, collins)]
-        both = replace(source, crops=np.concatenate([part.crops[:, :size, :size] for part in parts]),
+        size = min(part.crops.shape[1] for part in parts)
+        both = replace(parts[0], crops=np.concatenate([part.crops[:, :size, :size] for part in parts]),
                        faces=tuple(part.faces[0] for part in parts), photos=2)
         single = [replace(both, crops=both.crops[i : i + 1], faces=both.faces[i : i + 1], photos=1) for i in range(2)]
-        from faceloom.models.diffusion.diffswap import source_features
-
         features = [source_features(system.conditioner, *source_pictures(who), None, system.encode) for who in (*single, both)]
         for first, second, mean in zip(*features):
             torch.testing.assert_close((first + second) / 2, mean, atol=1e-5, rtol=1e-4)
