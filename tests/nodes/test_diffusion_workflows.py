@@ -164,3 +164,33 @@ def test_flux_fill_is_masked_on_the_right_only(run, monkeypatch):
 def test_no_denoising_gives_the_photograph_back(run):
     result, target = run("kontext-head-swap", lambda graph, find: find("DiffusionInpaintSwap")[0]["inputs"].update(denoise=0.0))
     assert np.array_equal(result, target)
+
+
+@pytest.mark.parametrize(("name", "file", "edge"), [
+    ("sd15-ipadapter-faceid-swap", "faceloom/recognizers/arcface_w600k_r50.onnx", 512),
+    ("sdxl-instantid-swap", "insightface/models/antelopev2/glintr100.onnx", 1024)])
+def test_what_the_nodes_of_other_packs_are_given(run_graph, pictures, base, networks, name, file, edge):
+    """The graph without the diffusion model and what hangs on it: the picture of the person, and the control picture of the crop."""
+    graph = json.loads((ROOT / "tests" / "api" / f"{name}.json").read_text())
+    kinds = {node["class_type"]: number for number, node in graph.items()}
+    target = next(number for number, node in graph.items() if node["class_type"] == "FaceDetect" and "change" in node["_meta"]["title"])
+    hint = kinds.get("FaceControlHints") or kinds["FaceKeypointsImage"]
+    kept, left = {}, [kinds["IdentityForAdapters"], hint, target]
+    while left:
+        number = left.pop()
+        kept[number] = graph[number]
+        left += [value[0] for value in graph[number]["inputs"].values() if isinstance(value, list)]
+    assert not {"CheckpointLoaderSimple", "ControlNetLoader"} & {node["class_type"] for node in kept.values()}
+    for key, source in {"person": [kinds["IdentityForAdapters"], 0], "hint": [hint, 0], "crop": [target, 1]}.items():
+        kept[key] = {"class_type": "SaveImage", "inputs": {"images": source, "filename_prefix": f"{name}-{key}"}}
+    double = networks.recognizer(base / "models" / file)
+    try:
+        shown = run_graph(kept, ["person", "hint", "crop"])
+    finally:
+        double.unlink()
+    person, control, crop = (np.asarray(Image.open(base / "output" / shown[key]["images"][0]["filename"]))
+                             for key in ("person", "hint", "crop"))
+    assert person.shape == control.shape == crop.shape == (edge, edge, 3)
+    assert 0.001 < (control.max(-1) > 0).mean() < 0.2  # a drawing on black
+    border = round(edge * (1 - 1 / 1.3) / 2)
+    assert not person[:border - 1].any() and person[border + 1:-border - 1, border + 1:-border - 1].mean() > 60
