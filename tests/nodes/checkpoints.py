@@ -68,3 +68,37 @@ def reface(path: Path) -> Path:
     quick = _weights(comfy.taesd.taesd.TAESD(), VAE_PREFIX, torch.Generator().manual_seed(0))
     quick |= {f"{VAE_PREFIX}vae_scale": torch.ones(()), f"{VAE_PREFIX}vae_shift": torch.zeros(())}
     return save_weights(path, weights | quick, torch.float16)
+
+
+def face_adapter(path: Path) -> Path:
+    """Face-Adapter's folder as its authors publish it: small networks of its own, a ControlNet that goes with ``sd15``, and a CLIP ViT-L/14
+    whose layers do nothing."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import comfy.cldm.cldm
+    import comfy.clip_model
+    import comfy.clip_vision
+    import comfy.ops
+    from face_adapter_files import save_face_adapter
+
+    generator = torch.Generator().manual_seed(0)
+    config = json.loads(Path(comfy.clip_vision.__file__).with_name("clip_vision_config_vitl.json").read_text())
+    save_face_adapter(path.parent, 768, config["hidden_size"])
+    control = comfy.cldm.cldm.ControlNet(image_size=32, in_channels=4, hint_channels=3, model_channels=320, num_res_blocks=[1],
+                                         channel_mult=[1], num_heads=8, use_spatial_transformer=True, transformer_depth=[1],
+                                         transformer_depth_middle=1, context_dim=768, legacy=False, device="meta")
+    _save(path.parent / "controlnet" / "diffusion_pytorch_model.safetensors", _weights(control, "", generator))
+    vision = comfy.clip_model.CLIPVisionModelProjection(config, torch.float32, "meta", comfy.ops.disable_weight_init)
+    outer = torch.nn.ModuleDict({"embeddings": vision.vision_model.embeddings, "pre_layrnorm": vision.vision_model.pre_layrnorm,
+                                 "post_layernorm": vision.vision_model.post_layernorm})
+    inner = {f"vision_model.{name}": torch.zeros(value.shape, dtype=torch.float16)
+             for name, value in vision.vision_model.state_dict().items() if name.startswith("encoder.")}
+    _save(path.parent / "vision_encoder" / "model.safetensors", inner | _weights(outer, "vision_model.", generator))
+    return path
+
+
+def diffswap(path: Path) -> Path:
+    """DiffSwap's checkpoint with small networks."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from diffswap_files import save_diffswap
+
+    return save_diffswap(path)

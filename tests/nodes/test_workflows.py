@@ -22,7 +22,7 @@ MATCHED = "COMFY_MATCHTYPE_V3"  # an output of the kind that an input is linked 
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
            "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target", "sd15-inpaint-swap": "target",
            "one-shot-then-polish": "target", "compare-engines": "target",
-           "reface-swap": "target"}
+           "reface-swap": "target", "diffswap-swap": "target"}
 # Those that run with doubles in test_diffusion_workflows.py, and those whose nodes of other packs are only compared with what they take.
 IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap"}
 NOT_RUN = {"sd15-ipadapter-faceid-swap": {"comfyui_ipadapter_plus"}, "sdxl-instantid-swap": {"comfyui_instantid"}}
@@ -35,10 +35,11 @@ FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.
          "compare-engines": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer", "hyperswap/hyperswap_1a_256.onnx": "swap",
                              "faceloom/ghost/G_unet_2blocks.pth": "ghost_generator", "faceloom/ghost/backbone.pth": "ghost_arcface"},
          "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"},
-         "reface-swap": {"faceloom/reface/last.ckpt": "reface"}}
-UNLINKED = ("faceloom/ghost/", "faceloom/reface/")  # ComfyUI's dialog does not fetch from their address, and nobody has told their hash
+         "reface-swap": {"faceloom/reface/last.ckpt": "reface"},
+         "diffswap-swap": {"faceloom/diffswap/diffswap.pth": "diffswap"}}
+UNLINKED = ("faceloom/ghost/", "faceloom/reface/", "faceloom/diffswap/")  # ComfyUI's dialog does not fetch from their address, and nobody has told their hash
 # Settings that a run on a CPU with doubles does with.
-QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}, "KSampler": {"steps": 2}}
+QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}, "KSampler": {"steps": 2}, "BasicScheduler": {"steps": 2}}
 # Where ComfyUI's dialog puts a file: its own folders, those of FaceLoom and those of the other packs.
 FOLDERS = {"checkpoints", "diffusion_models", "text_encoders", "clip_vision", "controlnet", "loras", "vae", "ipadapter", "instantid"}
 RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"}  # the name IP-Adapter's users know the file by
@@ -302,6 +303,20 @@ class TestServer:
             if what["class_type"].startswith("Load") and "file" in what["inputs"]:
                 text = history["outputs"][node]["text"][0]
                 assert text.startswith(f"{what['inputs']['file']} on cpu\nLicence: ")
+
+    def test_engines_whose_files_are_not_there_can_be_left_out(self, server, pictures):
+        """The note of compare-engines: with the other columns muted and the built-in recognizer nothing is downloaded."""
+        graph = twin("compare-engines")
+        muted = {node for node, what in graph.items() if what["class_type"] == "LoadSwapModel"}
+        for node, what in graph.items():  # sources come before what they feed
+            if any(isinstance(value, list) and value[0] in muted for value in what["inputs"].values()):
+                muted.add(node)
+        left = {node: what for node, what in graph.items() if node not in muted}
+        loader = next(what for what in left.values() if what["class_type"] == "LoadFaceRecognizer")
+        loader["inputs"]["file"] = "dlib (built in)"
+        assert len(muted) == 8 and sum(what["class_type"] == "SaveImage" for what in left.values()) == 1
+        history = server.run(left)
+        assert history["status"]["status_str"] == "success", history["status"]
 
     def test_a_file_that_is_not_there_is_one_sentence(self, server, pictures):
         graph = twin("one-shot-swap-with-a-model")
