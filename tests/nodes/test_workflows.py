@@ -37,7 +37,8 @@ FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.
          "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"},
          "reface-swap": {"faceloom/reface/last.ckpt": "reface"},
          "diffswap-swap": {"faceloom/diffswap/diffswap.pth": "diffswap"}}
-UNLINKED = ("faceloom/ghost/", "faceloom/reface/", "faceloom/diffswap/")  # ComfyUI's dialog does not fetch from their address, and nobody has told their hash
+# ComfyUI's dialog does not fetch from their address, and nobody has told their hash.
+UNLINKED = ("faceloom/ghost/", "faceloom/reface/", "faceloom/diffswap/")
 # Settings that a run on a CPU with doubles does with.
 QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}, "KSampler": {"steps": 2}, "BasicScheduler": {"steps": 2}}
 # Where ComfyUI's dialog puts a file: its own folders, those of FaceLoom and those of the other packs.
