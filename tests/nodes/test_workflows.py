@@ -22,7 +22,8 @@ MATCHED = "COMFY_MATCHTYPE_V3"  # an output of the kind that an input is linked 
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
            "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target", "sd15-inpaint-swap": "target",
            "one-shot-then-polish": "target", "compare-engines": "target",
-           "reface-swap": "target", "diffswap-swap": "target"}
+           "reface-swap": "target", "diffswap-swap": "target",
+           "face-adapter-swap": "target"}
 # Those that run with doubles in test_diffusion_workflows.py, and those whose nodes of other packs are only compared with what they take.
 IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap"}
 NOT_RUN = {"sd15-ipadapter-faceid-swap": {"comfyui_ipadapter_plus"}, "sdxl-instantid-swap": {"comfyui_instantid"}}
@@ -36,9 +37,11 @@ FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.
                              "faceloom/ghost/G_unet_2blocks.pth": "ghost_generator", "faceloom/ghost/backbone.pth": "ghost_arcface"},
          "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"},
          "reface-swap": {"faceloom/reface/last.ckpt": "reface"},
-         "diffswap-swap": {"faceloom/diffswap/diffswap.pth": "diffswap"}}
+         "diffswap-swap": {"faceloom/diffswap/diffswap.pth": "diffswap"},
+         "face-adapter-swap": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae",
+                               "faceloom/faceadapter/net_id2token.pth": "face_adapter"}}
 # ComfyUI's dialog does not fetch from their address, and nobody has told their hash.
-UNLINKED = ("faceloom/ghost/", "faceloom/reface/", "faceloom/diffswap/")
+UNLINKED = ("faceloom/ghost/", "faceloom/reface/", "faceloom/diffswap/", "faceloom/faceadapter/")
 # Settings that a run on a CPU with doubles does with.
 QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}, "KSampler": {"steps": 2}, "BasicScheduler": {"steps": 2}}
 # Where ComfyUI's dialog puts a file: its own folders, those of FaceLoom and those of the other packs.
