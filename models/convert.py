@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .diffusion.lora import load_flat_lora
 from .errors import FaceLoomError
 from .weights import WRAPPERS, load_parts, load_weights
 
@@ -38,6 +39,9 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    lora = load_flat_lora(path)
+    if lora is not None:
+        return lora
     parts = load_parts(path, objects=True)
     wrapper = next((name for name in WRAPPERS if parts.get(name)), None)
     named = [name for name, tensors in parts.items() if name and tensors]

@@ -49,6 +49,14 @@ def load_weights(path: str | os.PathLike, key: str | None = None, *, objects: bo
     return tensors
 
 
+def load_data(path: str | os.PathLike) -> Any:
+    """Whatever plain data a ``.safetensors`` or PyTorch file holds; ``load_weights`` says what is refused."""
+    path = Path(path)
+    if not path.is_file():
+        raise FaceLoomError(f"There is no file {path}.")
+    return _read(path, objects=True)
+
+
 def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, dict[str, torch.Tensor]]:
     """The networks of a file that holds several: tensors by name by part, tensors that lie beside the parts under ``""``.
 

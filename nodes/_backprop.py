@@ -88,12 +88,12 @@ def _improved(guidance: Guidance, guider, x: torch.Tensor, sigma: torch.Tensor, 
     with torch.enable_grad():
         leaves = [cond["model_conds"][TEXT].cond.detach().clone().requires_grad_(True) for cond in positive]
         uncond = guider.conds.get("negative") if guider.cfg != 1.0 else None
-        x0 = predict(guider.inner_model, x.detach().clone(), sigma, _with_tokens(positive, leaves), uncond, guider.cfg, model_options)
+        x0 = predict(guider.inner_model, x.detach().clone(), sigma, with_tokens(positive, leaves), uncond, guider.cfg, model_options)
         gradients = torch.autograd.grad(guidance.pull(x0)[0].sum(), leaves)
     better = [adam_step(leaf.detach(), gradient, RATE * guidance.strongest) for leaf, gradient in zip(leaves, gradients, strict=True)]
-    return _with_tokens(positive, better)
+    return with_tokens(positive, better)
 
 
-def _with_tokens(conds: list, tokens: list[torch.Tensor]) -> list:
+def with_tokens(conds: list, tokens: list[torch.Tensor]) -> list:
     return [cond | {"model_conds": cond["model_conds"] | {TEXT: cond["model_conds"][TEXT]._copy_with(token)}}
             for cond, token in zip(conds, tokens, strict=True)]

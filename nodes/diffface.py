@@ -70,7 +70,8 @@ class DiffFaceSwap(io.ComfyNode):
                 Faces.Input("faces", tooltip="The faces of these crops, from Face Detect."),
                 io.Image.Input("crops", tooltip="The face crops, from Face Detect. DiffFace paints pictures of 256 pixels; Restore makes "
                                                 "larger crops sharp again."),
-                Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load. DiffFace looks at the photos."),
+                Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load. DiffFace looks at the "
+                                                   "photos."),
                 io.Int.Input("seed", default=404, min=0, max=0xffffffffffffffff, control_after_generate=True,
                              tooltip="The noise of the first face; the next ones use the numbers that follow."),
                 io.Int.Input("steps", default=100, min=2, max=1000, tooltip="Steps of the whole noise schedule."),
@@ -96,10 +97,11 @@ class DiffFaceSwap(io.ComfyNode):
                 _time("full_from", 0.3, "the noise below which the whole face is painted; above it the target shines through. "
                                         "Released 0.3, paper 0.4."),
                 io.Int.Input("views", default=8, min=1, max=32, advanced=True,
-                             tooltip="With own weights: how many turned, shifted and slanted looks at the face the likeness is measured in."),
+                             tooltip="With own weights: how many turned, shifted and slanted looks at the face the likeness is measured "
+                                     "in."),
                 io.Mask.Input("mask", optional=True,
-                              tooltip="Where to paint, in crop space. Left unconnected, where DiffFace's parser sees skin, brows, eyes, nose, "
-                                      "mouth and lips."),
+                              tooltip="Where to paint, in crop space. Left unconnected, where DiffFace's parser sees skin, brows, eyes, "
+                                      "nose, mouth and lips."),
             ],
             outputs=[
                 io.Image.Output("crops", tooltip="The painted crops. Outside the mask every pixel is the target's."),

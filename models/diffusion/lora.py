@@ -1,16 +1,19 @@
-"""LoRA files of Stable Diffusion 1.x: which layers they are for, and the flat lists of Face Swap via Diffusion as ordinary files."""
+"""LoRA (Hu et al. 2021): pairs of small matrices beside linear layers, files of them, and those of Face Swap via Diffusion."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..errors import FaceLoomError
+from ..weights import load_data
 
 _TEXT_WIDTH, _TEXT_LAYERS = 768, 12
 # Where Stable Diffusion's UNet has transformers: block, how many, channels; in the order the lists have them.
@@ -50,6 +53,11 @@ def ordinary(pairs: Mapping[str, tuple[Tensor, Tensor]], part: str) -> dict[str,
     return made
 
 
+def load_flat_lora(path: Path) -> dict[str, Tensor] | None:
+    """``flat_lora`` of a file."""
+    return flat_lora(load_data(path), path)
+
+
 def flat_lora(data: Any, path: Path) -> dict[str, Tensor] | None:
     """The LoRA that a file holds as a flat list (``.pt``) or under numbers (``unet:0:up``), under ordinary keys; None of other files."""
     if isinstance(data, (list, tuple)) and data and all(isinstance(value, Tensor) and value.ndim == 2 for value in data):
@@ -76,11 +84,49 @@ def _named(pairs: Mapping[int, tuple[Tensor, Tensor]], part: str, path: Path) ->
     return ordinary({layers[i][0]: (up.detach().contiguous(), down.detach().contiguous()) for i, (up, down) in pairs.items()}, part)
 
 
-def ordinary_file(data: Mapping[str, Tensor]) -> bool:
-    """Whether these are the keys of an ordinary LoRA."""
-    return all(re.match(r"lora_(unet|te\d?)_", key) for key in data) and len(data) > 0
-
-
 def random_pair(outputs: int, inputs: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Up, which is 0, and down, normal with a spread of 1 / rank: a LoRA that changes nothing yet."""
     return torch.zeros(outputs, rank), torch.randn(rank, inputs, generator=generator) / rank
+
+
+class LoraLayers:
+    """Trainable pairs beside linear layers, which are left as they are. A pair at first changes nothing.
+
+    layers: by the name that the LoRA file will have for them.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Linear], rank: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.layers = dict(layers)
+        self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, layer in self.layers.items():
+            outputs, inputs = layer.weight.shape
+            pair = random_pair(outputs, inputs, rank, generator)
+            self.pairs[name] = tuple(value.to(layer.weight.device).requires_grad_(True) for value in pair)
+
+    def parameters(self) -> list[Tensor]:
+        return [value for pair in self.pairs.values() for value in pair]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The layers answer with what their pairs add."""
+        hooks = [self.layers[name].register_forward_hook(_adding(*pair)) for name, pair in self.pairs.items()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def weights(self) -> dict[str, Tensor]:
+        """As a LoRA file holds them."""
+        made = {}
+        for name, (up, down) in self.pairs.items():
+            made |= {f"{name}.lora_up.weight": up.detach().cpu(), f"{name}.lora_down.weight": down.detach().cpu()}
+        return made
+
+
+def _adding(up: Tensor, down: Tensor):
+    def add(layer: nn.Linear, inputs: tuple[Tensor, ...], answer: Tensor) -> Tensor:
+        return answer + F.linear(F.linear(inputs[0].to(down.dtype), down), up).to(answer.dtype)
+
+    return add
