@@ -1,7 +1,7 @@
 """BiSeNet with a ResNet-18 backbone, as in the checkpoint 79999_iter.pth (also called parsing_bisenet.pth and FaceParser.pth).
 
 Yu et al. 2018, "BiSeNet: Bilateral Segmentation Network"; like its well-known face parsing variant it takes the spatial path from the
-backbone. He et al. 2015, "Deep Residual Learning". Module names are those of the checkpoint's keys.
+backbone. Module names are those of the checkpoint's keys.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from ..catalogue import NetContract
 from ..encode import encode
 from ..errors import FaceLoomError
+from ..networks.resnet import Basic, ResNet
 from ..progress import Progress, silent
 from ..runtime import DeviceManager, TorchModel, run_chunks
 from .labels import CLASSES, parse_crops
@@ -35,44 +36,6 @@ class ConvBNReLU(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-class Block(nn.Module):
-    """A basic residual block."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels_out)
-        if stride != 1 or channels_in != channels_out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
-        else:
-            self.downsample = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        short = x if self.downsample is None else self.downsample(x)
-        return F.relu(short + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-
-
-class ResNet18(nn.Module):
-    """The features at an eighth, a sixteenth and a thirty-second of the picture's size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = nn.Sequential(Block(64, 64, 1), Block(64, 64, 1))
-        self.layer2 = nn.Sequential(Block(64, 128, 2), Block(128, 128, 1))
-        self.layer3 = nn.Sequential(Block(128, 256, 2), Block(256, 256, 1))
-        self.layer4 = nn.Sequential(Block(256, 512, 2), Block(512, 512, 1))
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        eighth = self.layer2(self.layer1(x))
-        sixteenth = self.layer3(eighth)
-        return eighth, sixteenth, self.layer4(sixteenth)
-
-
 class AttentionRefinement(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -88,7 +51,7 @@ class AttentionRefinement(nn.Module):
 class ContextPath(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.resnet = ResNet18()
+        self.resnet = ResNet(Basic, (2, 2, 2, 2))
         self.arm16 = AttentionRefinement(256, 128)
         self.arm32 = AttentionRefinement(512, 128)
         self.conv_head32 = ConvBNReLU(128, 128)
@@ -96,7 +59,7 @@ class ContextPath(nn.Module):
         self.conv_avg = ConvBNReLU(512, 128, 1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        eighth, sixteenth, last = self.resnet(x)
+        *_, eighth, sixteenth, last = self.resnet(x)
         last = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
         coarse = self.conv_head32(F.interpolate(last, size=sixteenth.shape[2:], mode="nearest"))
         fine = self.conv_head16(F.interpolate(self.arm16(sixteenth) + coarse, size=eighth.shape[2:], mode="nearest"))

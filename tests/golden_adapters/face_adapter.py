@@ -50,7 +50,7 @@ class Coefficients(Adapter):
         return CoefficientNet()
 
     def run(self, golden, net, mistake=None):
-        if mistake not in (None, "BGR"):
+        if mistake not in (None, "BGR", "BGR input"):
             raise Unmade(mistake)
         crop = golden.input("crop")
         return {"coeff261": net(bgr(crop) if mistake else crop)}
@@ -64,7 +64,7 @@ class Features(Adapter):
         return IResNet(depth_of(shapes), shapes["fc.weight"][0][0])
 
     def run(self, golden, net, mistake=None):
-        if mistake not in (None, "BGR"):
+        if mistake not in (None, "BGR", "BGR input"):
             raise Unmade(mistake)
         crop = golden.input("crop256")
         return {"tokens": arcface_features(net, bgr(crop) if mistake else crop)}
