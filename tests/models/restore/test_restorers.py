@@ -15,6 +15,7 @@ pytest.importorskip("onnx", reason="the doubles are written with the onnx packag
 pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from contracts import other_templates, refuses_broken, unnoticed
 from faceloom.models.catalogue import NetContract, catalogue, rows
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
@@ -149,19 +150,12 @@ def test_row(name, framing, folders):
 def test_every_slip_is_noticed(name, tmp_path):
     contract = catalogue()[name].contract
     model = open_session(save_restorer(name, tmp_path / "open.onnx", rows_="n", channels="c", size="s"))  # tells nothing
-
-    def passes(**slip) -> bool:
-        try:
-            return off_by(OnnxRestorer("mutant", model, replace(contract, **slip)), name, 1.1, count=1) < STEP
-        except FaceLoomError:
-            return False
-
     slips = [{"color": "bgr"}, {"layout": "nhwc"}, {"size": contract.size // 2},
              {"mean": (0, 0, 0), "std": (1, 1, 1)}, {"output_mean": (0, 0, 0), "output_std": (1, 1, 1)}]
     slips += [{key: tuple(value * 1.05 for value in getattr(contract, key))} for key in ("mean", "std", "output_mean", "output_std")]
-    slips += [{"template": other} for other in ("arcface_112_v2", "arcface_128", "ffhq_512", "mtcnn_512") if other != contract.template]
+    slips += other_templates(contract)
     slips += [] if contract.fidelity else [{"fidelity": "weight"}]
-    assert passes() and not [slip for slip in slips if passes(**slip)]
+    assert not unnoticed(contract, lambda slipped: off_by(OnnxRestorer("mutant", model, slipped), name, 1.1, count=1) < STEP, slips)
 
 
 def test_the_square_fades_in(folders):
@@ -235,10 +229,8 @@ def test_files_that_are_no_restorer(tmp_path, folders):
     with pytest.raises(FaceLoomError, match=r"S-Lab.*models get codeformer"):
         load_restorer("codeformer", folders=Folders((tmp_path / "empty",)))
     whole = (folders.roots[0] / "facerestore_models" / "gpen_bfr_256.onnx").read_bytes()
-    for label, data in {"cut.onnx": whole[: len(whole) // 2], "page.onnx": b"<html>", "cut.pth": b"PK\x03\x04" + whole[:99]}.items():
-        (tmp_path / label).write_bytes(data)
-        with pytest.raises(FaceLoomError, match=label):
-            load_restorer(tmp_path / label)
+    refuses_broken(load_restorer, tmp_path, whole)
+    refuses_broken(load_restorer, tmp_path, b"PK\x03\x04" + whole[:99], ".pth")
     vectors = Graph()
     value = vectors.node("Add", vectors.input("a", [1, 3, 128, 128]), vectors.node("ReduceMean", vectors.input("b", [1, 512])))
     vectors.output("out", value, [1, 3, 128, 128])
