@@ -186,8 +186,9 @@ def ghost_tasks(net: nn.Module) -> dict[str, Callable[[], object]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ghost.onnx"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the newer exporter needs another package and gives the same graph
-            torch.onnx.export(Picture(net), (target, vector), path, input_names=["target", "source"], opset_version=OPSET, dynamo=False)
+            warnings.simplefilter("ignore")  # that the newer exporter is to be used, which needs another package; shapes are constants here
+            torch.onnx.export(Picture(net).eval(), (target, vector), path, input_names=["target", "source"], opset_version=OPSET,
+                              dynamo=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
