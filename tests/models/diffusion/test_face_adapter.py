@@ -260,6 +260,7 @@ class TestConditions:
         reach = round(8 * 256 / half)
         assert torch.allclose(crop[:, 256 - reach : 257 + reach, 256 - reach : 257 + reach].mean((1, 2)), around, atol=0.02)
 
+    @pytest.mark.slow
     def test_the_prompt_is_the_mean_of_the_photos(self, adapter, source, collins):
         other, _ = make_identity(collins, detect_faces(collins))
         (one, first), (two, second) = adapter.source(source), adapter.source(other)
@@ -271,6 +272,7 @@ class TestConditions:
             assert torch.allclose(same, one, atol=1e-5) and np.allclose(third, first)
         assert adapter.source(source)[0] is one and not np.allclose(first, second)
 
+    @pytest.mark.slow
     def test_a_batch_is_its_faces(self, adapter, group, source):
         photo, faces = group
         crops = crop_faces(photo, faces)
@@ -413,6 +415,7 @@ class TestSampling:
         sigma = sigmas_of(1)[1][0]
         assert asked == [999] and torch.allclose(latents, (noise - (0.1 + 5 * 0.1)) * float(sigma), atol=1e-4)
 
+    @pytest.mark.slow
     def test_from_the_photograph_to_the_pasted_result(self, adapter, stable_diffusion, collins, source, made):
         faces = detect_faces(collins)
         result, other = (swap(adapter, collins, faces, source, look, EMPTY, *stable_diffusion, settings)
@@ -426,6 +429,7 @@ class TestSampling:
         near = torch.nn.functional.max_pool2d(mask[None], 7, 1, 3)[0]
         assert bool((near[inside[:, 1], inside[:, 0]] > 0).all())
 
+    @pytest.mark.slow
     def test_a_batch_is_its_faces_one_by_one(self, adapter, stable_diffusion, group, source):
         photo, faces = group
         made = adapter.conditions(crop_faces(photo, faces), faces, source, look)
@@ -436,6 +440,7 @@ class TestSampling:
         assert torch.equal(both[outside], made.background[outside])
         assert float((both - made.background)[made.mask == 1].abs().mean()) > 0.02
 
+    @pytest.mark.slow
     def test_every_part_counts(self, stable_diffusion, made):
         """Prompt, ControlNet's prompt and hint each change what is painted."""
         right = repaint(made, EMPTY, *stable_diffusion, FEW)
