@@ -36,7 +36,7 @@ from ..runtime import run_chunks
 from ..weights import DeviceManager, TorchModel, load_weights
 from .ddim import TRAINED, Step, alphas_of, schedule
 from .diffswap_picture import cut, hull_mask, identity_view, join, latent_mask, organ_masks, put_back
-from .square import quad_of
+from .square import draw_squares, quad_of
 
 ALIGNMENT = "FFHQ quad"
 CROP, LATENT = 256, 64  # edges of a crop and of its latents
@@ -122,10 +122,11 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
         raise FaceLoomError(f"organ_source must be one of {', '.join(ORGAN_SOURCES)}, and shape one of {', '.join(SHAPES)}.")
     if not len(faces):
         pictures = resize(as_images(crops, "crops"), CROP)
-        return Prepared(torch.zeros(len(pictures), 5, conditioner.width), pictures, encode(pictures), torch.zeros(pictures.shape[:3]))
+        return Prepared(torch.zeros(len(pictures), 5, conditioner.width), pictures, encode(pictures).float(),
+                        torch.zeros(pictures.shape[:3]))
     pictures = resize(check_crops(crops, len(faces)), CROP)
     portraits, sources = source_pictures(identity)
-    latents = encode(pictures)
+    latents = encode(pictures).float()
     who, organs = source_features(conditioner, portraits, sources, latents if organ_source == "released" else None, encode)
     points = np.stack([points_68(face) if shape == SHAPES[0] else source_points(face, identity) for face in faces])
     points = transform(points, crop_matrices(faces, CROP))
@@ -155,7 +156,7 @@ def source_features(conditioner: DiffSwapConditioner, portraits: Tensor, sources
     masks = torch.from_numpy(np.stack([organ_masks(each, CROP) for each in points]))
     who = conditioner.identity(portraits, views).mean(0, keepdim=True)
     if targets is None:
-        latents = encode(portraits)
+        latents = encode(portraits).float()
         return who, organ_means(latents, masks.to(latents.device)).mean(0, keepdim=True)
     masks = masks.to(targets.device)
     return who, torch.stack([organ_means(latent.expand(len(masks), -1, -1, -1), masks).mean(0) for latent in targets])
@@ -287,13 +288,7 @@ def published_paste(images: Tensor, faces: Faces, prepared: Prepared, painted: T
     """Every face joined with its target and drawn over the photograph, the whole square of it."""
     first, second = ((pictures.cpu() * 255).movedim(-1, 1) for pictures in (painted, prepared.targets))
     joined = join(first.trunc(), second.round(), (prepared.swapped.cpu() > 0.5).float(), whole_numbers=True)
-    out = images.clone()
-    for face, crop in zip(faces, joined.movedim(1, -1).to(torch.uint8).numpy(), strict=True):
-        before = to_uint8(out[face.frame])
-        pasted = put_back(before, crop, quad_of(face))
-        changed = torch.from_numpy(pasted != before).to(out.device)
-        out[face.frame] = torch.where(changed, torch.from_numpy(pasted).to(out).div(255), out[face.frame])
-    return out
+    return draw_squares(images, faces, joined.movedim(1, -1).to(torch.uint8).numpy(), put_back)
 
 
 def load_diffswap(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None) -> DiffSwap:

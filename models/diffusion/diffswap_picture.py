@@ -177,7 +177,7 @@ def put_back(photo: np.ndarray, crop: np.ndarray, quad: np.ndarray) -> np.ndarra
     options = size, Image.Transform.AFFINE, tuple(way_back(quad, len(crop))), Image.Resampling.BICUBIC
     result = Image.fromarray(photo)
     result.paste(Image.fromarray(crop).transform(*options), (0, 0), Image.new("L", crop.shape[1::-1], 255).transform(*options))
-    return np.asarray(result)
+    return np.array(result)
 
 
 def _affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ from ..progress import Progress, silent
 from ..runtime import run_chunks
 from ..weights import DeviceManager, TorchModel, load_weights
 from .ddim import ddim, guided, schedule
-from .square import cut, put_back, quad_of
+from .square import cut, draw_squares, quad_of
 
 ALIGNMENT = "FFHQ quad"
 SIZE, CUT, LOOK = 512, 1024, CLIP_L["image_size"]  # edges of what is painted, of what the authors cut, of the source
@@ -261,13 +261,7 @@ def published_crops(images: Tensor, faces: Faces) -> Tensor:
 def published_paste(images: Tensor, faces: Faces, painted: Tensor) -> Tensor:
     """Every square drawn over the photograph, without a mask."""
     large = F.interpolate(painted.movedim(-1, 1), (CUT, CUT), mode="bilinear", align_corners=False).movedim(1, -1)
-    out = images.clone()
-    for face, crop in zip(faces, large, strict=True):
-        before = to_uint8(out[face.frame])
-        pasted = put_back(before, to_uint8(crop), quad_of(face))
-        changed = torch.from_numpy(pasted != before).to(out.device)
-        out[face.frame] = torch.where(changed, torch.from_numpy(pasted).to(out).div(255), out[face.frame])
-    return out
+    return draw_squares(images, faces, to_uint8(large))
 
 
 def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None,

@@ -1,16 +1,21 @@
-"""FFHQ's crop and its way back exactly as published programs do them with PIL, in 8 bits: for REFace's results as published.
+"""FFHQ's crop and its way back exactly as published programs do them with PIL, in 8 bits: for results as published.
 
 Everything else crops and pastes with geometry.py and paste.py, which lose less.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ..alignment import quad_square
-from ..faces import Face
+from ..faces import Face, Faces
 from ..geometry import invert, transform
+from ..images import to_uint8
 
 _CORNERS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
 
@@ -45,3 +50,15 @@ def put_back(photo: np.ndarray, crop: np.ndarray, quad: np.ndarray) -> np.ndarra
     layer = Image.fromarray(crop).convert("RGBA").transform(
         photo.shape[1::-1], Image.Transform.PERSPECTIVE, tuple(way_back(quad, len(crop))), Image.Resampling.BILINEAR)
     return np.array(Image.alpha_composite(Image.fromarray(photo).convert("RGBA"), layer).convert("RGB"))
+
+
+def draw_squares(images: Tensor, faces: Faces, crops: np.ndarray, draw: Callable[..., np.ndarray] = put_back) -> Tensor:
+    """Photographs ``[B, H, W, 3]`` 0..1 with the crops ``[N, S, S, 3]`` uint8 drawn over their quads by ``draw``, one after the other;
+    pixels that this does not change stay as they are."""
+    out = images.clone()
+    for face, crop in zip(faces, crops, strict=True):
+        before = to_uint8(out[face.frame])
+        drawn = draw(before, crop, quad_of(face))
+        changed = torch.from_numpy(drawn != before).to(out.device)
+        out[face.frame] = torch.where(changed, torch.from_numpy(drawn).to(out).div(255), out[face.frame])
+    return out

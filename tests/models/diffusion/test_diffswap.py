@@ -16,12 +16,15 @@ from faceloom.models.diffusion.diffswap import (
     ALPHAS,
     CROP,
     SHAPES,
+    Prepared,
     Settings,
     begins_with_noise,
     draws,
     load_diffswap,
     masked_ddim,
     prepare,
+    published_crops,
+    published_paste,
     source_features,
     source_pictures,
     source_points,
@@ -344,6 +347,15 @@ def test_as_published_the_whole_square_is_drawn(system, collins, source):
     square = abs(np.linalg.det(invert(to_crop)[:, :2])) * CROP**2
     assert .5 * square < changed.sum() < 1.02 * square
     assert torch.equal((result[0][changed] * 255).round() / 255, result[0][changed])  # 8 bits
+
+
+def test_the_published_square_goes_back_where_it_was_cut(group):
+    """Cut, joined with itself and drawn over again, both squares lie within a blur of the photograph, and nothing else moves."""
+    photo, faces = group
+    crops = published_crops(photo, faces)
+    told = Prepared(torch.zeros(0), crops, torch.zeros(0), torch.ones(2, CROP, CROP))
+    off = (published_paste(photo, faces, told, crops) - photo).abs()
+    assert float((off > 0).float().mean()) > .1 and float(off.mean()) < .01 and float((off > .1).float().mean()) < .01
 
 
 @pytest.mark.slow
