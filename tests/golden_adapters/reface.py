@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 from faceloom.models.diffusion.ddim import SD_ALPHAS, ddim, guided, schedule
@@ -9,7 +11,7 @@ from faceloom.models.diffusion.reface import class_table, halved, keep_mask, lat
 from faceloom.models.diffusion.square import cut, put_back, quad_of, way_back
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
-from faceloom.models.networks.reface import IRSE50, Conditioner, to_clip
+from faceloom.models.networks.reface import IRSE50, Conditioner, FaceID, to_clip
 from faceloom.models.parse.labels import CLASSES
 from torch import nn
 
@@ -66,7 +68,8 @@ class Sampler(Adapter):
         kept = torch.cat([inputs["inpaint_image_latent"], inputs["inpaint_mask"]], 1)
         context = torch.cat([inputs["uncond"], inputs["cond"]])
         out = {"alphas_cumprod_f64": SD_ALPHAS}
-        for count, name, taken in ((4, "ddim4", 4), (50, "ddim50_first3", 3)):
+        asked = [re.fullmatch(r"ddim(\d+)(?:_first(\d+))?_x", name) for name in golden.data["outputs"]]
+        for name, count, taken in ((each[0][:-2], int(each[1]), each[2] and int(each[2])) for each in asked if each):
             steps = schedule(count)
             followed = []
 
@@ -80,8 +83,7 @@ class Sampler(Adapter):
             last = ddim(denoise, inputs["x_T"], steps[:taken])
             assert torch.equal(last, followed[-1][0])
             out |= {f"{name}_x": torch.stack([x for x, _ in followed]), f"{name}_pred_x0": torch.stack([x0 for _, x0 in followed])}
-        for count in (4, 50):
-            rising = schedule(count)[::-1]
+            rising = steps[::-1]
             out |= {f"ddim{count}_timesteps": np.array([step.timestep for step in rising]),
                     f"ddim{count}_alphas": np.array([step.alpha for step in rising]),
                     f"ddim{count}_alphas_prev": np.array([step.after for step in rising])}
@@ -92,8 +94,6 @@ class Identity(Adapter):
     pattern = r"reface_irse50"
 
     def build(self, golden):
-        from faceloom.models.networks.reface import FaceID
-
         return nn.ModuleDict({"face_ID_model": FaceID()})
 
     def run(self, golden, nets, mistake=None):
@@ -113,11 +113,9 @@ class Condition(Adapter):
     def run(self, golden, net, mistake=None):
         if mistake:
             raise Unmade(mistake)
-        mask = (golden.input("refmask (binarised >0.5)") > .5).float()
+        mask = golden.input(next(name for name in golden.inputs if name.startswith("refmask"))) > .5
         source, target = to_clip(golden.input("ref01")) * mask, golden.input("target")
-        i = np.arange(68)
-        points = np.stack([np.round(256 + 150 * np.cos(.37 * i) + i), np.round(260 + 120 * np.sin(.53 * i) + .5 * i)], -1)
-        points = torch.from_numpy(points.astype(np.float32))[None]
+        points = torch.from_numpy(golden.arrays["landmarks"].astype(np.float32)).reshape(-1, 68, 2)  # the json has their formula in words
         encoder, identity, shown = net.cond_stage_model, net.face_ID_model(source), net.for_clip(target)
         tokens = encoder(source), encoder(shown)
         return {
