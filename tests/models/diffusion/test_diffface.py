@@ -22,11 +22,11 @@ from faceloom.models.parse.bisenet import BiSeNet
 from faceloom.models.paste import paste
 
 OFF = Weights(identity=0, expression=0, gaze=0, keep=0)
-SMALL = Settings(steps=6, skip=2, repeats=2, weights=Weights(identity=60, expression=2, gaze=2, keep=.5, views=2))
+SMALL = Settings(steps=3, skip=1, repeats=2, weights=Weights(identity=60, expression=2, gaze=2, keep=.5, views=2))
 
 
-def denoiser(width: int = 32) -> GuidedUNet:
-    return GuidedUNet((width, width, 2 * width), (2,))
+def denoiser() -> GuidedUNet:
+    return GuidedUNet((32, 32), (1,))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def nets():
 
 @pytest.fixture(scope="module")
 def system(nets):
-    return DiffFace("small", nets, size=64)
+    return DiffFace("small", nets, size=32)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ class TestSwap:
         system.swap(crops, faces, identity, Settings(4, 1, 2, OFF), masks=masks, progress=lambda *now: seen.append(now),
                     show=shown.append)
         assert seen == [(i, 12) for i in range(1, 13)]
-        assert len(shown) == 12 and shown[0].shape == (1, 64, 64, 3) and float(shown[0].min()) >= 0 and float(shown[0].max()) <= 1
+        assert len(shown) == 12 and shown[0].shape == (1, 32, 32, 3) and float(shown[0].min()) >= 0 and float(shown[0].max()) <= 1
 
         class Stop(Exception):
             pass
@@ -250,14 +250,14 @@ class TestSwap:
         """The loss that is pulled on falls: the recogniser's distance with guidance is smaller than without."""
         _, _, crops, masks, identity = material
         experts = nets.experts()
-        targets = F.interpolate(crops[:1].movedim(-1, 1), (64, 64)) * 2 - 1
-        wanted = diffface.identity_of(experts, portraits_of(identity, 64))
-        hole = F.interpolate(masks[:1, None], (64, 64))
+        targets = F.interpolate(crops[:1].movedim(-1, 1), (32, 32)) * 2 - 1
+        wanted = diffface.identity_of(experts, portraits_of(identity, 32))
+        hole = F.interpolate(masks[:1, None], (32, 32))
         apart = []
         for weight in (0, 3000):
             weights = Weights(identity=weight, expression=0, gaze=0, keep=0, views=1)
             scene = set_scene(experts, targets, wanted, weights, hole)
-            made = paint(experts, scene, Settings(30, 5, 1, weights), [Chance(1, 0)])
+            made = paint(experts, scene, Settings(12, 4, 1, weights), [Chance(1, 0)])
             apart.append(float(diffface.distances(experts, scene, made)))
         assert apart[1] < apart[0] - .02, apart
 
@@ -265,11 +265,11 @@ class TestSwap:
         _, faces, crops, _, identity = material
         with pytest.raises(FaceLoomError, match="2 crops but 1 faces"):
             system.swap(crops, faces.take([0]), identity, SMALL)
-        blind = DiffFace("blind", DiffFaceNets(nets.denoiser, nets.recognizer, nets.parser), size=64)
+        blind = DiffFace("blind", DiffFaceNets(nets.denoiser, nets.recognizer, nets.parser), size=32)
         with pytest.raises(FaceLoomError, match=r"GazeEstimator\.pt.*set gaze_weight to 0"):
             blind.swap(crops, faces, identity, SMALL)
-        with pytest.raises(FaceLoomError, match="multiple of 4 pixels, not 66"):
-            DiffFace("odd", nets, size=66).swap(crops, faces, identity, SMALL)
+        with pytest.raises(FaceLoomError, match="multiple of 2 pixels, not 33"):
+            DiffFace("odd", nets, size=33).swap(crops, faces, identity, SMALL)
 
 
 def test_boxes_of_the_eyes(material):
@@ -300,15 +300,13 @@ class TestFiles:
         half = load_diffface(folder / "Model.pt", half=True).model.net
         assert half.denoiser.out[2].weight.dtype == torch.float16 and half.recognizer.fc.weight.dtype == torch.float32
 
-    def test_half_precision_paints_nearly_the_same(self, folder, material):
-        _, faces, crops, masks, identity = material
-        results = []
-        for half in (False, True):
-            system = load_diffface(folder / "Model.pt", half=half)
-            system.size = 64
-            settings = Settings(4, 2, 1, Weights(identity=6, expression=0, gaze=0, keep=1, views=1))
-            results.append(system.swap(crops[:1], faces.take([0]), identity, settings, masks=masks[:1])[0])
-        assert float((results[0] - results[1]).abs().max()) < .02
+    def test_half_precision_answers_nearly_the_same(self, nets):
+        x, time, identity = torch.randn(1, 3, 8, 8), torch.tensor([300.0]), F.normalize(torch.randn(1, 512))
+        half = denoiser().half()
+        half.load_state_dict(nets.denoiser.state_dict())
+        with torch.no_grad():
+            right, near = nets.denoiser(x, time, identity), half(x, time, identity)
+        assert near.dtype == torch.float32 and float((right - near).abs().max()) < .01 * float(right.std())
 
     @pytest.mark.parametrize("name", ["Arcface.tar", "FaceParser.pth"])
     def test_a_missing_companion_is_named(self, folder, name):
