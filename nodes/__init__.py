@@ -10,8 +10,8 @@ from .adapters import IdentityForAdapters
 from .align import FaceAlign
 from .control import FaceControlHints, FaceKeypointsImage
 from .detect import FaceDetect
-from .diffswap import DiffSwapEncode, DiffSwapSampler, LoadDiffSwap
 from .diffface import DiffFaceSwap, LoadDiffFace
+from .diffswap import DiffSwapEncode, DiffSwapSampler, LoadDiffSwap
 from .diffusion import DiffusionInpaintSwap
 from .face_adapter import FaceAdapterEncode, LoadFaceAdapter
 from .identity import ArcFaceEmbed, IdentityBlend
@@ -26,6 +26,7 @@ from .select import FaceSelect
 from .smooth import FaceSmooth
 from .swap import OneShotSwap
 from .swap_options import SwapModelOptions
+from .train import TrainFaceLoRA
 
 NODES: list[type[io.ComfyNode]] = [
     FaceDetect, ArcFaceEmbed, FaceParseMask, ThreeDLandmarkMask, OneShotSwap, Restore, PasteBack,
@@ -38,6 +39,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadFaceAdapter, FaceAdapterEncode,
     LoadDiffSwap, DiffSwapEncode, DiffSwapSampler,
     LoadDiffFace, DiffFaceSwap,
+    TrainFaceLoRA,
 ]
 
 register_folders()

@@ -22,7 +22,8 @@ NODE_IDS = ["FaceDetect", "ArcFaceEmbed", "FaceParseMask", "ThreeDLandmarkMask",
             "LoadREFace", "REFaceEncode",
             "LoadFaceAdapter", "FaceAdapterEncode",
             "LoadDiffSwap", "DiffSwapEncode", "DiffSwapSampler",
-            "LoadDiffFace", "DiffFaceSwap"]
+            "LoadDiffFace", "DiffFaceSwap",
+            "TrainFaceLoRA"]
 # Files on the user's disk, not part of the schema.
 FILE_COMBOS = {("IdentityLoad", "file"), ("LoadSwapModel", "file"), ("LoadFaceDetector", "file"), ("LoadFaceDetector", "age_and_sex"),
                ("LoadFaceDetector", "landmarks"),
