@@ -68,6 +68,23 @@ def ghost(folder: Path, networks) -> Path:
     return networks.ghost_generator(folder / "G_unet_1block.pth")
 
 
+def super_resolution() -> torch.nn.Module:
+    """GHOST's super-resolution network, whole, with singular vectors that belong to its weights."""
+    from faceloom.models.swap.ghost_sr import SpectralConv, SuperResolutionNet
+
+    torch.manual_seed(2)
+    net = SuperResolutionNet()
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, SpectralConv):
+                layer.weight_orig.normal_()
+                layer.weight_u.copy_(torch.nn.functional.normalize(torch.randn_like(layer.weight_u), dim=0))
+                layer.weight_v.copy_(torch.nn.functional.normalize(layer.weight_orig.flatten(1).t() @ layer.weight_u, dim=0))
+                if layer.bias is not None:
+                    layer.bias.zero_()
+    return net
+
+
 def files_of(nodes) -> list[str]:
     return next(item.options for item in nodes["LoadSwapModel"].define_schema().inputs if item.id == "file")
 
@@ -145,15 +162,13 @@ def test_super_resolution_is_loaded_when_it_is_chosen_and_belongs_to_comfyui(nod
     from faceloom.models.detect import detect_faces
     from faceloom.models.errors import FaceLoomError
     from faceloom.models.identity import make_identity
-    from faceloom.models.swap.ghost_sr import SuperResolutionNet
 
     ghost(place / "ghost", networks)
     (engine,) = nodes["LoadSwapModel"].execute(file="G_unet_1block.pth", provider="auto").result[:1]
     chosen = {"system": "GHOST", "enhance": "eval", "templates": "five", "mask": {"mask": "face outline"}}
     with pytest.raises(FaceLoomError, match=r"needs GHOST's super-resolution \(10_net_G\.pth, CC BY-NC.*get ghost_super_resolution"):
         nodes["SwapModelOptions"].execute(engine, chosen)
-    torch.manual_seed(2)
-    write(place / "ghost" / "10_net_G.pth", SuperResolutionNet())
+    write(place / "ghost" / "10_net_G.pth", super_resolution())
     made = {kind: nodes["SwapModelOptions"].execute(engine, chosen | {"enhance": kind}) for kind in ("off", "eval", "as published")}
     assert made["off"].ui.get("text") is None and "CC BY-NC-SA 4.0" in made["eval"].ui["text"][0]
     engines = {kind: result.result[0] for kind, result in made.items()}
@@ -163,7 +178,7 @@ def test_super_resolution_is_loaded_when_it_is_chosen_and_belongs_to_comfyui(nod
     crops = {kind: each.swap(hopper, faces, identity, 128)[0] for kind, each in engines.items()}
     assert all(torch.isfinite(picture).all() for picture in crops.values())
     for one, other in (("off", "eval"), ("eval", "as published")):
-        assert float((crops[one] - crops[other]).abs().mean()) > .005
+        assert float((crops[one] - crops[other]).abs().mean()) > .001
 
 
 def test_networks_published_in_half_precision_follow_comfyui(nodes, place, monkeypatch):
