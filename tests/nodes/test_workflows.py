@@ -25,7 +25,8 @@ TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "tar
            "reface-swap": "target", "diffswap-swap": "target",
            "face-adapter-swap": "target"}
 # Those that run with doubles in test_diffusion_workflows.py, and those whose nodes of other packs are only compared with what they take.
-IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap"}
+IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap",
+              "diffface-swap", "face-swap-via-diffusion"}
 NOT_RUN = {"sd15-ipadapter-faceid-swap": {"comfyui_ipadapter_plus"}, "sdxl-instantid-swap": {"comfyui_instantid"}}
 # Where each public file goes that a workflow asks for, and which double of networks.py or checkpoints.py stands in for it.
 VAE = "vae/vae-ft-mse-840000-ema-pruned.safetensors"
@@ -39,9 +40,10 @@ FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.
          "reface-swap": {"faceloom/reface/last.ckpt": "reface"},
          "diffswap-swap": {"faceloom/diffswap/diffswap.pth": "diffswap"},
          "face-adapter-swap": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae",
-                               "faceloom/faceadapter/net_id2token.pth": "face_adapter"}}
+                               "faceloom/faceadapter/net_id2token.pth": "face_adapter"},
+         "diffface-swap": {"faceloom/diffface/Model.pt": "diffface"}}
 # ComfyUI's dialog does not fetch from their address, and nobody has told their hash.
-UNLINKED = ("faceloom/ghost/", "faceloom/reface/", "faceloom/diffswap/", "faceloom/faceadapter/")
+UNLINKED = ("faceloom/ghost/", "faceloom/reface/", "faceloom/diffswap/", "faceloom/faceadapter/", "faceloom/diffface/")
 # Settings that a run on a CPU with doubles does with.
 QUICK = {"DiffusionInpaintSwap": {"steps": 2, "size": 256, "views": 1}, "KSampler": {"steps": 2}, "BasicScheduler": {"steps": 2}}
 # Where ComfyUI's dialog puts a file: its own folders, those of FaceLoom and those of the other packs.
