@@ -52,6 +52,15 @@ def as_images(image: torch.Tensor, name: str = "image") -> torch.Tensor:
     return rgb if low >= 0 and high <= 1 else rgb.clamp(0, 1)
 
 
+def as_crops(image: torch.Tensor, name: str = "crops") -> torch.Tensor:
+    """Any IMAGE of squares as ``[N, S, S, 3]``, as ``as_images`` does; a picture of another shape is no crop and an error."""
+    crops = as_images(image, name)
+    if crops.shape[1] != crops.shape[2]:
+        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; connect the crops of FaceDetect, or bring them "
+                            "back to squares.")
+    return crops
+
+
 def expand_rgb(image: torch.Tensor) -> torch.Tensor:
     """``[..., 1, 3 or 4]`` to ``[..., 3]`` without copying."""
     return image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]

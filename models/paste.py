@@ -16,7 +16,7 @@ from .color import METHODS, match_color
 from .errors import FaceLoomError
 from .faces import Faces
 from .geometry import crop_matrices, invert, lattice, read_blocks, read_grid, sample_crops, sampling_grid, scale_of, transform, warp
-from .images import as_images, expand_rgb
+from .images import as_crops, expand_rgb
 from .progress import Progress, silent
 
 COLORS = ("none", *METHODS)
@@ -78,9 +78,7 @@ def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, f
 
 def check_crops(crops: torch.Tensor, count: int) -> torch.Tensor:
     """Crops as ``[N, S, S, 3]`` float32, or an error that says what is wrong with them."""
-    crops = as_images(crops, "crops")
-    if crops.shape[1] != crops.shape[2]:
-        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; resize them to squares before PasteBack.")
+    crops = as_crops(crops)
     if len(crops) != count:
         raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same FaceDetect.")
     return crops

@@ -51,7 +51,8 @@ def normal(value):
 
 
 def predict(model, x: torch.Tensor, sigma: torch.Tensor, cond: list, uncond: list | None, cfg: float, model_options: dict) -> torch.Tensor:
-    """The guided prediction of x0, with a graph if one is being kept."""
+    """The guided prediction of x0, with a graph if one is being kept. At a cfg of 1 the negative has no part in it."""
+    uncond = None if cfg == 1 else uncond
     out = comfy.samplers.calc_cond_batch(model, [cond, uncond], x, sigma, model_options)
     return out[0] if uncond is None else out[1] + (out[0] - out[1]) * cfg
 
@@ -87,7 +88,7 @@ def _improved(guidance: Guidance, guider, x: torch.Tensor, sigma: torch.Tensor, 
         raise FaceLoomError("This model takes no text tokens that could be optimised; set guide_through to x0 or denoiser.")
     with torch.enable_grad():
         leaves = [cond["model_conds"][TEXT].cond.detach().clone().requires_grad_(True) for cond in positive]
-        uncond = guider.conds.get("negative") if guider.cfg != 1.0 else None
+        uncond = guider.conds.get("negative")
         x0 = predict(guider.inner_model, x.detach().clone(), sigma, with_tokens(positive, leaves), uncond, guider.cfg, model_options)
         gradients = torch.autograd.grad(guidance.pull(x0)[0].sum(), leaves)
     better = [adam_step(leaf.detach(), gradient, RATE * guidance.strongest) for leaf, gradient in zip(leaves, gradients, strict=True)]

@@ -109,14 +109,17 @@ def sample(model, positive: list, negative: list, latents: torch.Tensor, masks: 
     with _backprop.normal_mode():
         own = _backprop.own_copy(model)
         positive, negative = _backprop.normal(positive), _backprop.normal(negative)
-        result = _sample(own, positive, negative, latents.clone(), masks.clone(), settings, guidance, numbers)
-        own.detach()
-    return result
+        try:
+            return _sample(own, positive, negative, latents.clone(), masks.clone(), settings, guidance, numbers)
+        finally:
+            own.detach()
 
 
 def _sample(model, positive: list, negative: list, latents: torch.Tensor, masks: torch.Tensor, settings: Settings,
             guidance: GuidanceMaker | None, numbers: list[int] | None) -> torch.Tensor:
     latents = comfy.sample.fix_empty_latent_channels(model, latents)
+    if latents.ndim == 5:
+        masks = masks[:, :, None]  # without time ComfyUI would take a batch of masks for a clip
     count = len(latents)
     seeds = [(settings.seed + number) % (1 << 64) for number in numbers or range(count)]
     chunk = CHUNK if settings.sampler in SHARED and guidance is None else 1  # the gradient of one decoding fills a card
@@ -131,11 +134,11 @@ def _sample(model, positive: list, negative: list, latents: torch.Tensor, masks:
             preview(number * total + step, x0, x, total * len(chunks))
 
         patched = patched_clone(model, settings, guidance(rows) if guidance else None)
-        part = latents[rows]
+        part_positive, part_negative = rows_of([positive, negative], rows, count)
         noise = torch.cat([comfy.sample.prepare_noise(latents[row:row + 1], seeds[row]) for row in rows])
         done.append(comfy.sample.sample(
-            patched, noise, settings.steps, settings.cfg, settings.sampler, settings.scheduler, rows_of(positive, rows, count),
-            rows_of(negative, rows, count), part, denoise=settings.denoise, noise_mask=masks[rows], callback=report,
+            patched, noise, settings.steps, settings.cfg, settings.sampler, settings.scheduler, part_positive, part_negative,
+            latents[rows], denoise=settings.denoise, noise_mask=masks[rows], callback=report,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seeds[rows[0]]))
     result = torch.cat(done)
     check_finite(result, "The model answered NaN; use another precision (such as --force-upcast-attention or --fp32-unet) or a lower cfg.")
@@ -185,17 +188,22 @@ def progress_of(model_sampling, sigma: torch.Tensor, sigmas: torch.Tensor) -> fl
     return 1.0 if first == last else min(1.0, max(0.0, (first - now) / (first - last)))
 
 
-def rows_of(conditioning: list, rows: list[int], count: int) -> list:
-    """The conditioning of these crops: whatever has one entry per crop is cut to theirs, ControlNet hints included."""
+def rows_of(conditionings: list[list], rows: list[int], count: int) -> list[list]:
+    """Conditionings for these crops: whatever has one entry per crop is cut to theirs, ControlNet hints and reference latents included.
+
+    A ControlNet that several of them share stays one, so that ComfyUI goes on sampling them together.
+    """
     if len(rows) == count:
-        return conditioning
+        return conditionings
 
     def cut(value):
+        if isinstance(value, list):
+            return [cut(item) for item in value]
         return value[rows] if isinstance(value, torch.Tensor) and value.ndim and len(value) == count and count > 1 else value
 
     controls: dict[int, object] = {}
-    return [[cut(tensor), {key: _cut_control(value, cut, controls) if key == "control" else cut(value) for key, value in extra.items()}]
-            for tensor, extra in conditioning]
+    return [[[cut(tensor), {key: _cut_control(value, cut, controls) if key == "control" else cut(value) for key, value in extra.items()}]
+             for tensor, extra in conditioning] for conditioning in conditionings]
 
 
 def _cut_control(control, cut: Callable, made: dict[int, object]):
@@ -211,9 +219,10 @@ def _cut_control(control, cut: Callable, made: dict[int, object]):
 
 
 def vae_decoder(model, vae) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The user's VAE as a function of a predicted latent that has a gradient: a copy of its weights made outside inference mode."""
-    form = model.get_model_object("latent_format")
+    """The user's VAE as a function of a predicted latent that has a gradient: copies of its weights and of the model's latent scale, made
+    outside inference mode."""
     with torch.inference_mode(False):
+        form = copy.deepcopy(model.get_model_object("latent_format"))
         net = copy.deepcopy(vae.first_stage_model).requires_grad_(False)
     for block in net.modules() if vae.latent_dim == 2 else ():  # blocks of video VAEs pass caches along
         if type(block).__name__ in _VAE_BLOCKS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.images import as_images
+from ..models.images import as_crops
 from ..models.landmarks.control import WHERE, control_hints, keypoint_pictures
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, Faces
@@ -80,5 +80,5 @@ class FaceControlHints(io.ComfyNode):
     @classmethod
     def execute(cls, crops, hint, faces=None) -> io.NodeOutput:
         settings = dict(hint)
-        pictures = give(control_hints(as_images(crops, "crops"), faces, settings.pop("hint"), **settings, progress=listener()))
+        pictures = give(control_hints(as_crops(crops), faces, settings.pop("hint"), **settings, progress=listener()))
         return io.NodeOutput(pictures, ui=show(cls, pictures))

@@ -12,7 +12,7 @@ from ..models.diffusion.guidance import Guidance
 from ..models.diffusion.parsing import differentiable_parser
 from ..models.diffusion.swap import Pull, guidance_for, sampled_rows
 from ..models.identity.differentiable import differentiable
-from ..models.images import as_images
+from ..models.images import as_crops
 from ..models.masks import fit_mask
 from . import _sampling
 from ._runtime import give
@@ -104,7 +104,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
                 blend_end, size, fix_color, identity_strength, expression_strength, gaze_strength, guidance_start, guidance_end, views,
                 guidance_decode, guide_through, identity=None, recognizer=None, parser=None, faces=None,
                 gaze_estimator=None) -> io.NodeOutput:
-        images = as_images(crops, "crops")
+        images = as_crops(crops)
         masks = fit_mask(mask, *images.shape[:3]).to(images.device)
         rows = sampled_rows(images, masks)
         if not rows or denoise == 0:
@@ -116,6 +116,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
         pictures, holes = resize(images[rows], edge), resize(masks[rows], edge)
         latents = _sampling.encode(vae, pictures)
         _sampling.check_model(model, vae, latents)
+        positive, negative = _sampling.rows_of([positive, negative], rows, len(images))
         if _sampling.wants_masked_picture(model):
             masked = _sampling.encode(vae, _sampling.grey_inside(pictures, holes))
             positive, negative = (_sampling.with_masked_picture(pairs, masked, holes[:, None]) for pairs in (positive, negative))

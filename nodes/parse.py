@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
-from ..models.images import as_images
+from ..models.images import as_crops, as_images
 from ..models.parse import LANDMARK_REGIONS, REGIONS, parse_preview, region_mask
 from ..models.parse.occlude import faces_in_crops, occlusion_mask
 from ._runtime import give, give_crops, listener, show
@@ -74,10 +74,10 @@ class FaceParseMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, crops, regions, grow, feather, side, faces=None, parser=None, occluder=None, image=None) -> io.NodeOutput:
-        size = crops.shape[-2]
+        images = as_crops(crops)
+        size = images.shape[1]
         if faces is not None and len(faces) == 0:
-            return io.NodeOutput(give_crops(crops[:0, ..., 0], size), give(as_images(crops)))
-        images = as_images(crops, "crops")
+            return io.NodeOutput(give_crops(images[:0, ..., 0], size), give(images))
         progress = listener()
         occlusion = None if occluder is None else _visible(occluder, image, images, faces, size, progress)
         chosen = PRESETS.get(regions["regions"]) or [region for region in REGIONS if regions.get(region)]

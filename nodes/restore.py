@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.images import as_images
+from ..models.images import as_crops, as_images
 from ..models.restore import restore_crops
 from ..models.restore.descriptor import restorer_from_descriptor
 from ._devices import ComfyDevices
@@ -44,7 +44,7 @@ class Restore(io.ComfyNode):
 
     @classmethod
     def execute(cls, crops, fidelity, amount, restore_model=None, image=None, faces=None, mask=None) -> io.NodeOutput:
-        images = as_images(crops, "crops")
+        images = as_crops(crops)
         if faces is not None and len(faces) == 0:
             return io.NodeOutput(give(images))
         restorer = restore_model

@@ -50,12 +50,14 @@ class Pull:
 
 
 def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
-    """The crops ``[N, S, S, 3]`` whose mask ``[N, S, S]`` is not empty.
+    """The crops ``[N, S, S, 3]`` whose mask ``[N, S, S]`` is not empty; none where all is black, which stands for "no face".
 
-    None at all is an error, except for the one black picture that stands for "no face".
+    Masks that are all empty are an error.
     """
+    if not bool(crops.any()):
+        return []
     rows = [i for i, mask in enumerate(masks) if bool(mask.any())]
-    if not rows and bool(crops.any()):
+    if not rows:
         raise FaceLoomError("The mask is empty, so there is nothing to repaint; connect FaceParseMask or ThreeDLandmarkMask.")
     return rows
 

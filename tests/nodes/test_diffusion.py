@@ -96,6 +96,12 @@ class TestSampling:
         black = torch.zeros(1, 96, 96, 3)
         assert torch.equal(paint(**sd15, crops=black, mask=torch.zeros(1, 96, 96)), black)
 
+    def test_no_face_passes_whatever_the_mask(self, paint, sd15, found):
+        from dataclasses import replace
+
+        black = torch.zeros(1, 96, 96, 3)
+        assert torch.equal(paint(**sd15, crops=black, mask=torch.ones(1, 96, 96), faces=replace(found["collins"], items=())), black)
+
     def test_crops_with_an_empty_mask_are_left_alone(self, paint, sd15, crops, mask):
         out = paint(**sd15, crops=crops[:3], mask=torch.cat([mask, mask * 0, mask]))
         assert torch.equal(out[1], crops[1])
@@ -127,6 +133,15 @@ class TestSampling:
             own = [[each[0][0][i:i + 1], {}]]
             single = paint(**sd15 | {"positive": own}, crops=crops[i:i + 1], mask=mask, seed=PLAIN["seed"] + i)
             assert (batch[i] - single[0]).abs().max() < 1e-4
+
+    def test_conditioning_of_crops_that_are_left_out(self, paint, sd15, crops, mask):
+        """One entry per crop, and the first crop has an empty mask: the others keep theirs."""
+        each = doubles.conditioning(5, count=3)
+        out = paint(**sd15 | {"positive": each}, crops=crops[:3], mask=torch.cat([mask * 0, mask, mask]))
+        for i in (1, 2):
+            own = [[each[0][0][i:i + 1], {}]]
+            single = paint(**sd15 | {"positive": own}, crops=crops[i:i + 1], mask=mask, seed=PLAIN["seed"] + i)
+            assert (out[i] - single[0]).abs().max() < 1e-4
 
     def test_seeds_differ(self, paint, sd15, crops, mask):
         one, other = (paint(**sd15, crops=crops[:1], mask=mask, seed=seed) for seed in (1, 2))
@@ -170,6 +185,37 @@ class TestModels:
         settings = PLAIN | {"cfg": 1.0, "scheduler": "simple"}
         out = paint(**made, crops=crops[:1], mask=mask, cfg=1.0, scheduler="simple")
         assert (out - reference(made, crops[:1], mask, settings)).abs().max() < 1e-5
+
+    @pytest.fixture
+    def qwen(self, pack):
+        return {"model": doubles.qwen(), "vae": doubles.video_vae(), "positive": doubles.conditioning(1),
+                "negative": doubles.conditioning(2), "cfg": 1.0, "scheduler": "simple"}
+
+    def test_each_crop_of_a_video_model_has_its_own_mask(self, paint, qwen, crops, mask):
+        """Their latents have a dimension of time, along which a batch of masks must not be laid."""
+        masks = torch.cat([mask, torch.zeros_like(mask)])
+        masks[1, 70:90, 5:40] = 1
+        batch = paint(**qwen, crops=crops[:2], mask=masks)
+        for i in range(2):
+            single = paint(**qwen, crops=crops[i:i + 1], mask=masks[i:i + 1], seed=PLAIN["seed"] + i)
+            assert (batch[i] - single[0]).abs().max() < 1e-4
+
+    def test_each_crop_of_an_edit_model_has_its_own_reference(self, paint, qwen, crops, mask, monkeypatch):
+        """Reference latents, a list whose entries have one picture per crop, are cut with the crops."""
+        from faceloom.nodes import _sampling
+
+        monkeypatch.setattr(_sampling, "CHUNK", 3)
+        references = 10 * torch.randn(4, 16, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+        tokens = qwen["positive"][0][0]
+        batch = paint(**qwen | {"positive": [[tokens, {"reference_latents": [references]}]]}, crops=crops, mask=mask)
+        for i in (0, 3):
+            own = [[tokens, {"reference_latents": [references[i:i + 1]]}]]
+            single = paint(**qwen | {"positive": own}, crops=crops[i:i + 1], mask=mask, seed=PLAIN["seed"] + i)
+            assert (batch[i] - single[0]).abs().max() < 1e-4
+
+    def test_guidance_through_a_video_vae(self, paint, qwen, crops, mask, estimator):
+        given = qwen | {"crops": crops[:1], "mask": mask, "gaze_estimator": estimator}
+        assert (paint(**given, gaze_strength=1.0) - paint(**given)).abs().max() > 1e-4
 
     def test_a_patch_of_the_weights_reaches_the_sampler(self, paint, sd15, crops, mask):
         """What a LoRA loader does."""
@@ -261,6 +307,22 @@ class TestUsersModel:
         assert same_state(sd15["model"], before)
 
 
+    def test_interruption_frees_the_copy_that_is_differentiated(self, paint, sd15, crops, mask, estimator, monkeypatch):
+        import comfy.model_management as mm
+
+        from faceloom.nodes import _backprop
+
+        copies, make = [], _backprop.own_copy
+        monkeypatch.setattr(_backprop, "own_copy", lambda model: copies.append(make(model)) or copies[-1])
+        model = sd15["model"].clone()
+        model.set_model_attn2_output_patch(lambda out, options: mm.interrupt_current_processing() or out)
+        with pytest.raises(mm.InterruptProcessingException):
+            paint(**sd15 | {"model": model}, crops=crops[:1], mask=mask, gaze_strength=1.0, gaze_estimator=estimator,
+                  guide_through="denoiser")
+        mm.interrupt_current_processing(False)
+        assert len(copies) == 1 and copies[0].model.model_loaded_weight_memory == 0
+
+
 class TestErrors:
     @pytest.fixture(autouse=True)
     def error(self, pack):
@@ -271,6 +333,10 @@ class TestErrors:
     def test_vae_of_another_model(self, paint, sd15, crops, mask):
         with pytest.raises(self.error, match="latents of 16 channels but the model wants 4; connect the VAE"):
             paint(**sd15 | {"vae": doubles.vae(16)}, crops=crops[:1], mask=mask)
+
+    def test_crops_that_are_no_squares(self, paint, sd15, crops, mask):
+        with pytest.raises(self.error, match="Crops must be square, not 80×96; connect the crops of FaceDetect"):
+            paint(**sd15, crops=crops[:1, :, :80], mask=mask)
 
     def test_empty_mask(self, paint, sd15, crops, mask):
         with pytest.raises(self.error, match="The mask is empty"):

@@ -93,11 +93,17 @@ def test_eyes_of_a_picture():
     assert torch.equal(both[0], eyes[0]) and torch.equal(both[1], eyes[0].flip(0))
 
 
+def test_adam_step_in_half_precision():
+    """Tokens without a gradient, or one that half precision rounds away, stay as they are."""
+    gradient = torch.tensor([0, 1e-8, 1e-4, -1], dtype=torch.float16)
+    assert adam_step(torch.ones(4, dtype=torch.float16), gradient).tolist() == pytest.approx([1, 1, 0.99, 1.01], abs=1e-3)
+
+
 def test_which_crops_are_sampled():
     crops, masks = torch.rand(3, 8, 8, 3), torch.zeros(3, 8, 8)
     with pytest.raises(FaceLoomError, match="The mask is empty"):
         sampled_rows(crops, masks)
-    assert sampled_rows(crops * 0, masks) == []
+    assert sampled_rows(crops * 0, masks) == [] == sampled_rows(crops * 0, masks + 1)
     masks[2, 4, 4] = 0.1
     assert sampled_rows(crops, masks) == [2]
 
