@@ -309,7 +309,6 @@ class TestUsersModel:
 
     def test_interruption_frees_the_copy_that_is_differentiated(self, paint, sd15, crops, mask, estimator, monkeypatch):
         import comfy.model_management as mm
-
         from faceloom.nodes import _backprop
 
         copies, make = [], _backprop.own_copy
