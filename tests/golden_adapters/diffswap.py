@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 from faceloom.models.diffusion.ddim import schedule
@@ -77,13 +79,14 @@ class Condition(Adapter):
     def run(self, golden, nets, mistake=None):
         if mistake:
             raise Unmade(mistake)
-        net, points = nets["cond_stage_model"], golden.arrays["lm_target"]
-        masks = np.unpackbits(golden.arrays["mask_organ_packed"]).reshape(1, 4, 256, 256)
+        net, source, packed = nets["cond_stage_model"], golden.input("image_src"), golden.arrays["mask_organ_packed"]
+        masks = np.unpackbits(packed).reshape(len(source), 4, *source.shape[2:])
         organs = organ_means(golden.input("z_src"), torch.from_numpy(masks))
-        identity = net.identity(golden.input("image_src"), torch.tensor(golden.inputs["affine_theta_src"]))
-        context = net(torch.from_numpy(points)[None].float() / 256, identity, organs)
-        return {"context": context, "organ_feat": organs, "id_feat512": identity, "lm_target": points,
-                "lm_source": golden.arrays["lm_source"], "mask_organ_packed": golden.arrays["mask_organ_packed"]}
+        identity = net.identity(source, torch.tensor(golden.inputs["affine_theta_src"]))
+        points = torch.from_numpy(golden.arrays["lm_target"]).reshape(-1, 68, 2).expand(len(source), -1, -1)
+        context = net(points.float() / source.shape[-1], identity, organs)
+        return {"context": context, "organ_feat": organs, "id_feat512": identity, "lm_target": golden.arrays["lm_target"],
+                "lm_source": golden.arrays["lm_source"], "mask_organ_packed": packed}
 
 
 class Sampler(Adapter):
@@ -97,8 +100,9 @@ class Sampler(Adapter):
             raise Unmade(mistake)
         inputs = {name.split(" ")[0]: golden.input(name) for name in golden.inputs if not name.startswith("q_sample")}
         fresh = [torch.from_numpy(golden.fill.make_input(recipe)) for recipe in golden.inputs["q_sample noise of step i"]]
-        settings = Settings()
-        net, steps, seen, after = nets.load(nets.tensors), schedule(settings.steps, ALPHAS), [], []
+        guidance, named = Settings().target_guidance, next(key for key in golden.data["outputs"] if key.endswith("_timesteps"))
+        steps = schedule(int(re.search(r"\d+", named)[0]), ALPHAS)
+        net, seen, after = nets.load(nets.tensors), [], []
 
         def denoise(x, step):
             return net(x, torch.full((len(x),), step.timestep), inputs["cond"])
@@ -109,16 +113,16 @@ class Sampler(Adapter):
         x, replaced = inputs["x_T"], (inputs["face"] >= .5).float()
         told = inputs["z_target"], replaced
         for step, noise in zip(steps, fresh):
-            x = masked_ddim(denoise, x, *told, (step,), lambda noise=noise: noise, settings.target_guidance, watch)
+            x = masked_ddim(denoise, x, *told, (step,), lambda noise=noise: noise, guidance, watch)
             after.append(x)
-        whole = masked_ddim(denoise, inputs["x_T"], *told, steps[:len(fresh)], iter(fresh).__next__, settings.target_guidance)
+        whole = masked_ddim(denoise, inputs["x_T"], *told, steps[:len(fresh)], iter(fresh).__next__, guidance)
         assert torch.equal(whole, x)
         rising = steps[::-1]
         return {"x_in_after_blend": torch.stack([x for x, _ in seen]), "x_after_step": torch.stack(after),
                 "pred_x0": torch.stack([picture for _, picture in seen]), "alphas_cumprod_f64": ALPHAS,
-                "ddim200_timesteps": np.array([step.timestep for step in rising]),
-                "ddim200_alphas": np.array([step.alpha for step in rising]),
-                "ddim200_alphas_prev": np.array([step.after for step in rising])}
+                named: np.array([step.timestep for step in rising]),
+                named.replace("timesteps", "alphas"): np.array([step.alpha for step in rising]),
+                named.replace("timesteps", "alphas_prev"): np.array([step.after for step in rising])}
 
 
 class Alignment(Adapter):
@@ -170,11 +174,13 @@ class Blend(Adapter):
         if mistake:
             raise Unmade(mistake)
         swap, target = (golden.input(name).float().movedim(-1, 0)[None] for name in ("swap", "target"))
-        file, array = golden.inputs["mask"].split(" ")[3], golden.inputs["mask"].split(" ")[1]
-        mask = torch.from_numpy(np.unpackbits(golden.beside(file).arrays[array]).reshape(1, CROP, CROP)).float()
-        smaller = [swap]
-        for _ in range(3):
+        _, array, _, file, *_ = golden.inputs["mask"].split(" ")
+        mask = torch.from_numpy(np.unpackbits(golden.beside(file).arrays[array]).reshape(1, *swap.shape[2:])).float()
+        bands, smaller = pyramid(swap, True), [swap]
+        while smaller[-1].shape[-1] > 4:
             smaller.append(reduced(smaller[-1], True))
-        bands, masks = pyramid(swap, True), levels(mask, pyramid(swap, True))
-        return {"joined": join(swap, target, mask, whole_numbers=True)[0].movedim(0, -1), "pyr_g1_level3": smaller[3][0].movedim(0, -1),
-                "pyr_l1_level2": bands[2][0].movedim(0, -1), "mask_lvl3": masks[3][0, 0].float()}
+        masks, out = levels(mask, bands), {"joined": join(swap, target, mask, whole_numbers=True)[0].movedim(0, -1)}
+        for key in golden.data["outputs"].keys() - out.keys():
+            kind = masks if key.startswith("mask") else smaller if "_g1_" in key else bands
+            out[key] = kind[int(key[-1])][0].float().movedim(0, -1).squeeze(-1)
+        return out

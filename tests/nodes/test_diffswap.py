@@ -143,6 +143,32 @@ def test_a_file_of_something_else_says_so(pack):
         make_model({key: value for key, value in unet.items() if key != "out.2.bias"}, "it", vae)
 
 
+@pytest.mark.slow
+def test_comfyuis_classes_answer_the_golden_vectors(pack, shared):
+    """At full size, from the published keys."""
+    from faceloom.models.networks.ldm import UNET_PREFIX
+    from faceloom.nodes._diffswap import make_model, make_vae
+    from golden_adapters.base import Golden
+
+    def filled(golden):
+        weights = {key: torch.empty(shape) for key, (shape, _) in golden.shapes[""].items()}
+        golden.fill.fill(weights, golden.rules[""])
+        return weights
+
+    def off(golden, name, got):
+        return golden.fill.compare(got.numpy(), golden.arrays[name])["rel_std"]
+
+    folder = shared / "golden"
+    golden = Golden(folder, "diffswap_vq")
+    vae = make_vae(filled(golden), "it")
+    assert off(golden, "z_prequant", vae.encode((golden.input("img").movedim(1, -1) + 1) / 2)) < 1e-4
+    assert off(golden, "dec_quant", vae.first_stage_model.decode(golden.input("z"))) < 1e-4
+    golden = Golden(folder, "diffswap_unet")
+    model = make_model({key.removeprefix(UNET_PREFIX): value for key, value in filled(golden).items()}, "it", vae).model
+    eps = model.diffusion_model(golden.input("x"), torch.tensor(golden.inputs["timesteps"]), context=golden.input("context"))
+    assert off(golden, "eps", eps) < 1e-4
+
+
 def test_encode_tells_what_prepare_does(loaded, aligned, source, encoded):
     from faceloom.models.diffusion.diffswap import prepare
 
