@@ -321,7 +321,7 @@ class TestPrepare:
             prepare(system.conditioner, system.encode, crops, faces, source, organ_source="target")
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [SHAPES[0], *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:])])
 def test_from_the_photograph_to_the_pasted_result(system, collins, source, shape):
     faces = detect_faces(collins)
     result = system.swap(collins, faces, source, FEW, shape=shape)
@@ -371,6 +371,7 @@ def test_a_batch_is_its_faces_one_by_one(system, group, source):
     assert float((both[0] - both[1]).abs().mean()) > .01
 
 
+@pytest.mark.slow
 def test_progress_counts_every_step_and_may_stop(system, group, source):
     photo, faces = group
     seen = []
@@ -395,6 +396,7 @@ def test_no_face_changes_nothing(system, collins, source):
     assert float(told.swapped.max()) == 0 and told.tokens.shape == (1, 5, 64) and told.latents.shape == (1, 3, 64, 64)
 
 
+@pytest.mark.slow
 def test_files_that_are_not_whole_say_so(tmp_path):
     pytest.importorskip("diffusers")
     from diffswap_files import diffswap_weights, save_diffswap
