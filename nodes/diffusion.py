@@ -37,7 +37,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="What to keep out of the picture."),
                 io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
                 io.Image.Input("crops", tooltip="The face crops, from Face Detect or One-Shot Swap."),
-                io.Mask.Input("mask", tooltip="Where to repaint, in crop space, from Face Parse Mask or 3D Landmark Mask. A crop with "
+                io.Mask.Input("mask", tooltip="Where to repaint, in crop space, from Face Parse Mask or 3-D Landmark Mask. A crop with "
                                               "an empty mask is left as it is."),
                 io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                              tooltip="The noise of the first crop; the next ones use the numbers that follow."),
