@@ -44,8 +44,8 @@ class FaceDetect(io.ComfyNode):
                                tooltip="How much the crop takes in. 1.0 is the FFHQ framing that face networks expect, larger shows more "
                                        "hair and background."),
                 io.Combo.Input("no_face", options=["pass", "error"], default="pass", advanced=True,
-                               tooltip="What to do when no picture of the batch has a face: pass lets the picture through unchanged, error "
-                                       "stops the run."),
+                               tooltip="What to do when a picture of the batch has no face: pass lets it through unchanged, error stops "
+                                       "the run."),
                 io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
                                    tooltip="The detector to use, from Load Face Detector or an InsightFace loader. Left unconnected, the "
                                            "built-in dlib detector runs and needs no download."),
