@@ -99,6 +99,8 @@ class MaskedDDIM(comfy.samplers.Sampler):
         self.guidance = guidance
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+        if len(sigmas) < 2:  # what Split Sigmas leaves behind the last step
+            return latent_image
         steps = _steps(model_wrap.inner_model.model_sampling, sigmas)
         seed = extra_args.get("seed") or 0
         draw = draws([seed + number for number in range(len(noise))], tuple(noise.shape[1:]))

@@ -244,6 +244,15 @@ def test_a_part_of_the_schedule_begins_with_the_target(nodes, loaded, encoded):
     torch.testing.assert_close(seen[4], alpha**.5 * target + (1 - alpha) ** .5 * noise, atol=1e-4, rtol=1e-4)
 
 
+def test_no_steps_change_nothing(nodes, loaded, encoded):
+    from comfy_extras.nodes_custom_sampler import SamplerCustom
+
+    positive, negative, latent, _ = encoded
+    (sampler,) = nodes["DiffSwapSampler"].execute(target_guidance=.01).result
+    out = SamplerCustom.execute(loaded[0], True, 0, 1.0, positive, negative, sampler, sigmas(loaded[0], 4)[-1:], latent).result[0]
+    assert torch.equal(out["samples"], latent["samples"])
+
+
 def test_ksampler_samples_it_too(loaded, encoded):
     """Stock KSampler keeps the surroundings exactly and paints the face."""
     import nodes as core
