@@ -142,7 +142,7 @@ class Faces:
         if tuple(shape[:3]) != (self.frames, self.height, self.width):
             raise FaceLoomError(
                 f"The faces come from {self.frames} image(s) of {self.width}×{self.height}, but the connected image batch is "
-                f"{shape[0]} of {shape[2]}×{shape[1]}; connect the image that went into FaceDetect."
+                f"{shape[0]} of {shape[2]}×{shape[1]}; connect the image that went into Face Detect."
             )
 
     def __repr__(self) -> str:

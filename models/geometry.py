@@ -49,7 +49,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     energy, target_energy = ((c.conj() * c).real.sum(-1) for c in (a, b))
     overlap = (a.conj() * b).sum(-1)
     if not np.all((energy > 1e-6) & (np.abs(overlap) > 1e-3 * np.sqrt(energy * target_energy))):
-        raise FaceLoomError("A face's keypoints lie in one place or in no order a face can have; remove that face with FaceSelect.")
+        raise FaceLoomError("A face's keypoints lie in one place or in no order a face can have; remove that face with Face Select.")
     turn = overlap / energy
     linear = np.stack([np.stack([turn.real, -turn.imag], -1), np.stack([turn.imag, turn.real], -1)], -2)
     shift = target_mean - (linear @ source_mean[..., None])[..., 0]

@@ -56,7 +56,7 @@ def as_crops(image: torch.Tensor, name: str = "crops") -> torch.Tensor:
     """Any IMAGE of squares as ``[N, S, S, 3]``, as ``as_images`` does; a picture of another shape is no crop and an error."""
     crops = as_images(image, name)
     if crops.shape[1] != crops.shape[2]:
-        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; connect the crops of FaceDetect, or bring them "
+        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; connect the crops of Face Detect, or bring them "
                             "back to squares.")
     return crops
 

@@ -80,7 +80,7 @@ def check_crops(crops: torch.Tensor, count: int) -> torch.Tensor:
     """Crops as ``[N, S, S, 3]`` float32, or an error that says what is wrong with them."""
     crops = as_crops(crops)
     if len(crops) != count:
-        raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same FaceDetect.")
+        raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same Face Detect.")
     return crops
 
 

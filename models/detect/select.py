@@ -101,7 +101,7 @@ def _inside(faces: Faces, mask: torch.Tensor | None) -> set[int]:
 
 def _same_person(faces, identity, images, recognizer, similarity, margin, one_per_frame, progress) -> set[int]:
     if identity is None:
-        raise FaceLoomError("The rule same-person needs an identity; connect one from ArcFaceEmbed or IdentityLoad.")
+        raise FaceLoomError("The rule same-person needs an identity; connect one from ArcFace Embed or Identity Load.")
     cosines, space = likeness(faces, identity, images, recognizer, progress)
     if not similarity:
         from ..identity.combine import same_person_cosine

@@ -104,7 +104,7 @@ class DiffFace:
 
     def _check(self, identity: Identity, settings: Settings) -> None:
         if not len(identity.crops):
-            raise FaceLoomError("DiffFace looks at a photo of the source, and this identity has none; make it with ArcFaceEmbed.")
+            raise FaceLoomError("DiffFace looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
         if settings.weights.gaze > 0 and self.model.net.gaze is None:
             raise FaceLoomError("gaze_weight needs DiffFace's GazeEstimator.pt beside its Model.pt; put it there or set gaze_weight to 0.")
         if self.size % self.model.net.denoiser.multiple:

@@ -137,7 +137,7 @@ class FaceAdapter:
         """The UNet's prompt ``[1, 77, W]`` and the identity's share of the 3-D face ``[1, 80]``, over all reference photos; made once."""
         if identity not in self._sources:
             if not len(identity.crops):
-                raise FaceLoomError("Face-Adapter looks at a photo of the source, and this identity has none; make it with ArcFaceEmbed.")
+                raise FaceLoomError("Face-Adapter looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
             photos = torch.from_numpy(np.array(identity.crops))
             points = np.stack([face.keypoints for face in identity.faces])
             (aligned,) = self._moved(aligned_pictures(photos, similarity(points, TEMPLATE)))
@@ -206,7 +206,7 @@ def arcface_features(arcface: IResNet, aligned: Tensor) -> Tensor:
 def source_crop(identity: Identity) -> Tensor:
     """``[1, 512, 512, 3]``: the identity's first photo, by the alignment ``box``."""
     if not len(identity.crops):
-        raise FaceLoomError("Reenactment shows a photo of the source, and this identity has none; make it with ArcFaceEmbed.")
+        raise FaceLoomError("Reenactment shows a photo of the source, and this identity has none; make it with ArcFace Embed.")
     photo = torch.from_numpy(np.array(identity.crops[:1]))
     face = replace(identity.faces[0], square=box_square(identity.faces[0]))
     return sample_crops(photo, [0], crop_matrix(face, SIZE)[None], SIZE)

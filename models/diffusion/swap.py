@@ -41,7 +41,7 @@ class Pull:
                                     "identity_strength to 0.")
             if recognizer.space not in identity.embeddings:
                 spaces = ", ".join(sorted(identity.embeddings))
-                raise FaceLoomError(f"This identity has no embedding of {recognizer.space}, only of {spaces}; make it with ArcFaceEmbed "
+                raise FaceLoomError(f"This identity has no embedding of {recognizer.space}, only of {spaces}; make it with ArcFace Embed "
                                     "and the same recognizer.")
         if self.expression > 0 and parser is None:
             raise FaceLoomError("expression_strength needs a parser; connect one from Load Face Parser or set it to 0.")
@@ -58,7 +58,7 @@ def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
         return []
     rows = [i for i, mask in enumerate(masks) if bool(mask.any())]
     if not rows:
-        raise FaceLoomError("The mask is empty, so there is nothing to repaint; connect FaceParseMask or ThreeDLandmarkMask.")
+        raise FaceLoomError("The mask is empty, so there is nothing to repaint; connect Face Parse Mask or 3-D Landmark Mask.")
     return rows
 
 

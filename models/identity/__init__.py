@@ -45,7 +45,7 @@ def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | N
     if how not in HOW:
         raise FaceLoomError(f"how must be one of {', '.join(HOW)}, not {how!r}.")
     if not len(faces):
-        raise FaceLoomError("There is no face to make an identity of; connect a photo with a face that FaceDetect finds.")
+        raise FaceLoomError("There is no face to make an identity of; connect a photo with a face that Face Detect finds.")
     recognizer = recognizer or RECOGNIZERS["dlib"]()
     vectors, lengths = _embed(recognizer, images, faces, progress)
     strange = outliers(vectors, same_person_cosine(recognizer.space))

@@ -62,7 +62,7 @@ def adapter_embedding(identity: Identity, adapter: str, recognizer: Recognizer |
     if space not in identity.embeddings:
         file = next(row.file for row in rows("recognizer") if row.contract.space == space)
         has = ", ".join(sorted(identity.embeddings)) or "none"
-        raise FaceLoomError(f"{adapter} needs an identity with an embedding of {space}, and this one has {has}; make it with ArcFaceEmbed "
+        raise FaceLoomError(f"{adapter} needs an identity with an embedding of {space}, and this one has {has}; make it with ArcFace Embed "
                             f"and {file} from Load Face Recognizer, or connect that recognizer here.")
     return np.asarray(identity.embeddings[space], np.float32) * np.float32(identity.norms.get(space, _LENGTH))
 
@@ -77,7 +77,7 @@ def _seen_by(recognizer: Recognizer, identity: Identity) -> Identity:
 
 def _check_pictures(identity: Identity) -> None:
     if not len(identity.crops):
-        raise FaceLoomError("This identity was loaded without a picture, and the adapters look at one too; make it with ArcFaceEmbed.")
+        raise FaceLoomError("This identity was loaded without a picture, and the adapters look at one too; make it with ArcFace Embed.")
 
 
 def adapter_pictures(identity: Identity, size: int = 1024, padding: float = 0.15, count: int = 1) -> tuple[torch.Tensor, tuple[Face, ...]]:

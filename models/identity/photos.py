@@ -20,7 +20,7 @@ def join_photos(images: Sequence[torch.Tensor], faces: Sequence[Faces]) -> tuple
     """
     if len(images) != len(faces):
         raise FaceLoomError(f"There are {len(images)} list(s) of photos but {len(faces)} of faces; connect the images that went into "
-                            "FaceDetect.")
+                            "Face Detect.")
     for batch, found in zip(images, faces, strict=True):
         found.check_image(batch.shape)
     if len(images) == 1:

@@ -38,7 +38,7 @@ def landmark_mask(
     if shape not in SHAPES:
         raise FaceLoomError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}.")
     if shape != "target" and (identity is None or not identity.faces):
-        raise FaceLoomError(f"Shape {shape!r} needs an identity made from a photo; connect ArcFaceEmbed, or choose 'target'.")
+        raise FaceLoomError(f"Shape {shape!r} needs an identity made from a photo; connect ArcFace Embed, or choose 'target'.")
     masks, drawings = torch.zeros(len(faces), size, size), torch.zeros(len(faces), size, size, 3)
     angles = np.zeros((len(faces), 3), np.float32)
     references = reference_fits(identity) if shape != "target" else []

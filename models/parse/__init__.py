@@ -48,10 +48,10 @@ def region_mask(regions: Iterable[str], size: int, *, faces: Faces | None = None
         return torch.zeros((1, size, size))
     if parser is not None:
         if crops is None:
-            raise FaceLoomError("A face parser needs the crops; connect the crops of FaceDetect.")
+            raise FaceLoomError("A face parser needs the crops; connect the crops of Face Detect.")
         masks = _from_labels(regions, parser.parse(crops, progress), size)
     elif faces is None:
-        raise FaceLoomError("Connect the faces of FaceDetect (regions from landmarks) or a parser from LoadFaceParser.")
+        raise FaceLoomError("Connect the faces of Face Detect (regions from landmarks) or a parser from Load Face Parser.")
     else:
         masks = _from_landmarks(regions, faces, size, progress)
         masks = masks if crops is None else masks.to(crops.device)
@@ -74,7 +74,7 @@ def _checked(regions: Iterable[str]) -> tuple[str, ...]:
 def _from_landmarks(regions: Sequence[str], faces: Faces, size: int, progress: Progress) -> torch.Tensor:
     network_only = [name for name in regions if name not in LANDMARK_REGIONS]
     if network_only:
-        raise FaceLoomError(f"Landmarks cannot show {', '.join(network_only)}; connect a parser from LoadFaceParser, or leave them out.")
+        raise FaceLoomError(f"Landmarks cannot show {', '.join(network_only)}; connect a parser from Load Face Parser, or leave them out.")
     masks = []
     for i in range(len(faces)):
         progress(i, len(faces))

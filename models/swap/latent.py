@@ -63,7 +63,7 @@ class Latents:
             return to_unit(np.asarray(known, np.float32)) * identity.norms[space]
         if not len(identity.crops):
             raise FaceLoomError(
-                f"This identity has no {space} embedding and no photos to take one from; make it again from photos with ArcFaceEmbed "
+                f"This identity has no {space} embedding and no photos to take one from; make it again from photos with ArcFace Embed "
                 f"and a {space} recognizer."
             )
         crops = torch.from_numpy(np.array(identity.crops))
@@ -105,5 +105,5 @@ def mix(target: np.ndarray, source: np.ndarray, strength: float) -> np.ndarray:
 def photo_of(identity: Identity) -> tuple[torch.Tensor, Face]:
     """The best reference crop ``[1, S, S, 3]`` and its face, for networks that look at the source itself."""
     if not len(identity.crops):
-        raise FaceLoomError("This swap model looks at a photo of the source, and this identity has none; make it with ArcFaceEmbed.")
+        raise FaceLoomError("This swap model looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
     return torch.from_numpy(np.array(identity.crops[:1])), identity.faces[0]

@@ -154,6 +154,6 @@ def recognizer_name(space: str, folders: Folders) -> str:
     """The catalogue's recogniser of an embedding space, one that is on disk if any is."""
     names = [row.name for row in rows("recognizer") if row.contract and row.contract.space == space]
     if not names:
-        raise FaceLoomError(f"No recognizer in the catalogue makes {space} embeddings; connect one to ArcFaceEmbed.")
+        raise FaceLoomError(f"No recognizer in the catalogue makes {space} embeddings; connect one to ArcFace Embed.")
     on_disk = {choice.row.name for choice in available("recognizer", folders) if choice.row and choice.path}
     return next((name for name in names if name in on_disk), names[0])

@@ -64,7 +64,7 @@ class MeshEngine:
         """
         if not len(identity.crops):
             raise FaceLoomError("This identity has no photograph in it, only an embedding; use a network as swap_model, or make the "
-                                "identity from photos with ArcFaceEmbed.")  # fmt: skip
+                                "identity from photos with ArcFace Embed.")  # fmt: skip
         if not 0 <= strength <= 1:
             raise FaceLoomError("The built-in warp can only show the source photo as it is; use a strength from 0 to 1, or a swap model.")
         crops = crop_faces(images, faces, size)

@@ -114,7 +114,7 @@ class TorchEngine(ABC):
         """``[1, ...]``, the mean over the reference photos; computed once per identity."""
         if identity not in self._sources:
             if not len(identity.crops):
-                raise FaceLoomError(f"{self.name} looks at a photo of the source, and this identity has none; make it with ArcFaceEmbed.")
+                raise FaceLoomError(f"{self.name} looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
             crops = torch.from_numpy(np.array(identity.crops))
             items = tuple(replace(face, frame=i) for i, face in enumerate(identity.faces))
             self._sources[identity] = self.of_photos(crops, Faces(items, len(crops), *crops.shape[1:3])).mean(0, keepdim=True)

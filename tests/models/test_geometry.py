@@ -232,7 +232,7 @@ def test_channels_and_types(collins):
 
 
 def test_faces_of_another_image_are_an_error(collins):
-    with pytest.raises(FaceLoomError, match="FaceDetect"):
+    with pytest.raises(FaceLoomError, match="Face Detect"):
         crop_faces(collins[:, :500], faces_at(TEMPLATES["ffhq_512"] * 160))
 
 

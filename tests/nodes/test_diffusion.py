@@ -334,7 +334,7 @@ class TestErrors:
             paint(**sd15 | {"vae": doubles.vae(16)}, crops=crops[:1], mask=mask)
 
     def test_crops_that_are_no_squares(self, paint, sd15, crops, mask):
-        with pytest.raises(self.error, match="Crops must be square, not 80×96; connect the crops of FaceDetect"):
+        with pytest.raises(self.error, match="Crops must be square, not 80×96; connect the crops of Face Detect"):
             paint(**sd15, crops=crops[:1, :, :80], mask=mask)
 
     def test_empty_mask(self, paint, sd15, crops, mask):

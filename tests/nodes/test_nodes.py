@@ -519,7 +519,7 @@ class TestFaceSmooth:
         from faceloom.models.errors import FaceLoomError
 
         faces, *_ = nodes["FaceDetect"].execute(hopper, 0.5, "large-small", "all", 64, 0, 1.0, "pass").args
-        with pytest.raises(FaceLoomError, match="connect the image that went into FaceDetect"):
+        with pytest.raises(FaceLoomError, match="connect the image that went into Face Detect"):
             nodes["FaceSmooth"].execute(hopper[:, :300], faces, {"method": "kalman", "process": .03, "measure": .01}, 0)
 
 

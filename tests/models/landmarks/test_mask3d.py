@@ -55,7 +55,7 @@ def test_grow_and_feather_are_in_crop_pixels():
 
 def test_source_shape_needs_an_identity():
     face, _ = seen()
-    with pytest.raises(FaceLoomError, match="ArcFaceEmbed"):
+    with pytest.raises(FaceLoomError, match="ArcFace Embed"):
         landmark_mask(one(face), 128, "source")
     with pytest.raises(FaceLoomError, match="target, source, union"):
         landmark_mask(one(face), 128, "both")

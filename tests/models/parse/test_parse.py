@@ -220,7 +220,7 @@ def test_parser_labels_become_masks():
 
 def test_errors_say_what_to_do():
     faces = group(person())
-    with pytest.raises(FaceLoomError, match=r"hair, hat; connect a parser from LoadFaceParser"):
+    with pytest.raises(FaceLoomError, match=r"hair, hat; connect a parser from Load Face Parser"):
         region_mask(("hair", "skin", "hat"), 64, faces=faces)
     with pytest.raises(FaceLoomError, match="no face region beard"):
         region_mask(("beard",), 64, faces=faces)

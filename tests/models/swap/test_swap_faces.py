@@ -51,7 +51,7 @@ def test_size_and_pictures_of_other_forms():
     engine = Painter()
     crops, masks = swap_faces(IMAGES, FACES.take([]), IDENTITY, engine)
     assert crops.shape == (0, 24, 24, 3) and masks.shape == (0, 24, 24) and engine.asked == []
-    with pytest.raises(FaceLoomError, match="connect the image that went into FaceDetect"):
+    with pytest.raises(FaceLoomError, match="connect the image that went into Face Detect"):
         swap_faces(IMAGES[:1], FACES, IDENTITY, Painter())
 
 
