@@ -106,7 +106,8 @@ class DiffFace:
         if not len(identity.crops):
             raise FaceLoomError("DiffFace looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
         if settings.weights.gaze > 0 and self.model.net.gaze is None:
-            raise FaceLoomError("gaze_weight needs DiffFace's GazeEstimator.pt beside its Model.pt; put it there or set gaze_weight to 0.")
+            raise FaceLoomError("gaze_weight needs DiffFace's GazeEstimator.pt beside its Model.pt; put it there, or set weights to own "
+                                "and gaze_weight to 0.")
         if self.size % self.model.net.denoiser.multiple:
             raise FaceLoomError(f"DiffFace's pictures must be a multiple of {self.model.net.denoiser.multiple} pixels, not {self.size}.")
 

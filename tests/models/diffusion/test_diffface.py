@@ -173,6 +173,7 @@ def test_the_most_alike_of_the_tries():
     assert best_of(tries, apart, 9).tolist() == [0, 5]
 
 
+@pytest.mark.slow
 class TestSwap:
     @pytest.fixture(scope="class")
     def swapped(self, system, material):
@@ -266,7 +267,7 @@ class TestSwap:
         with pytest.raises(FaceLoomError, match="2 crops but 1 faces"):
             system.swap(crops, faces.take([0]), identity, SMALL)
         blind = DiffFace("blind", DiffFaceNets(nets.denoiser, nets.recognizer, nets.parser), size=32)
-        with pytest.raises(FaceLoomError, match=r"GazeEstimator\.pt.*set gaze_weight to 0"):
+        with pytest.raises(FaceLoomError, match=r"GazeEstimator\.pt.*own and gaze_weight to 0"):
             blind.swap(crops, faces, identity, SMALL)
         with pytest.raises(FaceLoomError, match="multiple of 2 pixels, not 33"):
             DiffFace("odd", nets, size=33).swap(crops, faces, identity, SMALL)
