@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from .catalogue import Row, guess_row, row_named, row_of_file, row_of_hash, rows
+from .catalogue import Row, catalogue, guess_row, row_named, row_of_file, row_of_hash, rows
 from .errors import FaceLoomError
 from .progress import Progress, silent
 
@@ -202,9 +202,23 @@ def _listed(known: list[Choice], foreign: list[Choice]) -> list[Choice]:
     return list({(choice.name, choice.row): choice for choice in reversed(listed)}.values())[::-1]
 
 
-def file_of(row: Row, folders: Folders) -> Path | None:
-    """The file of a row, where one of its names is on disk."""
-    return _first(list(folders.files()), row)
+def companion(path: Path, *names: str, folders: Folders | None = None, inside: Sequence[str] = (), what: str = "", needed: bool = True
+              ) -> Path | None:
+    """The file of the first of these catalogue rows that is there: in the folder of ``path`` or in those called ``inside`` in it, else
+    where ``folders`` have it.
+
+    A missing one is an error that tells how to get the first row's file and calls it ``what``; None if it is not ``needed``.
+    """
+    wanted = [catalogue()[name] for name in names]
+    near = [path.parent / place / file for place in ("", *inside) for row in wanted for file in row.names]
+    found = next((file for file in near if file.is_file()), None)
+    if found is None and folders is not None:
+        found = next(filter(None, (_first(list(folders.files()), row) for row in wanted)), None)
+    if found is None and needed:
+        row = wanted[0]
+        called = f"{what} ({row.file}, {row.terms})" if what else f"{row.file} ({row.terms})"
+        raise FaceLoomError(f"{path.name} needs {called}, which is not on this machine: {how_to_get(row, path.parent)}.")
+    return found
 
 
 def how_to_get(row: Row, place: Path) -> str:

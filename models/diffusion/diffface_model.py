@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..catalogue import catalogue
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
-from ..folders import Folders, Found, file_of, how_to_get
+from ..folders import Folders, Found, companion
 from ..geometry import crop_faces, crop_matrix, transform
 from ..masks import fit_mask
 from ..networks import build
@@ -164,22 +163,10 @@ def load_diffface(path: str | os.PathLike | Found, *, folders: Folders | None = 
     with torch.inference_mode(False):
         weights = load_weights(path)
         denoiser = build(lambda: guided_unet_of(weights, path.name), weights, path.name, dtype=torch.float16 if half else torch.float32)
-        arcface = _beside(path, ("diffface_arcface", "simswap_arcface_checkpoint"), folders)
+        arcface = companion(path, "diffface_arcface", "simswap_arcface_checkpoint", folders=folders)
         recognizer = arcface_of(load_weights(arcface, objects=True), arcface.name)
-        parsing = _beside(path, ("79999_iter",), folders)
+        parsing = companion(path, "79999_iter", folders=folders)
         parser = bisenet_from(load_weights(parsing), parsing.name)
-        gaze = _beside(path, ("diffface_gaze",), folders, needed=False)
+        gaze = companion(path, "diffface_gaze", folders=folders, needed=False)
         eyes = gaze and eyenet_from(load_weights(gaze), gaze.name)
         return DiffFace(path.stem, DiffFaceNets(denoiser, recognizer, parser, eyes), devices)
-
-
-def _beside(path: Path, names: Sequence[str], folders: Folders | None, needed: bool = True) -> Path | None:
-    """The first of these catalogue rows' files that lies beside ``path``, else in ``folders``."""
-    rows = [catalogue()[name] for name in names]
-    files = [path.parent / file for row in rows for file in row.names]
-    found = next((file for file in files if file.is_file()), None)
-    found = found or next((file for row in rows if folders and (file := file_of(row, folders))), None)
-    if found is None and needed:
-        row = rows[0]
-        raise FaceLoomError(f"{path.name} needs {row.file} ({row.terms}), which is not on this machine: {how_to_get(row, path.parent)}.")
-    return found

@@ -19,7 +19,7 @@ from ..alignment import align_faces
 from ..catalogue import row_named
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
-from ..folders import how_to_get
+from ..folders import companion, how_to_get
 from ..geometry import crop_faces, crop_matrices, transform
 from ..images import as_images, to_uint8
 from ..landmarks.face3d import fit_face, landmarks_of
@@ -305,7 +305,7 @@ def face_model(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor] | No
     if any(key.startswith("cond_stage_model.face_model.") for key in weights):
         return None
     row = row_named("diffswap_glint360k_r100")
-    beside = next((path.with_name(name) for name in row.names if path.with_name(name).is_file()), None)
+    beside = companion(path, row.name, needed=False)
     if beside is None:
         raise FaceLoomError(f"{path.name} has no ArcFace in it and needs {row.file}: {how_to_get(row, path.parent)}.")
     return load_weights(beside)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..catalogue import catalogue
 from ..errors import FaceLoomError
-from ..folders import Folders, Found, file_of, how_to_get
+from ..folders import Folders, Found, companion
 from ..landmarks.bfm import load_bfm
 from ..networks import build
 from ..networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, TokenDecoder, token_decoder
@@ -38,7 +38,7 @@ def load_face_adapter(path: str | os.PathLike | Found, *, folders: Folders | Non
     path = path.path if isinstance(path, Found) else Path(path)
 
     def net(row: str, make, needed: bool = True) -> nn.Module | None:
-        file = beside(path, row, folders, needed)
+        file = _beside(path, row, folders, needed)
         if file is None:
             return None
         weights = load_weights(file)
@@ -47,22 +47,16 @@ def load_face_adapter(path: str | os.PathLike | Found, *, folders: Folders | Non
     nets = FaceAdapterNets(
         net("faceadapter_glint360k", lambda weights: IResNet(depth_of(weights), len(weights["fc.weight"]))),
         _tokens(ID2Token, path),
-        _tokens(Image2Token, beside(path, "faceadapter_image2token", folders)),
+        _tokens(Image2Token, _beside(path, "faceadapter_image2token", folders)),
         net("faceadapter_d3dfr", lambda weights: CoefficientNet()),
         net("faceadapter_seg", lambda weights: AreaNet(), needed=False),
     )
-    shape = load_bfm(beside(path, "faceadapter_bfm", folders))
+    shape = load_bfm(_beside(path, "faceadapter_bfm", folders))
     return FaceAdapter("face-adapter", TorchModel(path.stem, nets, devices), shape, _own_parser(path, folders, devices))
 
 
-def beside(path: Path, row_name: str, folders: Folders | None = None, needed: bool = True) -> Path | None:
-    """The file of a catalogue row that belongs to ``path``."""
-    row = catalogue()[row_name]
-    places = [place / name for place in (path.parent, path.parent / OTHERS) for name in row.names]
-    found = next((file for file in places if file.is_file()), None) or (folders and file_of(row, folders))
-    if found is None and needed:
-        raise FaceLoomError(f"{path.name} needs {row.file} ({row.terms}), which is not on this machine: {how_to_get(row, path.parent)}.")
-    return found
+def _beside(path: Path, row_name: str, folders: Folders | None, needed: bool = True) -> Path | None:
+    return companion(path, row_name, folders=folders, inside=(OTHERS,), needed=needed)
 
 
 def folder_file(path: Path, folder: str) -> Path | None:
@@ -99,7 +93,7 @@ def _tokens(kind: type[TokenDecoder], file: Path) -> TokenDecoder:
 
 def _own_parser(path: Path, folders: Folders | None, devices: DeviceManager | None) -> Parser | None:
     """BiSeNet as the authors feed it: pictures in [-1, 1], though it was trained with ImageNet's mean and deviation."""
-    file = beside(path, _PARSER, folders, needed=False)
+    file = _beside(path, _PARSER, folders, needed=False)
     if file is None:
         return None
     contract = replace(catalogue()[_PARSER].contract, mean=(0.5,) * 3, std=(0.5,) * 3)

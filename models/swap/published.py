@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..catalogue import catalogue
 from ..errors import FaceLoomError
-from ..folders import Folders, file_of, how_to_get
+from ..folders import Folders, companion
 from ..landmarks.points106 import Landmarker
 from ..parse import Parser
 from ..weights import DeviceManager, load_parts, load_weights
@@ -33,12 +32,7 @@ HELPERS = {
 
 def beside(path: Path, what: str, folders: Folders | None = None, needed: bool = True) -> Path | None:
     """The companion file of ``path``, original or converted to safetensors: in its folder, else where the models folders have it."""
-    row = catalogue()[BESIDE[what]]
-    found = next((path.parent / name for name in row.names if (path.parent / name).is_file()), None)
-    found = found or (folders and file_of(row, folders))
-    if found is None and needed:
-        raise FaceLoomError(f"{path.name} needs {what} ({row.file}, {row.terms}), which is not on this machine: "
-                            f"{how_to_get(row, path.parent)}.")
+    found = companion(path, BESIDE[what], folders=folders, what=what, needed=needed)
     converted = found and found.with_suffix(".safetensors")
     return converted if converted and converted.is_file() else found
 

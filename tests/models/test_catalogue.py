@@ -13,7 +13,7 @@ from faceloom.models import catalogue as table
 from faceloom.models import folders as disk
 from faceloom.models.catalogue import Contract, NetContract, catalogue, guess_row, packs, parse_row, resolve, row_named, row_of_file, rows
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.folders import Folders, available, default_folders, file_hash, find
+from faceloom.models.folders import Folders, available, companion, default_folders, file_hash, find
 from faceloom.models.geometry import TEMPLATES
 
 ROWS = rows()
@@ -291,6 +291,23 @@ def test_common_names_of_research_files_count_only_in_their_folder(models, folde
         find("reface", folders)
     path = put(models / "faceloom/reface/last.ckpt")
     assert find("reface", folders).path == path
+
+
+def test_a_companion_lies_in_the_folder_then_in_one_inside_then_in_the_models_folders(models, folders):
+    main = models / "faceloom" / "mine" / "Model.pt"
+    names = ("diffface_arcface", "simswap_arcface_checkpoint")
+    assert companion(main, *names, folders=folders, needed=False) is None
+    with pytest.raises(FaceLoomError, match=rf"^Model\.pt needs Arcface\.tar \(.*\), which is not on this machine: .*{main.parent}\.$"):
+        companion(main, *names, folders=folders)
+    with pytest.raises(FaceLoomError, match=r"^Model\.pt needs the ArcFace \(Arcface\.tar, "):
+        companion(main, *names, what="the ArcFace")
+    for place in ("simswap/arcface_checkpoint.tar", "diffface/Arcface.tar", "mine/others/arcface_checkpoint.tar", "mine/others/Arcface.tar",
+                  "mine/arcface_checkpoint.tar", "mine/Arcface.tar"):
+        made = models / "faceloom" / place
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(b"x")
+        assert companion(main, *names, folders=folders, inside=("others",)) == made
+    assert companion(main.with_name("none") / "Model.pt", *names, needed=False) is None
 
 
 def test_what_a_loader_lists(models, folders):
