@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..models.paste import paste
 from ..models.progress import Progress, silent
 from ..models.restore import restore_crops
 from ..models.swap import ENGINES, SwapEngine, swap_faces
+from ..models.swap.options import read_options
 
 SMALLEST_CROP, LARGEST_CROP = 512, 1024
 
@@ -78,13 +79,16 @@ class Swapped:
     mask: torch.Tensor | None = None
 
 
-def engine_named(name: str) -> SwapEngine:
-    """A built-in engine by its name, else a swap model by its file or its name in the catalogue."""
+def engine_named(name: str, options: Iterable[str] = ()) -> SwapEngine:
+    """A built-in engine by its name, else a swap model by its file or its name in the catalogue. options: ``NAME=VALUE`` words."""
+    values = read_options(options)
     if name in ENGINES:
+        if values:
+            raise FaceLoomError(f"The engine {name} is built in and has no options; leave {', '.join(values)} out, or name a model's file.")
         return ENGINES[name]()
     from ..models.swap.load import load_engine
 
-    return load_engine(name)
+    return load_engine(name, **values)
 
 
 def fitting_crop_size(faces: Faces) -> int:

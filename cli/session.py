@@ -41,7 +41,7 @@ class Session:
     def start(cls, arguments: argparse.Namespace, sources: Sequence[Path], no_face: str) -> Session:
         """Load the engine and the person; FaceLoomError where either cannot be had."""
         settings, clock = settings_of(arguments), Clock()
-        engine = engine_named(arguments.engine)
+        engine = engine_named(arguments.engine, arguments.option)
         identity, report = read_identity(sources, settings, clock)
         return cls(identity, engine, settings, no_face, arguments.provenance, report, clock)
 

@@ -5,6 +5,14 @@ SOURCE   photo(s) of the person: files, folders of photos, or comma-separated; s
 TARGET   the photograph, or a folder of photographs, to put the face into
 OUT      the picture, or the folder, to write
 
+--option of the research systems' engines (docs/research-systems.md tells more):
+  GHOST        enhance, templates, mask, shrink, blur_x, blur_y
+  ReliableSwap align, mask
+  SimSwap      mask
+  MegaFS       stretch, refine, mask
+  FaceDancer   mask
+  FSLSD        hair, grow
+
 exit codes: 0 all done; 1 some pictures failed (named on stderr, the others are written); 2 the request cannot be carried out
 (nothing is written); 130 interrupted (what is written stays, nothing is half-written)
 """
@@ -71,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                                           "(default: error for one photograph, copy for a folder)")
     look = parser.add_argument_group("how it looks")
     look.add_argument("--engine", default="mesh", metavar="NAME", help="mesh (built in), or a swap model's file or name (default: mesh)")
+    look.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+                      help='an option of the engine, such as "mask=face outline" or stretch=off; may be repeated')
     look.add_argument("--strength", type=float, default=1.0, help="0 the target's own face, 1 the source's (default: 1)")
     look.add_argument("--color", default="none", choices=COLORS, help="colour match to the photograph around the face (default: none)")
     look.add_argument("--blend", default="feather", choices=BLENDS, help="how the face is joined to the photograph (default: feather)")

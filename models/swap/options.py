@@ -3,7 +3,8 @@ without loading a network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 from ..errors import FaceLoomError
@@ -137,6 +138,38 @@ def with_options(engine, system: str, **values):
         has = f"is {own}; choose the options of {own}" if own else "has no options; connect it to One-Shot Swap directly"
         raise FaceLoomError(f"These are the options of {system}, but {engine.name} {has}.")
     return engine.with_options(**values)
+
+
+def read_options(words: Iterable[str]) -> dict[str, str | bool | int | float]:
+    """Values by name of ``NAME=VALUE`` words, as the systems' options have them; the last of a name holds."""
+    kinds = {field.name: field.type for system in SYSTEMS.values() for field in fields(system)}
+    values = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise FaceLoomError(f'An engine option is written NAME=VALUE, such as "mask={OUTLINE}", not "{word}".')
+        if name not in kinds:
+            raise FaceLoomError(f"No engine has an option {name}; there are {', '.join(kinds)}.")
+        read, wanted = READERS[kinds[name]]
+        try:
+            values[name] = read(text)
+        except (KeyError, ValueError):
+            raise FaceLoomError(f'{_words(name)} must be {wanted}, not "{text}".') from None
+    return values
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+# How a value is read from words, by the type of its field, and what it must be.
+READERS: Mapping[str, tuple[Callable[[str], str | bool | int | float], str]] = {
+    "str": (str, "words"), "bool": ({"on": True, "off": False}.__getitem__, "on or off"), "int": (int, "a whole number"),
+    "float": (_finite, "a number"),
+}  # fmt: skip
 
 
 def _words(name: str) -> str:

@@ -17,6 +17,7 @@ from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, pipelin
 from faceloom.models.detect import ORDERS, detect_faces
 from faceloom.models.geometry import TEMPLATES
 from faceloom.models.images import read_image, read_picture, write_image
+from faceloom.models.swap.options import SYSTEMS, GhostOptions
 from PIL import Image
 
 GREEN = torch.tensor([0.0, 1.0, 0.0])
@@ -105,6 +106,45 @@ def refused(capsys, *words) -> str:
     err = capsys.readouterr().err
     assert err.startswith("faceloom: ") and err.count("\n") == 1 and "Traceback" not in err
     return err
+
+
+def test_options_reach_the_engine(tmp_path, me, folder, monkeypatch):
+    given = []
+    monkeypatch.setattr("faceloom.models.swap.load.load_engine", lambda name, **options: given.append((name, options)) or Painter())
+    words = "enhance=as published", "blur_x=2.5", "shrink=-3", "align=off", "shrink=4"
+    flags = [part for word in words for part in ("--option", word)]
+    assert call(me, folder / "hopper.png", tmp_path / "out.png", "--engine", "G.pth", *flags) == OK
+    assert given == [("G.pth", {"enhance": "as published", "blur_x": 2.5, "shrink": 4, "align": False})]
+    assert (tmp_path / "out.png").is_file()
+
+
+@pytest.mark.parametrize(("word", "sentence"), [
+    ("mask", 'An engine option is written NAME=VALUE, such as "mask=face outline", not "mask".'),
+    ("size=3", "No engine has an option size; there are enhance, templates, mask, shrink, blur_x, blur_y, align, stretch, refine, hair, "
+               "grow."),
+    ("shrink=2.5", 'Shrink must be a whole number, not "2.5".'), ("blur_x=wide", 'Blur x must be a number, not "wide".'),
+    ("blur_y=nan", 'Blur y must be a number, not "nan".'), ("align=maybe", 'Align must be on or off, not "maybe".'),
+    ("mask=face outline", "The engine mesh is built in and has no options; leave mask out, or name a model's file."),
+])
+def test_options_that_are_none(tmp_path, me, folder, capsys, word, sentence):
+    assert refused(capsys, me, folder / "hopper.png", tmp_path / "out.png", "--option", word) == f"faceloom: {sentence}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_another_engine_and_unknown_choices(tmp_path, me, folder, capsys, monkeypatch):
+    options = GhostOptions()
+    monkeypatch.setattr("faceloom.models.swap.load.load_engine", lambda name, **values: options.changed("ghost", **values))
+    words = me, folder / "hopper.png", tmp_path / "out.png", "--engine", "G.pth", "--option"
+    assert "ghost has no option stretch; it has enhance, templates, mask" in refused(capsys, *words, "stretch=off")
+    assert 'Templates must be one of five, frontal, not "six".' in refused(capsys, *words, "templates=six")
+
+
+def test_help_lists_the_options_of_every_system(capsys):
+    with pytest.raises(SystemExit):
+        main(["swap", "--help"])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    for system, kind in SYSTEMS.items():
+        assert [system, ", ".join(field.name for field in dataclasses.fields(kind))] in lines
 
 
 def test_one_photograph(tmp_path, me, folder, grace, capsys):
