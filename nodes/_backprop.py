@@ -13,6 +13,7 @@ import torch
 from ..models.diffusion.guidance import Guidance, direction, spread
 from ..models.diffusion.text import RATE, adam_step
 from ..models.errors import FaceLoomError
+from . import _memory
 
 TEXT = "c_crossattn"
 
@@ -35,6 +36,7 @@ def own_copy(model):
     """The MODEL with weights of its own, made outside inference mode: the user's stays as it is and this one is gone after the run."""
     if model.is_dynamic():
         return model.clone(disable_dynamic=True)
+    _memory.make_room(model.loaded_size(), model.load_device)
     shared = {id(model.model.model_config): model.model.model_config, id(model.model.current_patcher): None}
     net = copy.deepcopy(model.model, shared)
     kept, buffers, objects, _ = model.get_clone_model_override()[1]

@@ -22,7 +22,7 @@ from ..models.diffusion.blending import step_mask, within
 from ..models.diffusion.crop import check_finite, check_latents
 from ..models.diffusion.guidance import Guidance
 from ..models.errors import FaceLoomError
-from . import _backprop
+from . import _backprop, _memory
 
 # Samplers whose steps treat every sample of a batch alike and draw no noise: only these may share a chunk, for all others noise or step
 # size would depend on who else is in it.
@@ -98,25 +98,29 @@ def grey_inside(pictures: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def sample(model, positive: list, negative: list, latents: torch.Tensor, masks: torch.Tensor, settings: Settings,
-           guidance: GuidanceMaker | None = None, numbers: list[int] | None = None) -> torch.Tensor:
+           guidance: GuidanceMaker | None = None, numbers: list[int] | None = None, decoding: int = 0) -> torch.Tensor:
     """Latents ``[N, c, ...]`` denoised inside ``masks`` ``[N, 1, S, S]`` through ComfyUI's sampler.
 
-    Crop ``i`` gets the noise of seed + ``numbers[i]`` (its place unless given), whatever the chunks are. Raises where the model answers
-    NaN.
+    Crop ``i`` gets the noise of seed + ``numbers[i]`` (its place unless given), whatever the chunks are. decoding: bytes that guidance
+    takes to see the picture. Raises where the model answers NaN, and a sentence where guidance runs out of memory.
     """
-    if guidance is None or settings.guide_through == "x0":
-        return _sample(model, positive, negative, latents, masks, settings, guidance, numbers)
-    with _backprop.normal_mode():
-        own = _backprop.own_copy(model)
-        positive, negative = _backprop.normal(positive), _backprop.normal(negative)
-        try:
-            return _sample(own, positive, negative, latents.clone(), masks.clone(), settings, guidance, numbers)
-        finally:
-            own.detach()
+    if guidance is None:
+        return _sample(model, positive, negative, latents, masks, settings, None, numbers)
+    with _memory.shortage_told():
+        if settings.guide_through == "x0":
+            return _sample(model, positive, negative, latents, masks, settings, guidance, numbers, decoding)
+        with _backprop.normal_mode():
+            own = _backprop.own_copy(model)
+            positive, negative = _backprop.normal(positive), _backprop.normal(negative)
+            extra = decoding + _memory.through_denoiser(own, latents.shape, settings.cfg)
+            try:
+                return _sample(own, positive, negative, latents.clone(), masks.clone(), settings, guidance, numbers, extra)
+            finally:
+                own.detach()
 
 
 def _sample(model, positive: list, negative: list, latents: torch.Tensor, masks: torch.Tensor, settings: Settings,
-            guidance: GuidanceMaker | None, numbers: list[int] | None) -> torch.Tensor:
+            guidance: GuidanceMaker | None, numbers: list[int] | None, extra: int = 0) -> torch.Tensor:
     latents = comfy.sample.fix_empty_latent_channels(model, latents)
     if latents.ndim == 5:
         masks = masks[:, :, None]  # without time ComfyUI would take a batch of masks for a clip
@@ -134,6 +138,8 @@ def _sample(model, positive: list, negative: list, latents: torch.Tensor, masks:
             preview(number * total + step, x0, x, total * len(chunks))
 
         patched = patched_clone(model, settings, guidance(rows) if guidance else None)
+        if guidance is not None:
+            _memory.announce(patched, extra)
         part_positive, part_negative = rows_of([positive, negative], rows, count)
         noise = torch.cat([comfy.sample.prepare_noise(latents[row:row + 1], seeds[row]) for row in rows])
         done.append(comfy.sample.sample(
@@ -218,9 +224,11 @@ def _cut_control(control, cut: Callable, made: dict[int, object]):
     return made[id(control)]
 
 
+@_memory.shortage_told()
 def vae_decoder(model, vae) -> Callable[[torch.Tensor], torch.Tensor]:
     """The user's VAE as a function of a predicted latent that has a gradient: copies of its weights and of the model's latent scale, made
     outside inference mode."""
+    _memory.make_room(comfy.model_management.module_size(vae.first_stage_model), vae.device)
     with torch.inference_mode(False):
         form = copy.deepcopy(model.get_model_object("latent_format"))
         net = copy.deepcopy(vae.first_stage_model).requires_grad_(False)

@@ -14,7 +14,7 @@ from ..models.diffusion.swap import Pull, guidance_for, sampled_rows
 from ..models.identity.differentiable import differentiable
 from ..models.images import as_crops
 from ..models.masks import fit_mask
-from . import _sampling
+from . import _memory, _sampling
 from ._runtime import give
 from ._sockets import CATEGORY, FaceAnalysis, FaceParser, FaceRecognizer, Faces, GazeEstimator, Identity, InsightFace, as_recognizer
 
@@ -123,9 +123,10 @@ class DiffusionInpaintSwap(io.ComfyNode):
 
         settings = _sampling.Settings(seed, steps, cfg, sampler_name, scheduler, denoise, blending, blend_start, blend_end, guidance_start,
                                       guidance_end, guide_through)
-        guidance = None
+        guidance, decoding = None, 0
         if pull.acts:
             look = _sampling.vae_decoder(model, vae) if guidance_decode == "vae" else _sampling.preview_decoder(model, edge)
+            decoding = _memory.decoding(vae, latents.shape) if guidance_decode == "vae" else 0
             embedder = differentiable(recognizer) if pull.identity > 0 else None
             wanted = torch.tensor(identity.embeddings[recognizer.space]) if pull.identity > 0 else None
             parse = differentiable_parser(parser) if pull.expression > 0 else None
@@ -135,7 +136,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
                 shown = None if faces is None else faces.take([rows[i] for i in chunk])
                 return guidance_for(pull, look, pictures[chunk].to(model.load_device), shown, embedder, wanted, parse, eyes)
 
-        latents = _sampling.sample(model, positive, negative, latents, holes[:, None], settings, guidance, rows)
+        latents = _sampling.sample(model, positive, negative, latents, holes[:, None], settings, guidance, rows, decoding)
         results = _sampling.decode(vae, latents).to(pictures.device)
         if fix_color:
             results = undo_drift(results, pictures, holes)
