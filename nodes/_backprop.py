@@ -10,12 +10,15 @@ import comfy.model_management
 import comfy.samplers
 import torch
 
+from ..models.diffusion.crop import check_finite
 from ..models.diffusion.guidance import Guidance, direction, spread
 from ..models.diffusion.text import RATE, adam_step
 from ..models.errors import FaceLoomError
 from . import _memory
 
 TEXT = "c_crossattn"
+NAN = "The model answered NaN; use another precision (such as --force-upcast-attention or --fp32-unet) or a lower cfg."
+_NAN_BACK = "The gradient through model and VAE is NaN; set guide_through to x0, or run ComfyUI with --fp32-unet and --fp32-vae."
 
 
 @contextmanager
@@ -67,6 +70,7 @@ def pull_through_denoiser(guidance: Guidance, args: dict) -> torch.Tensor:
         x0 = predict(args["model"], x, args["sigma"], args["cond"], args["uncond"], args["cond_scale"], args["model_options"])
         value, size = guidance.pull(x0)
         gradient = torch.autograd.grad(value.sum(), x)[0]
+    check_finite(gradient, _NAN_BACK)
     denoised = args["denoised"]
     return denoised - size * spread(denoised) * direction(gradient)
 
@@ -92,7 +96,10 @@ def _improved(guidance: Guidance, guider, x: torch.Tensor, sigma: torch.Tensor, 
         leaves = [cond["model_conds"][TEXT].cond.detach().clone().requires_grad_(True) for cond in positive]
         uncond = guider.conds.get("negative")
         x0 = predict(guider.inner_model, x.detach().clone(), sigma, with_tokens(positive, leaves), uncond, guider.cfg, model_options)
+        check_finite(x0, NAN)
         gradients = torch.autograd.grad(guidance.pull(x0)[0].sum(), leaves)
+    for gradient in gradients:
+        check_finite(gradient, _NAN_BACK)
     better = [adam_step(leaf.detach(), gradient, RATE * guidance.strongest) for leaf, gradient in zip(leaves, gradients, strict=True)]
     return with_tokens(positive, better)
 

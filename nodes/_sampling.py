@@ -147,7 +147,7 @@ def _sample(model, positive: list, negative: list, latents: torch.Tensor, masks:
             latents[rows], denoise=settings.denoise, noise_mask=masks[rows], callback=report,
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seeds[rows[0]]))
     result = torch.cat(done)
-    check_finite(result, "The model answered NaN; use another precision (such as --force-upcast-attention or --fp32-unet) or a lower cfg.")
+    check_finite(result, _backprop.NAN)
     return result
 
 
@@ -176,6 +176,7 @@ def patched_clone(model, settings: Settings, guidance: Guidance | None):
         comfy.model_management.throw_exception_if_processing_interrupted()
         if not acts(args["model"], args["sigma"], args["model_options"]):
             return args["denoised"]
+        check_finite(args["denoised"], _backprop.NAN)
         return guidance.apply(args["denoised"]) if settings.guide_through == "x0" else _backprop.pull_through_denoiser(guidance, args)
 
     if settings.guide_through == "text":

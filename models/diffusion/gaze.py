@@ -80,6 +80,8 @@ class GazeLoss:
     of the picture that the boxes cover.
     """
 
+    fault = "The gaze estimator answered NaN; connect another one or set gaze_strength to 0."
+
     def __init__(self, net: EyeNet, targets: Tensor, boxes: np.ndarray) -> None:
         self.net, self.boxes = net, boxes
         edges = boxes[..., 2:] - boxes[..., :2]

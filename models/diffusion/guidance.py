@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..geometry import compose
 from ..identity.differentiable import Embedder, align_crops
+from .crop import check_finite
 
 # At strength 1 the sum of one step's moves is this share of the predicted latent's own spread.
 STEP = 0.12
@@ -27,6 +28,8 @@ _TURN, _SHIFT = 15.0, 0.1
 _SMOOTH = 1 / 128
 # BiSeNet classes whose shape is held: skin, brows, eyes, nose, mouth, lips (DiffFace, section 3.3).
 FACE_CLASSES = (1, 2, 3, 4, 5, 10, 11, 12, 13)
+
+_CURE = "run ComfyUI with --fp32-vae or set guidance_decode to preview."
 
 # Pictures [N, 3, H, W] 0..1 (not clipped) to one loss per picture [N].
 Loss = Callable[[Tensor], Tensor]
@@ -68,6 +71,8 @@ class IdentityLoss:
     at it, which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.
     """
 
+    fault = "The recognizer answered NaN; connect another one or set identity_strength to 0."
+
     def __init__(self, embedder: Embedder, wanted: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
         self.embedder, self.wanted = embedder, wanted
         size = embedder.contract.size
@@ -102,6 +107,8 @@ def _look(random: np.random.Generator, size: int) -> np.ndarray:
 class ParserLoss:
     """How far the regions of the face have moved from the target's. parse: pictures ``[N, 3, H, W]`` 0..1 to logits, with a gradient."""
 
+    fault = "The parser answered NaN; connect another one or set expression_strength to 0."
+
     def __init__(self, parse: Callable[[Tensor], Tensor], targets: Tensor, squared: bool = False) -> None:
         self.parse, self.squared = parse, squared
         with torch.no_grad():
@@ -117,7 +124,7 @@ class Guidance:
 
     decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (strength, loss)
     pairs; 0 does nothing, 1 is a firm pull where the loss looks, whatever the size of its numbers. A loss that looks at a part of the
-    picture has that part as ``share`` ``[N]``. strength: of all together. moves: inner gradient steps per sampling step.
+    picture has that part as ``share`` ``[N]``, and ``fault`` is the sentence to say where its gradient is NaN. strength: of all together. moves: inner gradient steps per sampling step.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -139,7 +146,9 @@ class Guidance:
             for _ in range(self.moves):
                 leaf = moved.detach().requires_grad_(True)
                 value, size = self.pull(leaf)
-                moved = moved - size * reach * direction(torch.autograd.grad(value.sum(), leaf)[0], mask)
+                gradient = torch.autograd.grad(value.sum(), leaf)[0]
+                check_finite(gradient, f"The gradient through the VAE is NaN; {_CURE}")
+                moved = moved - size * reach * direction(gradient, mask)
         return moved.to(latents.dtype)
 
     def pull(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,6 +158,7 @@ class Guidance:
         through the decoder.
         """
         pictures = self.decode(latents).to(torch.float32)
+        check_finite(pictures, f"The VAE answered NaN during guidance; {_CURE}")
         together = sum(strength * _even(loss, pictures) for strength, loss in self.losses)
         size = self.strength * STEP * together.flatten(1).square().mean(1).sqrt()
         return (pictures * together).flatten(1).sum(1), size.reshape(-1, *[1] * (latents.ndim - 1))
@@ -158,6 +168,7 @@ def _even(loss: Loss, pictures: Tensor) -> Tensor:
     """The loss' gradient ``[N, 3, H, W]``, of root mean square 1 over the share of the picture it looks at."""
     leaf = pictures.detach().requires_grad_(True)
     gradient = torch.autograd.grad(loss(leaf).sum(), leaf)[0]
+    check_finite(gradient, getattr(loss, "fault", "A loss of guidance is NaN."))
     share = getattr(loss, "share", gradient.new_ones(len(gradient)))
     return direction(gradient) * share.to(gradient).sqrt()[:, None, None, None]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,23 @@ def test_losses_pull_by_their_strengths_whatever_their_numbers():
     moved = latents - Guidance(lambda z: z, ((1.0, small), (2.0, large))).apply(latents)
     assert float(moved[:, 1].mean() / moved[:, 0].mean()) == pytest.approx(2, rel=1e-3)
     assert float(moved.square().mean().sqrt()) == pytest.approx(5**0.5 * STEP * float(latents.std()), rel=1e-3)
+
+
+@pytest.mark.parametrize("make, told", [
+    (lambda: ParserLoss(lambda p: p.repeat(1, 7, 1, 1) * float("nan"), torch.rand(1, 3, 8, 8)), "^The parser answered NaN"),
+    (lambda: (lambda p: (p * float("nan")).sum((1, 2, 3))), "^A loss of guidance is NaN"),
+])
+def test_what_answered_nan_is_named(make, told):
+    with pytest.raises(FaceLoomError, match=told):
+        Guidance(lambda z: z, ((1.0, make()),)).apply(torch.rand(1, 3, 8, 8))
+
+
+def test_a_recognizer_that_answers_nan_is_named():
+    contract = SimpleNamespace(size=16)
+    embedder = type("Broken", (), {"contract": contract, "__call__": lambda self, p: p.flatten(1)[:, :4] * float("nan")})()
+    loss = IdentityLoss(embedder, torch.ones(4), np.eye(2, 3)[None])
+    with pytest.raises(FaceLoomError, match="^The recognizer answered NaN; connect another one or set identity_strength to 0"):
+        Guidance(lambda z: z, ((1.0, loss),)).apply(torch.rand(1, 3, 16, 16))
 
 
 def test_smoothing_keeps_means_and_takes_out_noise():
