@@ -53,9 +53,10 @@ class Up(nn.Module):
 
 
 class Encoder(nn.Module):
-    """``[N, 3, 256, 256]`` to eight maps, from 2×2 to 256×256; ``join``: ``cat`` (U-Net) or ``add`` (LinkNet).
+    """``[N, 3, 256, 256]`` to seven maps, from 2×2 to 128×128; ``join``: ``cat`` (U-Net) or ``add`` (LinkNet).
 
-    With ``large`` two convolutions take the place of ``conv1`` (which stays in the file) and there are nine maps up to 512×512.
+    The published eighth is the last one doubled, which the generator does itself. With ``large`` two convolutions take the place of
+    ``conv1`` (which stays in the file) and there is one map more, up to 256×256.
     """
 
     def __init__(self, join: str = "cat", large: bool = False) -> None:
@@ -82,7 +83,7 @@ class Encoder(nn.Module):
         maps = [skips.pop()]
         for number, skip in enumerate(reversed(skips), 1):
             maps.append(getattr(self, f"deconv{number}")(maps[-1], skip))
-        return [*maps, double(maps[-1])]
+        return maps
 
 
 class Bottleneck(nn.Module):
@@ -145,7 +146,7 @@ class Blend(nn.Module):
 
     def forward(self, h: torch.Tensor, attributes: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         scale, shift = self.conv1(attributes), self.conv2(attributes)
-        if scale.shape[-1] < h.shape[-1]:
+        if scale.shape[-1] < h.shape[-1]:  # what a 1×1 convolution makes of the doubled map, for a quarter of the work
             scale, shift = double(scale), double(shift)
         mask = torch.sigmoid(self.conv_h(h))
         scale.lerp_(self.fc1(identity)[..., None, None], mask)
@@ -204,7 +205,8 @@ def _joined(pairs: Iterable[Sequence[nn.Module]], shortcut: Sequence[nn.Module] 
 class Generator(nn.Module):
     """Attribute maps and identity ``[N, D]`` to pictures ``[N, 3, H, W]`` in [-1, 1].
 
-    blocks: how many steps a block has in GHOST's form, None for ReliableSwap's. Nine maps make a picture of 512×512.
+    blocks: how many steps a block has in GHOST's form, None for ReliableSwap's. widths: of the maps; nine make a picture of 512×512. The
+    last map may be left out where it is the one before, doubled.
     """
 
     def __init__(self, widths: Sequence[int], identity: int = 512, blocks: int | None = None) -> None:
@@ -227,7 +229,7 @@ class Generator(nn.Module):
         blocks = [getattr(self, f"AADBlk{number}") for number in range(1, 9)]
         if self.large:
             blocks[-1:] = self.AADBlk8_0, self.AADBlk8_1
-        for block, attributes in zip(blocks, maps[:-1]):
+        for block, attributes in zip(blocks[:-1], maps):
             h = double(block(h, attributes, identity))
         return torch.tanh(blocks[-1](h, maps[-1], identity))
 

@@ -6,7 +6,7 @@ import math
 import re
 
 import numpy as np
-from faceloom.models.networks.aei import AEINet
+from faceloom.models.networks.aei import AEINet, double
 from faceloom.models.networks.iresnet import IResNet, depth_of
 from torch.nn import functional
 
@@ -41,6 +41,8 @@ class Generators(Adapter):
         elif mistake:
             raise Unmade(mistake)
         picture, maps = net(target, identity)
+        if maps[-1].shape[-1] < picture.shape[-1]:
+            maps = [*maps, double(maps[-1])]
         return {"Y": picture} | {f"attr{i}": values for i, values in enumerate(maps, 1)}
 
 

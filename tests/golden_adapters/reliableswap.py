@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import torch
+from faceloom.models.networks.aei import double
 from faceloom.models.networks.faceshifter import MOUTH, FaceShifterNet, warp_by
 from faceloom.models.networks.iresnet import IResNet, depth_of
 from faceloom.models.networks.simswap import SimSwapNet
@@ -58,7 +59,7 @@ class FaceShifter(Adapter):
         maps = net.G.encoder(target)
         return {"y_infer_false": net.G.generator(maps, vectors[True]), "id_vector_infer_false": vectors[True],
                 "y_infer_true": net.G.generator(maps, vectors[False]), "id_vector_infer_true": vectors[False],
-                "att_first": maps[0], "att_last": maps[-1], "source_warped": net.align(source)}
+                "att_first": maps[0], "att_last": double(maps[-1]), "source_warped": net.align(source)}
 
 
 class SimSwap(Adapter):
