@@ -124,7 +124,8 @@ class Guidance:
 
     decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (strength, loss)
     pairs; 0 does nothing, 1 is a firm pull where the loss looks, whatever the size of its numbers. A loss that looks at a part of the
-    picture has that part as ``share`` ``[N]``, and ``fault`` is the sentence to say where its gradient is NaN. strength: of all together. moves: inner gradient steps per sampling step.
+    picture has that part as ``share`` ``[N]``, and its ``fault`` is the sentence to say where its gradient is NaN. strength: of all
+    together. moves: inner gradient steps per sampling step.
     """
 
     decode: Callable[[Tensor], Tensor]

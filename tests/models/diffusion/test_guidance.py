@@ -93,7 +93,7 @@ def test_a_recognizer_that_answers_nan_is_named():
     contract = SimpleNamespace(size=16)
     embedder = type("Broken", (), {"contract": contract, "__call__": lambda self, p: p.flatten(1)[:, :4] * float("nan")})()
     loss = IdentityLoss(embedder, torch.ones(4), np.eye(2, 3)[None])
-    with pytest.raises(FaceLoomError, match="^The recognizer answered NaN; connect another one or set identity_strength to 0"):
+    with pytest.raises(FaceLoomError, match=r"^The recognizer answered NaN; connect another one or set identity_strength to 0"):
         Guidance(lambda z: z, ((1.0, loss),)).apply(torch.rand(1, 3, 16, 16))
 
 
