@@ -45,11 +45,6 @@ def adapter(folder):
 
 
 @pytest.fixture(scope="module")
-def source(hopper):
-    return make_identity(hopper, detect_faces(hopper))[0]
-
-
-@pytest.fixture(scope="module")
 def target(collins):
     faces = align_faces(detect_faces(collins), "box", 512)
     return crop_faces(collins, faces), faces

@@ -28,7 +28,6 @@ from faceloom.models.diffusion.reface import (
 )
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.geometry import crop_faces, crop_matrices, invert, transform
-from faceloom.models.identity import make_identity
 from faceloom.models.parse import REGIONS
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -44,20 +43,6 @@ def system(tmp_path_factory):
 
     path = save_reface(tmp_path_factory.mktemp("reface") / "last.ckpt")
     return load_reface(path, unet=SMALL_UNET, vae=SMALL_VAE)
-
-
-@pytest.fixture(scope="module")
-def source(hopper):
-    return make_identity(hopper, detect_faces(hopper))[0]
-
-
-@pytest.fixture(scope="module")
-def group(collins):
-    """Two faces of the same photograph, side by side and mirrored."""
-    photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2)], 2)
-    faces = detect_faces(photo)
-    assert len(faces) == 2
-    return photo, faces
 
 
 class Halves:
@@ -181,21 +166,9 @@ def test_starting_from_the_target(system, collins, source):
 
 
 @pytest.mark.slow
-def test_progress_counts_every_step_and_may_stop(system, group, source):
-    photo, faces = group
-    seen = []
-    system.swap(photo, faces, source, FEW, progress=lambda done, total: seen.append((done, total)))
+def test_progress_counts_every_step_and_may_stop(system, group, source, reports):
+    seen = reports(lambda progress: system.swap(*group, source, FEW, progress=progress))
     assert seen == [(0, 4), (2, 4), (4, 4)]  # two faces together, two steps
-
-    class Stop(Exception):
-        pass
-
-    def stop(done, total):
-        if done:
-            raise Stop
-
-    with pytest.raises(Stop):
-        system.swap(photo, faces, source, FEW, progress=stop)
 
 
 def test_no_face_changes_nothing(system, collins, source):
