@@ -121,6 +121,15 @@ def load(name: str, kind: str, provider: str, open_file: Callable[[Found, Folder
     return loaded, _told(found, loaded)
 
 
+def load_research(name: str, open_file: Callable[[Found, Folders], tuple]) -> tuple[tuple, str]:
+    """``open_file(found, folders)`` for a file that holds several things. Returns them and what to show on the node, which is about the
+    first."""
+    where = folders()
+    found = find(_plain(name), where, "research", listener())
+    parts = open_file(found, where)
+    return parts, _told(found, show_patcher(parts[0]))
+
+
 def _told(found: Found, loaded) -> str:
     """Where it runs, under which licence, and what else the user should know."""
     warning, model = "", getattr(loaded, "model", None)

@@ -11,7 +11,7 @@ from ..models.weights import load_weights
 from . import _sampling
 from ._devices import ComfyDevices
 from ._diffswap import MaskedDDIM, make_model, make_vae
-from ._models import checked, load, research_input
+from ._models import checked, load_research, research_input
 from ._runtime import give, listener, show
 from ._sockets import CATEGORY, DiffSwap, Faces, Identity
 
@@ -45,17 +45,15 @@ class LoadDiffSwap(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        parts = {}
-
-        def open_file(found, folders, providers):
+        def open_file(found, folders):
             name, weights = found.path.name, load_weights(found.path)
-            conditioner = load_embedder(weights, name, face_model(found.path, weights))
-            parts["vae"] = make_vae(weights, name)
-            parts["model"] = make_model(unet_weights(weights), name, parts["vae"])
-            return DiffSwapConditioner(name, conditioner, ComfyDevices())
+            embedder = load_embedder(weights, name, face_model(found.path, weights))
+            vae = make_vae(weights, name)
+            model = make_model(unet_weights(weights), name, vae)
+            return DiffSwapConditioner(name, embedder, ComfyDevices()), model, vae
 
-        conditioner, text = load(file, "research", "auto", open_file)
-        return io.NodeOutput(parts["model"], parts["vae"], conditioner, ui=show(cls, text=text))
+        (conditioner, model, vae), text = load_research(file, open_file)
+        return io.NodeOutput(model, vae, conditioner, ui=show(cls, text=text))
 
 
 class DiffSwapEncode(io.ComfyNode):
@@ -82,7 +80,7 @@ class DiffSwapEncode(io.ComfyNode):
                                tooltip="Where the look of eyes, nose and mouth comes from: the source, as the paper says, or, as the "
                                        "released program does by mistake, the target's picture where the source has them."),
                 io.Mask.Input("mask", optional=True,
-                              tooltip="What to repaint, in crop space, instead of what shape says, from Face Parse Mask or 3D Landmark "
+                              tooltip="What to repaint, in crop space, instead of what shape says, from Face Parse Mask or 3-D Landmark "
                                       "Mask."),
             ],
             outputs=[

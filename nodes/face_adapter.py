@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import comfy.clip_vision
 import comfy.controlnet
 import torch
@@ -15,7 +13,7 @@ from ..models.diffusion.face_adapter_swap import LATENT
 from ..models.errors import FaceLoomError
 from ..models.images import as_images
 from ._devices import ComfyDevices
-from ._models import checked, load, research_input
+from ._models import checked, load_research, research_input
 from ._runtime import give, listener, show
 from ._sockets import CATEGORY, FaceAdapter, FaceParser, Faces, Identity
 
@@ -49,14 +47,9 @@ class LoadFaceAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        places: list[Path] = []
-
-        def open_file(found, folders, providers):
-            places.append(found.path)
-            return load_face_adapter(found, folders=folders, devices=ComfyDevices())
-
-        adapter, text = load(file, "research", "auto", open_file)
-        control, vision = (folder_file(places[0], folder) for folder in (CONTROL, VISION))
+        (adapter, path), text = load_research(file, lambda found, folders: (
+            load_face_adapter(found, folders=folders, devices=ComfyDevices()), found.path))
+        control, vision = (folder_file(path, folder) for folder in (CONTROL, VISION))
         # An output of None leaves the socket it goes to as if nothing were connected.
         return io.NodeOutput(adapter, control and comfy.controlnet.load_controlnet(str(control)),
                              vision and comfy.clip_vision.load(str(vision)), ui=show(cls, text=text))

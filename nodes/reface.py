@@ -16,7 +16,7 @@ from ..models.networks.reface import load_conditioner
 from ..models.weights import load_weights
 from . import _sampling
 from ._devices import ComfyDevices
-from ._models import checked, load, research_input
+from ._models import checked, load_research, research_input
 from ._runtime import give, listener, show
 from ._sockets import CATEGORY, FaceParser, Faces, Identity, REFace
 
@@ -51,19 +51,16 @@ class LoadREFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        parts = {}
-
-        def open_file(found, folders, providers):
+        def open_file(found, folders):
             name, weights = found.path.name, load_weights(found.path)
             conditioner = REFaceConditioner(name, load_conditioner(weights, name), ComfyDevices())
-            parts["model"] = _model({key: value for key, value in weights.items() if key.startswith(UNET_PREFIX)}, name)
-            parts["vae"] = comfy.sd.VAE(sd={key.removeprefix(VAE_PREFIX): value for key, value in weights.items()
-                                            if key.startswith(VAE_PREFIX)})
-            parts["vae"].throw_exception_if_invalid()
-            return conditioner
+            model = _model({key: value for key, value in weights.items() if key.startswith(UNET_PREFIX)}, name)
+            vae = comfy.sd.VAE(sd={key.removeprefix(VAE_PREFIX): value for key, value in weights.items() if key.startswith(VAE_PREFIX)})
+            vae.throw_exception_if_invalid()
+            return conditioner, model, vae
 
-        conditioner, text = load(file, "research", "auto", open_file)
-        return io.NodeOutput(parts["model"], parts["vae"], conditioner, ui=show(cls, text=text))
+        (conditioner, model, vae), text = load_research(file, open_file)
+        return io.NodeOutput(model, vae, conditioner, ui=show(cls, text=text))
 
 
 def _model(weights: dict[str, torch.Tensor], name: str):
