@@ -24,7 +24,7 @@ class LoadDiffFace(io.ComfyNode):
             node_id="LoadDiffFace",
             display_name="Load DiffFace",
             category=CATEGORY,
-            description="Loads DiffFace, a diffusion model that paints a source's face into a target: its denoiser, recogniser, parser and "
+            description="Loads DiffFace, a diffusion model that paints a source's face into a target: its denoiser, recognizer, parser and "
                         "gaze estimator.",
             search_aliases=["diffface", "diffusion face swap", "Model.pt", "faceloom"],
             inputs=[

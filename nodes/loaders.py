@@ -113,7 +113,8 @@ class LoadFaceDetector(io.ComfyNode):
                 file_input(["points106"], NONE, "A network for 106 landmarks, which GHOST and FSLSD look at faces with: connect the "
                                                 "detector to Load Swap Model too.", "landmarks", optional=True),
             ],
-            outputs=[FaceDetector.Output("detector", tooltip="The detector, for Face Detect.")],
+            outputs=[FaceDetector.Output("detector", tooltip="The detector, for Face Detect, Load Swap Model and Identity for "
+                                                            "Adapters.")],
             has_intermediate_output=True,
         )
 
@@ -148,8 +149,8 @@ class LoadFaceRecognizer(io.ComfyNode):
                                                  "faceloom/recognizers."),
                 provider_input(),
             ],
-            outputs=[FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select and Load Swap "
-                                                                 "Model.")],
+            outputs=[FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select, Load Swap "
+                                                                 "Model, Diffusion Inpaint Swap and Identity for Adapters.")],
             has_intermediate_output=True,
         )
 
@@ -181,7 +182,8 @@ class LoadFaceParser(io.ComfyNode):
                 provider_input(),
             ],
             outputs=[
-                FaceParser.Output("parser", tooltip="The parsing network, for Face Parse Mask."),
+                FaceParser.Output("parser", tooltip="The parsing network, for Face Parse Mask, Load Swap Model, Diffusion Inpaint Swap, "
+                                                    "REFace Encode and Face-Adapter Encode."),
                 FaceOccluder.Output("occluder", tooltip="The occlusion network, for Face Parse Mask."),
             ],
             has_intermediate_output=True,
