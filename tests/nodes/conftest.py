@@ -14,6 +14,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -103,6 +105,48 @@ def nodes(pack) -> dict[str, type]:
         return await extension.get_node_list()
 
     return {node.define_schema().node_id: node for node in asyncio.run(ask())}
+
+
+@pytest.fixture(scope="session")
+def models_in(pack) -> Callable:
+    """``with models_in(folder, ".pth"):`` ComfyUI looks for face models there and nowhere else."""
+    import folder_paths
+    from faceloom.models.folders import KEYS
+
+    @contextmanager
+    def use(folder: Path, suffix: str) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(folder_paths, "models_dir", str(folder))
+            for key in KEYS:
+                patch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {suffix}))
+            yield
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def source(pack, hopper):
+    """Grace Hopper's identity."""
+    from faceloom.models.detect import detect_faces
+    from faceloom.models.identity import make_identity
+
+    return make_identity(hopper, detect_faces(hopper))[0]
+
+
+@pytest.fixture(scope="session")
+def twins(pack, collins) -> Callable:
+    """``twins(512)``: two faces of one photograph, by FFHQ's own crop of that size, and their crops."""
+    from faceloom.models.alignment import align_faces
+    from faceloom.models.detect import detect_faces
+    from faceloom.models.geometry import crop_faces
+
+    def cut(size: int):
+        photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2)], 2)
+        faces = align_faces(detect_faces(photo), "FFHQ quad", size)
+        assert len(faces) == 2
+        return faces, crop_faces(photo, faces)
+
+    return cut
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,8 @@ QUICK = {"steps": 2, "skip": 0, "repeats": 1, "weights": "own", "views": 1, "ide
 
 
 @pytest.fixture(scope="module")
-def files(nodes, tmp_path_factory):
+def files(nodes, models_in, tmp_path_factory):
     """DiffFace's files with networks of few channels, where ComfyUI looks for them."""
-    import folder_paths
-    from faceloom.models.folders import KEYS
     from faceloom.models.networks.arcface_se import ArcFaceSE
     from faceloom.models.networks.eyenet import EyeNet
     from faceloom.models.networks.guided_unet import GuidedUNet
@@ -36,10 +34,7 @@ def files(nodes, tmp_path_factory):
     torch.save({"model": torch.nn.DataParallel(ArcFaceSE((1, 1, 1, 1)))}, place / "Arcface.tar")
     torch.save(BiSeNet().state_dict(), place / "FaceParser.pth")
     torch.save({"model_state_dict": EyeNet(1, 16, 4).state_dict()}, place / "GazeEstimator.pt")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder_paths, "models_dir", str(folder))
-        for key in KEYS:
-            patch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {".pt"}))
+    with models_in(folder, ".pt"):
         yield place
 
 

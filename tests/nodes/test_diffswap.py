@@ -25,40 +25,17 @@ def path(pack, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(nodes, path):
+def loaded(nodes, path, models_in):
     """MODEL, VAE and DIFFSWAP, the list of files, and what the node shows."""
-    import folder_paths
-    from faceloom.models.folders import KEYS
-
-    folder = path.parents[2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder_paths, "models_dir", str(folder))
-        for key in KEYS:
-            patch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {".pth"}))
+    with models_in(path.parents[2], ".pth"):
         options = nodes["LoadDiffSwap"].define_schema().inputs[0].options
         answer = nodes["LoadDiffSwap"].execute(file="diffswap.pth")
     return *answer.result, options, answer.ui
 
 
 @pytest.fixture(scope="module")
-def source(pack, hopper):
-    from faceloom.models.detect import detect_faces
-    from faceloom.models.identity import make_identity
-
-    return make_identity(hopper, detect_faces(hopper))[0]
-
-
-@pytest.fixture(scope="module")
-def aligned(pack, collins):
-    """Two faces of one photograph, by FFHQ's own crop, and their crops."""
-    from faceloom.models.alignment import align_faces
-    from faceloom.models.detect import detect_faces
-    from faceloom.models.geometry import crop_faces
-
-    photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2)], 2)
-    faces = align_faces(detect_faces(photo), "FFHQ quad", 256)
-    assert len(faces) == 2
-    return faces, crop_faces(photo, faces)
+def aligned(twins):
+    return twins(256)
 
 
 @pytest.fixture(scope="module")

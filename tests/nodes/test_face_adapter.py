@@ -26,14 +26,9 @@ def place(pack, tmp_path_factory):
 
 
 @pytest.fixture
-def models(place, monkeypatch):
-    import folder_paths
-    from faceloom.models.folders import KEYS
-
-    monkeypatch.setattr(folder_paths, "models_dir", str(place))
-    for key in KEYS:
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(place / key)], {".pth"}))
-    return place / "faceloom" / "faceadapter"
+def models(place, models_in):
+    with models_in(place, ".pth"):
+        yield place / "faceloom" / "faceadapter"
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +37,6 @@ def adapter(place):
     from faceloom.nodes._devices import ComfyDevices
 
     return load_face_adapter(place / "faceloom" / "faceadapter" / "net_id2token.pth", devices=ComfyDevices())
-
-
-@pytest.fixture(scope="module")
-def source(pack, hopper):
-    from faceloom.models.detect import detect_faces
-    from faceloom.models.identity import make_identity
-
-    return make_identity(hopper, detect_faces(hopper))[0]
 
 
 @pytest.fixture(scope="module")

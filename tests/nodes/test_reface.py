@@ -14,43 +14,22 @@ pytestmark = pytest.mark.slow  # a conditioner and a VAE of full size are loaded
 
 
 @pytest.fixture(scope="module")
-def loaded(nodes, tmp_path_factory):
+def loaded(nodes, models_in, tmp_path_factory):
     """MODEL, VAE and REFACE of a file with SD 1.x's widths and fewer levels, and what the node shows."""
-    import folder_paths
-    from faceloom.models.folders import KEYS
     from faceloom.models.networks.ldm import VaeForm
     from reface_files import CANVAS_UNET, save_reface
 
     folder = tmp_path_factory.mktemp("models")
     save_reface(folder / "faceloom" / "reface" / "last.ckpt", CANVAS_UNET, VaeForm(), torch.float16)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder_paths, "models_dir", str(folder))
-        for key in KEYS:
-            patch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {".ckpt"}))
+    with models_in(folder, ".ckpt"):
         options = nodes["LoadREFace"].define_schema().inputs[0].options
         answer = nodes["LoadREFace"].execute(file="last.ckpt")
     return *answer.result, options, answer.ui
 
 
 @pytest.fixture(scope="module")
-def source(pack, hopper):
-    from faceloom.models.detect import detect_faces
-    from faceloom.models.identity import make_identity
-
-    return make_identity(hopper, detect_faces(hopper))[0]
-
-
-@pytest.fixture(scope="module")
-def aligned(pack, collins):
-    """Two faces of one photograph, by FFHQ's own crop, and their crops."""
-    from faceloom.models.alignment import align_faces
-    from faceloom.models.detect import detect_faces
-    from faceloom.models.geometry import crop_faces
-
-    photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2)], 2)
-    faces = align_faces(detect_faces(photo), "FFHQ quad", 512)
-    assert len(faces) == 2
-    return faces, crop_faces(photo, faces)
+def aligned(twins):
+    return twins(512)
 
 
 class FlatVae:
