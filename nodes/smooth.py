@@ -70,6 +70,9 @@ class FaceSmooth(io.ComfyNode):
         faces.check_image(images.shape)
         numbers = {name: value for name, value in method.items() if name != "method"}
         smooth = smooth_faces(faces, method["method"], gap=gap, **numbers)
-        people = len({face.track for face in smooth})
-        text = f"{len(smooth)} faces of {people} track{'s' if people != 1 else ''}"
+        text = f"{_count(len(smooth), 'face')} of {_count(len({face.track for face in smooth}), 'track')}"
         return io.NodeOutput(smooth, give_crops(crop_faces(images, smooth), smooth.crop_size), ui=show(cls, text=text))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

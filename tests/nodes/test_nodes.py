@@ -491,6 +491,13 @@ class TestFaceSelect:
 
 
 class TestFaceSmooth:
+    @pytest.mark.parametrize("frames, told", [(1, "1 face of 1 track"), (2, "2 faces of 1 track")])
+    def test_the_plural(self, nodes, hopper, frames, told):
+        clip = hopper.repeat(frames, 1, 1, 1)
+        faces = nodes["FaceDetect"].execute(clip, 0.5, "large-small", "all", 64, 0, 1.0, "pass").args[0]
+        text = nodes["FaceSmooth"].execute(clip, faces, {"method": "running mean", "reach": 2, "jump": 0.0}, 0).ui["text"]
+        assert told in text
+
     def test_a_trembling_clip_is_steadied_and_cut_anew(self, nodes, hopper):
         shifts = [0, 3, -3, 2, -2, 3, 0]
         clip = torch.cat([hopper.roll(shift, 2) for shift in shifts])
