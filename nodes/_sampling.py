@@ -82,8 +82,13 @@ def check_model(model, vae, latents: torch.Tensor) -> None:
 
 
 def wants_masked_picture(model) -> bool:
-    """Whether this is an inpainting checkpoint: its network has inputs for a masked picture beside the latent."""
-    return (model.model.model_config.unet_config.get("in_channels") or 0) > model.get_model_object("latent_format").latent_channels
+    """Whether this is an inpainting checkpoint: its network has inputs for a picture and a mask beside the latent it gives back.
+
+    Both numbers are ComfyUI's and in one unit; where it reports no output (Qwen, whose input counts patches) there is no such checkpoint.
+    """
+    config = model.model.model_config.unet_config
+    made = config.get("out_channels")
+    return made is not None and config["in_channels"] > 2 * made
 
 
 def with_masked_picture(conditioning: list, latents: torch.Tensor, mask: torch.Tensor) -> list:
