@@ -6,7 +6,9 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import comfy.controlnet
 import comfy.model_management
+import comfy.model_patcher
 import comfy.samplers
 import torch
 
@@ -46,13 +48,37 @@ def own_copy(model):
     return model.clone(model_override=(net, (copy.deepcopy(kept), copy.deepcopy(buffers), dict(objects), set())))
 
 
-def normal(value):
-    """Conditioning with its tensors copied out of inference mode."""
+def normal(value, made: dict[int, object] | None = None):
+    """Conditioning whose tensors and ControlNets are copies made outside inference mode. A ControlNet that several share stays one, so
+    that ComfyUI goes on sampling them together."""
+    made = {} if made is None else made
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, list):
-        return [normal(item) for item in value]
-    return {key: normal(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [normal(item, made) for item in value]
+    if isinstance(value, dict):
+        return {key: normal(item, made) for key, item in value.items()}
+    if not isinstance(value, comfy.controlnet.ControlBase):
+        return value
+    if id(value) not in made:
+        made[id(value)] = _own_control(value, made)
+    return made[id(value)]
+
+
+def _own_control(control, made: dict[int, object]):
+    """A copy with weights and hint of its own, and of the chain before it."""
+    own = control.copy()
+    patcher = getattr(own, "control_model_wrapped", None)
+    if patcher is not None:
+        _memory.make_room(patcher.model_size(), patcher.load_device)
+    for name, part in list(vars(own).items()):
+        if isinstance(part, torch.nn.Module):
+            setattr(own, name, copy.deepcopy(part).requires_grad_(False))
+        elif isinstance(part, (torch.Tensor, list, dict)):
+            setattr(own, name, normal(part, made))
+    if patcher is not None:
+        own.control_model_wrapped = comfy.model_patcher.ModelPatcher(own.control_model, patcher.load_device, patcher.offload_device)
+    return own.set_previous_controlnet(normal(control.previous_controlnet, made))
 
 
 def predict(model, x: torch.Tensor, sigma: torch.Tensor, cond: list, uncond: list | None, cfg: float, model_options: dict) -> torch.Tensor:

@@ -116,7 +116,9 @@ def sample(model, positive: list, negative: list, latents: torch.Tensor, masks: 
             return _sample(model, positive, negative, latents, masks, settings, guidance, numbers, decoding)
         with _backprop.normal_mode():
             own = _backprop.own_copy(model)
-            positive, negative = _backprop.normal(positive), _backprop.normal(negative)
+            # A ControlNet is added in place to what the UNet keeps for its way up; the way down needs it as it was for its gradient.
+            own.set_model_input_block_patch_after_skip(lambda h, options: h.clone())
+            positive, negative = _backprop.normal([positive, negative])
             extra = decoding + _memory.through_denoiser(own, latents.shape, settings.cfg)
             try:
                 return _sample(own, positive, negative, latents.clone(), masks.clone(), settings, guidance, numbers, extra)
