@@ -49,12 +49,33 @@ def inpainting(path: Path) -> Path:
     return sd15(path, 9)
 
 
+def controlnet(path: Path) -> Path:
+    """A ControlNet that goes with ``sd15``."""
+    import comfy.cldm.cldm
+
+    control = comfy.cldm.cldm.ControlNet(image_size=32, in_channels=4, hint_channels=3, model_channels=320, num_res_blocks=[1],
+                                         channel_mult=[1], num_heads=8, use_spatial_transformer=True, transformer_depth=[1],
+                                         transformer_depth_middle=1, context_dim=768, legacy=False, device="meta")
+    return _save(path, _weights(control, "", torch.Generator().manual_seed(0)))
+
+
 def vae(path: Path) -> Path:
     """A TAESD: what ComfyUI also loads as a VAE of Stable Diffusion, and quick."""
     import comfy.taesd.taesd
 
     weights = _weights(comfy.taesd.taesd.TAESD(), "", torch.Generator().manual_seed(0))
     return _save(path, weights | {"vae_scale": torch.ones(()), "vae_shift": torch.zeros(())})
+
+
+def bisenet(path: Path) -> Path:
+    """A BiSeNet that has learned nothing."""
+    from faceloom.models.parse.bisenet import BiSeNet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(BiSeNet().state_dict(), path)
+    return path
 
 
 def reface(path: Path) -> Path:
@@ -74,7 +95,6 @@ def face_adapter(path: Path) -> Path:
     """Face-Adapter's folder as its authors publish it: small networks of its own, a ControlNet that goes with ``sd15``, and a CLIP ViT-L/14
     whose layers do nothing."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    import comfy.cldm.cldm
     import comfy.clip_model
     import comfy.clip_vision
     import comfy.ops
@@ -83,10 +103,7 @@ def face_adapter(path: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     config = json.loads(Path(comfy.clip_vision.__file__).with_name("clip_vision_config_vitl.json").read_text())
     save_face_adapter(path.parent, 768, config["hidden_size"])
-    control = comfy.cldm.cldm.ControlNet(image_size=32, in_channels=4, hint_channels=3, model_channels=320, num_res_blocks=[1],
-                                         channel_mult=[1], num_heads=8, use_spatial_transformer=True, transformer_depth=[1],
-                                         transformer_depth_middle=1, context_dim=768, legacy=False, device="meta")
-    _save(path.parent / "controlnet" / "diffusion_pytorch_model.safetensors", _weights(control, "", generator))
+    controlnet(path.parent / "controlnet" / "diffusion_pytorch_model.safetensors")
     vision = comfy.clip_model.CLIPVisionModelProjection(config, torch.float32, "meta", comfy.ops.disable_weight_init)
     outer = torch.nn.ModuleDict({"embeddings": vision.vision_model.embeddings, "pre_layrnorm": vision.vision_model.pre_layrnorm,
                                  "post_layernorm": vision.vision_model.post_layernorm})

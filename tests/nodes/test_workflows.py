@@ -24,8 +24,8 @@ TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "tar
            "one-shot-then-polish": "target", "compare-engines": "target",
            "reface-swap": "target", "diffswap-swap": "target",
            "face-adapter-swap": "target"}
-# Those that run with doubles in test_diffusion_workflows.py and test_diffface.py (of face-swap-via-diffusion only the training),
-# and those whose nodes of other packs are only compared with what they take.
+# Those that run with doubles in test_diffusion_workflows.py, test_diffface.py and test_face_swap_via_diffusion.py, and those
+# whose nodes of other packs are only compared with what they take.
 IN_PROCESS = {"flux-fill-ace-swap", "qwen-edit-head-swap", "kontext-head-swap",
               "diffface-swap", "face-swap-via-diffusion"}
 NOT_RUN = {"sd15-ipadapter-faceid-swap": {"comfyui_ipadapter_plus"}, "sdxl-instantid-swap": {"comfyui_instantid"}}
