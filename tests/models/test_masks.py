@@ -7,7 +7,7 @@ import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.masks import feather_mask, fit_mask, grow_mask, is_empty, polygon_mask, signed_distance
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 coordinate = st.floats(-12, 44, allow_nan=False, width=32)
@@ -34,6 +34,7 @@ def test_integers_are_pixel_centres():
 
 
 @given(st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=3))
+@example([(1.3125, 23.6875), (23.6875, 1.3125), (23.6875, 23.6875)])  # samples on an edge
 @settings(max_examples=150, deadline=None)
 def test_triangle_matches_point_sampling(corners):
     mask = polygon_mask(corners, 32, 32)
@@ -42,9 +43,10 @@ def test_triangle_matches_point_sampling(corners):
     sides = [(b[0] - a[0]) * (ys - a[1]) - (b[1] - a[1]) * (xs - a[0]) for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
     inside = np.all([s > 0 for s in sides], 0) | np.all([s < 0 for s in sides], 0)
     sampled = inside.reshape(32, 8, 32, 8).mean((1, 3))
-    # A pixel cut by three edges has at most this sampling error at 8 × 8.
+    # A pixel cut by three edges has at most this sampling error at 8 × 8. Along an outline of at most 110 pixels in the picture, each of
+    # 8 samples a pixel may be half of one off: 110 · 8 / 2 / 64 of 1024 pixels.
     assert np.abs(mask.numpy() - sampled).max() < 0.3
-    assert np.abs(mask.numpy() - sampled).mean() < 0.004
+    assert np.abs(mask.numpy() - sampled).mean() < 0.007
 
 
 @given(st.lists(st.tuples(st.floats(3, 28), st.floats(0, 2 * np.pi)), min_size=3, max_size=12, unique_by=lambda p: round(p[1], 3)))

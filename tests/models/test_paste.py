@@ -279,7 +279,7 @@ def test_progress_reports_and_interrupts(collins):
     ({"crops": torch.full((1, 64, 64, 3), torch.nan)}, "NaN"), ({"masks": torch.zeros(3, 64, 64)}, "3 masks"),
     ({"masks": torch.full((1, 64, 64), torch.nan)}, "NaN"), ({"masks": torch.zeros(1, 1, 64, 64)}, "shape"),
     ({"color": "sepia"}, "color"), ({"blend": "magic"}, "blend"), ({"opacity": 1.5}, "opacity"), ({"feather": -1}, "feather"),
-    ({"images": torch.zeros(1, 99, 99, 3)}, "FaceDetect"), ({"images": torch.zeros(1, 100, 100, 2)}, "picture"),
+    ({"images": torch.zeros(1, 99, 99, 3)}, "Face Detect"), ({"images": torch.zeros(1, 100, 100, 2)}, "picture"),
 ])
 def test_bad_input_says_what_to_do(change, words):
     images = torch.zeros(1, 100, 100, 3)
