@@ -304,14 +304,14 @@ class TestMemory:
         monkeypatch.setitem(folder_paths.folder_names_and_paths, "upscale_models", ([str(models)], {".pth"}))
         torch.save({"params": weights}, models / "tiny.pth")
         graph = {
-            "1": {"class_type": "LoadImage", "inputs": {"image": "target.png"}},
+            "1": {"class_type": "LoadImage", "inputs": {"image": "source.png"}},
             "2": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "tiny.pth"}},
             "3": {"class_type": "Restore", "inputs": {"crops": ["1", 0], "restore_model": ["2", 0], "fidelity": 0.5, "amount": 1.0}},
             "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "restored"}},
         }
         shown = run_graph(graph, ["4"])["4"]["images"][0]
         before, after = (np.asarray(Image.open(path).convert("RGB"), int) for path in (
-            base / "input" / "target.png", base / "output" / shown["filename"]))
+            base / "input" / "source.png", base / "output" / shown["filename"]))
         assert before.shape == after.shape and np.abs(before - after).mean() < 3
 
     def test_room_is_made_for_sessions_on_the_card(self, load, models, networks, monkeypatch):
