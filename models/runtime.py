@@ -283,6 +283,7 @@ def _create(name: str, source: str | bytes, request: str | Sequence[str], thread
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads would slow what follows
     there = ort.get_available_providers()
     tried: dict[str, str] = {}  # why each provider before the one in use did not load
     for provider in candidates(request, there):

@@ -62,7 +62,7 @@ def weights_as_they_lie(x: torch.Tensor) -> Iterator[None]:
     oneDNN lays the kernels out anew for every call, which for large kernels and few pixels takes up to ten times as long as the sums.
     """
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = before and x[:, 0].numel() > FEW_PIXELS
+    torch.backends.mkldnn.enabled = before and int(x[:, 0].numel()) > FEW_PIXELS
     try:
         yield
     finally:
