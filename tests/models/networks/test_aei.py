@@ -37,3 +37,14 @@ def test_kernels_stay_as_they_lie_for_few_pixels_only(edge):
         assert torch.backends.mkldnn.enabled == (before and edge * edge > FEW_PIXELS)
         raise ZeroDivisionError
     assert torch.backends.mkldnn.enabled == before
+
+
+def test_tracing_goes_through():
+    """An export traces sizes as tensors, which torch's switches do not take."""
+    class Small(torch.nn.Conv2d):
+        def forward(self, x):
+            with weights_as_they_lie(x):
+                return super().forward(x)
+
+    net, x = Small(3, 2, 1), torch.rand(1, 3, 4, 4)
+    assert torch.equal(torch.jit.trace(net, x)(x), net(x)) and torch.backends.mkldnn.enabled
