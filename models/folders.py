@@ -177,9 +177,10 @@ def available(kind: str, folders: Folders) -> list[Choice]:
 def originals(kind: str, folders: Folders) -> list[Choice]:
     """Like ``available``, of the research files that the loader of a kind opens: every form of one that is on disk, and files of the
     same folders the catalogue does not know."""
-    files = list(folders.files())
     engines = [row for row in rows("research") if row.loads == kind]
-    known = []
+    if not engines:  # most kinds: their loaders need not go through the folders again
+        return []
+    files, known = list(folders.files()), []
     for row in engines:
         here = [Choice(file.path.name, file.path, row) for file in files if file.belongs(row)]
         known += here or [Choice(row.file, None, row)] * ("*" not in row.file)

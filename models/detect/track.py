@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 
 from ..faces import Face, Faces
+from .boxes import overlaps
 
 OVERLAP = .3  # of the boxes of one face in two frames, intersection over union, as SORT (Bewley et al. 2016) has it
 
@@ -51,13 +52,7 @@ def _matched(before: list[Face], after: list[Face]) -> dict[int, int]:
     """Which of the faces ``before`` each of those ``after`` is, by position; the assignment with the largest overlap in all."""
     from scipy.optimize import linear_sum_assignment
 
-    overlaps = np.array([[_overlap(old.box, new.box) for old in before] for new in after]).reshape(len(after), len(before))
-    pairs = zip(*linear_sum_assignment(overlaps, maximize=True))
-    return {int(new): int(old) for new, old in pairs if overlaps[new, old] >= OVERLAP}
-
-
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    shared = float(np.prod(sides.clip(0)))
-    areas = [float(np.prod(box[2:] - box[:2])) for box in (one, other)]
-    return shared / max(sum(areas) - shared, 1e-9)
+    boxes = np.array([old.box for old in before]).reshape(-1, 4)
+    shared = np.stack([overlaps(new.box, boxes)[0] for new in after])
+    pairs = zip(*linear_sum_assignment(shared, maximize=True))
+    return {int(new): int(old) for new, old in pairs if shared[new, old] >= OVERLAP}
