@@ -32,8 +32,6 @@ TEMPLATES: dict[str, np.ndarray] = {
 
 # From this many image pixels per crop pixel on, a crop is area filtered; below, a bicubic look-up aliases too little to see.
 _SHRINKS = 1.25
-# Edge of the square parts in which pictures are read where only some of a picture is wanted.
-BLOCK = 16
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -42,18 +40,16 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Closed form (Umeyama 1991, without reflection; in two dimensions it is one complex division). Returns ``[..., 2, 3]`` float64.
     Points that fix no similarity (all in one place, not numbers, or without any resemblance to the target's layout) are an error.
     """
-    source, target = np.broadcast_arrays(np.asarray(source, np.float64), np.asarray(target, np.float64))
-    source_mean, target_mean = source.mean(-2), target.mean(-2)
-    a = (source - source_mean[..., None, :]) @ (1, 1j)
-    b = (target - target_mean[..., None, :]) @ (1, 1j)
-    energy, target_energy = ((c.conj() * c).real.sum(-1) for c in (a, b))
+    a, b = (np.ascontiguousarray(points, np.float64).view(np.complex128)[..., 0] for points in (source, target))
+    a_mean, b_mean = a.mean(-1, keepdims=True), b.mean(-1, keepdims=True)
+    a, b = a - a_mean, b - b_mean
+    energy, target_energy = ((c.real**2 + c.imag**2).sum(-1) for c in (a, b))
     overlap = (a.conj() * b).sum(-1)
     if not np.all((energy > 1e-6) & (np.abs(overlap) > 1e-3 * np.sqrt(energy * target_energy))):
         raise FaceLoomError("A face's keypoints lie in one place or in no order a face can have; remove that face with Face Select.")
     turn = overlap / energy
-    linear = np.stack([np.stack([turn.real, -turn.imag], -1), np.stack([turn.imag, turn.real], -1)], -2)
-    shift = target_mean - (linear @ source_mean[..., None])[..., 0]
-    return np.concatenate([linear, shift[..., None]], -1)
+    shift = b_mean[..., 0] - turn * a_mean[..., 0]
+    return np.stack([turn.real, -turn.imag, shift.real, turn.imag, turn.real, shift.imag], -1).reshape(*turn.shape, 2, 3)
 
 
 def template_matrix(keypoints: np.ndarray, template: str, size: int) -> np.ndarray:
@@ -110,20 +106,22 @@ def sampling_grid(to_image: np.ndarray, height: int, width: int, image_height: i
                   device: torch.device | str = "cpu", step: float = 1.0) -> torch.Tensor:
     """``[N, height, width, 2]`` grid for ``grid_sample(align_corners=False)`` that reads an image at ``to_image`` (crop → image).
 
-    ``step`` reads only the middle of every ``step``-th crop pixel in both directions: a lattice.
+    ``step`` reads only the middle of every ``step``-th crop pixel in both directions: a lattice. The memory lies in two planes, which
+    are made several times as fast as pairs.
     """
-    m = _to_grid(np.asarray(to_image).reshape(-1, 2, 3), image_height, image_width).to(device)[:, None, None]
-    xs = lattice(width, step).to(device)[:, None]
-    ys = lattice(height, step).to(device)[:, None, None]
-    return (m[..., 0] * xs + m[..., 2]) + m[..., 1] * ys
+    m = _to_grid(np.asarray(to_image).reshape(-1, 2, 3), image_height, image_width)
+    across = m[..., :1] * lattice(width, step) + m[..., 2:]
+    down = m[..., 1:2] * lattice(height, step)
+    planes = torch.from_numpy(across).to(device)[:, :, None] + torch.from_numpy(down).to(device)[..., None]
+    return planes.permute(0, 2, 3, 1)
 
 
-def _to_grid(to_image: np.ndarray, height: int, width: int) -> torch.Tensor:
+def _to_grid(to_image: np.ndarray, height: int, width: int) -> np.ndarray:
     """``[..., 2, 3]`` to pixels of an image into ``[..., 2, 3]`` float32 to what ``grid_sample`` calls them."""
     size = np.array([width, height], np.float64)
     m = np.asarray(to_image, np.float64) * (2 / size)[:, None]
     m[..., 2] += 1 / size - 1
-    return torch.from_numpy(m).to(torch.float32)
+    return m.astype(np.float32)
 
 
 def read_grid(planes: torch.Tensor, grid: torch.Tensor, mode: str, padding: str) -> torch.Tensor:
@@ -135,18 +133,17 @@ def read_grid(planes: torch.Tensor, grid: torch.Tensor, mode: str, padding: str)
     parts = min(torch.get_num_threads(), grid.shape[1] // 32) if planes.device.type == "cpu" else 1
     if parts < 2:
         return F.grid_sample(planes, grid, mode=mode, padding_mode=padding, align_corners=False)[0]
-    height, width = grid.shape[1:3]
-    rows = -(-height // parts)
-    dealt = F.pad(grid, (0, 0, 0, 0, 0, rows * parts - height)).reshape(parts, rows, width, 2)
+    share = grid.shape[1] // parts
+    dealt = grid[0].unfold(0, grid.shape[1] - share * (parts - 1), share).permute(0, 3, 1, 2)  # the last few rows of a part twice
     out = F.grid_sample(planes.expand(parts, -1, -1, -1), dealt, mode=mode, padding_mode=padding, align_corners=False)
-    return out.transpose(0, 1).reshape(planes.shape[1], rows * parts, width)[:, :height]
+    return torch.cat([*out[:-1, :, :share], out[-1]], 1)
 
 
-def lattice(edge: int, step: float) -> torch.Tensor:
+def lattice(edge: int, step: float) -> np.ndarray:
     """Whole pixel positions, float32, about ``step`` apart and centred on an edge of ``edge`` pixels; all of them when ``step`` is 1."""
     if step <= 1:
-        return torch.arange(edge, dtype=torch.float32)
-    return torch.floor(torch.arange(step / 2, edge, step, dtype=torch.float32))
+        return np.arange(edge, dtype=np.float32)
+    return np.floor(np.arange(step / 2, edge, step, dtype=np.float32))
 
 
 def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -212,75 +209,7 @@ def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, paddi
     """
     region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
     grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
-    return read_grid(region, grid, "bicubic", _padding(region, to_region, height, width, padding)).permute(1, 2, 0)
-
-
-def _padding(region: torch.Tensor, to_region: np.ndarray, height: int, width: int, padding: str) -> str:
-    """``padding``, or the one that torch is a fifth faster with where no look-up of the crop leaves the region."""
-    corners = transform(np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]), to_region)
-    inside = corners.min() >= 1 and (corners.max(0) <= (region.shape[3] - 3, region.shape[2] - 3)).all()
-    return "zeros" if inside else padding
-
-
-def block_numbers(wanted: torch.Tensor) -> torch.Tensor:
-    """Which ``BLOCK`` × ``BLOCK`` pixel blocks of ``[H, W]`` bool hold any wanted pixel: ``[K]`` int64, counted row by row."""
-    return torch.nonzero(split_blocks(wanted[..., None]).flatten(1).any(1)).flatten()
-
-
-def split_blocks(picture: torch.Tensor) -> torch.Tensor:
-    """``[H, W, C]`` to all its blocks ``[K, C, BLOCK, BLOCK]``, row by row; zeros fill the last ones."""
-    height, width, channels = picture.shape
-    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
-    if (height, width) != (rows * BLOCK, columns * BLOCK):
-        picture = F.pad(picture, (0, 0, 0, columns * BLOCK - width, 0, rows * BLOCK - height))
-    blocks = picture.reshape(rows, BLOCK, columns, BLOCK, channels).permute(0, 2, 4, 1, 3)
-    return blocks.reshape(rows * columns, channels, BLOCK, BLOCK)
-
-
-def join_blocks(blocks: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The inverse of ``split_blocks``: ``[height, width, C]``."""
-    rows, columns, channels = -(-height // BLOCK), -(-width // BLOCK), blocks.shape[1]
-    picture = blocks.reshape(rows, columns, channels, BLOCK, BLOCK).permute(0, 3, 1, 4, 2)
-    return picture.reshape(rows * BLOCK, columns * BLOCK, channels)[:height, :width]
-
-
-def block_grid(to_image: np.ndarray, numbers: torch.Tensor, width: int, image_height: int, image_width: int) -> torch.Tensor:
-    """The parts ``[K, BLOCK, BLOCK, 2]`` of a ``sampling_grid`` for a crop of ``width`` that the numbered blocks need."""
-    m = _to_grid(to_image, image_height, image_width)
-    columns = -(-width // BLOCK)
-    steps = torch.arange(BLOCK, dtype=torch.float32, device=numbers.device)
-    xs = ((numbers % columns * BLOCK)[:, None] + steps)[:, None]
-    ys = ((numbers // columns * BLOCK)[:, None] + steps)[:, :, None]
-    grid = xs.new_empty((len(numbers), BLOCK, BLOCK, 2))
-    for axis, (across, down, start) in enumerate(m.tolist()):  # the sums of sampling_grid, axis by axis because that is faster
-        torch.add(xs * across + start, ys * down, out=grid[..., axis])
-    return grid
-
-
-def warp_blocks(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, numbers: torch.Tensor, padding: str = "border"
-                ) -> torch.Tensor:
-    """The numbered blocks of ``warp``, ``[K, C, BLOCK, BLOCK]``, equal to the last bit; what lies beyond the crop is undefined."""
-    region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
-    grid = block_grid(to_region, numbers, width, *region.shape[2:])
-    padding = _padding(region, to_region, height, width, padding)
-    return F.grid_sample(region.expand(len(numbers), -1, -1, -1), grid, mode="bicubic", padding_mode=padding, align_corners=False)
-
-
-def read_blocks(planes: torch.Tensor, to_planes: np.ndarray, wanted: torch.Tensor, mode: str, padding: str) -> torch.Tensor:
-    """``read_grid`` at crop → planes ``to_planes`` in the blocks that hold anything of ``wanted`` ``[H, W]`` bool: ``[H, W, C]``.
-
-    0 in the other blocks. The memory lies in planes, as ``read_grid``'s does.
-    """
-    height, width = wanted.shape
-    numbers = block_numbers(wanted)
-    rows, columns, channels = -(-height // BLOCK), -(-width // BLOCK), planes.shape[1]
-    blocks = planes.new_zeros((rows * columns, channels, BLOCK, BLOCK))
-    if len(numbers):
-        grid = block_grid(to_planes, numbers, width, *planes.shape[2:])
-        blocks.index_copy_(0, numbers, F.grid_sample(planes.expand(len(numbers), -1, -1, -1), grid, mode=mode, padding_mode=padding,
-                                                     align_corners=False))
-    whole = blocks.reshape(rows, columns, channels, BLOCK, BLOCK).permute(2, 0, 3, 1, 4).reshape(channels, rows * BLOCK, columns * BLOCK)
-    return whole[:, :height, :width].permute(1, 2, 0)
+    return read_grid(region, grid, "bicubic", padding).permute(1, 2, 0)
 
 
 def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int,

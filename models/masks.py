@@ -40,44 +40,38 @@ def polygon_mask(points: np.ndarray | Sequence, height: int, width: int) -> torc
     high = np.clip(np.floor(corners.max(0)) + 1, 0, (width, height)).astype(int)
     columns, rows = (high - low).tolist()  # nothing can be covered outside this window
     if columns > 0 and rows > 0:
-        total = np.zeros((rows, columns + 1))
-        for polygon in polygons:
-            _accumulate(total, polygon - low)
-        coverage = np.abs(np.cumsum(total, axis=1)[:, :columns])
-        coverage = (coverage + _ROUNDING) - _ROUNDING  # the sums' last bits would leave 1e-16 where nothing is covered
-        mask[low[1] : high[1], low[0] : high[0]] = torch.from_numpy(np.minimum(coverage, 1, dtype=np.float32, casting="same_kind"))
+        steps = sum(_coverage_steps(polygon - low, rows, columns) for polygon in polygons)
+        coverage = torch.from_numpy(steps).cumsum_(1)[:, :columns].abs_()
+        coverage.add_(_ROUNDING).sub_(_ROUNDING)  # the sums' last bits would leave 1e-16 where nothing is covered
+        mask[low[1] : high[1], low[0] : high[0]] = coverage.clamp_(max=1)
     return mask
 
 
-def _accumulate(total: np.ndarray, polygon: np.ndarray) -> None:
-    """Add one polygon's coverage differences to ``total`` ``[H, W + 1]``; pixel (0, 0) is the square 0..1 here."""
-    height, width = total.shape[0], total.shape[1] - 1
+def _coverage_steps(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``[height, width + 1]``: by how much one polygon's coverage differs from pixel to pixel; pixel (0, 0) is the square 0..1 here."""
     start, step = polygon, np.roll(polygon, -1, 0) - polygon
-    edges, cuts = [np.arange(len(polygon))], [np.zeros(len(polygon))]
+    # A place on the outline is a number: whole ones are its corners, k + t lies at t between corners k and k + 1.
+    cuts = [np.arange(len(polygon) + 1.0)]
     for axis, limit in ((0, width), (1, height)):
-        low = np.minimum(start[:, axis], start[:, axis] + step[:, axis])
-        high = np.maximum(start[:, axis], start[:, axis] + step[:, axis])
-        first = np.clip(np.floor(low) + 1, 0, limit + 1).astype(np.int64)
-        last = np.clip(np.ceil(high) - 1, -1, limit).astype(np.int64)
+        ends = start[:, axis], start[:, axis] + step[:, axis]
+        first = np.clip(np.floor(np.minimum(*ends)) + 1, 0, limit + 1).astype(np.int64)
+        last = np.clip(np.ceil(np.maximum(*ends)) - 1, -1, limit).astype(np.int64)
         count = np.maximum(last - first + 1, 0)
         edge = np.repeat(np.arange(len(polygon)), count)
-        line = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-        edges.append(edge)
-        cuts.append((line - start[edge, axis]) / step[edge, axis])
-    edge, cut = np.concatenate(edges), np.concatenate(cuts)
-    order = np.lexsort((cut, edge))
-    edge, cut = edge[order], cut[order]
-    end = np.append(cut[1:], 1.0)
-    end[np.append(edge[1:] != edge[:-1], True)] = 1.0
-    middle = start[edge] + step[edge] * ((cut + end) / 2)[:, None]
-    rise = step[edge, 1] * (end - cut)
-    column, row = np.floor(middle).astype(np.int64).T
+        line = np.arange(len(edge)) + (first - np.cumsum(count) + count)[edge]
+        cuts.append(edge + (line - start[edge, axis]) / step[edge, axis])
+    cut = np.sort(np.concatenate(cuts))
+    middle = (cut[1:] + cut[:-1]) / 2
+    edge = np.minimum(middle.astype(np.int64), len(polygon) - 1)
+    rise = step[edge, 1] * (cut[1:] - cut[:-1])
+    x, y = (start[edge] + step[edge] * (middle - edge)[:, None]).T
+    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     seen = (row >= 0) & (row < height) & (column < width)
-    column, row, rise, x = column[seen], row[seen], rise[seen], middle[seen, 0]
+    column, row, rise, x = column[seen], row[seen], rise[seen], x[seen]
     share = np.where(column < 0, 0, x - column)
     index = row * (width + 1) + np.maximum(column, 0)
-    flat = np.bincount(index, rise * (1 - share), total.size) + np.bincount(index + 1, rise * share, total.size)
-    total += flat.reshape(total.shape)
+    steps = np.bincount(np.concatenate([index, index + 1]), np.concatenate([rise * (1 - share), rise * share]), height * (width + 1))
+    return steps.reshape(height, width + 1).astype(np.float64, copy=False)  # of nothing, bincount makes whole numbers
 
 
 def grow_mask(mask: torch.Tensor, pixels: float) -> torch.Tensor:
@@ -165,6 +159,12 @@ def _distance_to(seeds: torch.Tensor, coverage: torch.Tensor, window: int) -> to
         part = slice(window + shift, window + shift + width)
         best = torch.minimum(best, (vertical[:, :, part] + shift * shift).sqrt_() - overhang[:, :, part])
     return best
+
+
+def extent(mask: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 (exclusive) of the pixels of ``[H, W]`` that are above 0, or None."""
+    columns, rows = (np.flatnonzero(mask.amax(dim).cpu().numpy() > 0) for dim in (0, 1))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else None
 
 
 def is_empty(mask: torch.Tensor) -> bool:

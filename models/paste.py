@@ -15,8 +15,9 @@ from . import blends
 from .color import METHODS, match_color
 from .errors import FaceLoomError
 from .faces import Faces
-from .geometry import crop_matrices, invert, lattice, read_blocks, read_grid, sample_crops, sampling_grid, scale_of, transform, warp
+from .geometry import crop_matrices, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, transform, warp
 from .images import as_crops, expand_rgb
+from .masks import extent, feather_mask
 from .progress import Progress, silent
 
 COLORS = ("none", *METHODS)
@@ -118,8 +119,6 @@ def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) 
     if low < 0 or high > 1:
         masks = masks.clamp(0, 1)
     if feather > 0:
-        from .masks import feather_mask
-
         masks = feather_mask(masks, feather * size, side="inside")
     return masks
 
@@ -133,27 +132,23 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
     x0, y0, x1, y1 = bounds
     to_crop = matrix.copy()
     to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
-    alpha = read_back(mask[..., None], to_crop, y1 - y0, x1 - x0, "zeros")
+    size, fineness = crop.shape[0], float(scale_of(matrix))
+    grid = sampling_grid(to_crop, y1 - y0, x1 - x0, size, size, crop.device)
+    alpha = read_back(mask, grid, fineness, "zeros")
     region = covered[y0:y1, x0:x1]
-    region += alpha[..., 0] * (1 - region)
+    region += alpha * (1 - region)
     edited = edited_weight(image, matrix, crop, mask) if keep_unchanged else None
     if edited is not None:
-        alpha = read_back((mask * edited)[..., None], to_crop, y1 - y0, x1 - x0, "zeros")
+        alpha = read_back(mask * edited, grid, fineness, "zeros")
     if color != "none":
-        reference = reference_crop(image, matrix, crop.shape[0], min(crop.shape[0], 128))
+        reference = reference_crop(image, matrix, size, min(size, 128))
         crop = match_color(crop[None], reference[None], mask[None], color)[0]
-    wanted, padding = None, "border"
-    fineness = scale_of(matrix)
-    if blend == "feather" and not _BILINEAR <= fineness < 2:  # bilinear costs less than choosing; other blends look beyond the mask
-        wanted = alpha[..., 0] > 0
-        rim = mask[:2].any() or mask[-2:].any() or mask[:, :2].any() or mask[:, -2:].any()
-        padding = "zeros" if fineness < _BILINEAR and not rim else "border"  # no look-up leaves the crop: the faster one will do
-    pasted = read_back(crop, to_crop, y1 - y0, x1 - x0, padding, wanted)
+    pasted = read_back(crop, grid, fineness, "border")
     beneath = out[y0:y1, x0:x1, :3]
     if beneath.shape[-1] == 1:
         pasted = pasted @ pasted.new_tensor(_LUMA)[:, None]
     base = beneath.to(torch.float32)
-    weight = alpha
+    weight = alpha = alpha[..., None]
     if blend != "feather":
         pasted, weight = (blends.poisson if blend == "poisson" else blends.multi_band)(base, pasted, alpha)
     base, pasted, weight = (values.permute(2, 0, 1).contiguous() for values in (base, pasted, weight))  # planes mix faster
@@ -173,43 +168,35 @@ def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, at: int) 
 
 def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int] | None:
     """x0, y0, x1, y1 (exclusive) of the image pixels a crop-space mask ``[S, S]`` can reach, or None."""
-    rows = torch.nonzero(mask.amax(1) > 0)[:, 0].tolist()
-    if not rows:
+    used = extent(mask)
+    if used is None:
         return None
-    columns = torch.nonzero(mask.amax(0) > 0)[:, 0].tolist()
     reach = 2 * max(1, int(scale_of(matrix)))
-    left, right, top, bottom = columns[0] - reach, columns[-1] + reach, rows[0] - reach, rows[-1] + reach
+    left, top, right, bottom = used[0] - reach, used[1] - reach, used[2] - 1 + reach, used[3] - 1 + reach
     corners = transform(np.array([[left, top], [right, top], [left, bottom], [right, bottom]], np.float64), invert(matrix))
     height, width = shape[:2]
-    x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
-    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, (width, height))
-    return (int(x0), int(y0), int(x1), int(y1)) if x0 < x1 and y0 < y1 else None
+    x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0).tolist()
+    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, (width, height)).tolist()
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
-def read_back(crop: torch.Tensor, to_crop: np.ndarray, height: int, width: int, padding: str, wanted: torch.Tensor | None = None
-              ) -> torch.Tensor:
-    """``crop`` ``[S, S, C]`` read at image → crop ``to_crop`` for ``height`` × ``width`` image pixels, ``[height, width, C]``.
+def read_back(values: torch.Tensor, grid: torch.Tensor, fineness: float, padding: str) -> torch.Tensor:
+    """A crop ``[S, S, 3]`` or mask ``[S, S]`` read at a ``sampling_grid`` of image pixels ``[1, h, w, 2]``: ``[h, w, 3]`` or ``[h, w]``.
 
-    A crop much finer than the photograph first goes through an antialiased resize to half as many pixels again as the photograph
-    has. Then bicubic, or bilinear where the crop is fine enough for that. Masks (one channel) are always read bilinearly: they must
-    not overshoot. ``wanted`` ``[height, width]`` bool: what has to be read; of the rest some is 0.
+    One that is much finer than the photograph (``fineness``: crop pixels per image pixel) first goes through an antialiased resize to
+    half as many pixels again as the photograph has. Then bicubic, or bilinear where the crop is fine enough for that. Masks are
+    always read bilinearly: they must not overshoot.
     """
-    fineness = float(scale_of(to_crop))
-    planes = crop.permute(2, 0, 1)[None]
-    mask = crop.shape[-1] == 1
+    mask = values.ndim == 2
+    planes = values[None, None] if mask else values.permute(2, 0, 1)[None]
     if fineness >= 2:
-        edge = max(1, round(crop.shape[0] * 1.5 / fineness))
-        scale = edge / crop.shape[0]
+        edge = max(1, round(values.shape[0] * 1.5 / fineness))
         planes = F.interpolate(planes, (edge, edge), mode="bilinear" if mask else "bicubic", antialias=True)
-        to_crop = to_crop * scale
-        to_crop[:, 2] += 0.5 * scale - 0.5
-    mode = "bilinear" if mask or _BILINEAR <= fineness < 2 else "bicubic"
-    if wanted is None:
-        grid = sampling_grid(to_crop, height, width, *planes.shape[2:], crop.device)
-        out = read_grid(planes, grid, mode, padding).permute(1, 2, 0)
+    if mask or _BILINEAR <= fineness < 2:
+        out = read_grid(planes, grid, "bilinear", padding)
     else:
-        out = read_blocks(planes, to_crop, wanted, mode, padding)
-    return out.clamp_(0, 1) if mode == "bicubic" else out
+        out = read_grid(planes, grid, "bicubic", padding).clamp_(0, 1)
+    return out[0] if mask else out.permute(1, 2, 0)
 
 
 def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
@@ -220,7 +207,7 @@ def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, m
     """
     size = crop.shape[0]
     rgb = expand_rgb(image)
-    points = lattice(size, size / 32).long().to(crop.device)
+    points = torch.from_numpy(lattice(size, size / 32)).long().to(crop.device)
     seen = warp(rgb, matrix, size, size, step=size / 32).clamp_(0, 1)
     difference = (crop[points][:, points] - seen).abs().amax(-1)[mask[points][:, points] > 0]
     same, same_8_bit = (int((difference <= limit).sum()) for limit in (_SAME, _SAME_8_BIT))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..faces import Face, Faces, keypoints_from_68
-from ..geometry import crop_matrices, similarity, transform
+from ..geometry import crop_matrix, similarity, transform
 from ..masks import polygon_mask
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
@@ -182,11 +182,11 @@ def outlines(face: Face) -> dict[str, np.ndarray]:
 
 def landmark_masks(faces: Faces, index: int, size: int, regions: Sequence[str]) -> torch.Tensor:
     """``[size, size]`` float32: the union of regions of face ``index`` in crop space."""
-    matrix = crop_matrices(faces, size)[index]
     face = faces[index]
-    alone = tuple(regions) == ("face",) and face.dense is None  # the one that every swap asks for
-    found = {"face": face_outline(points_68(face))} if alone else outlines(face)
-    curves = {name: transform(curve, matrix) for name, curve in found.items()}
+    matrix = crop_matrix(face, size, faces.framing)
+    if tuple(regions) == ("face",) and face.dense is None:  # the one that every swap asks for
+        return polygon_mask(transform(face_outline(points_68(face)), matrix), size, size)
+    curves = {name: transform(curve, matrix) for name, curve in outlines(face).items()}
     union = torch.zeros((size, size))
     for name in regions:
         if name in curves:

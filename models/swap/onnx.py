@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +12,12 @@ from ..catalogue import Contract
 from ..encode import decode, encode
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
+from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix, warp
 from ..images import expand_rgb
 from ..parse import region_mask
 from ..progress import Progress, silent
 from ..runtime import OnnxModel
-from .draw import draw_on_photo
+from .draw import draw
 from .latent import Latents, mix, photo_of
 from .ports import Ports
 from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
@@ -71,10 +70,8 @@ class OnnxEngine:
             part = slice(start, min(start + step, len(faces)))
             chosen = faces.take(range(part.start, part.stop))
             feeds = self._identity_feeds(source, images, chosen, strength)
-            drawn = self._draw(images, chosen, size, feeds, strength, pixel_boost,
-                               lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles))
-            for i, (crop, mask) in enumerate(drawn, part.start):
-                crops[i], masks[i] = crop, mask
+            self._draw(images, chosen, crops[part], masks[part], feeds, strength, pixel_boost,
+                       lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles))
         return crops, masks
 
     def _check(self, strength: float, pixel_boost: int) -> None:
@@ -112,10 +109,10 @@ class OnnxEngine:
             feeds[self._ports.morph.name] = np.full(len(self._ports.morph.shape or ()) * (1,), strength, np.float32)
         return feeds
 
-    def _draw(self, images: torch.Tensor, faces: Faces, size: int, feeds: dict[str, np.ndarray], strength: float, boost: int,
-              progress: Progress) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The crop and the mask of one face after the other."""
-        edge = self.size * boost
+    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, feeds: dict[str, np.ndarray],
+              strength: float, boost: int, progress: Progress) -> None:
+        """Write the faces' crops and masks."""
+        edge, size = self.size * boost, crops.shape[1]
         to_square = finer(template_matrix(faces.keypoints, self.contract.template, self.size), boost)
         tiles = split_tiles(sample_crops(images, faces.frame_indices, to_square, edge), boost)
         answers, own = self._answer(tiles, feeds, boost, progress)
@@ -124,7 +121,9 @@ class OnnxEngine:
         matrices = crop_matrices(faces, size)
         share = strength if self._latents is None and self._ports.morph is None else 1.0
         for i, to_crop in enumerate(compose(matrices, invert(to_square))):
-            yield draw_on_photo(images[faces[i].frame], matrices[i], size, answers[i], to_crop, outlines[i], share)
+            crop = warp(images[faces[i].frame], matrices[i], size, size).clamp_(0, 1)
+            draw(crop, masks[i], answers[i], to_crop, outlines[i], share)
+            crops[i] = crop
 
     def _answer(self, tiles: torch.Tensor, feeds: dict[str, np.ndarray], boost: int, progress: Progress
                 ) -> tuple[torch.Tensor, torch.Tensor | None]:

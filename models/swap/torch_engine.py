@@ -97,8 +97,8 @@ class TorchEngine(ABC):
         def part(span: range) -> None:
             chosen = faces.take(span)
             sources = self.sources(images, chosen, source, strength)
-            for i, drawn in zip(span, self._draw(images, chosen, crops[span.start : span.stop], sources, strength, pixel_boost)):
-                crops[i], masks[i] = drawn
+            part = slice(span.start, span.stop)
+            self._draw(images, chosen, crops[part], masks[part], sources, strength, pixel_boost)
 
         run_chunks(part, range(len(faces)), max(1, self.chunk // pixel_boost**2), progress)
         return crops, masks
@@ -120,8 +120,8 @@ class TorchEngine(ABC):
             self._sources[identity] = self.of_photos(crops, Faces(items, len(crops), *crops.shape[1:3])).mean(0, keepdim=True)
         return self._sources[identity]
 
-    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, sources: torch.Tensor, strength: float, boost: int
-              ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, sources: torch.Tensor, strength: float,
+              boost: int) -> None:
         size, edge = crops.shape[1], self.size * boost
         to_square = finer(self.alignment(faces.keypoints), boost)
         tiles = split_tiles(sample_crops(images, faces.frame_indices, to_square, edge).clamp(0, 1), boost)
@@ -130,7 +130,8 @@ class TorchEngine(ABC):
         outlines = region_mask(("face",), size, faces=faces).to(crops) if own is None else join_tiles(own[..., None], boost)
         to_crop = compose(crop_matrices(faces, size), invert(to_square))
         share = 1.0 if self.mixes else strength
-        return [draw(*each, share) for each in zip(crops, answers, to_crop, outlines, strict=True)]
+        for each in zip(crops, masks, answers, to_crop, outlines, strict=True):
+            draw(*each, share)
 
     @torch.inference_mode()
     def run(self, tiles: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -196,7 +196,7 @@ def test_crop_far_outside_the_frame_is_its_border():
 def test_lattice_gives_the_same_values_as_the_whole_crop(collins):
     for scale in (0.3, 0.6, 1.4):
         matrix = turned(scale, 0.2, (250, 130), 200)
-        points = lattice(200, 200 / 32).long()
+        points = torch.from_numpy(lattice(200, 200 / 32)).long()
         whole = warp(collins[0], matrix, 200, 200)
         assert len(points) == 32 and torch.equal(points, points.unique())
         assert (warp(collins[0], matrix, 200, 200, step=200 / 32) - whole[points][:, points]).abs().max() < 2e-6
@@ -236,33 +236,28 @@ def test_faces_of_another_image_are_an_error(collins):
         crop_faces(collins[:, :500], faces_at(TEMPLATES["ffhq_512"] * 160))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (50, 70), (16, 16), (7, 5)])
-@pytest.mark.parametrize("scale", [0.4, 1.7])
-def test_blocks_are_parts_of_the_whole_to_the_last_bit(size, scale):
-    """Whatever is wanted, in whichever blocks, is what a warp of everything gives; nothing else is read."""
-    generator = torch.Generator().manual_seed(3)
-    image = torch.rand((90, 120, 3), generator=generator)
-    matrix = np.array([[scale, 0.1, -20.0], [-0.1, scale, -10.0]])
-    whole = geometry.warp(image, matrix, *size)
-    wanted = torch.zeros(size, dtype=torch.bool)
-    wanted[size[0] // 2 :, : size[1] // 3 + 1] = True
-    numbers = geometry.block_numbers(wanted)
-    blocks = geometry.split_blocks(torch.zeros(*size, 3)).clone()
-    blocks[numbers] = geometry.warp_blocks(image, matrix, *size, numbers)
-    read = geometry.join_blocks(blocks, *size)
-    region, to_region = geometry.read_region(image, geometry.invert(matrix), *size)
-    again = geometry.read_blocks(region, to_region, wanted, "bicubic", "border")
-    edge = geometry.BLOCK
-    in_blocks = torch.zeros(size, dtype=torch.bool)
-    for y in range(0, size[0], edge):
-        for x in range(0, size[1], edge):
-            in_blocks[y : y + edge, x : x + edge] = wanted[y : y + edge, x : x + edge].any()
-    for out in (read, again):
-        assert out.shape == whole.shape and torch.equal(out[in_blocks], whole[in_blocks]) and not out[~in_blocks].any()
-    assert torch.equal(geometry.join_blocks(geometry.split_blocks(image), 90, 120), image)
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+@pytest.mark.parametrize("height", [64, 97, 131, 200])
+def test_rows_dealt_to_threads_are_the_whole_to_the_last_bit(threads, height):
+    image = torch.rand((90, 120, 3), generator=torch.Generator().manual_seed(3))
+    matrix = np.array([[1.7, 0.1, -20.0], [-0.1, 1.7, -10.0]])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        dealt = geometry.warp(image, matrix, height, 70)
+    finally:
+        torch.set_num_threads(before)
+    region, to_region = geometry.read_region(image, geometry.invert(matrix), height, 70)
+    grid = geometry.sampling_grid(to_region, height, 70, *region.shape[2:])
+    whole = torch.nn.functional.grid_sample(region, grid.contiguous(), mode="bicubic", padding_mode="border", align_corners=False)
+    assert dealt.shape == (height, 70, 3) and torch.equal(dealt, whole[0].permute(1, 2, 0))
 
 
-def test_no_block_is_wanted():
-    planes = torch.ones(1, 3, 8, 8)
-    out = geometry.read_blocks(planes, np.eye(2, 3), torch.zeros(20, 33, dtype=torch.bool), "bicubic", "border")
-    assert out.shape == (20, 33, 3) and not out.any()
+def test_a_grid_of_several_matrices_and_of_a_lattice():
+    matrices = np.array([[[1.5, 0.25, 3.0], [-0.25, 1.5, 7.0]], [[0.5, 0.0, 1.0], [0.0, 0.5, 2.0]]])
+    grid = geometry.sampling_grid(matrices, 40, 60, 100, 200)
+    points = transform(np.array([[13.0, 21.0]]), matrices)[:, 0]
+    assert grid.shape == (2, 40, 60, 2)
+    assert np.allclose(grid[:, 21, 13].numpy(), (points + 0.5) * 2 / (200, 100) - 1, atol=1e-6)
+    few = geometry.sampling_grid(matrices, 40, 60, 100, 200, step=8)
+    assert torch.equal(few, grid[:, 4::8, 4::8])

@@ -35,6 +35,7 @@ def test_integers_are_pixel_centres():
 
 @given(st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=3))
 @example([(1.3125, 23.6875), (23.6875, 1.3125), (23.6875, 23.6875)])  # samples on an edge
+@example([(28.0, 42.0), (28.0, 42.0), (42.0, 0.0)])  # wholly to the right of the picture
 @settings(max_examples=150, deadline=None)
 def test_triangle_matches_point_sampling(corners):
     mask = polygon_mask(corners, 32, 32)

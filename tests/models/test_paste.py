@@ -10,7 +10,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.geometry import TEMPLATES, crop_faces, crop_matrices, invert, scale_of, transform
 from faceloom.models.images import to_uint8
-from faceloom.models.paste import BLENDS, COLORS, edited_weight, paste, read_back
+from faceloom.models.paste import BLENDS, COLORS, edited_weight, paste
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from skimage.registration import phase_cross_correlation
@@ -381,14 +381,3 @@ def test_colour_match_inside_paste(portraits, color):
     matched, _ = paste(image, faces, crops, disc(256, 0.3), color=color)
     inside = covered > 0
     assert float((matched - image)[inside].abs().mean()) < 0.5 * float((plain - image)[inside].abs().mean())
-
-
-@pytest.mark.parametrize("fineness", [0.6, 1.1, 1.6, 3.0])
-def test_reading_only_what_is_wanted_gives_the_same(fineness):
-    crop = torch.rand((96, 96, 3), generator=torch.Generator().manual_seed(5))
-    to_crop = np.array([[fineness, 0.1, 3.0], [-0.1, fineness, 5.0]])
-    wanted = torch.zeros((45, 70), dtype=torch.bool)
-    wanted[5:30, 20:41] = True
-    whole = read_back(crop, to_crop, 45, 70, "border")
-    part = read_back(crop, to_crop, 45, 70, "border", wanted)
-    assert part.shape == whole.shape and torch.equal(part[wanted], whole[wanted]) and not part[:, 48:].any()
