@@ -30,10 +30,10 @@ from ..models.faces import Face, Faces, Identity
 from ..models.geometry import TEMPLATES
 from ..models.images import to_uint8
 from ..models.paste import paste, paste_into
-from ..models.swap.load import load_engine
+from ..models.swap import load_engine, swap_faces
 from ..models.swap.onnx import OnnxEngine
 from .bench_doubles import EDGE, LATENT, Double, save_full_cost, save_trivial
-from .bench_paste import CROP, build_frame, face_edge
+from .bench_paste import build_frame, face_edge
 from .measure import peak_memory, ratio
 
 DOUBLES: dict[str, Callable[[Path], Double]] = {"trivial": save_trivial, "full cost": save_full_cost}
@@ -165,18 +165,20 @@ def _source() -> np.ndarray:
 
 
 def our_tasks(engine: OnnxEngine, images: torch.Tensor, faces: Faces) -> dict[str, Callable[[], torch.Tensor]]:
-    """All faces of the frame in one call, and one call per face."""
+    """All faces of the frame in one call, and one call per face, as the nodes make them."""
     identity = Identity({"w600k": _source()}, np.zeros((0, 1, 1, 3), np.float32), ())
 
+    @torch.inference_mode()  # as ComfyUI runs nodes
     def together() -> torch.Tensor:
-        crops, masks = engine.swap(images, faces, identity, CROP)
+        crops, masks = swap_faces(images, faces, identity, engine)
         return paste(images, faces, crops, masks)[0]
 
+    @torch.inference_mode()
     def one_by_one() -> torch.Tensor:
         out, covered = images.clone(), images.new_zeros(images.shape[:3])
         for i in range(len(faces)):
             one = faces.take([i])
-            crops, masks = engine.swap(images, one, identity, CROP)
+            crops, masks = swap_faces(images, one, identity, engine)
             paste_into(out, covered, images, one, crops, masks)
         return out
 

@@ -80,6 +80,20 @@ def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
     return crop_matrix(faces.keypoints, size or faces.crop_size, faces.framing)
 
 
+def around(faces: Faces, times: float = 2.0) -> list[tuple[slice, slice, slice]]:
+    """Frames (one each), rows and columns of the upright rectangle around all crops of each frame that has any, every crop taken
+    ``times`` as wide and high about its middle."""
+    reach = 0.5 + 0.5 * times * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
+    corners = transform(reach - 0.5, invert(crop_matrices(faces, 1))) if len(faces) else np.zeros((0, 4, 2))
+    found = []
+    for frame in np.unique(faces.frame_indices).tolist():
+        there = corners[faces.frame_indices == frame]
+        x0, y0 = np.clip(np.floor(there.min((0, 1))), 0, (faces.width, faces.height)).astype(int).tolist()
+        x1, y1 = np.clip(np.ceil(there.max((0, 1))) + 1, 0, (faces.width, faces.height)).astype(int).tolist()
+        found.append((slice(frame, frame + 1), slice(y0, y1), slice(x0, x1)))
+    return found
+
+
 def invert(matrix: np.ndarray) -> np.ndarray:
     """Inverse of ``[..., 2, 3]`` affine matrices."""
     linear = np.linalg.inv(matrix[..., :2])

@@ -8,7 +8,7 @@ import secrets
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,11 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.err
 _IMAGE_DESCRIPTION, _SOFTWARE = 0x010E, 0x0131
 
 
-def as_images(image: torch.Tensor, name: str = "image") -> torch.Tensor:
+def as_images(image: torch.Tensor, name: str = "image", within: Sequence[tuple[slice, slice, slice]] | None = None) -> torch.Tensor:
     """Any IMAGE (``[H, W, C]`` or ``[B, H, W, C]``, C = 1, 3 or 4, any float or uint8) as ``[B, H, W, 3]`` float32 0..1 on its
-    own device. Alpha is dropped, grey becomes RGB, values outside 0..1 are clipped; NaN and infinity are an error."""
+    own device. Alpha is dropped, grey becomes RGB, values outside 0..1 are clipped; NaN and infinity are an error.
+
+    ``within``: the parts (frames, rows, columns) that will be read, where not all is; only they are looked through for such values."""
     if image.ndim == 3:
         image = image[None]
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
@@ -46,10 +48,11 @@ def as_images(image: torch.Tensor, name: str = "image") -> torch.Tensor:
     if image.dtype == torch.uint8:
         return expand_rgb(image).to(torch.float32) / 255
     rgb = expand_rgb(image).to(torch.float32)
-    low, high = torch.aminmax(rgb)
-    if not (torch.isfinite(low) and torch.isfinite(high)):
+    parts = [rgb] if within is None else [part for part in (rgb[where] for where in within) if part.numel()]
+    low, high = (limit.tolist() for limit in torch.stack([torch.stack(torch.aminmax(part)) for part in parts], 1)) if parts else ([], [])
+    if not np.isfinite(low + high).all():
         raise FaceLoomError(f"{name} contains NaN or infinite values; check the node before it (an fp16 VAE is the usual cause).")
-    return rgb if low >= 0 and high <= 1 else rgb.clamp(0, 1)
+    return rgb if min(low, default=0) >= 0 and max(high, default=1) <= 1 else rgb.clamp(0, 1)
 
 
 def as_crops(image: torch.Tensor, name: str = "crops") -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from ..detect import kept_positions
 from ..faces import Faces, Identity
-from ..geometry import crop_faces, crop_matrices, scale_of
+from ..geometry import around, crop_faces, crop_matrices, scale_of
 from ..images import as_images
 from ..progress import Progress, silent
 from .load import load_engine
@@ -45,17 +45,20 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
     engine: None is the built-in mesh warp. size: edge of the crops (the faces' own crop size). which: ``"all"``, ``"first"`` or
     positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces keep the target's crop and get an all-zero mask.
     """
-    images = as_images(images)
+    images = as_images(images, within=around(faces))
     faces.check_image(images.shape)
     size = size or faces.crop_size
     chosen = sorted(kept_positions(which, len(faces)))
     others = [i for i in range(len(faces)) if i not in chosen]
+    if chosen:
+        engine = engine or ENGINES["mesh"]()
+        swapped = engine.swap(images, faces.take(chosen), identity, size, strength=strength, pixel_boost=pixel_boost, progress=progress)
+        if not others:
+            return swapped
     crops = torch.empty((len(faces), size, size, 3), device=images.device)
     crops[others] = crop_faces(images, faces.take(others), size)
     masks = crops.new_zeros(crops.shape[:3])
     if chosen:
-        engine = engine or ENGINES["mesh"]()
-        swapped = engine.swap(images, faces.take(chosen), identity, size, strength=strength, pixel_boost=pixel_boost, progress=progress)
         crops[chosen], masks[chosen] = swapped
     return crops, masks
 

@@ -261,3 +261,14 @@ def test_a_grid_of_several_matrices_and_of_a_lattice():
     assert np.allclose(grid[:, 21, 13].numpy(), (points + 0.5) * 2 / (200, 100) - 1, atol=1e-6)
     few = geometry.sampling_grid(matrices, 40, 60, 100, 200, step=8)
     assert torch.equal(few, grid[:, 4::8, 4::8])
+
+
+def test_around_is_one_rectangle_per_frame_with_faces():
+    """A crop of 60 pixels at (30, 20), twice as wide about its middle, and one at the frame's edge."""
+    keypoints = [TEMPLATES["ffhq_512"] * 60 - 0.5 + shift for shift in ((30, 20), (120, 20), (-50, 170))]
+    faces = faces_at(*keypoints, frames=3, height=200, width=300, frame_of=[0, 0, 2])
+    (first, rows, columns), (second, low, left) = geometry.around(faces)
+    assert (first, second) == (slice(0, 1), slice(2, 3))
+    assert abs(rows.start - 0) <= 1 and abs(rows.stop - 110) <= 1 and abs(columns.start - 0) <= 1 and abs(columns.stop - 210) <= 1
+    assert abs(low.start - 140) <= 1 and low.stop == 200 and left.start == 0 and abs(left.stop - 40) <= 1
+    assert geometry.around(faces.take([])) == []

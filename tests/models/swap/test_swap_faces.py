@@ -66,3 +66,19 @@ def test_the_built_in_engine_is_the_mesh():
 def test_which(which, wanted):
     _, masks = swap_faces(IMAGES, FACES, IDENTITY, Painter(), which=which)
     assert [i for i in range(3) if masks[i].any()] == wanted
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1.5])
+def test_only_the_surroundings_of_faces_are_looked_through(bad):
+    """A frame is not searched for values that nothing reads; where a face is they are found, and clipped or refused."""
+    face = Face(0, [0, 0, 9, 9], TEMPLATES["ffhq_512"] * 60 + (200, 100))
+    faces, images = Faces((face,), 1, 300, 400, 1.0, 24), torch.rand((1, 300, 400, 3), generator=torch.Generator().manual_seed(1))
+    clean = swap_faces(images, faces, IDENTITY, Painter())[0]
+    images[0, :60] = bad
+    assert torch.equal(swap_faces(images, faces, IDENTITY, Painter())[0], clean)
+    images[0, 80:180, 180:280] = bad
+    if bad == 1.5:
+        assert torch.allclose(swap_faces(images, faces, IDENTITY, Painter())[0], torch.tensor(1.0), atol=1e-6)
+    else:
+        with pytest.raises(FaceLoomError, match="NaN or infinite"):
+            swap_faces(images, faces, IDENTITY, Painter())
