@@ -163,7 +163,8 @@ def _distance_to(seeds: torch.Tensor, coverage: torch.Tensor, window: int) -> to
 
 def extent(mask: torch.Tensor) -> tuple[int, int, int, int] | None:
     """x0, y0, x1, y1 (exclusive) of the pixels of ``[H, W]`` that are above 0, or None."""
-    columns, rows = (np.flatnonzero(mask.amax(dim).cpu().numpy() > 0) for dim in (0, 1))
+    most = torch.cat([mask.amax(0), mask.amax(1)]).cpu().numpy() > 0
+    columns, rows = np.flatnonzero(most[: mask.shape[1]]), np.flatnonzero(most[mask.shape[1] :])
     return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.masks import feather_mask, fit_mask, grow_mask, is_empty, polygon_mask, signed_distance
+from faceloom.models.masks import extent, feather_mask, fit_mask, grow_mask, is_empty, polygon_mask, signed_distance
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -201,3 +201,10 @@ def test_a_polygon_partly_outside_is_cut_exactly(shift):
     polygon = np.array([[3.2, 2.1], [14.7, 4.4], [12.3, 15.8], [1.4, 11.9]]) + shift
     wide = polygon_mask(polygon + 40, 97, 98)
     assert torch.allclose(polygon_mask(polygon, 17, 18), wide[40:57, 40:58], atol=1e-7)
+
+
+def test_extent():
+    mask = torch.zeros(7, 11)
+    assert extent(mask) is None
+    mask[2, 9] = mask[5, 3] = 1e-9
+    assert extent(mask) == (3, 2, 10, 6)
