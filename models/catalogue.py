@@ -7,6 +7,7 @@ network's own: a picture is RGB 0..1, ``(picture - mean) / std`` goes in, ``answ
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -221,11 +222,15 @@ def _by_hash() -> Mapping[str, Row]:
     return {digest: row for row in reversed(rows()) for digest in row.hashes}
 
 
+@cache
+def _patterns() -> tuple[tuple[str, Row], ...]:
+    return tuple((name.lower(), row) for row in rows() if "*" in row.file for name in row.names)
+
+
 def row_of_file(file_name: str) -> Row | None:
     """The row that goes by this file name (case does not matter)."""
-    name = Path(file_name).name.lower()
-    return _by_file_name().get(name) or next(
-        (row for row in rows() if "*" in row.file and any(fnmatchcase(name, pattern.lower()) for pattern in row.names)), None)
+    name = os.path.basename(file_name).lower()
+    return _by_file_name().get(name) or next((row for pattern, row in _patterns() if fnmatchcase(name, pattern)), None)
 
 
 def row_of_hash(sha256: str) -> Row | None:

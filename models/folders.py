@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -38,6 +39,7 @@ KIND_FOLDERS: Mapping[str, tuple[str, ...]] = {
 }
 
 LEDGER = "faceloom_hashes.json"
+SETTLED = 3_000_000_000  # ns after which another change to a folder has another time, even on FAT
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class Folders:
         seen: set[Path] = set()
         places = [(base, key, depth) for key, depth in KEYS.items() for base in self.bases(key)]
         for base, key, depth in [*places, *((root, "", 1) for root in self.roots)]:
-            for path in _walk(base, depth):
+            for path, name in _walk(base, depth):
                 if path not in seen:
                     seen.add(path)
-                    yield ModelFile(path, key, path.relative_to(base).as_posix())
+                    yield ModelFile(path, key, name)
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class ModelFile:
 
     def belongs(self, row: Row) -> bool:
         """Whether its name is one of the row's. Names of research files are too common to be believed outside their folder."""
-        if row_of_file(self.path.name) is row and "*" in row.file:
-            return True
+        if "*" in row.file:
+            return row_of_file(self.path.name) is row
         known = self.path.name.lower() in (name.lower() for name in row.names)
         return known and (row.kind != "research" or self.path.parent.name == PurePosixPath(row.folder).name)
 
@@ -137,7 +139,7 @@ def find(name: str, folders: Folders, kind: str | None = None, progress: Progres
     if row is None or "*" in row.file:
         return _find_foreign(name, kind, files, folders, progress)
     named = (file.path for file in files if file.path.name == name and file.belongs(row))
-    path = next(named, None) or _first(files, row)
+    path = next(named, None) or _first(_by_name(files), row)
     if path is not None:
         return Found(path, row, _note(path, row, progress))
     by_hash = _find_by_hash(row, files, progress)
@@ -165,12 +167,12 @@ def available(kind: str, folders: Folders) -> list[Choice]:
     Nothing is opened or hashed here.
     """
     files = list(folders.files())
-    known = []
+    named, known = _by_name(files), []
     for row in rows(kind):
         if "*" in row.file:
             known += [Choice(file.name, file.path, row) for file in files if file.belongs(row)]
         else:
-            known.append(Choice(row.file, _first(files, row), row))
+            known.append(Choice(row.file, _first(named, row), row))
     return _listed(known, _foreign(files, KIND_FOLDERS.get(kind, ()), folders))
 
 
@@ -180,21 +182,19 @@ def originals(kind: str, folders: Folders) -> list[Choice]:
     engines = [row for row in rows("research") if row.loads == kind]
     if not engines:  # most kinds: their loaders need not go through the folders again
         return []
-    files, known = list(folders.files()), []
+    files = list(folders.files())
+    named, known = _by_name(files), []
     for row in engines:
-        here = [Choice(file.path.name, file.path, row) for file in files if file.belongs(row)]
+        likely = files if "*" in row.file else [file for name in row.names for file in named.get(name.lower(), ())]
+        here = [Choice(file.path.name, file.path, row) for file in likely if file.belongs(row)]
         known += here or [Choice(row.file, None, row)] * ("*" not in row.file)
     return _listed(known, _foreign(files, tuple(dict.fromkeys(row.folder for row in engines)), folders))
 
 
 def _foreign(files: list[ModelFile], places: Sequence[str], folders: Folders) -> list[Choice]:
     """Files of these folders that the catalogue does not know."""
-    bases = tuple(base for folder in places for base in _bases_of(folder, folders))
-    return [
-        Choice(file.name, file.path, None)
-        for file in files
-        if row_of_file(file.path.name) is None and file.path.parent in bases and file.path.suffix in SUFFIXES
-    ]
+    bases = {base for folder in places for base in _bases_of(folder, folders)}
+    return [Choice(file.name, file.path, None) for file in files if file.path.parent in bases and row_of_file(file.path.name) is None]
 
 
 def _listed(known: list[Choice], foreign: list[Choice]) -> list[Choice]:
@@ -214,7 +214,7 @@ def companion(path: Path, *names: str, folders: Folders | None = None, inside: S
     near = [path.parent / place / file for place in ("", *inside) for row in wanted for file in row.names]
     found = next((file for file in near if file.is_file()), None)
     if found is None and folders is not None:
-        found = next(filter(None, (_first(list(folders.files()), row) for row in wanted)), None)
+        found = next(filter(None, (_first(_by_name(folders.files()), row) for row in wanted)), None)
     if found is None and needed:
         row = wanted[0]
         called = f"{what} ({row.file}, {row.terms})" if what else f"{row.file} ({row.terms})"
@@ -297,19 +297,43 @@ def write_json(path: Path, data: dict) -> None:
             part.unlink()
 
 
-def _walk(base: Path, depth: int) -> Iterator[Path]:
-    """Model files up to ``depth`` levels down, shallow and alphabetical first; links are followed."""
-    try:
-        entries = sorted(os.scandir(base), key=lambda entry: entry.name.lower())
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_file() and os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            yield base / entry.name
+def _walk(base: Path, depth: int, prefix: str = "") -> Iterator[tuple[Path, str]]:
+    """Model files up to ``depth`` levels down, with their paths below the first ``base``, shallow and alphabetical first."""
+    files, inner = _contents(base)
+    yield from ((path, prefix + path.name) for path in files)
     if depth > 1:
-        for entry in entries:
-            if entry.is_dir() and not entry.name.startswith("."):
-                yield from _walk(base / entry.name, depth - 1)
+        for folder in inner:
+            yield from _walk(folder, depth - 1, f"{prefix}{folder.name}/")
+
+
+_seen: dict[Path, tuple[int, tuple[Path, ...], tuple[Path, ...]]] = {}
+
+
+def _contents(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The model files and the folders in a folder, alphabetically; links are followed.
+
+    ComfyUI asks all loaders for their lists at once, so what was seen is kept until the folder's time of change says otherwise.
+    """
+    try:
+        changed = folder.stat().st_mtime_ns
+        if folder in _seen and _seen[folder][0] == changed:
+            return _seen[folder][1:]
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name.lower())
+    except OSError:
+        return (), ()
+    files = tuple(folder / entry.name for entry in entries if os.path.splitext(entry.name)[1].lower() in SUFFIXES and _is(entry.is_file))
+    inner = tuple(folder / entry.name for entry in entries if not entry.name.startswith(".") and _is(entry.is_dir))
+    if time.time_ns() - changed > SETTLED:
+        _seen[folder] = changed, files, inner
+    return files, inner
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """The answer of a directory entry; links that lead in circles or to where one may not look have none."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def _bases_of(folder: str, folders: Folders) -> tuple[Path, ...]:
@@ -317,9 +341,17 @@ def _bases_of(folder: str, folders: Folders) -> tuple[Path, ...]:
     return tuple(base / rest for base in folders.bases(key))
 
 
-def _first(files: list[ModelFile], row: Row) -> Path | None:
+def _by_name(files: Iterable[ModelFile]) -> dict[str, list[ModelFile]]:
+    """The files by their names in small letters, in search order."""
+    named: dict[str, list[ModelFile]] = {}
+    for file in files:
+        named.setdefault(file.path.name.lower(), []).append(file)
+    return named
+
+
+def _first(named: Mapping[str, list[ModelFile]], row: Row) -> Path | None:
     """The row's file: its own name before its aliases, then in search order."""
-    return next((file.path for alias in row.names for file in files if file.path.name.lower() == alias.lower() and file.belongs(row)), None)
+    return next((file.path for alias in row.names for file in named.get(alias.lower(), ()) if file.belongs(row)), None)
 
 
 def _row_or_none(name: str) -> Row | None:

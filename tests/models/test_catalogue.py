@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -326,6 +328,29 @@ def test_what_a_loader_lists(models, folders):
     assert [choice.name for choice in available("recognizer", folders) if choice.path] == ["w600k_r50.onnx"]
     for choice in choices[:3]:
         assert find(choice.name, folders).path == choice.path
+
+
+def test_links_in_circles_and_to_nowhere_are_passed_over(models, folders):
+    path = put(models / "hyperswap/mine.ONNX")
+    (models / "hyperswap/circle.onnx").symlink_to("circle.onnx")
+    (models / "hyperswap/nowhere.onnx").symlink_to(models / "nothing")
+    (models / "insightface").mkdir()
+    (models / "insightface/self").symlink_to(".")
+    assert [(choice.name, choice.path) for choice in available("swap", folders) if choice.path] == [("mine.ONNX", path)]
+
+
+def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkeypatch):
+    put(models / "hyperswap/one.onnx")
+    before = time.time_ns() - 10 * disk.SETTLED
+    os.utime(models / "hyperswap", ns=(before, before))
+    read, real = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: read.append(Path(folder)) or real(folder))
+    for _ in range(3):
+        assert [choice.name for choice in available("swap", folders) if choice.path] == ["one.onnx"]
+    assert read.count(models / "hyperswap") == 1
+    for name in ("two.onnx", "three.onnx"):  # a folder that has only just changed may change again within the clock's tick
+        put(models / "hyperswap" / name)
+        assert name in [choice.name for choice in available("swap", folders)]
 
 
 def test_the_hash_of_a_file_is_remembered_until_it_changes(models, monkeypatch):
