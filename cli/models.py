@@ -7,12 +7,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from ..models.catalogue import KINDS, Pack, Row, packs, resolve, rows
+from ..models.catalogue import KINDS, Pack, Row, packs, resolve
 from ..models.download import get, get_pack
 from ..models.errors import FaceLoomError
-from ..models.folders import KEYS, Choice, Folders, available, default_folders, file_hash, find, pinned_hash
+from ..models.folders import KEYS, Choice, Folders, Found, available, default_folders, file_hash, find, pinned_hash
 from ..models.progress import Progress
+from ..models.terminal import command
+
+Item = TypeVar("Item")
 
 ACTIONS = {
     "list": "every model, its size and licence; * marks those on this machine",
@@ -47,17 +51,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "convert":
         return _convert(arguments, folders)
     if arguments.action == "where":
-        return _each(arguments.names, lambda row: _show_place(row, folders)) if arguments.names else _show_folders(folders)
+        return _each(_single(arguments.names), lambda name: _show_place(name, folders)) if arguments.names else _show_folders(folders)
     if not arguments.names:
-        raise FaceLoomError("Name the models to get; `python -m faceloom models list` shows all.")
+        raise FaceLoomError(f"Name the models to get; `{command('models', 'list')}` shows all.")
     if arguments.sha256 and len(resolve(arguments.names)) != 1:
         raise FaceLoomError("--sha256 goes with one model at a time.")
-    return _each(arguments.names, lambda item: _get(item, arguments, folders))
+    items = [packs().get(name) or resolve([name])[0] for name in arguments.names]  # all are looked up before anything is fetched
+    return _each(items, lambda item: _get(item, arguments, folders))
 
 
-def _each(names: Sequence[str], work: Callable[[Row | Pack], None]) -> int:
-    """All names are looked up before anything is done; a failure is one line and the rest goes on."""
-    items = [packs().get(name) or resolve([name])[0] for name in names]
+def _single(names: Sequence[str]) -> list[str]:
+    """The names with those of the rows of a pack in place of the pack's."""
+    return [single for name in names for single in ([row.name for row in packs()[name].rows] if name in packs() else [name])]
+
+
+def _each(items: Sequence[Item], work: Callable[[Item], object]) -> int:
+    """A failure is one line and the rest goes on."""
     failed = 0
     for item in items:
         try:
@@ -72,11 +81,13 @@ def _convert(arguments: argparse.Namespace, folders: Folders) -> int:
     from ..models.convert import convert
 
     if not arguments.names:
-        raise FaceLoomError("Name the files to convert, by path or as `python -m faceloom models list` shows them.")
-    for name in arguments.names:
+        raise FaceLoomError(f"Name the files to convert, by path or as `{command('models', 'list')}` shows them.")
+
+    def work(name: str) -> None:
         path = Path(name) if Path(name).is_file() else find(name, folders).path
         print(f"{path} -> {convert(path, half=arguments.half, force=arguments.force)}")
-    return 0
+
+    return _each(arguments.names, work)
 
 
 def _list(kind: str | None, folders: Folders) -> int:
@@ -129,32 +140,38 @@ def _bar(name: str) -> Iterator[Progress]:
 
 
 def _verify(names: Sequence[str], folders: Folders) -> int:
-    wanted = {row.name for row in (resolve(names) if names else rows())}
-    failed = 0
-    for kind in KINDS:
-        for choice in available(kind, folders):
-            if choice.row is not None and choice.row.name in wanted and (choice.path or names):
-                good, verdict = _verdict(choice.row, choice.path)
-                failed |= not good
-                print(f"{choice.row.name:34} {verdict}")
-    return int(failed)
+    """Of the named models, or of all that are here and in the catalogue."""
+    bad: list[Path] = []
+
+    def check(found: Found) -> None:
+        good, verdict = _verdict(found.row, found.path)
+        print(f"{found.path.name if found.row is None or '*' in found.row.file else found.row.name:34} {verdict}  {found.path}")
+        if not good:
+            bad.append(found.path)
+
+    if names:
+        failed = _each(_single(names), lambda name: check(find(name, folders)))
+    else:
+        here = [choice for kind in KINDS for choice in available(kind, folders) if choice.row and choice.path]
+        failed = _each([Found(choice.path, choice.row) for choice in here], check)
+    return int(bool(failed or bad))
 
 
-def _verdict(row: Row, path: Path | None) -> tuple[bool, str]:
-    if path is None:
-        return False, "not on this machine"
-    digest, pinned = file_hash(path), pinned_hash(row, path)
-    if digest in (pinned, *row.hashes):
-        return True, f"ok  {path}"
-    if pinned is None:
-        return True, f"nothing to compare with (sha256 {digest})  {path}"
-    return False, f"not the catalogue's file (sha256 {digest})  {path}"
+def _verdict(row: Row | None, path: Path) -> tuple[bool, str]:
+    digest, size = file_hash(path), path.stat().st_size
+    pinned, known, expected = (pinned_hash(row, path), row.hashes, row.bytes) if row else (None, (), None)
+    if digest in (pinned, *known):
+        return True, "ok"
+    if pinned is not None or not size:
+        return False, f"not the catalogue's file (sha256 {digest})" if size else "empty"
+    if expected not in (None, size) and not known:
+        return False, f"not the catalogue's file ({size} bytes instead of {expected})"
+    return True, f"nothing to compare with (sha256 {digest})"
 
 
-def _show_place(item: Row | Pack, folders: Folders) -> None:
-    for row in item.rows if isinstance(item, Pack) else (item,):
-        found = find(row.name, folders)
-        print(found.path, *([found.note] if found.note else []), sep="  ")
+def _show_place(name: str, folders: Folders) -> None:
+    found = find(name, folders)
+    print(found.path, *([found.note] if found.note else []), sep="  ")
 
 
 def _show_folders(folders: Folders) -> int:

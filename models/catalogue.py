@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from .errors import FaceLoomError
+from .terminal import command
 
 Triple = tuple[float, float, float]
 
@@ -261,7 +262,7 @@ def row_named(name: str) -> Row:
     """The row with this name or file name."""
     row = catalogue().get(name) or row_of_file(name)
     if row is None:
-        raise FaceLoomError(f"There is no model called {name}; `python -m faceloom models list` shows all.{_suggest(name)}")
+        raise FaceLoomError(f"There is no model called {name}; `{command('models', 'list')}` shows all.{_suggest(name)}")
     return row
 
 

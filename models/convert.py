@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -29,12 +30,20 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
         tensors, metadata = net.weights(), keras_metadata(net)
     else:
         tensors = _tensors(path)
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     def kept(value: torch.Tensor) -> torch.Tensor:
         return (value.half() if half and value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
 
-    save_file({key: kept(value) for key, value in tensors.items()}, target, metadata)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        save_file({key: kept(value) for key, value in tensors.items()}, part, metadata)
+        os.replace(part, target)
+    except (OSError, SafetensorError) as error:
+        raise FaceLoomError(f"{target} cannot be written ({error}).") from error
+    finally:
+        part.unlink(missing_ok=True)
     return target
 
 

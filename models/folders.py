@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from .catalogue import Row, catalogue, guess_row, row_named, row_of_file, row_of_hash, rows
 from .errors import FaceLoomError
 from .progress import Progress, silent
+from .terminal import command
 
 SUFFIXES = {".onnx", ".dfm", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".task", ".h5", ".tar", ".mat"}
 
@@ -227,7 +228,7 @@ def how_to_get(row: Row, place: Path) -> str:
     if row.by_hand:
         return f"get it from {row.page} and put it into {place}"
     where = f" from {row.urls[0]}" if row.urls else ""
-    return f"run `python -m faceloom models get {row.name}`, or put the file{where} into {place}"
+    return f"run `{command('models', 'get', row.name)}`, or put the file{where} into {place}"
 
 
 def missing(row: Row, folders: Folders) -> FaceLoomError:
@@ -243,14 +244,17 @@ def check_name(name: str) -> None:
 
 def file_hash(path: Path, progress: Progress = silent) -> str:
     """sha256 of a file, remembered by path, size and time of change in the user's cache folder."""
-    real = path.resolve()
-    status = real.stat()
-    stamp = [status.st_size, status.st_mtime_ns]
     store = cache_folder() / "hashes.json"
     known = read_json(store)
-    if known.get(str(real), [])[:2] == stamp:
-        return known[str(real)][2]
-    digest = hash_stream(real, progress)
+    try:
+        real = path.resolve()
+        status = real.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        if known.get(str(real), [])[:2] == stamp:
+            return known[str(real)][2]
+        digest = hash_stream(real, progress)
+    except OSError as error:
+        raise FaceLoomError(f"{path} cannot be read ({error.strerror or error}).") from error
     write_json(store, {**read_json(store), str(real): [*stamp, digest]})
     return digest
 
@@ -365,7 +369,8 @@ def _find_foreign(name: str, kind: str | None, files: list[ModelFile], folders: 
     """A file the catalogue does not know by name."""
     match = next((file for file in files if name in (file.name, f"{file.key}/{file.name}", file.path.name)), None)
     if match is None:
-        row_named(name)  # says what names are near it
+        if row_named(name).name == name:  # of files of any name; says what names are near one that is none
+            raise missing(row_named(name), folders)
         raise FaceLoomError(f"{name} is not in any of the models folders: {', '.join(str(root) for root in folders.roots)}.")
     row = row_of_file(match.path.name)
     if row is not None:
@@ -386,10 +391,10 @@ def _find_by_hash(row: Row, files: list[ModelFile], progress: Progress) -> Path 
     for file in files:
         if file.path.suffix.lower() not in suffixes or row_of_file(file.path.name) is not None:
             continue
-        if row.bytes is not None and not row.also and file.path.stat().st_size != row.bytes:
-            continue
-        if file_hash(file.path, progress) in row.hashes:
-            return file.path
+        with suppress(OSError, FaceLoomError):  # one that is gone or cannot be read is not it
+            size_fits = row.bytes is None or row.also or file.path.stat().st_size == row.bytes
+            if size_fits and file_hash(file.path, progress) in row.hashes:
+                return file.path
     return None
 
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from .errors import FaceLoomError
-from .onnx_file import sniff
+from .onnx_file import read_onnx, sniff
+from .terminal import command
 
 # Wrappers that training code puts around the tensors, the one to prefer first.
 WRAPPERS = ("params_ema", "g_ema", "params", "state_dict", "model_state_dict")
@@ -90,31 +91,47 @@ def _read(path: Path, objects: bool = False) -> Any:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise FaceLoomError(f"{path.name} is not a whole safetensors file; fetch it again.") from error
-    if other and ("web page" in other or "placeholder" in other or "Keras" in other):
-        raise FaceLoomError(f"{path.name} is not a PyTorch checkpoint but {other}.")
+            raise _spoilt(path, "safetensors file") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if objects and _holds_objects(error):
+        if _holds_objects(error) and objects:
             from .unpickle import read_objects
 
             return read_objects(path)
-        raise _refused(path, error) from error
+        raise (_refused(path) if _holds_objects(error) else _spoilt(path, "PyTorch checkpoint")) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.") from error
+        raise _spoilt(path, "PyTorch checkpoint") from error
+
+
+def _spoilt(path: Path, kind: str) -> FaceLoomError:
+    """The error for a file that cannot be read as what it should be."""
+    with path.open("rb") as stream:
+        other = sniff(stream.read(64))
+    if not path.stat().st_size:
+        other = "empty; fetch it again"
+    elif other is None and _is_onnx(path):
+        other = "an ONNX model, which is used as it is"
+    if other is None or "PyTorch" in other or other.endswith(kind):
+        return FaceLoomError(f"{path.name} is not a whole {kind}; fetch it again.")
+    return FaceLoomError(f"{path.name} is not a {kind} but {other}.")
+
+
+def _is_onnx(path: Path) -> bool:
+    try:
+        return bool(read_onnx(path).outputs)
+    except FaceLoomError:
+        return False
 
 
 def _holds_objects(error: Exception) -> bool:
     return any(words in str(error).lower() for words in OBJECT_WORDS)
 
 
-def _refused(path: Path, error: Exception) -> FaceLoomError:
-    if not _holds_objects(error):
-        return FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.")
+def _refused(path: Path) -> FaceLoomError:
     return FaceLoomError(
         f"{path.name} holds Python objects, not just weights, and reading those can run any program, so it is refused; convert it once: "
-        f"`python -m faceloom models convert {path.name}` takes the weights out and runs nothing."
+        f"`{command('models', 'convert', path)}` takes the weights out and runs nothing."
     )
 
 

@@ -12,6 +12,7 @@ from ..errors import FaceLoomError
 from ..folders import Folders, companion
 from ..landmarks.points106 import Landmarker
 from ..parse import Parser
+from ..terminal import command
 from ..weights import DeviceManager, load_parts, load_weights
 from .torch_engine import TorchEngine
 
@@ -25,8 +26,8 @@ BESIDE = {
 }  # fmt: skip
 
 HELPERS = {
-    "parser": "a face parser (connect one from Load Face Parser, or run `python -m faceloom models get 79999_iter`)",
-    "landmarker": "a 106-point landmarker (connect a detector that has one, or run `python -m faceloom models get 2d106det`)",
+    "parser": f"a face parser (connect one from Load Face Parser, or run `{command('models', 'get', '79999_iter')}`)",
+    "landmarker": f"a 106-point landmarker (connect a detector that has one, or run `{command('models', 'get', '2d106det')}`)",
 }
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +17,7 @@ from faceloom.models import download
 from faceloom.models.catalogue import catalogue
 
 DATA = b"reswapper" * 1000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +98,10 @@ def test_get_does_not_fetch_what_another_program_has(tmp_path, mirror, capsys):
 def test_one_failure_does_not_stop_the_others(tmp_path, mirror, capsys):
     assert main(["models", "get", "reswapper_256", "buffalo_s", "reswapper_128", "--mirror", mirror.address]) == SOME_FAILED
     captured = capsys.readouterr()
-    assert captured.err.splitlines() == ["faceloom: reswapper_256.onnx could not be downloaded (127.0.0.1: 404 Not Found).",
-                                         "faceloom: buffalo_s.zip could not be downloaded (127.0.0.1: 404 Not Found)."]
+    ways = f"name another web folder with --mirror, or put the file into {tmp_path / 'models'}"
+    assert captured.err.splitlines() == [
+        f"faceloom: reswapper_256.onnx could not be downloaded (127.0.0.1: 404 Not Found); {ways}/reswapper by hand.",
+        f"faceloom: buffalo_s.zip could not be downloaded (127.0.0.1: 404 Not Found); {ways}/insightface/models by hand."]
     assert (tmp_path / "models/reswapper/reswapper_128.onnx").is_file()
 
 
@@ -107,7 +114,7 @@ def test_a_hash_can_be_accepted_for_one_model(tmp_path, mirror, capsys):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["get"], "Name the models to get"), (["get", "reswapper_128", "inswaper_128"], "Did you mean inswapper_128"),
-    (["verify", "nothing"], "There is no model called nothing")])
+    (["get", "mine.onnx"], "There is no model called mine.onnx; `python -m faceloom models list` shows all.")])
 def test_requests_that_make_no_sense_do_nothing(mirror, capsys, arguments, words):
     assert main(["models", *arguments]) == USER_ERROR
     assert words in capsys.readouterr().err and not mirror.asked
@@ -124,8 +131,82 @@ def test_verify_tells_the_good_the_unknown_and_the_wrong(tmp_path, capsys):
     assert f"inswapper_128                      not the catalogue's file (sha256 {digest})" in out
     assert f"reswapper_256                      nothing to compare with (sha256 {digest})" in out and len(out.splitlines()) == 2
     assert main(["models", "verify", "reswapper_256"]) == OK
-    assert main(["models", "verify", "xseg_1"]) == SOME_FAILED
-    assert "not on this machine" in capsys.readouterr().out
+    assert main(["models", "verify", "xseg_1", "nothing"]) == SOME_FAILED
+    assert re.fullmatch("faceloom: xseg_1.onnx .* is not on this machine: .*\nfaceloom: There is no model called nothing; .*\n",
+                        capsys.readouterr().err)
+    (models / "faceloom/swap").mkdir(parents=True)
+    for name, data in (("simswap_256.onnx", DATA), ("ghost_2_256.onnx", b"")):
+        (models / "faceloom/swap" / name).write_bytes(data)
+    for name, words in (("simswap_256", "(9000 bytes instead of 220368724)"), ("ghost_2_256", "empty")):
+        assert main(["models", "verify", name]) == SOME_FAILED
+        assert words in capsys.readouterr().out
+
+
+def test_every_name_of_the_list_can_be_typed(tmp_path, capsys):
+    models = tmp_path / "models"
+    for place in ("faceloom/swap/Tom.dfm", "faceloom/swap/my own.onnx", "hyperswap/mine.onnx", "hyperswap/hyperswap_1a_256.onnx"):
+        (models / place).parent.mkdir(parents=True, exist_ok=True)
+        (models / place).write_bytes(DATA)
+    assert main(["models", "list", "--kind", "swap"]) == OK
+    names = [re.split(" {2,}", line[3:])[0] for line in capsys.readouterr().out.splitlines() if line.startswith(" * ")]
+    assert sorted(names) == ["hyperswap_1a_256", "mine.onnx", "swap/Tom.dfm", "swap/my own.onnx"]
+    places = []
+    for name in names:
+        assert main(["models", "where", name]) == OK
+        places.append(Path(capsys.readouterr().out.split("  ")[0].strip()).relative_to(models).as_posix())
+        assert main(["models", "verify", name]) == (SOME_FAILED if name == "hyperswap_1a_256" else OK)
+        assert Path(places[-1]).name in capsys.readouterr().out
+    assert sorted(places) == [
+        "faceloom/swap/Tom.dfm", "faceloom/swap/my own.onnx", "hyperswap/hyperswap_1a_256.onnx", "hyperswap/mine.onnx"]
+    assert main(["models", "where", "facedancer_configs"]) == SOME_FAILED
+    assert "FaceDancer_config_*.h5 (CC BY-NC-SA 4.0, no commercial use) is not on this machine: get it from" in capsys.readouterr().err
+
+
+def test_what_is_no_checkpoint_is_not_converted(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    port = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
+    graph = onnx.helper.make_model(onnx.helper.make_graph([], "nothing", [port], [port])).SerializeToString()
+    files = {"net.pth": b"\x80\x02nonsense", "empty.pth": b"", "page.pth": b"<!doctype html>", "graph.pth": graph}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    assert main(["models", "convert", *(str(tmp_path / name) for name in files)]) == SOME_FAILED
+    assert capsys.readouterr().err.splitlines() == [
+        "faceloom: net.pth is not a whole PyTorch checkpoint; fetch it again.",
+        "faceloom: empty.pth is not a PyTorch checkpoint but empty; fetch it again.",
+        "faceloom: page.pth is not a PyTorch checkpoint but a web page that was saved in its place; fetch it again.",
+        "faceloom: graph.pth is not a PyTorch checkpoint but an ONNX model, which is used as it is."]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(files)
+
+
+def test_a_safetensors_file_can_be_halved_in_place(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    numbers = torch.linspace(0, 1, 1 << 20)
+    save_file({"net.weight": numbers}, tmp_path / "net.safetensors")
+    assert main(["models", "convert", str(tmp_path / "net.safetensors"), "--half"]) == SOME_FAILED
+    assert "is already there; move it away, or use --force" in capsys.readouterr().err
+    assert main(["models", "convert", str(tmp_path / "net.safetensors"), "--half", "--force"]) == OK
+    assert torch.equal(load_file(tmp_path / "net.safetensors")["net.weight"], numbers.half())
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_the_folder_itself_can_be_run(tmp_path):
+    """As it lies in ComfyUI's custom_nodes, where no Python knows it by name; what its messages say to type runs there too."""
+    pack = tmp_path / "ComfyUI/custom_nodes/face loom"
+    pack.parent.mkdir(parents=True)
+    pack.symlink_to(ROOT, target_is_directory=True)
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "FACELOOM_MODELS")}
+
+    def run(line: str | list[str]) -> subprocess.CompletedProcess:
+        return subprocess.run(line, shell=isinstance(line, str), cwd=tmp_path, env=clean, capture_output=True, text=True)
+
+    asked = run([sys.executable, "-I", str(pack), "models", "where", "hyperswap_1a_256"])
+    assert asked.returncode == SOME_FAILED and f"into {tmp_path / 'ComfyUI/models/hyperswap'}." in asked.stderr
+    said = re.search("run `(.*)`, or put", asked.stderr)[1]
+    assert said.endswith("models get hyperswap_1a_256") and str(pack) in said
+    pasted = run(said.replace("get", "where"))
+    assert pasted.stderr == asked.stderr
 
 
 def test_where_names_the_folders(tmp_path, capsys):

@@ -199,7 +199,7 @@ def test_folders_that_comfyui_hands_in_come_first(tmp_path, models):
     folders = default_folders(models, {"insightface": [str(extra.parent)]})
     assert find("inswapper_128", folders).path == extra
     assert folders.target(catalogue()["inswapper_128"]) == extra
-    assert folders.target(catalogue()["w600k_r50"]) == extra.parent / "models/buffalo_l/w600k_r50.onnx"
+    assert folders.target(catalogue()["w600k_mbf"]) == extra.parent / "models/buffalo_s/w600k_mbf.onnx"
     assert folders.target(catalogue()["ghost_1_256"]) == models / "faceloom/swap/ghost_1_256.onnx"
 
 
@@ -281,8 +281,10 @@ def test_a_file_the_catalogue_does_not_know(models, folders):
     assert find("InSwapper_128 mine.onnx", folders, "swap").row.name == "inswapper_128"
     with pytest.raises(FaceLoomError, match=r"no model called nowhere.onnx"):
         find("nowhere.onnx", folders)
-    with pytest.raises(FaceLoomError, match="deepfacelive is not in any of the models folders"):
+    with pytest.raises(FaceLoomError, match=r"^\*\.dfm .* is not on this machine: get it from https://github\.com/iperov/DeepFaceLive"):
         find("deepfacelive", folders)
+    with pytest.raises(FaceLoomError, match=r"^Tom\.dfm is not in any of the models folders"):
+        find("Tom.dfm", folders)
     dfm = put(models / "faceloom/swap/Tom.dfm")
     assert find("Tom.dfm", folders) == disk.Found(dfm, catalogue()["deepfacelive"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -333,7 +334,9 @@ class TestServer:
         history = server.run(graph)
         message, = (data for event, data in history["status"]["messages"] if event == "execution_error")
         assert message["node_type"].startswith("Load") and message["exception_type"].endswith("FaceLoomError")
-        assert "is not on this machine: run `python -m faceloom models get " in message["exception_message"]
+        said = re.search("is not on this machine: run `(.*?)`", message["exception_message"])[1]
+        asked = subprocess.run(said.replace(" get ", " where "), shell=True, capture_output=True, text=True)  # what is said can be pasted
+        assert asked.stderr.strip().removeprefix("faceloom: ") in message["exception_message"]
 
     def test_a_name_that_leaves_the_folders_is_refused_at_once(self, server, pictures):
         graph = twin("one-shot-swap-with-a-model")
