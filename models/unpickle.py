@@ -246,13 +246,16 @@ class _Walk:
         self.numbers = numbers
         self.made: dict[tuple[str, torch.dtype], torch.Tensor] = {}
         self.modules = 0
+        self.dicts: dict[int, dict] = {}
 
     def plain(self, value: Any) -> Any:
         """Modules as state dicts, in dicts too."""
         if isinstance(value, _Tensor):
             return self.tensor(value)
         if isinstance(value, dict):
-            return {key: self.plain(each) for key, each in value.items() if isinstance(key, str)}
+            if id(value) not in self.dicts:  # one that is in many places is read once
+                self.dicts[id(value)] = {key: self.plain(each) for key, each in value.items() if isinstance(key, str)}
+            return self.dicts[id(value)]
         if isinstance(value, _Thing) and _is_module(value):
             return State(self.state_dict(value, ""))
         return value
