@@ -50,6 +50,12 @@ class Initializer:
         """Whether its numbers are in another file."""
         return any(number == 14 and value == 1 for number, _, value in self.fields)
 
+    @property
+    def place(self) -> str | None:
+        """The file beside the model that its numbers are in (``location`` of onnx.proto3's external_data); None if it is not said."""
+        entries = [{field: _text(text) for field, _, text, _ in _records(value)} for number, _, value in self.fields if number == 13]
+        return next((entry.get(2) for entry in entries if entry.get(1) == "location"), None) if self.external else None
+
     def array(self) -> np.ndarray:
         """The numbers, as a copy."""
         if self.external or self.dtype is None:
@@ -90,6 +96,14 @@ class OnnxFile:
     def external(self) -> bool:
         """Whether weights lie in files beside it."""
         return any(tensor.external for tensor in self.initializers)
+
+    def lacking(self, folder: Path) -> str | None:
+        """The first file of weights that is not in ``folder``."""
+        try:
+            places = dict.fromkeys(tensor.place for tensor in self.initializers)
+            return next((place for place in places if place and not (folder / place).is_file()), None)
+        except (IndexError, ValueError) as error:
+            raise FaceLoomError("This ONNX file is damaged; fetch it again.") from error
 
     def initializer(self, shape: tuple[int, ...]) -> Initializer | None:
         """The last initializer of this shape (the emap of inswapper is the last of 512×512)."""
@@ -132,6 +146,8 @@ def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
     try:
         model = _parse(data)
     except (IndexError, ValueError) as error:
+        if bytes(data[:1]) != b"\x08":  # the format's version, with which protobuf begins every model
+            raise FaceLoomError(f"{name} is not an ONNX model.") from error
         raise FaceLoomError(f"{name} is not a whole ONNX model; the download was probably cut short, so fetch it again.") from error
     if model is None:
         raise FaceLoomError(f"{name} is not an ONNX model.")

@@ -175,6 +175,9 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     label = name or ("model" if isinstance(source, bytes) else Path(source).name)
     if kind:
         expect_kind(label, kind, file.inputs, file.outputs)
+    lacking = None if isinstance(source, bytes) else file.lacking(Path(source).parent)
+    if lacking:
+        raise FaceLoomError(f"{label} keeps its weights in {lacking}, which is not beside it; put both into one folder.")
     return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)
 
 

@@ -156,13 +156,16 @@ def keras_metadata(net: KerasNet) -> dict[str, str]:
 
 
 def _read_safetensors(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
-        graph = (file.metadata() or {}).get("model_config")
-        if graph is None:
-            raise FaceLoomError(f"{os.path.basename(path)} holds no Keras graph; convert the .h5 file again.")
-        return json.loads(graph), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, "pt") as file:
+            graph = (file.metadata() or {}).get("model_config")
+            if graph is None:
+                raise FaceLoomError(f"{os.path.basename(path)} holds no Keras graph; convert the .h5 file again.")
+            return json.loads(graph), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise FaceLoomError(f"{os.path.basename(path)} is not a whole safetensors file; fetch it again.") from error
 
 
 def _read_h5(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:

@@ -131,6 +131,9 @@ def test_weights_in_another_file_are_known(tmp_path):
     target, source = np.zeros((2, 3, 16, 16), np.float32), np.ones((2, 512), np.float32)
     np.testing.assert_allclose(network.run({"target": target, "source": source})[0], reference(target, source), rtol=1e-5)
     assert not network.batches(), "bytes in memory would not find the other file"
+    (tmp_path / "big.data").rename(tmp_path / "renamed.data")
+    with pytest.raises(FaceLoomError, match=r"^big\.onnx keeps its weights in big\.data, which is not beside it; put both into one fo"):
+        open_session(path)
 
 
 @pytest.mark.parametrize(("head", "words"), [
@@ -155,6 +158,10 @@ def test_files_that_are_no_or_half_a_model(tmp_path):
         path.write_bytes(bad)
         with pytest.raises(FaceLoomError, match=r"model\.onnx is not (a whole|an) ONNX model"):
             open_session(path)
+    for other in (b"hello world\n" * 50, b'{"error": "not found"}', b"\x89PNG\r\n\x1a\n" + bytes(500)):
+        path.write_bytes(other)
+        with pytest.raises(FaceLoomError, match=r"^model\.onnx is not an ONNX model\.$"):
+            open_session(path)
     path.write_bytes(b"")
     with pytest.raises(FaceLoomError, match="is empty"):
         open_session(path)
@@ -171,6 +178,7 @@ def test_a_damaged_file_never_fails_otherwise(place, flip):
     with contextlib.suppress(FaceLoomError):
         file = read_onnx(bytes(data))
         file.with_free_batch(reshapes=True)
+        file.lacking(Path())
         for tensor in file.initializers:
             tensor.array()
 

@@ -215,6 +215,13 @@ def test_files_are_told_what_they_lack(tmp_path):
     check_weights(generator(), weights() | {"optimizer/step": torch.zeros(1)}, "more.h5")  # more than needed does no harm
 
 
+@pytest.mark.parametrize("content", [b"", b"\x00\x01\0\0\0\0\0\0{\"a", b"\xff" * 40])
+def test_half_a_safetensors_file(tmp_path, content):
+    (tmp_path / "half.safetensors").write_bytes(content)
+    with pytest.raises(FaceLoomError, match=r"^half\.safetensors is not a whole safetensors file; fetch it again\.$"):
+        load_keras(tmp_path / "half.safetensors")
+
+
 def test_files_that_are_no_keras_models(tmp_path):
     h5py = pytest.importorskip("h5py", reason="Keras files are read with h5py (the keras extra)")
     (tmp_path / "broken.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
