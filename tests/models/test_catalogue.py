@@ -80,6 +80,7 @@ def test_every_row_is_well_formed(row):
     assert row.folder.split("/")[0] in disk.KEYS and ".." not in row.folder
     assert row.licence and row.vendor and row.commercial in (True, False, None)
     assert not re.search("non-commercial|-NC|S-Lab|ResearchRAIL", row.licence) or row.commercial is False
+    assert not re.search("disputed|unknown|not stated", row.licence) or row.commercial is not True
     for name in row.names:
         disk.check_name(name)
 
@@ -120,6 +121,7 @@ def test_contracts_that_peers_got_wrong():
     assert contract["alphaface_256"].unit is False
     assert contract["uniface_256"].source_std == (1, 1, 1) and contract["uniface_256"].std == (0.5, 0.5, 0.5)
     assert contract["gpen_bfr_256"].template == "arcface_128" and contract["gpen_bfr_512"].template == "ffhq_512"
+    assert contract["2dfan4"].color == contract["peppa_wutz"].color == "bgr"
     assert contract["xseg_1"].layout == "nhwc" and contract["xseg_1"].color == "bgr"
     assert contract["det_10g"].std == pytest.approx((128 / 255,) * 3)
 
