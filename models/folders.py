@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from .catalogue import Row, catalogue, guess_row, row_named, row_of_file, row_of_hash, rows
 from .errors import FaceLoomError
+from .extra_paths import extra_paths
 from .progress import Progress, silent
 from .terminal import command
 
@@ -107,11 +108,13 @@ class Choice:
 
 def default_folders(models_dir: str | os.PathLike | None = None, keyed: Mapping[str, Sequence[str]] | None = None) -> Folders:
     """``models_dir``, then ``FACELOOM_MODELS`` (several with the system's path separator), then ComfyUI's models folder when the pack
-    lies in ``custom_nodes``, then FaceLoom's own, then insightface's. ``keyed``: ComfyUI's folder lists by key."""
+    lies in ``custom_nodes``, then FaceLoom's own, then insightface's. ``keyed``: ComfyUI's folder lists by key, else (where nothing else is
+    asked for) those of its ``extra_model_paths.yaml``."""
     roots = [models_dir] if models_dir else []
     roots += [folder for folder in os.environ.get("FACELOOM_MODELS", "").split(os.pathsep) if folder]
     pack = Path(__file__).parents[1]
     if pack.parent.name == "custom_nodes":
+        keyed = extra_paths(pack.parents[1] / "extra_model_paths.yaml") if keyed is None and not roots else keyed
         roots.append(pack.parents[1] / "models")
     roots += [cache_folder() / "models"]
     own = tuple(dict.fromkeys(Path(root).expanduser().absolute() for root in roots))

@@ -215,6 +215,36 @@ def test_where_the_models_are(tmp_path, monkeypatch):
     assert disk.cache_folder() == tmp_path / "xdg/faceloom"
 
 
+EXTRA = """
+a111:
+  base_path: {base}
+  checkpoints: models
+  insightface: |
+    faces
+    more/faces
+big:
+  is_default: true
+  hyperswap: {base}/hyper
+  nothing:
+empty:
+"""
+
+
+def test_the_terminal_knows_comfyui_s_extra_folders(tmp_path, monkeypatch):
+    pytest.importorskip("yaml")
+    comfyui = tmp_path / "ComfyUI"
+    monkeypatch.setattr(disk, "__file__", str(comfyui / "custom_nodes/faceloom/models/folders.py"))
+    put(comfyui / "extra_model_paths.yaml", EXTRA.format(base=tmp_path / "disk").encode())
+    path = put(tmp_path / "disk/more/faces/inswapper_128.onnx")
+    folders = default_folders()
+    assert folders.bases("insightface")[:3] == (tmp_path / "disk/faces", tmp_path / "disk/more/faces", comfyui / "models/insightface")
+    assert folders.bases("hyperswap")[0] == tmp_path / "disk/hyper" and find("inswapper_128", folders).path == path
+    assert default_folders(tmp_path / "mine").bases("hyperswap")[0] == tmp_path / "mine/hyperswap", "what is asked for comes first"
+    for spoilt in (b"a: [", b"- 1", b"\xff", b""):
+        put(comfyui / "extra_model_paths.yaml", spoilt)
+        assert default_folders().bases("hyperswap")[0] == comfyui / "models/hyperswap"
+
+
 def test_facefusion_s_folder_is_searched_as_a_root(tmp_path, monkeypatch):
     path = put(tmp_path / "facefusion/.assets/models/hyperswap_1a_256.onnx")
     monkeypatch.setenv("FACELOOM_MODELS", str(path.parent))

@@ -1,0 +1,38 @@
+"""Model folders that a ComfyUI user keeps elsewhere, for commands that run without ComfyUI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+
+def extra_paths(file: Path) -> dict[str, tuple[Path, ...]]:
+    """The folders by key that an ``extra_model_paths.yaml`` lists, as ComfyUI's utils/extra_config.py reads it.
+
+    Empty where there is no such file, where it is spoilt (ComfyUI itself says so), and where Python cannot read YAML.
+    """
+    try:
+        import yaml
+
+        sections = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (ImportError, OSError, ValueError):
+        return {}
+    except yaml.YAMLError:
+        return {}
+    found: dict[str, list[Path]] = {}
+    for section in sections.values() if isinstance(sections, Mapping) else ():
+        for key, folder, first in _listed(section, file.parent):
+            found.setdefault(key, []).insert(0 if first else len(found[key]), folder)
+    return {key: tuple(folders) for key, folders in found.items()}
+
+
+def _listed(section: object, place: Path) -> Iterator[tuple[str, Path, bool]]:
+    """Key, folder, and whether it goes before the others."""
+    if not isinstance(section, Mapping):
+        return
+    base = place / os.path.expandvars(os.path.expanduser(str(section.get("base_path", ""))))
+    for key, lines in section.items():
+        if key not in ("base_path", "is_default") and isinstance(lines, str):
+            for line in filter(None, lines.split("\n")):
+                yield str(key), Path(os.path.normpath(base / line)), bool(section.get("is_default"))
