@@ -1,0 +1,16 @@
+"""What every test of ``models/`` shares."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this file
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """What the tests find out about files is not remembered on this machine."""
+    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path / "cache"))

@@ -1,0 +1,87 @@
+"""Running out of memory, and chunks that fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from faceloom.models.errors import FaceLoomError
+from faceloom.models.progress import silent
+from faceloom.models.runtime import OnnxMemoryError, is_out_of_memory, open_session, run_chunks
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from doubles import inputs, reference, swap_double  # noqa: E402
+
+
+def test_chunks_shrink_until_they_fit():
+    sizes, seen = [], []
+
+    def work(items):
+        sizes.append(len(items))
+        if len(items) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [item * 2 for item in items]
+
+    parts = run_chunks(work, list(range(10)), 16, lambda done, total: seen.append((done, total)))
+    assert [item for part in parts for item in part] == [item * 2 for item in range(10)]
+    assert sizes == [10, 5, 2, 2, 2, 2, 2] and seen[-1] == (10, 10)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Failed to allocate memory for requested buffer"), OnnxMemoryError("x")])
+def test_one_item_that_does_not_fit_is_an_error(error):
+    def work(items):
+        raise error
+
+    with pytest.raises(FaceLoomError, match="not enough memory for even one face") as raised:
+        run_chunks(work, [1, 2, 3], 4)
+    assert raised.value.__cause__ is error and is_out_of_memory(error)
+
+
+def test_other_errors_pass_through_chunks():
+    for error in (RuntimeError("shapes differ"), FaceLoomError("no"), KeyError("k")):
+        with pytest.raises(type(error), match=str(error.args[0])):
+            run_chunks(lambda items, error=error: (_ for _ in ()).throw(error), [1], 1)
+    assert run_chunks(len, [], 4) == [] and run_chunks(len, torch.zeros(5, 2), 2) == [2, 2, 1]
+
+
+def test_a_session_out_of_memory_halves_its_batch(monkeypatch):
+    network = open_session(swap_double(batch="n"))
+    real, rows = network.run_once, []
+
+    def tight(feeds):
+        rows.append(len(feeds["target"]))
+        if rows[-1] > 2:
+            raise OnnxMemoryError("double ran out of memory.")
+        return real(feeds)
+
+    feeds = inputs(5)
+    assert network.batches()
+    monkeypatch.setattr(network, "run_once", tight)
+    np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
+    assert rows == [5, 2, 2, 1]
+
+
+def test_interrupting():
+    class Stop(Exception):
+        pass
+
+    def stop(done, total):
+        if done:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_chunks(lambda items: None, [1, 2, 3], 1, stop)
+    silent(0, 1)
+
+
+def test_onnxruntime_s_allocation_errors_are_recognised(monkeypatch):
+    network = open_session(swap_double(), name="double")
+
+    class Full:
+        def run(self, *_):
+            raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : BFCArena::AllocateRawInternal Failed to allocate memory")
+
+    network._session = Full()
+    with pytest.raises(OnnxMemoryError, match="double ran out of memory"):
+        network.run_once({"target": np.zeros((1, 3, 16, 16)), "source": np.zeros((1, 512))})
