@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import FaceLoomError
+from .memory import tells_of_memory
 
 log = logging.getLogger("faceloom")
 
@@ -23,10 +24,9 @@ PROVIDERS: Mapping[str, str] = {
 }
 AUTO = ("cuda", "rocm", "migraphx", "directml", "coreml", "openvino")
 
-OPTIONS: Mapping[str, Mapping[str, str]] = {
-    "CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"},
-    "TensorrtExecutionProvider": {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"},
-}
+# Those that compute in a graphics card's own memory, and those of them that count cards as torch does.
+CARDS = ("cuda", "tensorrt", "rocm", "migraphx", "directml")
+NUMBERED = ("cuda", "tensorrt", "rocm", "migraphx")
 
 CURES: Mapping[str, str] = {
     "cuda": "install the CUDA and cuDNN libraries that onnxruntime-gpu asks for, e.g. `pip install onnxruntime-gpu[cuda,cudnn]`",
@@ -37,7 +37,7 @@ CURES: Mapping[str, str] = {
     "coreml": "choose cpu for this model",
     "openvino": "install the OpenVINO version that this onnxruntime was built for",
 }
-
+MEMORY_CURE = "close other programs that use the graphics card, or take a smaller model, and load it again"
 
 PACKAGES: Mapping[str, str] = {
     "cuda": "onnxruntime-gpu",
@@ -104,7 +104,8 @@ def fall_back_warning(request: str | Sequence[str], there: Sequence[str], used: 
     """
     if tried:
         short, reason = next(iter(tried.items()))
-        return f"onnxruntime runs on {used} because {short} did not load ({reason}): {CURES.get(short, 'choose another provider')}."
+        cure = MEMORY_CURE if tells_of_memory(reason) else CURES.get(short, "choose another provider")
+        return f"onnxruntime runs on {used} because {short} did not load ({reason}): {cure}."
     asked = [short_name(PROVIDERS.get(name, name)) for name in ([request] if isinstance(request, str) else request)]
     if used in asked or (used != "cpu" and "auto" in asked):
         return ""

@@ -5,10 +5,12 @@ A session belongs to its ``OnnxModel`` and is freed with it; nothing is kept in 
 
 from __future__ import annotations
 
-import gc
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,9 +19,11 @@ import torch
 
 from .errors import FaceLoomError
 from .folders import cache_folder, read_json, write_json
+from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release, run_chunks
 from .onnx_file import OnnxFile, Port, read_onnx
 from .progress import Progress, silent
-from .providers import OPTIONS, Machine, candidates, fall_back_warning, log, onnxruntime, short_name
+from .providers import CARDS, log, onnxruntime, short_name
+from .session import card_of, create_session, first_line
 from .signature import expect_kind
 from .weights import DeviceManager, PlainDevices, TorchModel, load_weights
 
@@ -33,7 +37,9 @@ FREED = ("inputs", "reshapes")
 # On the CPU, networks of more bytes than this are as fast one by one, and trying a batch would take seconds.
 WORTHWHILE = 64 << 20
 
-MEMORY_WORDS = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bfcarena", "not enough memory")
+# Bytes a face network works in per pixel of its largest picture: GFPGAN at 512 has 542 MB at once. On a graphics card a chunk is as
+# many rows as work in TOGETHER, and what was worked in beyond KEPT goes back when the last is done.
+PER_PIXEL, TOGETHER, KEPT = 2200, 2 << 30, 256 << 20
 
 
 class OnnxModel:
@@ -53,9 +59,11 @@ class OnnxModel:
         self.outputs = file.outputs
         self._threads = threads
         self._key = _key(source)
-        self._way = read_json(_store()).get(self._key)  # how batches go in: None until it has been tried
+        self._way = None if asks_for_engine(providers) else read_json(_store()).get(self._key)  # None until batches have been tried
+        self._held = 0  # bytes beside the weights that the session has on its card
         known = file.with_free_batch(self._way == "reshapes") if self._way in FREED else source
-        self._session, self.providers, self.warning = _create(name, known, providers, threads)
+        self._session, self.providers, self.warning = create_session(name, known, file, providers, threads, self._key)
+        self._card = card_of(self._session)
         log.info("%s", self.describe())
         if self.warning:
             log.warning("%s: %s", name, self.warning)
@@ -81,39 +89,80 @@ class OnnxModel:
         declared types; answers in half or double precision come back as float32, as arrays for arrays and as tensors on the device of
         the first tensor where there is one. ``progress`` counts rows.
         """
-        count = max(len(values) for values in feeds.values() if values.ndim > 1)
+        counts = [len(values) for values in feeds.values() if values.ndim > 1]
+        if 0 in counts:  # only the graph knows the shapes of its answers
+            one = {name: _one_row(values) for name, values in feeds.items()}
+            return [values[:0] for values in self.run(one)]
+        count = max(counts, default=1)
+        each = PER_PIXEL * max(_pixels(shape) for shape in [*(values.shape for values in feeds.values()), *self._answers()])
+        chunk = chunk if count > 1 and self.batches() else 1
+        if self.providers[0] in CARDS:
+            chunk = max(1, min(chunk, count, TOGETHER // each))
 
         def rows(values: Values, span: range) -> Values:
             return values if values.ndim < 2 or len(values) == 1 else values[span.start : span.stop]
 
         def part(span: range) -> list[Values]:
-            return self.run_once({name: _repeated(rows(values, span), len(span)) for name, values in feeds.items()})
+            given = {name: _repeated(rows(values, span), len(span)) for name, values in feeds.items()}
+            return self._answer(given, each * len(span), span.stop == count)
 
-        parts = run_chunks(part, range(count), chunk if count > 1 and self.batches() else 1, progress)
+        parts = run_chunks(part, range(count), chunk, progress, self._make_room)
         return [_plain(same) for same in zip(*parts, strict=True)]
 
     def run_once(self, feeds: Mapping[str, Values]) -> list[Values]:
-        """One call of the session with everything as it is given, types apart. Tensors are answered with tensors, see ``run_torch``."""
-        tensors = [values for values in feeds.values() if isinstance(values, torch.Tensor)]
-        if tensors:
-            return self.run_torch({name: torch.as_tensor(values, device=tensors[0].device) for name, values in feeds.items()})
-        arrays = {name: np.ascontiguousarray(array, self.input(name).dtype) for name, array in feeds.items()}
-        return _guard(self.name, lambda: self._session.run(None, arrays))
+        """One call of the session with everything as it is given, types apart. Tensors are answered with tensors, on CUDA (and CPU)
+        without a copy through another memory."""
+        pixels = max((len(values) * _pixels(values.shape) for values in feeds.values() if values.ndim), default=1)
+        return self._answer(feeds, PER_PIXEL * pixels, False)
 
-    def run_torch(self, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """Like ``run_once``, on tensors and back to the device of the first; on CUDA (and CPU) without a copy through another memory."""
-        device = next(iter(feeds.values())).device
-        kind = "cuda" if self.providers[0] in ("cuda", "tensorrt") else "cpu"
-        if device.type == kind:
-            return self._run_bound(feeds, device)
-        arrays = {name: np.ascontiguousarray(tensor.detach().cpu().numpy(), self.input(name).dtype) for name, tensor in feeds.items()}
-        return [torch.from_numpy(out).to(device) for out in _guard(self.name, lambda: self._session.run(None, arrays))]
+    def _answer(self, feeds: Mapping[str, Values], memory: int, last: bool) -> list[Values]:
+        """memory: bytes it takes to work in. last: whether they may go back afterwards."""
+        if self.providers[0] in CARDS and memory > self._held:
+            ask_for_room(memory - self._held)
+            self._held = memory
+        options = None
+        if last and self._held > KEPT and self.providers[0] == "cuda":
+            options = onnxruntime().RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{self._card.index if self._card else 0}")
+            self._held = 0
+        tensors = [values for values in feeds.values() if isinstance(values, torch.Tensor)]
+        device = tensors[0].device if tensors else None
+        if device and device.type == (self._card or torch.device("cpu")).type:
+            return self._run_bound(feeds, device, self._card or device, options)
+        arrays = {name: np.asarray(_array(values), self.input(name).dtype, order="C") for name, values in feeds.items()}
+        answers = self._call(lambda: self._session.run(None, arrays, options))
+        return [torch.from_numpy(answer).to(device) for answer in answers] if device else answers
+
+    def _make_room(self) -> None:
+        self._held = 0
+        release()
+        if self.providers[0] in CARDS:
+            ask_for_room(None)
+
+    def _call(self, run: Callable[[], Result]) -> Result:
+        """``run()``, with onnxruntime's errors as sentences, and torch's current card afterwards as before: onnxruntime changes it."""
+        try:
+            with torch.cuda.device(self._card) if self._card else nullcontext():
+                return run()
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OnnxMemoryError(f"{self.name} ran out of memory.") from error
+            where = self.providers[0]
+            on, cure = ("", "") if where == "cpu" else (f" on {where}", "; choose another provider where it is loaded")
+            raise FaceLoomError(f"{self.name} failed in onnxruntime{on}: {first_line(error)}{cure}") from error
+
+    def _answers(self) -> list[tuple[int, ...]]:
+        """Shapes of the outputs, as far as the file says them."""
+        return [tuple(size or 1 for size in port.shape or ()) for port in self.outputs]
 
     def batches(self) -> bool:
         """Whether several rows may go through together and come out as if alone. Tried once on random input, and remembered.
 
-        On the CPU a large network gains nothing by it, so there it is not even tried.
+        On the CPU a large network gains nothing by it, so there it is not even tried. TensorRT builds an engine for the shapes it sees,
+        in minutes, so there only one shape is shown to it.
         """
+        if self.providers[0] == "tensorrt":
+            return False
         if self._way is None and (self.providers[0] != "cpu" or len(self.file.data) <= WORTHWHILE):
             self._way = self._try_batches()
         return self._way not in (None, "never")
@@ -124,7 +173,7 @@ class OnnxModel:
         for way in ("as it is" if free else "inputs", "reshapes"):
             try:
                 together = self._session if way == "as it is" else self._freed(way)
-                exact = together is not None and _exact(together, self._session, self.inputs)
+                exact = together is not None and self._call(partial(self._exact, together))
             except OnnxMemoryError:  # it may fit another time
                 return None
             if exact:
@@ -133,33 +182,68 @@ class OnnxModel:
         write_json(_store(), {**read_json(_store()), self._key: found})
         return found
 
+    def _exact(self, together) -> bool:
+        """Whether two random items through ``together`` come out as they do through this session, one after the other."""
+        random = np.random.default_rng(0)
+        pair = {port.name: _random_input(port, random) for port in self.inputs}
+        halves = [{name: array[i : i + 1] if array.ndim > 1 else array for name, array in pair.items()} for i in (0, 1)]
+        quiet = onnxruntime().RunOptions()
+        quiet.log_severity_level = 4
+        try:
+            both = together.run(None, pair, quiet)
+        except Exception as error:  # onnxruntime has no narrower class for a graph that cannot take the shape
+            if is_out_of_memory(error):
+                raise
+            return False
+        singles = [self._session.run(None, half) for half in halves]
+        # Cards multiply in TF32, and not in the same order for another number of rows.
+        close = 1e-4 if self.providers[0] == "cpu" else 2e-2
+        wanted = [np.concatenate(pair) if pair[0].ndim else pair[0] for pair in zip(*singles, strict=True)]
+        return all(_alike(*pair, close) for pair in zip(both, wanted, strict=True))
+
     def _freed(self, way: str):
         """A session of the graph with a free batch dimension; None if that does not open."""
         if self.file.external:  # bytes in memory would not find the weights beside the file
             return None
         try:
-            return _create(self.name, self.file.with_free_batch(way == "reshapes"), self.providers[0], self._threads)[0]
+            freed = self.file.with_free_batch(way == "reshapes")
+            return create_session(self.name, freed, self.file, self.providers[0], self._threads, self._key)[0]
         except OnnxMemoryError:
             raise
         except FaceLoomError:
             return None
 
-    def _run_bound(self, feeds: Mapping[str, torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-        """Bind the tensors' own memory; onnxruntime makes the outputs on the same device, and torch takes them over where they lie."""
-        binding = self._session.io_binding()
-        index = device.index or 0
-        alive = []
-        for name, tensor in feeds.items():
-            dtype = self.input(name).dtype or np.dtype(np.float32)
-            tensor = tensor.detach().to(device, _torch_type(dtype)).contiguous()
-            alive.append(tensor)
-            binding.bind_input(name, device.type, index, dtype, tuple(tensor.shape), tensor.data_ptr())
-        for port in self.outputs:
-            binding.bind_output(port.name, device.type, index)
-        if device.type == "cuda":
-            torch.cuda.current_stream(device).synchronize()
-        _guard(self.name, lambda: self._session.run_with_iobinding(binding))
-        return [_taken_over(value).to(device) for value in binding.get_outputs()]
+    def _run_bound(self, feeds: Mapping[str, Values], device: torch.device, card: torch.device, options) -> list[torch.Tensor]:
+        """Bind the tensors' own memory; onnxruntime makes the outputs on the same card, and torch takes them over where they lie.
+
+        onnxruntime works on a stream of its own, which knows nothing of torch's: whatever is given is finished before, also because
+        inputs that a node on the CPU reads are copied when they are bound. It has finished when it returns (unless it is told not to
+        wait). On a card answers are copied within it: their memory is the session's, for the next run and to give back.
+        """
+        given = {}
+        for name, values in feeds.items():
+            kind = _torch_type(self.input(name).dtype or np.dtype(np.float32))
+            given[name] = _tensor(values).detach().to(card, kind).contiguous()
+        if card.type == "cuda":
+            torch.cuda.current_stream(card).synchronize()
+
+        def run() -> list:
+            binding = self._session.io_binding()
+            for name, tensor in given.items():
+                kind = self.input(name).dtype or np.dtype(np.float32)
+                binding.bind_input(name, card.type, card.index or 0, kind, tuple(tensor.shape), tensor.data_ptr())
+            for port in self.outputs:
+                binding.bind_output(port.name, card.type, card.index or 0)
+            binding.synchronize_inputs()
+            self._session.run_with_iobinding(binding, options)
+            binding.synchronize_outputs()
+            return binding.get_outputs()
+
+        answers = [_taken_over(value) for value in self._call(run)]
+        if card.type == "cuda":
+            answers = [answer.to(device, copy=True) for answer in answers]
+            torch.cuda.current_stream(card).synchronize()
+        return answers
 
 
 def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence[str] = "auto", kind: str | None = None,
@@ -186,33 +270,9 @@ def plain_session(source: str | os.PathLike | bytes, providers: str | Sequence[s
     return open_session(source, providers=providers)._session
 
 
-def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress: Progress = silent) -> list[Result]:
-    """``fn`` on slices of at most ``chunk`` items, in order. Out of memory halves the slice and tries it again, down to one item."""
-    results, done = [], 0
-    chunk = max(1, chunk)
-    while done < len(items):
-        progress(done, len(items))
-        try:
-            results.append(fn(items[done : done + chunk]))
-        except (MemoryError, RuntimeError, FaceLoomError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if chunk == 1:
-                raise FaceLoomError("There is not enough memory for even one face; unload other models, or use the CPU.") from error
-            chunk = max(1, min(chunk, len(items) - done) // 2)
-            _release()
-            continue
-        done = min(done + chunk, len(items))
-    progress(len(items), len(items))
-    return results
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or onnxruntime ran out of memory (onnxruntime says so only in words)."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError, OnnxMemoryError)):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in MEMORY_WORDS)
+def asks_for_engine(providers: str | Sequence[str]) -> bool:
+    """Whether TensorRT is wanted, which is shown the file's own graph and one shape."""
+    return any(short_name(each) == "tensorrt" for each in ([providers] if isinstance(providers, str) else providers))
 
 
 def _store() -> Path:
@@ -229,23 +289,35 @@ def _key(source: str | bytes) -> str:
     return f"{which} {onnxruntime().__version__}"
 
 
-class OnnxMemoryError(FaceLoomError):
-    """A network did not fit into memory."""
-
-
-def _release() -> None:
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
 def _torch_type(dtype: np.dtype) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def _taken_over(value) -> torch.Tensor:
-    """An ``OrtValue`` as a tensor on the same memory; releases of onnxruntime that cannot share it copy."""
-    return torch.from_dlpack(value) if hasattr(value, "__dlpack__") else torch.from_numpy(value.numpy())
+    """An ``OrtValue`` as a tensor on the same memory. Older releases share only what it wraps, still older ones nothing: they copy."""
+    shared = next((each for each in (value, getattr(value, "_ortvalue", None)) if hasattr(each, "__dlpack__")), None)
+    return torch.from_numpy(value.numpy()) if shared is None else torch.from_dlpack(shared)
+
+
+def _array(values: Values) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
+def _tensor(values: Values) -> torch.Tensor:
+    return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))  # torch warns of read-only arrays
+
+
+def _one_row(values: Values) -> Values:
+    """Nothing, once, for what has no rows."""
+    if values.ndim < 2 or len(values):
+        return values[:1] if values.ndim > 1 else values
+    shape = (1, *values.shape[1:])
+    return values.new_zeros(shape) if isinstance(values, torch.Tensor) else np.zeros(shape, values.dtype)
+
+
+def _pixels(shape: Sequence[int]) -> int:
+    """Of one row, whichever way its channels lie."""
+    return math.prod(sorted(shape[1:])[-2:])
 
 
 def _repeated(values: Values, count: int) -> Values:
@@ -266,77 +338,13 @@ def _plain(parts: Sequence[Values]) -> Values:
     return whole.astype(np.float32, copy=False) if whole.dtype.kind == "f" else whole
 
 
-def _guard(name: str, call: Callable[[], Result]) -> Result:
-    """onnxruntime's errors as sentences."""
-    try:
-        return call()
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise OnnxMemoryError(f"{name} ran out of memory.") from error
-        raise FaceLoomError(f"{name} failed in onnxruntime: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _create(name: str, source: str | bytes, request: str | Sequence[str], threads: int | None):
-    """A session on the first provider that really loads: ``(session, short names in use, warning)``."""
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads would slow what follows
-    there = ort.get_available_providers()
-    tried: dict[str, str] = {}  # why each provider before the one in use did not load
-    for provider in candidates(request, there):
-        if provider == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-        chain = [(full, dict(OPTIONS.get(full, {}))) for full in dict.fromkeys((provider, "CPUExecutionProvider"))]
-        try:
-            session = ort.InferenceSession(source, options, providers=chain)
-        except Exception as error:
-            if provider == "CPUExecutionProvider":
-                raise _unopened(name, error) from error
-            tried[short_name(provider)] = _first_line(error)
-            continue
-        used = session.get_providers()
-        if used[0] == provider:
-            break
-        tried[short_name(provider)] = "its libraries could not be loaded"
-    warning = fall_back_warning(request, there, short_name(used[0]), tried, Machine.here())
-    return session, tuple(short_name(provider) for provider in used), warning
-
-
-def _unopened(name: str, error: Exception) -> FaceLoomError:
-    if is_out_of_memory(error):
-        return OnnxMemoryError(f"{name} is too big for the memory that is free; close other programs or use a smaller model.")
-    return FaceLoomError(f"{name} cannot be opened by onnxruntime: {_first_line(error)}")
-
-
-def _exact(together, alone, inputs: Sequence[Port]) -> bool:
-    """Whether two random items through ``together`` come out as they do through ``alone``, one after the other."""
-    random = np.random.default_rng(0)
-    pair = {port.name: _random_input(port, random) for port in inputs}
-    halves = [{name: array[i : i + 1] if array.ndim > 1 else array for name, array in pair.items()} for i in (0, 1)]
-    quiet = onnxruntime().RunOptions()
-    quiet.log_severity_level = 4
-    try:
-        both = together.run(None, pair, quiet)
-    except Exception as error:  # onnxruntime has no narrower class for a graph that cannot take the shape
-        if is_out_of_memory(error):
-            raise OnnxMemoryError("The model ran out of memory.") from error
+def _alike(answer: np.ndarray, wanted: np.ndarray, close: float) -> bool:
+    """Whether two answers differ by no more than ``close`` of the largest number, or what half precision allows."""
+    if answer.shape != wanted.shape:
         return False
-    singles = [alone.run(None, half) for half in halves]
-    for index, batched in enumerate(both):
-        wanted = np.concatenate([single[index] for single in singles]) if singles[0][index].ndim else singles[0][index]
-        if batched.shape != wanted.shape:
-            return False
-        tolerance = 2e-2 if batched.dtype == np.float16 else 1e-4
-        scale = float(np.abs(wanted.astype(np.float64)).max(initial=1e-3))
-        if not np.abs(batched.astype(np.float64) - wanted.astype(np.float64)).max(initial=0) <= tolerance * scale:
-            return False
-    return True
+    close = max(close, 2e-2) if answer.dtype == np.float16 else close
+    scale = float(np.abs(wanted.astype(np.float64)).max(initial=1e-3))
+    return bool(np.abs(answer.astype(np.float64) - wanted.astype(np.float64)).max(initial=0) <= close * scale)
 
 
 def _random_input(port: Port, random: np.random.Generator) -> np.ndarray:

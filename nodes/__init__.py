@@ -5,6 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
+from ..models.memory import share_card
+from ._devices import make_room
 from ._models import register_folders
 from .adapters import IdentityForAdapters
 from .align import FaceAlign
@@ -42,6 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     TrainFaceLoRA,
 ]
 
+share_card(make_room)
 register_folders()
 register_identity_folders()
 

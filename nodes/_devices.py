@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import comfy.model_management
 import comfy.model_patcher
 import torch
 
-from ..models.providers import PROVIDERS, candidates, onnxruntime
 from ..models.weights import TorchModel
-
-# A session takes its weights once more while it is built, and about as much to work in.
-SESSION = 2.0
 
 
 class ComfyDevices:
@@ -41,13 +34,17 @@ def half() -> bool:
     return comfy.model_management.should_use_fp16(comfy.model_management.get_torch_device())
 
 
-def make_room(path: Path, providers: str | Sequence[str]) -> None:
-    """Have ComfyUI unload what it must so that a session of this file fits on the graphics card."""
+def make_room(size: int | None) -> None:
+    """The ``memory.Neighbour`` that ComfyUI is: it unloads what it must so that onnxruntime can have ``size`` bytes of the graphics card,
+    None: everything."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cpu(device):
         return
-    if candidates(providers, onnxruntime().get_available_providers())[0] != PROVIDERS["cpu"]:
-        comfy.model_management.free_memory(int(path.stat().st_size * SESSION), device)
+    wanted = 1e30 if size is None else size + comfy.model_management.extra_reserved_memory()
+    comfy.model_management.free_memory(wanted, device)
+    free, kept = comfy.model_management.get_free_memory(device, torch_free_too=True)
+    if free - kept < wanted:  # to ComfyUI what torch keeps for later is free, but only torch can have it
+        comfy.model_management.soft_empty_cache()
 
 
 def show_patcher(loaded):

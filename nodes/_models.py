@@ -14,7 +14,7 @@ from ..models.errors import FaceLoomError
 from ..models.folders import KEYS, SUFFIXES, Choice, Folders, Found, available, check_name, default_folders, find, originals
 from ..models.runtime import OnnxModel
 from ..models.weights import TorchModel
-from ._devices import make_room, show_patcher
+from ._devices import show_patcher
 from ._runtime import listener
 
 NOT_HERE = " (not downloaded)"
@@ -115,8 +115,6 @@ def load(name: str, kind: str, provider: str, open_file: Callable[[Found, Folder
     """``open_file(found, folders, providers)`` for a file of the list. Returns what it loaded and what to show on the node."""
     where, providers = folders(), PROVIDERS[provider]
     found = find(_plain(name), where, kind, listener())
-    if found.path.suffix.lower() in (".onnx", ".dfm"):
-        make_room(found.path, providers)
     loaded = show_patcher(open_file(found, where, providers))
     return loaded, _told(found, loaded)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.memory import OnnxMemoryError, is_out_of_memory, run_chunks
 from faceloom.models.progress import silent
-from faceloom.models.runtime import OnnxMemoryError, is_out_of_memory, open_session, run_chunks
+from faceloom.models.runtime import open_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -45,19 +46,20 @@ def test_other_errors_pass_through_chunks():
     assert run_chunks(len, [], 4) == [] and run_chunks(len, torch.zeros(5, 2), 2) == [2, 2, 1]
 
 
-def test_a_session_out_of_memory_halves_its_batch(monkeypatch):
+def test_a_session_out_of_memory_halves_its_batch():
     network = open_session(swap_double(batch="n"))
-    real, rows = network.run_once, []
+    real, rows = network._session, []
 
-    def tight(feeds):
-        rows.append(len(feeds["target"]))
-        if rows[-1] > 2:
-            raise OnnxMemoryError("double ran out of memory.")
-        return real(feeds)
+    class Tight:
+        def run(self, names, feeds, options):
+            rows.append(len(feeds["target"]))
+            if rows[-1] > 2:
+                raise RuntimeError("bad_alloc")
+            return real.run(names, feeds, options)
 
     feeds = inputs(5)
     assert network.batches()
-    monkeypatch.setattr(network, "run_once", tight)
+    network._session = Tight()
     np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
     assert rows == [5, 2, 2, 1]
 

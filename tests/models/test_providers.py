@@ -10,8 +10,9 @@ import pytest
 import torch
 from faceloom.models import providers
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.memory import OnnxMemoryError
 from faceloom.models.providers import Machine, candidates, fall_back_warning
-from faceloom.models.runtime import OnnxMemoryError, open_session
+from faceloom.models.runtime import open_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -53,7 +54,7 @@ def test_the_provider_in_use_is_what_really_loaded(monkeypatch, caplog):
     real = onnxruntime.InferenceSession
     asked = []
 
-    def create(source, options, providers):
+    def create(source, options, providers, enable_fallback):
         asked.append([name for name, _ in providers])
         if providers[0][0] == "CUDAExecutionProvider":
             raise RuntimeError("libcudnn.so.9: cannot open shared object file\nmore")

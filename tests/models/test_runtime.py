@@ -9,8 +9,9 @@ import pytest
 import torch
 from faceloom.models import runtime
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.memory import OnnxMemoryError
 from faceloom.models.onnx_file import read_onnx
-from faceloom.models.runtime import OnnxMemoryError, open_session, plain_session
+from faceloom.models.runtime import open_session, plain_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -41,7 +42,7 @@ def test_what_was_found_about_batches_is_remembered(tmp_path, monkeypatch):
     path = tmp_path / "swap.onnx"
     path.write_bytes(swap_double())
     assert open_session(path).batches()
-    monkeypatch.setattr(runtime, "_exact", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *_: pytest.fail("tried again"))
     network = open_session(path)
     feeds = inputs(3)
     np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
@@ -57,17 +58,17 @@ def test_a_batch_that_is_free_outside_and_baked_inside_is_freed_too():
 
 def test_running_out_of_memory_while_trying_is_not_remembered(monkeypatch):
     data = swap_double()
-    for place in ("_create", "_exact"):
+    for where, place in ((runtime, "create_session"), (runtime.OnnxModel, "_exact")):
         network = open_session(data)
         with monkeypatch.context() as patch:
-            patch.setattr(runtime, place, lambda *_: (_ for _ in ()).throw(OnnxMemoryError("full")))
+            patch.setattr(where, place, lambda *_: (_ for _ in ()).throw(OnnxMemoryError("full")))
             assert not network.batches()
     assert open_session(data).batches()
 
 
 def test_large_networks_are_not_tried_on_the_cpu(monkeypatch):
     monkeypatch.setattr(runtime, "WORTHWHILE", 1000)
-    monkeypatch.setattr(runtime, "_exact", lambda *_: pytest.fail("tried"))
+    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *_: pytest.fail("tried"))
     network, feeds = open_session(swap_double()), inputs(3)
     np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
     assert not network.batches()
@@ -80,7 +81,7 @@ def test_rows_that_touch_each_other_are_run_one_by_one(monkeypatch):
     np.testing.assert_array_equal(network.run({"x": x})[0], np.zeros((3, 4), np.float32))
     assert not network.batches()
     again = open_session(mixing)
-    monkeypatch.setattr(runtime, "_exact", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *_: pytest.fail("tried again"))
     assert not again.batches()
 
 
@@ -134,6 +135,14 @@ def test_types_are_cast_both_ways_and_scalars_shared():
     np.testing.assert_allclose(y.numpy(), 2 * x, rtol=2e-3)
 
 
+def test_one_number_of_no_dimensions():
+    network = open_session(model([node("Mul", "x w", "y")], {"x": ["n", 2], "w": []}, {"y": ["n", 2]}))
+    x = np.random.default_rng(0).random((3, 2), np.float32)
+    for w in (np.full((), 0.5), torch.tensor(0.5)):
+        np.testing.assert_array_equal(network.run({"x": x, "w": w})[0], x / 2)
+        np.testing.assert_array_equal(network.run({"x": torch.from_numpy(x), "w": w})[0], x / 2)
+
+
 def test_tensors_go_in_chunks_and_rows_for_all_are_repeated():
     network = open_session(swap_double(batch="n"))
     feeds = inputs(5)
@@ -148,7 +157,7 @@ def test_an_answer_stays_when_the_network_is_gone():
     """The answer is onnxruntime's own memory, which must live as long as the tensor."""
     network = open_session(swap_double(batch="n"))
     feeds = inputs(2)
-    out = network.run_torch({name: torch.from_numpy(array) for name, array in feeds.items()})[0]
+    out = network.run_once({name: torch.from_numpy(array) for name, array in feeds.items()})[0]
     del network
     gc.collect()
     junk = [torch.full_like(out, 7.0) for _ in range(8)]
@@ -160,19 +169,19 @@ def test_tensors_go_through_without_arrays():
     network = open_session(swap_double(batch="n"))
     feeds = inputs(2)
     tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-    out = network.run_torch({**tensors, "target": tensors["target"].permute(0, 1, 3, 2)})
+    out = network.run_once({**tensors, "target": tensors["target"].permute(0, 1, 3, 2)})
     np.testing.assert_allclose(out[0].numpy(), reference(feeds["target"].transpose(0, 1, 3, 2), feeds["source"]), rtol=1e-5)
     unknown = open_session(model([node("Mul", "x x", "y")], {"x": ["n", "m"]}, {"y": ["n", "m"]}))
-    np.testing.assert_array_equal(unknown.run_torch({"x": torch.full((2, 3), 3.0)})[0].numpy(), np.full((2, 3), 9, np.float32))
+    np.testing.assert_array_equal(unknown.run_once({"x": torch.full((2, 3), 3.0)})[0].numpy(), np.full((2, 3), 9, np.float32))
     network.providers = ("directml", "cpu")
-    np.testing.assert_allclose(network.run_torch({k: v.to("cpu") for k, v in tensors.items()})[0].numpy(), reference(**feeds), rtol=1e-5)
+    np.testing.assert_allclose(network.run_once({k: v.to("cpu") for k, v in tensors.items()})[0].numpy(), reference(**feeds), rtol=1e-5)
 
 
 def test_tensors_elsewhere_than_the_session_are_copied():
     network = open_session(swap_double(batch="n"))
     network.providers = ("cuda", "cpu")
     feeds = inputs(2)
-    out = network.run_torch({name: torch.from_numpy(array) for name, array in feeds.items()})
+    out = network.run_once({name: torch.from_numpy(array) for name, array in feeds.items()})
     np.testing.assert_allclose(out[0].numpy(), reference(**feeds), rtol=1e-5)
 
 

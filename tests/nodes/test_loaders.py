@@ -314,21 +314,24 @@ class TestMemory:
             base / "input" / "source.png", base / "output" / shown["filename"]))
         assert before.shape == after.shape and np.abs(before - after).mean() < 3
 
-    def test_room_is_made_for_sessions_on_the_card(self, load, models, networks, monkeypatch):
+    @pytest.mark.parametrize("free, kept, emptied", [(4 << 30, 0, False), (4 << 30, 3 << 30, True), (1 << 30, 0, True)])
+    def test_room_is_made_for_sessions_on_the_card(self, nodes, monkeypatch, free, kept, emptied):
         import comfy.model_management as management
-        import faceloom.nodes._devices as devices
+        from faceloom.models import memory
 
-        path = networks.swap(models / "hyperswap" / "hyperswap_1a_256.onnx")
-        asked = []
-        monkeypatch.setattr(management, "free_memory", lambda memory, device: asked.append((memory, device)))
-        monkeypatch.setattr(management, "get_torch_device", lambda: torch.device("cuda:0"))
-        devices.make_room(path, "cpu")
-        monkeypatch.setattr(devices, "candidates", lambda *_: ["CPUExecutionProvider"])
-        devices.make_room(path, "auto")
-        assert not asked
-        monkeypatch.setattr(devices, "candidates", lambda *_: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-        devices.make_room(path, "auto")
-        assert asked == [(2 * path.stat().st_size, torch.device("cuda:0"))]
+        done = []
+        monkeypatch.setattr(management, "free_memory", lambda size, device: done.append((size, device)))
+        monkeypatch.setattr(management, "soft_empty_cache", lambda: done.append("emptied"))
+        monkeypatch.setattr(management, "get_free_memory", lambda device, torch_free_too: (free, kept))
+        memory.ask_for_room(2 << 30)
+        assert not done, "there is no card"
+        card = torch.device("cuda:0")
+        monkeypatch.setattr(management, "get_torch_device", lambda: card)
+        memory.ask_for_room(2 << 30)
+        assert done == [((2 << 30) + management.extra_reserved_memory(), card)] + ["emptied"] * emptied
+        done.clear()
+        memory.ask_for_room(None)
+        assert done == [(1e30, card), "emptied"]
 
     @pytest.mark.parametrize("node, widget, file, kind, socket", [(*row[:4], socket) for row, socket in zip(
         LOADERS, ["SWAP_MODEL", "FACE_DETECTOR", "FACE_DETECTOR", "FACE_RECOGNIZER", "FACE_PARSER", "FACE_OCCLUDER", "RESTORE_MODEL"],
