@@ -84,13 +84,15 @@ class FSLSDEngine(TorchEngine):
         return torch.from_numpy(np.asarray(self.landmarker(pictures.float().cpu()), np.float32))
 
     def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        net = self.model.net.swapper
         small = functional.interpolate(targets, size=(SEEN, SEEN), mode="bilinear", align_corners=False)
-        target_latents = self._latents(small)
-        latents, points = sources.split([target_latents[0].numel(), sources.shape[1] - target_latents[0].numel()], 1)
-        maps = [heat_maps(side.reshape(len(targets), -1, 2).float()) for side in (points, self._points(small))]
+        target_points = self._points(small)
         names = [name for name in SWAPPED if self.options.hair or name != "hair"]
         mask = grown(parsed_mask(self.parser, targets, names)[:, None], self.options.grow).to(targets)
+        targets, sources, small = self.moved(targets, sources, small)  # the landmarks and the parser may have needed the room
+        net = self.model.net.swapper
+        target_latents = self._latents(small)
+        latents, points = sources.split([target_latents[0].numel(), sources.shape[1] - target_latents[0].numel()], 1)
+        maps = [heat_maps(side.reshape(len(targets), -1, 2).float()) for side in (points, target_points)]
         picture = net(torch.cat([side.to(targets) for side in maps], 1), latents.reshape(target_latents.shape), target_latents,
                       targets * 2 - 1, mask)
         # The picture is whole: outside the mask the decoder has drawn the target again.

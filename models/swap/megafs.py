@@ -71,6 +71,7 @@ class MegaFSEngine(TorchEngine):
 
     def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         mask = None if self.parser is None else kept_mask(self.parser, targets, FACE, 1024).to(targets.dtype)
+        targets, sources = self.moved(targets, sources)  # the parser may have needed the room
         picture = self._swapped(targets, sources)
         if self.options.refine:
             pasted = torch.lerp(targets, picture, mask[:, None])

@@ -19,7 +19,7 @@ from faceloom.models.runtime import open_session
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from card import CPU, CUDA, TRT, OldestValue, OldValue, Rig, Session
-from doubles import DOUBLE, HALF, INT64, inputs, model, node, reference, swap_double
+from onnx_bytes import DOUBLE, HALF, INT64, inputs, model, node, reference, swap_double
 
 MIXED = model([node("Cast", "w", "v", to=HALF), node("Mul", "x v", "y"), node("Size", "x", "n"), node("Add", "n k", "m")],
               {"x": (["n", 4], HALF), "w": ([1], DOUBLE), "k": ([], INT64)}, {"y": (["n", 4], HALF), "m": ([], INT64)})

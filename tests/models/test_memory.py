@@ -12,7 +12,7 @@ from faceloom.models.runtime import open_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from doubles import inputs, reference, swap_double  # noqa: E402
+from onnx_bytes import inputs, reference, swap_double  # noqa: E402
 
 
 def test_chunks_shrink_until_they_fit():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from doubles import DOUBLE, EMAP, FLOAT, HALF, SMALL, model, node, reference, swap_double  # noqa: E402
+from onnx_bytes import DOUBLE, EMAP, FLOAT, HALF, SMALL, model, node, reference, swap_double  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
 

@@ -16,7 +16,7 @@ from faceloom.models.runtime import open_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from doubles import swap_double  # noqa: E402
+from onnx_bytes import swap_double  # noqa: E402
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "DmlExecutionProvider", "CPUExecutionProvider"]
 

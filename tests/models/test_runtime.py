@@ -15,7 +15,7 @@ from faceloom.models.runtime import open_session, plain_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from doubles import DOUBLE, FLOAT, HALF, INT64, inputs, model, node, reference, swap_double  # noqa: E402
+from onnx_bytes import DOUBLE, FLOAT, HALF, INT64, inputs, model, node, reference, swap_double  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
 

@@ -321,6 +321,46 @@ def test_fslsd_gives_its_networks_what_they_were_trained_with(scene):
     assert float(masks[0, 64, 64]) == 1
 
 
+class Crowded:
+    """A device manager whose network is put off the card as soon as another one runs."""
+
+    def __init__(self):
+        self.there = False
+
+    def adopt(self, net):
+        for part in net.children():
+            part.register_forward_pre_hook(self.check)
+        return net
+
+    def ready(self, handle, memory):
+        self.there = True
+        return torch.device("cpu")
+
+    def check(self, *_):
+        assert self.there, "the network runs where it no longer is"
+
+    def evicting(self, call):
+        def run(*given):
+            self.there = False
+            return call(*given)
+
+        return run
+
+
+def test_networks_are_where_they_run_though_others_needed_the_room(scene):
+    images, faces, identity = scene
+    crowd, points = Crowded(), np.random.default_rng(0).random((106, 2)) * 200
+    parser = Discs()
+    parser.parse = crowd.evicting(parser.parse)
+    megafs = MegaFSNets(Encode(), Swapper(), Draw())
+    fslsd = FSLSDNets(Decode(), Invert(), torch.full((18, 512), .25))
+    landmarker = crowd.evicting(lambda crops: np.repeat(points[None], len(crops), 0))
+    MegaFSEngine("megafs", TorchModel("megafs", megafs, crowd), parser=parser).swap(images, faces, identity, 64)
+    engine = FSLSDEngine("fslsd", TorchModel("fslsd", fslsd, crowd), landmarker, parser)
+    engine.size = 64
+    engine.swap(images, faces, identity, 64)
+
+
 def test_heat_maps_have_one_pixel_per_landmark():
     maps = heat_maps(torch.tensor([[[3.9, 250.2], [300., -2.]]]))
     assert torch.nonzero(maps).tolist() == [[0, 0, 250, 3], [0, 1, 0, 255]]
