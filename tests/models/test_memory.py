@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,28 @@ def test_chunks_shrink_until_they_fit():
     parts = run_chunks(work, list(range(10)), 16, lambda done, total: seen.append((done, total)))
     assert [item for part in parts for item in part] == [item * 2 for item in range(10)]
     assert sizes == [10, 5, 2, 2, 2, 2, 2] and seen[-1] == (10, 10)
+
+
+def test_room_is_made_when_what_failed_is_gone():
+    made, left = [], []
+
+    def work(items):
+        big = torch.zeros(4)
+        made.append(weakref.ref(big))
+        if len(made) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return len(items)
+
+    assert run_chunks(work, [1, 2, 3, 4], 4, make_room=lambda: left.append([ref() for ref in made])) == [1] * 4
+    assert left == [[None], [None, None]], "the exception no longer holds what the call had made"
+
+
+@pytest.mark.parametrize("words", [
+    "CUDA failure 2: out of memory ; GPU=0", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "[TensorRT] Error Code 2: OutOfMemory (no further information)", "cudaErrorMemoryAllocation", "8007000E Not enough memory resources",
+    "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9", "std::bad_alloc"])
+def test_words_of_every_library_for_a_full_memory(words):
+    assert is_out_of_memory(RuntimeError(words)) and not is_out_of_memory(RuntimeError("CUDA failure 700: an illegal memory access"))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Failed to allocate memory for requested buffer"), OnnxMemoryError("x")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from onnx_bytes import DOUBLE, EMAP, FLOAT, HALF, SMALL, model, node, reference, swap_double  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
+from onnx_bytes import DOUBLE, EMAP, FLOAT, HALF, SMALL, model, node, reference, swap_double  # noqa: E402
 
 
 def test_ports_and_initializers_are_read_as_the_onnx_package_reads_them(shared):

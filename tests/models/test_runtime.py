@@ -15,8 +15,8 @@ from faceloom.models.runtime import open_session, plain_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from onnx_bytes import DOUBLE, FLOAT, HALF, INT64, inputs, model, node, reference, swap_double  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
+from onnx_bytes import DOUBLE, FLOAT, HALF, INT64, inputs, model, node, reference, swap_double  # noqa: E402
 
 
 def test_a_batch_of_one_is_freed_and_exact(tmp_path):

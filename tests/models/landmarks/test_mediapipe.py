@@ -79,8 +79,17 @@ def test_missing_file_package_and_broken_file(monkeypatch, tmp_path):
     broken.write_bytes(b"nothing")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "mediapipe.tasks.python", None)
-        with pytest.raises(FaceLoomError, match="pip install mediapipe"):
+        with pytest.raises(FaceLoomError, match=r"mediapipe is not installed; run `python -m pip install .*mediapipe`"):
             MediaPipeDetector(broken)
     pytest.importorskip("mediapipe")
     with pytest.raises(FaceLoomError, match="cannot be used by MediaPipe"):
         MediaPipeDetector(broken)
+
+
+def test_getting_it_leaves_an_opencv_alone(monkeypatch):
+    from faceloom.models.landmarks import mediapipe
+
+    monkeypatch.setattr(mediapipe, "find_spec", lambda name: None)
+    assert mediapipe.how_to_get() == "`python -m pip install mediapipe`"
+    monkeypatch.setattr(mediapipe, "find_spec", lambda name: object())
+    assert mediapipe.how_to_get().startswith("`python -m pip install --no-deps mediapipe`")
