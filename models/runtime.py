@@ -19,7 +19,7 @@ import torch
 
 from .errors import FaceLoomError
 from .folders import cache_folder, read_json, write_json
-from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release, run_chunks
+from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release, run_chunks, tells_of_memory
 from .onnx_file import OnnxFile, Port, read_onnx
 from .progress import Progress, silent
 from .providers import CARDS, log, onnxruntime, short_name
@@ -64,6 +64,7 @@ class OnnxModel:
         known = file.with_free_batch(self._way == "reshapes") if self._way in FREED else source
         self._session, self.providers, self.warning = create_session(name, known, file, providers, threads, self._key)
         self._card = card_of(self._session)
+        self._gives_back = self._card is not None and self.providers[0] == "cuda"
         log.info("%s", self.describe())
         if self.warning:
             log.warning("%s: %s", name, self.warning)
@@ -83,7 +84,8 @@ class OnnxModel:
         return port
 
     def run(self, feeds: Mapping[str, Values], progress: Progress = silent, chunk: int = 16) -> list[Values]:
-        """All outputs for arrays or tensors ``[N, ...]`` by input name, any N, at most ``chunk`` rows in one call.
+        """All outputs for arrays or tensors ``[N, ...]`` by input name, any N, at most ``chunk`` rows in one call, on a graphics card
+        also no more than work in ``TOGETHER`` bytes.
 
         Inputs of fewer than two dimensions, and those with a first dimension of 1, are the same for all rows. Values are cast to the
         declared types; answers in half or double precision come back as float32, as arrays for arrays and as tensors on the device of
@@ -120,11 +122,24 @@ class OnnxModel:
         if self.providers[0] in CARDS and memory > self._held:
             ask_for_room(memory - self._held)
             self._held = memory
-        options = None
-        if last and self._held > KEPT and self.providers[0] == "cuda":
-            options = onnxruntime().RunOptions()
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{self._card.index if self._card else 0}")
-            self._held = 0
+        try:
+            return self._fed(feeds, self._giving_back() if last and self._held > KEPT else None)
+        except FaceLoomError as error:
+            if "memory arena shrink" not in str(error):
+                raise
+        self._gives_back = False  # this onnxruntime holds the card's memory in another way
+        return self._fed(feeds, None)
+
+    def _giving_back(self):
+        """Options for a run after which the card's memory goes back, but for the weights; None where that cannot be had."""
+        if not self._gives_back:
+            return None
+        options = onnxruntime().RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{self._card.index}")
+        self._held = 0
+        return options
+
+    def _fed(self, feeds: Mapping[str, Values], options) -> list[Values]:
         tensors = [values for values in feeds.values() if isinstance(values, torch.Tensor)]
         device = tensors[0].device if tensors else None
         if device and device.type == (self._card or torch.device("cpu")).type:
@@ -202,16 +217,19 @@ class OnnxModel:
         return all(_alike(*pair, close) for pair in zip(both, wanted, strict=True))
 
     def _freed(self, way: str):
-        """A session of the graph with a free batch dimension; None if that does not open."""
+        """A session of the graph with a free batch dimension; None if that does not open where the file does."""
         if self.file.external:  # bytes in memory would not find the weights beside the file
             return None
         try:
             freed = self.file.with_free_batch(way == "reshapes")
-            return create_session(self.name, freed, self.file, self.providers[0], self._threads, self._key)[0]
+            session, used, warning = create_session(self.name, freed, self.file, self.providers[0], self._threads, self._key)
         except OnnxMemoryError:
             raise
         except FaceLoomError:
             return None
+        if used[0] != self.providers[0] and tells_of_memory(warning):
+            raise OnnxMemoryError(warning)
+        return session if used[0] == self.providers[0] else None
 
     def _run_bound(self, feeds: Mapping[str, Values], device: torch.device, card: torch.device, options) -> list[torch.Tensor]:
         """Bind the tensors' own memory; onnxruntime makes the outputs on the same card, and torch takes them over where they lie.
@@ -263,11 +281,6 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     if lacking:
         raise FaceLoomError(f"{label} keeps its weights in {lacking}, which is not beside it; put both into one folder.")
     return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)
-
-
-def plain_session(source: str | os.PathLike | bytes, providers: str | Sequence[str] = "auto"):
-    """An ``onnxruntime.InferenceSession`` on the provider that really loads, for code that keeps its own; a warning goes to the log."""
-    return open_session(source, providers=providers)._session
 
 
 def asks_for_engine(providers: str | Sequence[str]) -> bool:

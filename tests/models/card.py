@@ -207,6 +207,14 @@ class Session:
         binding.values = [Value(answer, self.index, self) for answer in answers]
 
 
+def gives_back(options) -> str | None:
+    """Which card's memory a run with these options gives back."""
+    try:
+        return options and options.get_run_config_entry("memory.enable_memory_arena_shrinkage")
+    except RuntimeError:  # there is no such entry
+        return None
+
+
 class Rig:
     """A machine with graphics cards, for ``monkeypatch``.
 
@@ -218,7 +226,7 @@ class Rig:
         self.real = onnxruntime.InferenceSession
         self.opening: dict[str, list[Exception]] = {}
         self.missing: set[str] = set()
-        self.limit, self.current, self.calls, self.sessions = None, 0, [], weakref.WeakSet()
+        self.arena, self.limit, self.current, self.calls, self.sessions = True, None, 0, [], weakref.WeakSet()
         self.torch = Torch()
         monkeypatch.setattr(onnxruntime, "InferenceSession", self.open)
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(there))
@@ -263,5 +271,8 @@ class Rig:
         rows = max(len(values) for values in feeds.values() if values.ndim)
         session.rows.append(rows)
         session.log.append(options)
+        if not self.arena and gives_back(options):
+            raise RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Did not find an arena based allocator registered for device-id "
+                               "combination in the memory arena shrink list: gpu:0")
         if self.limit is not None and rows > self.limit:
             raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : CUDA failure 2: out of memory")

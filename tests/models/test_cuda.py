@@ -18,7 +18,7 @@ from faceloom.models.runtime import open_session
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-from card import CPU, CUDA, TRT, OldestValue, OldValue, Rig, Session
+from card import CPU, CUDA, TRT, OldestValue, OldValue, Rig, Session, gives_back
 from onnx_bytes import DOUBLE, HALF, INT64, inputs, model, node, reference, swap_double
 
 MIXED = model([node("Cast", "w", "v", to=HALF), node("Mul", "x v", "y"), node("Size", "x", "n"), node("Add", "n k", "m")],
@@ -152,12 +152,19 @@ def test_what_much_work_took_goes_back(rig, asked):
     session = network._session
     session.log.clear()
     network.run(inputs(5, 256), chunk=3)
-    shrinks = [options and options.get_run_config_entry("memory.enable_memory_arena_shrinkage") for options in session.log]
-    assert shrinks == [None, "gpu:0"], "the last chunk alone"
+    assert [gives_back(options) for options in session.log] == [None, "gpu:0"], "the last chunk alone"
     network.run(inputs(5, 256), chunk=3)
     assert asked[-2:] == [3 * 2200 * 256 * 256] * 2, "so it is asked for again"
     network.run(inputs(1, 256))
     assert session.log[-1] is None, "a little is kept"
+
+
+def test_an_onnxruntime_that_cannot_give_back_still_runs(rig):
+    rig.arena = False
+    network = open_session(swap_double(256, batch="n"))
+    for _ in range(2):
+        np.testing.assert_allclose(network.run(inputs(2, 256))[0], reference(**inputs(2, 256)), rtol=1e-5)
+    assert [gives_back(options) for options in network._session.log[-3:]] == ["gpu:0", None, None], "it is asked once"
 
 
 def test_chunks_on_a_card_are_what_works_in_two_gigabytes(rig):
@@ -214,6 +221,21 @@ def test_a_full_card_is_tried_again_with_room(rig, asked):
     assert network.providers == ("cpu",)
     assert "cuda did not load (Failed to allocate" in network.warning and "close other programs" in network.warning
     assert "cuDNN" not in network.warning
+
+
+def test_a_batch_that_finds_no_room_leaves_the_session_where_it_is(rig):
+    data = swap_double()
+    network = open_session(data)
+    rig.opening[CUDA] = [RuntimeError("CUDA failure 2: out of memory")] * 4
+    answer = network.run(tensors(3))[0]
+    rig.torch.synchronize(0)
+    np.testing.assert_allclose(lies(answer), reference(**inputs(3)), rtol=1e-5)
+    assert network._session.rows == [1, 1, 1] and network._session.get_providers()[0] == CUDA
+    rig.opening.clear()
+    assert open_session(data).batches(), "it may fit another time"
+    refused = open_session(swap_double(32))
+    rig.opening[CUDA] = [RuntimeError("this provider takes no free dimensions")] * 2
+    assert not refused.batches()
 
 
 def test_tensorrt_has_cuda_behind_it_and_a_folder_for_each_file(monkeypatch, tmp_path, own_cache):

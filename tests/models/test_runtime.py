@@ -11,7 +11,7 @@ from faceloom.models import runtime
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.memory import OnnxMemoryError
 from faceloom.models.onnx_file import read_onnx
-from faceloom.models.runtime import open_session, plain_session
+from faceloom.models.runtime import open_session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -192,4 +192,3 @@ def test_mistakes_are_sentences():
     with pytest.raises(FaceLoomError, match=r"double failed in onnxruntime: .*target"):
         network.run_once({"target": np.zeros((1, 3, 4), np.float32), "source": np.zeros((1, 512), np.float32)})
     assert repr(network) == "OnnxModel(double on cpu)"
-    assert [port.name for port in plain_session(swap_double()).get_inputs()] == ["target", "source"]
