@@ -112,28 +112,26 @@ class OnnxModel:
         return [_plain(same) for same in zip(*parts, strict=True)]
 
     def run_once(self, feeds: Mapping[str, Values]) -> list[Values]:
-        """One call of the session with everything as it is given, types apart. Tensors are answered with tensors, on CUDA (and CPU)
-        without a copy through another memory."""
-        pixels = max((len(values) * _pixels(values.shape) for values in feeds.values() if values.ndim), default=1)
-        return self._answer(feeds, PER_PIXEL * pixels, False)
+        """One call of the session with everything as it is given, types apart; nobody is asked for room. Tensors are answered with
+        tensors, on CUDA (and CPU) without a copy through another memory."""
+        return self._fed(feeds, None)
 
     def _answer(self, feeds: Mapping[str, Values], memory: int, last: bool) -> list[Values]:
         """memory: bytes it takes to work in. last: whether they may go back afterwards."""
         if self.providers[0] in CARDS and memory > self._held:
             ask_for_room(memory - self._held)
             self._held = memory
-        try:
-            return self._fed(feeds, self._giving_back() if last and self._held > KEPT else None)
-        except FaceLoomError as error:
-            if "memory arena shrink" not in str(error):
-                raise
-        self._gives_back = False  # this onnxruntime holds the card's memory in another way
-        return self._fed(feeds, None)
+        if last and self._held > KEPT and self._gives_back:
+            try:
+                return self._fed(feeds, self._giving_back())
+            except FaceLoomError as error:
+                if "memory arena shrink" not in str(error):
+                    raise
+            self._gives_back = False  # this onnxruntime holds the card's memory in another way
+        return self.run_once(feeds)
 
     def _giving_back(self):
-        """Options for a run after which the card's memory goes back, but for the weights; None where that cannot be had."""
-        if not self._gives_back:
-            return None
+        """Options for a run after which the card's memory goes back, but for the weights."""
         options = onnxruntime().RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{self._card.index}")
         self._held = 0

@@ -172,7 +172,7 @@ class Session:
     host_inputs: tuple[str, ...] = ()
 
     def __init__(self, rig: Rig, source, options, providers) -> None:
-        self.rig, self.providers, self.options = rig, providers, options
+        self.rig, self.source, self.providers, self.options = rig, source, providers, options
         self.real = rig.real(source, providers=[CPU])
         self.index = int(dict(providers)[providers[0][0]]["device_id"])
         self.log, self.copied, self.free_memory, self.rows = [], {}, [], []

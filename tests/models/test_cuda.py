@@ -263,6 +263,7 @@ def test_tensorrt_sees_one_shape(monkeypatch, own_cache):
     network = open_session(data, providers="tensorrt")
     np.testing.assert_allclose(network.run(inputs(3))[0], reference(**inputs(3)), rtol=1e-5)
     assert network._session.rows == [1, 1, 1] and not network.batches()
+    assert network._session.source == data, "as its authors exported it"
 
 
 def test_tensorrt_that_is_not_there_leaves_cuda_with_whole_batches(monkeypatch, own_cache):
