@@ -255,10 +255,18 @@ class TestServer:
             assert server.get(f"/api/workflow_templates/faceloom/{name}.jpg")[:2] == b"\xff\xd8"
         for path in (ROOT / "js" / "docs").glob("*.md"):
             assert server.get(f"/extensions/faceloom/docs/{path.name}") == path.read_bytes()
+        assert "/extensions/faceloom/text.js" in server.json("/extensions")
         words = server.json("/i18n")
         for language in ("en", "de", "fr"):
             ours = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())
             assert ours.items() <= words[language]["nodeDefs"].items()
+
+    def test_what_a_loader_says_is_there_after_every_run(self, server):
+        """js/text.js shows it on nodes that were not run again."""
+        graph = {"1": {"class_type": "LoadRestoreModel", "inputs": {"file": "match the photograph (built in)", "provider": "auto"}},
+                 "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}
+        for _ in range(2):
+            assert server.run(graph)["outputs"]["1"]["text"] == ["built in, no file is needed"]
 
     @pytest.mark.parametrize("name", NAMES)
     def test_the_workflow_is_its_api_twin(self, server, name):
