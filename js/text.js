@@ -14,7 +14,7 @@ function nodeOf(id) {
 }
 
 api.addEventListener("executed", ({ detail }) => {
-  const text = detail.output?.text?.join("\n");
+  const text = detail.output?.text?.join("\n").replaceAll("\n", "  \n"); // lines stay apart where it is shown as Markdown
   if (text && nodeOf(detail.node)?.constructor.nodeData?.category === "FaceLoom") {
     api.dispatchCustomEvent("progress_text", { nodeId: String(detail.node), text });
   }

@@ -76,4 +76,4 @@ def _text_on_node(text: str) -> None:
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     context = get_executing_context()
     if server is not None and context is not None:
-        server.send_progress_text(text, context.node_id)
+        server.send_progress_text(text.replace("\n", "  \n"), context.node_id)  # lines stay apart where it is shown as Markdown
