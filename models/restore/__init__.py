@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -13,6 +14,7 @@ from ..masks import fit_mask
 from ..parse import region_mask
 from ..progress import Progress, silent
 from .grain import match_photo
+from .square import face_points
 
 
 class Restorer(Protocol):
@@ -20,8 +22,10 @@ class Restorer(Protocol):
 
     name: str
 
-    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, framing: float = 1.0) -> torch.Tensor:
-        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; ``fidelity`` 0 = most detail, 1 = closest to the input; ``framing`` is the crops'."""
+    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, points: np.ndarray | None = None
+                ) -> torch.Tensor:
+        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1. ``fidelity``: 0 = most detail, 1 = closest to the input. ``points`` ``[N, 5, 2]``:
+        where the crops show the five points of the face (``square.face_points``); unset, where FFHQ's template has them."""
         ...
 
 
@@ -39,18 +43,18 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     count, height, width = crops.shape[:3]
     if faces is not None and len(faces) == 0:
         return crops
+    if faces is not None and count != len(faces):
+        raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces these crops were made from.")
     if masks is not None:
         masks = fit_mask(masks, count, height, width).to(crops.device)
     if amount == 0:
         return crops
     if restorer is not None:
         masks = crops.new_ones((count, height, width)) if masks is None else masks
-        restored = _through(restorer, crops, fidelity, masks, faces.framing if faces else 1.0, progress)
+        restored = _through(restorer, crops, fidelity, masks, face_points(faces, height) if faces else None, progress)
     else:
         if images is None or faces is None:
             raise FaceLoomError("Restore without a model matches the photograph; connect the image and the faces, or a restore model.")
-        if count != len(faces):
-            raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces these crops were made from.")
         faces.check_image(images.shape)
         masks = region_mask(("face",), height, faces=faces).to(crops.device) if masks is None else masks
         restored = match_photo(crops, images, faces, masks, progress)
@@ -58,13 +62,14 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     return torch.where(share > 0, (crops + (restored - crops) * share).clamp(0, 1), crops)
 
 
-def _through(restorer: Restorer, crops: torch.Tensor, fidelity: float, masks: torch.Tensor, framing: float, progress: Progress
-             ) -> torch.Tensor:
+def _through(restorer: Restorer, crops: torch.Tensor, fidelity: float, masks: torch.Tensor, points: np.ndarray | None,
+             progress: Progress) -> torch.Tensor:
     """The network's answers at the crops' size; crops whose mask is empty are not shown to it."""
     asked = torch.nonzero(masks.flatten(1).amax(1) > 0).flatten()
     if len(asked) == 0:
         return crops
-    restored = _fit(restorer.restore(crops[asked], fidelity, progress, framing), crops[asked])
+    points = None if points is None else points[asked.cpu().numpy()]
+    restored = _fit(restorer.restore(crops[asked], fidelity, progress, points), crops[asked])
     return restored if len(asked) == len(crops) else crops.index_copy(0, asked, restored)
 
 

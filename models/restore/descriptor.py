@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import FaceLoomError
@@ -48,14 +49,15 @@ class DescriptorRestorer:
     def has_fidelity(self) -> bool:
         return self._signed is _codeformer
 
-    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, framing: float = 1.0) -> torch.Tensor:
+    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, points: np.ndarray | None = None
+                ) -> torch.Tensor:
         """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; see ``Restorer``."""
         def run(squares: torch.Tensor, told: Progress) -> torch.Tensor:
             return self._answer(squares, fidelity, told)
 
         if self._edge is None:
-            return restore_squares(run, crops, crops.shape[1], None, 1.0, progress)
-        return restore_squares(run, crops, self._edge, "ffhq_512", framing, progress)
+            return restore_squares(run, crops, crops.shape[1], None, None, progress)
+        return restore_squares(run, crops, self._edge, "ffhq_512", points, progress)
 
     def _answer(self, squares: torch.Tensor, fidelity: float, progress: Progress) -> torch.Tensor:
         chunk = BATCH if self._edge else 1

@@ -34,12 +34,13 @@ class OnnxRestorer:
     def has_fidelity(self) -> bool:
         return self._fidelity is not None
 
-    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, framing: float = 1.0) -> torch.Tensor:
+    def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, points: np.ndarray | None = None
+                ) -> torch.Tensor:
         """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; see ``Restorer``."""
         def run(squares: torch.Tensor, told: Progress) -> torch.Tensor:
             return self._answer(squares, fidelity, told)
 
-        return restore_squares(run, crops, self.contract.size, self.contract.template, framing, progress)
+        return restore_squares(run, crops, self.contract.size, self.contract.template, points, progress)
 
     def _answer(self, squares: torch.Tensor, fidelity: float, progress: Progress) -> torch.Tensor:
         feeds = {self._input.name: encode(squares, self.contract)}

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..geometry import TEMPLATES, compose, invert, sample_crops, similarity
+from ..alignment import quad_square
+from ..faces import Face, Faces
+from ..geometry import TEMPLATES, compose, crop_matrix, invert, sample_crops, similarity, transform
 from ..picture import resize
 from ..progress import Progress, silent
 from ..swap.draw import draw
@@ -18,31 +20,53 @@ CROPS = 8
 Run = Callable[[torch.Tensor, Progress], torch.Tensor]
 
 
-def restore_squares(run: Run, crops: torch.Tensor, edge: int, template: str | None, framing: float, progress: Progress = silent
-                    ) -> torch.Tensor:
-    """Crops ``[N, S, S, 3]`` of this ``framing`` through a network that wants pictures of ``edge`` pixels aligned to ``template``.
+def restore_squares(run: Run, crops: torch.Tensor, edge: int, template: str | None, points: np.ndarray | None,
+                    progress: Progress = silent) -> torch.Tensor:
+    """Crops ``[N, S, S, 3]`` through a network that wants pictures of ``edge`` pixels aligned to ``template`` (None: any picture).
 
+    ``points`` ``[N, 5, 2]`` is where the crops show the five points of a face (``face_points``); unset, where FFHQ's template has them.
     ``run`` takes ``[n, edge, edge, 3]`` to ``[n, t, t, 3]``, 0..1. Where the network's square is the crop itself (FFHQ, framing 1) its
     answers come back at its own size; else they are drawn into the crops, and what the network did not see stays.
     """
-    if len(crops) == 0:
+    count, size = crops.shape[:2]
+    if count == 0:
         return crops
-    whole = template in (None, "ffhq_512") and framing == 1
-    matrix = square_matrix(template or "ffhq_512", edge, crops.shape[1], framing)
+    own = usual_points(size)
+    points = np.broadcast_to(own, (count, 5, 2)) if points is None else points
+    whole = template is None or (template == "ffhq_512" and np.allclose(points, own, atol=1e-3))
+    matrices = None if whole else square_matrix(template, edge, points)
     restored = []
-    for start in range(0, len(crops), CROPS):
+    for start in range(0, count, CROPS):
         part = crops[start : start + CROPS, ..., :3]
-        squares = resize(part, edge) if whole else sample_crops(part, range(len(part)), np.repeat(matrix[None], len(part), 0), edge)
-        answers = run(squares, lambda done, _, start=start: progress(start + done, len(crops))).to(crops.device)
-        restored.append(answers if whole else torch.stack([draw_back(*pair, matrix, edge) for pair in zip(part, answers, strict=True)]))
+        squares = resize(part, edge) if whole else sample_crops(part, range(len(part)), matrices[start : start + CROPS], edge)
+        answers = run(squares, lambda done, _, start=start: progress(start + done, count)).to(crops.device)
+        if not whole:
+            answers = torch.stack([draw_back(*drawn, edge) for drawn in zip(part, answers, matrices[start : start + CROPS], strict=True)])
+        restored.append(answers)
     return torch.cat(restored)
 
 
-def square_matrix(template: str, edge: int, size: int, framing: float) -> np.ndarray:
-    """``[2, 3]``: canonical crop of ``size`` pixels and this ``framing`` → the network's square."""
-    face = ((TEMPLATES["ffhq_512"] - 0.5) / framing + 0.5) * size - 0.5
+def usual_points(size: int, framing: float = 1.0) -> np.ndarray:
+    """``[5, 2]``: FFHQ's template in a canonical crop of ``size`` pixels."""
+    return ((TEMPLATES["ffhq_512"] - 0.5) / framing + 0.5) * size - 0.5
+
+
+def face_points(faces: Faces, size: int) -> np.ndarray:
+    """``[N, 5, 2]``: where crops of ``size`` pixels show what a network aligns by: FFHQ's template, which the crops were made by, or the
+    face's own keypoints in crops by another square."""
+    def points(face: Face) -> np.ndarray:
+        # FFHQ's pictures themselves were cut by the quad, and face restorers were trained on those.
+        if face.square is None or np.allclose(face.square, quad_square(face)):
+            return usual_points(size, faces.framing)
+        return transform(face.keypoints, crop_matrix(face, size, faces.framing))
+
+    return np.stack([points(face) for face in faces])
+
+
+def square_matrix(template: str, edge: int, points: np.ndarray) -> np.ndarray:
+    """``[N, 2, 3]``: crop → the network's square, for a face whose five points ``[N, 5, 2]`` lie there in the crop."""
     # FFHQ's template is a share of the edge (geometry.crop_matrix); the others are insightface's pixel coordinates.
-    return similarity(face, TEMPLATES[template] * edge - (0.5 if template == "ffhq_512" else 0))
+    return similarity(points, TEMPLATES[template] * edge - (0.5 if template == "ffhq_512" else 0))
 
 
 def draw_back(crop: torch.Tensor, answer: torch.Tensor, matrix: np.ndarray, edge: int) -> torch.Tensor:

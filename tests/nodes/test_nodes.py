@@ -307,7 +307,7 @@ class TestRestore:
         class RestoreModel:
             name = "invert"
 
-            def restore(self, crops, fidelity, progress=None, framing=1.0):
+            def restore(self, crops, fidelity, progress=None, points=None):
                 assert fidelity == 0.25
                 return 1 - crops
 

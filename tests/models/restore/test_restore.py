@@ -237,7 +237,7 @@ class Brighten:
 
     name = "brighten"
 
-    def restore(self, crops, fidelity, progress=None, framing=1.0):
+    def restore(self, crops, fidelity, progress=None, points=None):
         larger = torch.nn.functional.interpolate(crops.movedim(-1, 1), scale_factor=2, mode="nearest").movedim(1, -1)
         return (larger + (1 - fidelity)).clamp(0, 1)
 

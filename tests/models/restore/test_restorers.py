@@ -16,10 +16,12 @@ pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from contracts import other_templates, refuses_broken, unnoticed
+from faceloom.models.alignment import align_faces
 from faceloom.models.catalogue import NetContract, catalogue, rows
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.folders import Folders
+from faceloom.models.geometry import crop_matrix
 from faceloom.models.parse.load import load_parser
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.descriptor import restorer_from_descriptor
@@ -93,9 +95,9 @@ def square_of(truth: Truth, framing: float) -> np.ndarray:
     return fit(face, FFHQ * truth.size - .5 if truth.template is None else truth.template * truth.size)
 
 
-def expected(truth: Truth, crops: torch.Tensor, framing: float, fidelity: float) -> tuple[np.ndarray, np.ndarray]:
+def expected(truth: Truth, crops: torch.Tensor, square: np.ndarray, fidelity: float) -> tuple[np.ndarray, np.ndarray]:
     """Answers ``[N, SIZE, SIZE, 3]``, and how far inside the network's square every pixel lies, as a share of its edge."""
-    own = (apply(square_of(truth, framing), grid(SIZE, SIZE)) + .5) / truth.size
+    own = (apply(square, grid(SIZE, SIZE)) + .5) / truth.size
     light = FIDELITY * fidelity if truth.fidelity else 0
     return crops.numpy() * GAINS + ramp(own) + light, (.5 - np.abs(own - .5)).min(-1)
 
@@ -123,9 +125,14 @@ def faces_of(framing: float, count: int = 2) -> Faces:
 
 def off_by(restorer, name: str, framing: float = 1.0, fidelity: float = .5, count: int = 2) -> float:
     """The largest error inside the network's square, and outside of it, where nothing may change."""
-    crops = crops_of(count)
-    got = restore_crops(crops, restorer=restorer, fidelity=fidelity, faces=faces_of(framing, count)).numpy()
-    wanted, depth = expected(TRUTHS[name], crops, framing, fidelity)
+    return error_at(square_of(TRUTHS[name], framing), restorer, name, faces_of(framing, count), fidelity)
+
+
+def error_at(square: np.ndarray, restorer, name: str, faces: Faces, fidelity: float = .5) -> float:
+    """``off_by`` for a network that sees this square of the crops."""
+    crops = crops_of(len(faces))
+    got = restore_crops(crops, restorer=restorer, fidelity=fidelity, faces=faces).numpy()
+    wanted, depth = expected(TRUTHS[name], crops, square, fidelity)
     edge = 5  # resampling bends slopes at the crop's own edge
     middle = np.zeros((SIZE, SIZE), bool)
     middle[edge:-edge, edge:-edge] = True
@@ -162,12 +169,43 @@ def test_the_square_fades_in(folders):
     """No seam where the network's square ends inside a wider crop."""
     crops = crops_of(1)
     got = restore_crops(crops, restorer=load_restorer("gfpgan_1.4", folders=folders), faces=faces_of(1.6, 1)).numpy()
-    wanted, depth = expected(TRUTHS["gfpgan_1.4"], crops, 1.6, .5)
+    wanted, depth = expected(TRUTHS["gfpgan_1.4"], crops, square_of(TRUTHS["gfpgan_1.4"], 1.6), .5)
     share = np.clip(depth * 16, 0, 1)[None, ..., None]  # over a sixteenth of its edge, with a smooth start and end
     share = share * share * (3 - 2 * share)
     assert np.abs(got - (crops.numpy() * (1 - share) + wanted * share)).max() < 2 * STEP
     jump = np.abs(np.diff(got - crops.numpy(), axis=2)).max()
     assert jump < .3 * np.abs(wanted - crops.numpy()).max()
+
+
+def tilted_face() -> Face:
+    turn = np.deg2rad(35)
+    points = (FFHQ - .5) * 60 @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + 40
+    return Face(0, [20, 15, 58, 68], points)
+
+
+@pytest.mark.parametrize("framing", [1.0, 1.3])
+@pytest.mark.parametrize("name", ["gfpgan_1.4", "gpen_bfr_256"])
+def test_crops_by_an_upright_square_are_aligned_by_their_face(name, framing, folders):
+    """Face-Adapter's square is not turned with the face; the network must see the face upright nevertheless."""
+    truth = TRUTHS[name]
+    faces = align_faces(Faces((tilted_face(),), 1, 80, 80), "box", SIZE, framing)
+    points = apply(crop_matrix(faces[0], SIZE, framing), faces[0].keypoints.astype(float))
+    square = fit(points, FFHQ * truth.size - .5 if truth.template is None else truth.template * truth.size)
+    restorer = load_restorer(name, folders=folders)
+    assert abs(np.degrees(np.arctan2(square[1, 0], square[0, 0]))) > 20
+    assert error_at(square, restorer, name, faces) < STEP
+
+
+def test_ffhqs_own_square_is_what_networks_were_trained_on(folders):
+    """Taken whole, so that nothing is resampled."""
+    restorer = load_restorer("gfpgan_1.4", folders=folders)
+    faces = align_faces(Faces((tilted_face(),), 1, 80, 80), "FFHQ quad", SIZE)
+    assert torch.equal(restore_crops(crops_of(1), restorer=restorer, faces=faces), restore_crops(crops_of(1), restorer=restorer))
+
+
+def test_faces_of_other_crops_are_refused(folders):
+    with pytest.raises(FaceLoomError, match="2 crops but 3 faces"):
+        restore_crops(crops_of(2), restorer=load_restorer("gfpgan_1.4", folders=folders), faces=faces_of(1.0, 3))
 
 
 @pytest.mark.parametrize("name", ["codeformer", "codeformer_fp16", "vqfr_v2"])
@@ -303,7 +341,7 @@ def test_face_networks_see_512_pixels_in_batches():
 def test_other_networks_see_the_crop_as_it_is():
     descriptor = Descriptor("ESRGAN", "SR")
     restorer = restorer_from_descriptor(descriptor, name="4x")
-    got = restorer.restore(crops_of(), .5, framing=1.5)
+    got = restorer.restore(crops_of(), .5, points=np.stack([FFHQ * 50 + 20] * 2))
     assert restorer.name == "4x" and not restorer.has_fidelity
     assert [shape for shape, _, _ in descriptor.model.seen] == [(1, 3, SIZE, SIZE)] * 2
     assert torch.allclose(got[:, ::2, ::2], crops_of() / 2, atol=1e-6)
