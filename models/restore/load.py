@@ -16,6 +16,7 @@ from ..signature import expect_row, kind_of_weights
 from . import Restorer
 from .descriptor import restorer_from_descriptor
 from .onnx import OnnxRestorer
+from .restoreformer import MORE, load_plus_plus, unwrapped
 
 # A file the catalogue does not know is held to the contract that all of its kind share.
 USUAL = "gfpgan_1.4"
@@ -43,6 +44,7 @@ def load_restorer(path_or_name: str | os.PathLike, *, folders: Folders | None = 
 
 def _descriptor(name: str, weights: Mapping[str, torch.Tensor]) -> Any:
     """spandrel's account of a checkpoint."""
+    weights = unwrapped(weights)
     expect_row(name, "restorer", kind_of_weights(weights) or "restorer")
     try:
         import spandrel
@@ -56,7 +58,8 @@ def _descriptor(name: str, weights: Mapping[str, torch.Tensor]) -> Any:
             raise FaceLoomError(f"{name} needs the package spandrel_extra_arches: {how}.") from error
         spandrel_extra_arches.install(ignore_duplicates=True)
     try:
-        return spandrel.ModelLoader().load_from_state_dict(dict(weights))
+        loader = spandrel.ModelLoader()
+        return load_plus_plus(loader, weights) if any(key.startswith(MORE) for key in weights) else loader.load_from_state_dict(weights)
     except spandrel.UnsupportedModelError as error:
         raise FaceLoomError(f"{name} holds a network that spandrel does not know; use the model's ONNX file.") from error
     except (RuntimeError, KeyError, ValueError) as error:  # tensors missing, or of other shapes

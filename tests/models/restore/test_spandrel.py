@@ -71,6 +71,42 @@ def test_a_small_restoreformer(hopper, tmp_path):
     agree(*both(net, "RestoreFormer.pth", "restoreformer_plus_plus.onnx", tmp_path), crops_of(hopper))
 
 
+def plus_plus(net: torch.nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+    """RestoreFormer++ as its authors run it: what is rebuilt at 32 pixels attends to what the encoder saw at that size."""
+    seen, decoder = net.encoder(pictures), net.decoder
+    h = decoder.conv_in(net.post_quant_conv(net.quantize(net.quant_conv(seen["out"]))[0]))
+    h = decoder.mid.block_2(decoder.mid.attn_1(decoder.mid.block_1(h, None), seen["mid_atten"]), None)
+    for level in reversed(range(6)):
+        for i, block in enumerate(decoder.up[level].block):
+            h = block(h, None)
+            if level >= 4:
+                h = decoder.up[level].attn[i](h, seen["block_5_atten" if level == 5 else "block_4"])
+        h = decoder.up[level].upsample(h) if level else h
+    return decoder.conv_out(torch.nn.functional.silu(decoder.norm_out(h)))
+
+
+@pytest.mark.parametrize("version", ["RestoreFormer++.ckpt", "RestoreFormer.ckpt"])
+def test_the_authors_restoreformer_checkpoints(version, hopper, tmp_path):
+    """They wrap the network in its training, and spandrel knows only the first version."""
+    from spandrel.architectures.RestoreFormer import RestoreFormer
+
+    torch.manual_seed(0)
+    more = version == "RestoreFormer++.ckpt"
+    net = RestoreFormer(n_embed=64, embed_dim=32, z_channels=32, ch=32, ch_mult=(1, 1, 1, 2, 2, 2), num_res_blocks=1,
+                        attn_resolutions=(16, 32) if more else (16,), head_size=4 if more else 8).eval()
+    if more:
+        net.encoder.down[4].attn = torch.nn.ModuleList()
+    weights = {f"vqvae.{name}": value for name, value in net.state_dict().items()}
+    training = {"vqvae.quantize.utility_counter": torch.zeros(64), "loss.discriminator.main.0.weight": torch.zeros(3)}
+    torch.save({"epoch": 3, "state_dict": weights | training}, tmp_path / version)
+    crops = torch.nn.functional.interpolate(crops_of(hopper).movedim(-1, 1), size=(512, 512)).movedim(1, -1)
+    with torch.no_grad():
+        pictures = crops.movedim(-1, 1) * 2 - 1
+        wanted = ((plus_plus(net, pictures) if more else net(pictures)[0]) / 2 + .5).movedim(1, -1).clamp(0, 1)
+    assert float(wanted.std()) > .01
+    assert (load_restorer(tmp_path / version).restore(crops, .5) - wanted).abs().max() < 2e-3
+
+
 def test_gfpgan(hopper, tmp_path):
     from spandrel.architectures.GFPGAN import GFPGAN
 
