@@ -208,8 +208,8 @@ class LoadRestoreModel(io.ComfyNode):
             node_id="LoadRestoreModel",
             display_name="Load Restore Model",
             category=CATEGORY,
-            description="Loads a face restoration network: GFPGAN, CodeFormer, GPEN or RestoreFormer++.",
-            search_aliases=["gfpgan", "codeformer", "gpen", "restoreformer", "face restore model", "faceloom"],
+            description="Loads a face restoration network: GFPGAN, CodeFormer, GPEN, RestoreFormer++ or VQFR.",
+            search_aliases=["gfpgan", "codeformer", "gpen", "restoreformer", "vqfr", "face restore model", "faceloom"],
             inputs=[
                 file_input(["restorer"], PHOTOGRAPH, "The restoration network, as ONNX or as a checkpoint. Files are looked for in "
                                                      "models/facerestore_models and faceloom/restorers."),

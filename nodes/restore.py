@@ -35,7 +35,9 @@ class Restore(io.ComfyNode):
                 io.Image.Input("image", optional=True,
                                tooltip="The photograph the faces come from; needed when no network is connected."),
                 Faces.Input("faces", optional=True,
-                            tooltip="The faces these crops belong to; needed when no network is connected."),
+                            tooltip="The faces these crops belong to. Needed when no network is connected; with one, where the crops show "
+                                    "more than FFHQ's square (framing above 1, or Face Align), so that it sees the face as it was trained "
+                                    "to."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="Where the new face is, in crop space; only there is sharpness measured and changed."),
             ],
