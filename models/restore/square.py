@@ -73,6 +73,7 @@ def draw_back(crop: torch.Tensor, answer: torch.Tensor, matrix: np.ndarray, edge
     """``crop`` ``[S, S, 3]`` with the answer ``[t, t, 3]`` to its square drawn in, fading in at the square's edge."""
     finer = len(answer) / edge
     to_answer = compose(np.array([[finer, 0, (finer - 1) / 2], [0, finer, (finer - 1) / 2]]), matrix)
-    crop = crop.to(torch.float32)
-    drawn, mask = draw(crop, answer, invert(to_answer), crop.new_ones(crop.shape[:2]))
-    return torch.lerp(crop, drawn, mask[..., None])
+    drawn = crop.to(torch.float32, copy=True)
+    mask = drawn.new_empty(drawn.shape[:2])
+    draw(drawn, mask, answer, invert(to_answer), torch.ones_like(mask))
+    return torch.lerp(crop.to(torch.float32), drawn, mask[..., None])
