@@ -57,10 +57,15 @@ class Latents:
     def _identity_vector(self, identity: Identity, space: str, unit: bool) -> np.ndarray:
         """``[D]``. Without an embedding, or without its length where that is wanted, the reference photos are looked at."""
         known = identity.embeddings.get(space)
-        if known is not None and unit:
-            return to_unit(np.asarray(known, np.float32))
-        if known is not None and space in identity.norms:
-            return to_unit(np.asarray(known, np.float32)) * identity.norms[space]
+        length = 1.0 if unit else identity.norms.get(space)
+        if known is None or length is None:
+            vectors = self._photo_vectors(identity, space, unit)
+            known = to_unit(vectors).mean(0) if known is None else known
+            length = np.linalg.norm(vectors, axis=1).mean() if length is None else length
+        return to_unit(np.asarray(known, np.float32)) * length
+
+    def _photo_vectors(self, identity: Identity, space: str, unit: bool) -> np.ndarray:
+        """``[K, D]``: one row per reference photo."""
         if not len(identity.crops):
             raise FaceLoomError(
                 f"This identity has no {space} embedding and no photos to take one from; make it again from photos with ArcFace Embed "
@@ -68,10 +73,7 @@ class Latents:
             )
         crops = torch.from_numpy(np.array(identity.crops))
         faces = Faces(tuple(replace(face, frame=i) for i, face in enumerate(identity.faces)), len(crops), crops.shape[1], crops.shape[2])
-        vectors = self._face_vectors(crops, faces, space, unit, silent)
-        if known is not None:
-            return to_unit(np.asarray(known, np.float32)) * np.linalg.norm(vectors, axis=1).mean()
-        return to_unit(vectors.mean(0)) if unit else vectors.mean(0)
+        return self._face_vectors(crops, faces, space, unit, silent)
 
     def _face_vectors(self, images: torch.Tensor, faces: Faces, space: str, unit: bool, progress: Progress) -> np.ndarray:
         if unit and all(space in face.embeddings for face in faces):
@@ -89,7 +91,8 @@ def mix(target: np.ndarray, source: np.ndarray, strength: float) -> np.ndarray:
     """``[N, L]`` between each target (0) and the source (1), and on beyond it.
 
     The direction turns at an even rate along the great circle through both (slerp), so unit vectors stay unit vectors; the length
-    changes evenly. Beyond 1 the turn goes on away from the target, at most to its opposite.
+    changes evenly. Beyond 1 the turn goes on away from the target, at most to its opposite, at the source's length: a length is no
+    trait of a person, and networks do not know other lengths than photos have.
     """
     lengths = [np.linalg.norm(vectors, axis=-1, keepdims=True) for vectors in (target, source)]
     start, end = to_unit(target), to_unit(source)
@@ -98,7 +101,7 @@ def mix(target: np.ndarray, source: np.ndarray, strength: float) -> np.ndarray:
     side = end - cosine * start
     side = side / np.maximum(np.linalg.norm(side, axis=-1, keepdims=True), 1e-6)
     turned = np.minimum(angle * strength, np.pi)
-    length = np.maximum(lengths[0] + strength * (lengths[1] - lengths[0]), 0)
+    length = lengths[0] + min(strength, 1.0) * (lengths[1] - lengths[0])
     return (length * (np.cos(turned) * start + np.sin(turned) * side)).astype(np.float32)
 
 

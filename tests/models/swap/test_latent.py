@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import doubles
 from doubles import TRUTHS, save_double, truth_latent
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.faces import Identity
 from faceloom.models.geometry import crop_faces
 from faceloom.models.swap import load_engine
 from faceloom.models.swap.latent import mix
@@ -52,7 +53,8 @@ def test_strength_is_a_turn_in_latent_space(name, strength, folders):
         a, b = unit(target), unit(source)
         angle = np.arccos(a @ b)
         turned = (np.sin((1 - strength) * angle) * a + np.sin(strength * angle) * b) / np.sin(angle)
-        length = (1 - strength) * np.linalg.norm(target) + strength * np.linalg.norm(source)
+        share = min(strength, 1)
+        length = (1 - share) * np.linalg.norm(target) + share * np.linalg.norm(source)
         colour = .15 + length * turned @ doubles.PAINT * doubles.gain(truth)
         picture, _, reach = expectation(name, face, colour)
         inner = (reach > .3) & (masks[i].numpy() > 0)
@@ -107,9 +109,21 @@ def test_mix():
     a, b = np.float32([[3, 0, 0]]), np.float32([[0, 5, 0]])
     assert np.allclose(mix(a, b, 0), a, atol=1e-6) and np.allclose(mix(a, b, 1), b, atol=1e-6)
     assert np.allclose(mix(a, b, .5), 4 * np.sqrt(.5) * np.float32([[1, 1, 0]]), atol=1e-6)
-    assert np.allclose(mix(a, b, 1.5), 6 * np.sqrt(.5) * np.float32([[-1, 1, 0]]), atol=1e-5)
+    assert np.allclose(mix(a, b, 1.5), 5 * np.sqrt(.5) * np.float32([[-1, 1, 0]]), atol=1e-5)
     assert np.allclose(mix(b, b, .4), b)
     assert np.allclose(unit(mix(a, b, 9)), [[-1, 0, 0]], atol=1e-6)  # the opposite is as far as it goes
+
+
+@pytest.mark.parametrize("angle", [1e-4, .5, 1.6, 3.1])
+def test_strength_is_continuous_and_moves_away_from_the_target(angle):
+    target, source = np.float32([[25, 0, 0]]), 12 * np.float32([[np.cos(angle), np.sin(angle), 0]])
+    strengths = np.linspace(0, 2, 201)
+    path = np.concatenate([mix(target, source, strength) for strength in strengths])
+    assert np.abs(np.diff(path, axis=0)).max() < .01 * (13 + 25 * max(angle, .01)) * 1.1
+    turned = np.arccos(np.clip(unit(path)[:, 0], -1, 1))
+    np.testing.assert_allclose(turned, np.minimum(strengths * angle, np.pi), atol=2e-3)
+    lengths = np.linalg.norm(path, axis=1)
+    np.testing.assert_allclose(lengths, 25 - 13 * np.minimum(strengths, 1), rtol=1e-4)  # never shorter than a photo's vector
 
 
 def test_strength_with_an_adapter_mixes_both_vectors(folders):
@@ -156,6 +170,32 @@ def test_identity_of_another_space_is_looked_up_in_its_photos(folders):
     other = replace(identity(), embeddings={"dlib128": unit(np.ones(128))}, norms={})
     asked, _ = engine.swap(IMAGES, FACES, other, SIZE)
     assert torch.allclose(known, asked, atol=1e-5)
+
+
+def test_several_photos_without_an_embedding(folders):
+    """The mean direction, at the mean length the recogniser gives: not shortened by how much the photos differ."""
+    raw = np.random.default_rng(3).normal(0, 1, (3, 512)).astype(np.float32) * np.float32([[.5], [1], [1.5]])
+    picture, face = photo()
+
+    class Photographer(Mirror):
+        def embed_raw(self, images, faces, progress=None):
+            assert len(images) == 3 and [face.frame for face in faces] == [0, 1, 2]
+            return raw
+
+    three = Identity({}, np.repeat(picture[None], 3, 0), (face,) * 3)
+    engine = load_engine(path_of(folders, "alphaface_256"), folders=folders, recognizer=Photographer("w600k"))
+    lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+    wanted = unit((raw / lengths).mean(0)) * lengths.mean()
+    np.testing.assert_allclose(engine._latents.of_identity(three)[0], wanted, rtol=1e-5)
+
+
+def test_a_network_that_looks_at_a_photo_gets_the_best_one(folders):
+    picture, face = photo()
+    worse = Identity({}, np.stack([picture, picture[::-1]]), (face, face))
+    engine = load_engine(path_of(folders, "blendswap_256"), folders=folders)
+    one, _ = engine.swap(IMAGES, FACES, Identity({}, picture[None], (face,)), SIZE)
+    two, _ = engine.swap(IMAGES, FACES, worse, SIZE)
+    assert torch.equal(one, two)
 
 
 def test_a_known_direction_is_kept_when_only_its_length_is_missing(folders):
