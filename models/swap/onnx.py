@@ -35,7 +35,6 @@ class OnnxEngine:
         self.contract = contract
         self._ports = ports
         self._latents = latents
-        self._morph_name = ports.morph.name if ports.morph else None
         self._sources: weakref.WeakKeyDictionary[Identity, np.ndarray] = weakref.WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -69,7 +68,7 @@ class OnnxEngine:
         for start in range(0, len(faces), step):
             part = slice(start, min(start + step, len(faces)))
             chosen = faces.take(range(part.start, part.stop))
-            feeds = self._identity_feeds(source, images, chosen, strength)
+            feeds = self._identity_feeds(source, images, chosen, strength, tiles)
             self._draw(images, chosen, crops[part], masks[part], feeds, strength, pixel_boost,
                        lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles))
         return crops, masks
@@ -97,25 +96,25 @@ class OnnxEngine:
         picture = sample_crops(photo, [0], matrix[None], contract.source_size)
         return encode(picture, replace(contract, mean=contract.source_mean, std=contract.source_std)).cpu().numpy()
 
-    def _identity_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float) -> dict[str, np.ndarray]:
-        """One row per face."""
+    def _identity_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float, tiles: int
+                        ) -> dict[str, torch.Tensor]:
+        """One row per tile, or one for all."""
         feeds = {}
         if source is not None:
-            rows = np.repeat(source, len(faces), 0)
             if self._latents and strength != 1:
-                rows = mix(self._latents.of_faces(images, faces), rows, strength)
-            feeds[self._ports.source.name] = rows
+                source = np.repeat(mix(self._latents.of_faces(images, faces), source, strength), tiles, 0)
+            feeds[self._ports.source.name] = torch.from_numpy(source).to(images.device)
         if self._ports.morph:
-            feeds[self._ports.morph.name] = np.full(len(self._ports.morph.shape or ()) * (1,), strength, np.float32)
+            feeds[self._ports.morph.name] = torch.full(len(self._ports.morph.shape or ()) * (1,), float(strength), device=images.device)
         return feeds
 
-    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, feeds: dict[str, np.ndarray],
+    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, feeds: dict[str, torch.Tensor],
               strength: float, boost: int, progress: Progress) -> None:
         """Write the faces' crops and masks."""
         edge, size = self.size * boost, crops.shape[1]
         to_square = finer(template_matrix(faces.keypoints, self.contract.template, self.size), boost)
         tiles = split_tiles(sample_crops(images, faces.frame_indices, to_square, edge), boost)
-        answers, own = self._answer(tiles, feeds, boost, progress)
+        answers, own = self._answer(tiles, feeds, progress)
         answers = join_tiles(even_tiles(answers, tiles, boost), boost)
         outlines = region_mask(("face",), size, faces=faces).to(images.device) if own is None else join_tiles(own, boost)
         matrices = crop_matrices(faces, size)
@@ -125,16 +124,17 @@ class OnnxEngine:
             draw(crop, masks[i], answers[i], to_crop, outlines[i], share)
             crops[i] = crop
 
-    def _answer(self, tiles: torch.Tensor, feeds: dict[str, np.ndarray], boost: int, progress: Progress
-                ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _answer(self, tiles: torch.Tensor, feeds: dict[str, torch.Tensor], progress: Progress) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
-        rows = {name: value if name == self._morph_name else np.repeat(value, boost * boost, 0) for name, value in feeds.items()}
-        outputs = self.model.run(rows | {self._ports.target.name: encode(tiles, self.contract)}, progress)
+        outputs = self.model.run(feeds | {self._ports.target.name: encode(tiles, self.contract)}, progress)
         picture = decode(outputs[self.contract.picture_output], self.contract)
         if picture.shape != tiles.shape:
             raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
-        own = self.contract.mask_output
-        if own is None or own >= len(outputs):
+        if self.contract.mask_output is None:
             return picture, None
-        return picture, outputs[own].clamp(0, 1).reshape(*tiles.shape[:3], 1)
+        own = outputs[self.contract.mask_output]
+        if own.numel() != tiles[..., 0].numel():
+            raise FaceLoomError(f"{self.name} answered masks of {tuple(own.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "
+                                "the file is not the model its name says.")
+        return picture, own.clamp(0, 1).reshape(*tiles.shape[:3], 1)

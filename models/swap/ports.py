@@ -25,11 +25,12 @@ class Ports:
 
 
 def bind(contract: Contract, model: OnnxModel) -> tuple[Contract, Ports]:
-    """The inputs by what they are for, and the contract with the size the graph states. Raises where graph and contract disagree."""
+    """The inputs by what they are for, and the contract with the size the graph states and the places its outputs have there. Raises
+    where graph and contract disagree."""
     pictures = [port for port in model.inputs if len(known(port)) == 4]
     vectors = [port for port in model.inputs if len(known(port)) == 2]
-    target = _named(pictures, contract.target_input)
-    source = _named(pictures if contract.source == "image" else vectors, contract.source_input)
+    target = _named(model.inputs, contract.target_input, 4)
+    source = _named(model.inputs, contract.source_input, 4 if contract.source == "image" else 2)
     if contract.source == "image":
         target = target or _only([port for port in pictures if port is not source], contract.size)
         source = source or _only([port for port in pictures if port is not target], contract.source_size)
@@ -37,8 +38,7 @@ def bind(contract: Contract, model: OnnxModel) -> tuple[Contract, Ports]:
         target = target or (pictures[0] if len(pictures) == 1 else None)
         source = (source or (vectors[0] if len(vectors) == 1 else None)) if contract.source == "embedding" else None
     if target is None or (source is None and contract.source != "none"):
-        wanted = {"embedding": "a picture and an identity vector", "image": "two pictures", "none": "one picture"}[contract.source]
-        raise FaceLoomError(f"{model.name} should take {wanted}, but takes {listed(model.inputs)}.")
+        raise FaceLoomError(f"{model.name} should take {_wanted(contract, pictures)}, but takes {listed(model.inputs)}.")
     rest = [port for port in model.inputs if port is not target and port is not source]
     morph = next((port for port in rest if "morph" in port.name and contract.source == "none"), None)
     if [port for port in rest if port is not morph]:
@@ -46,10 +46,11 @@ def bind(contract: Contract, model: OnnxModel) -> tuple[Contract, Ports]:
     size = _picture_size(contract, target, contract.size, model)
     if contract.source == "image":
         _picture_size(contract, source, contract.source_size, model)
-    elif source is not None and known(source)[-1] not in (None, VECTOR):
+    elif source is not None and (known(source) or (None,))[-1] not in (None, VECTOR):
         raise FaceLoomError(f"{model.name} should take a vector of {VECTOR} numbers, but takes {listed([source])}.")
-    _check_answer(contract, model)
-    return replace(contract, size=size), Ports(target, source, morph)
+    contract = replace(contract, size=size, **_outputs(contract, model))
+    _check_fractions(model, [target, source, morph, model.outputs[contract.picture_output]])
+    return contract, Ports(target, source, morph)
 
 
 def known(port: Port) -> tuple[int | None, ...]:
@@ -64,7 +65,7 @@ def listed(ports: Sequence[Port]) -> str:
 
 
 def _picture_size(contract: Contract, port: Port, wanted: int | None, model: OnnxModel) -> int:
-    shape = known(port)
+    shape = known(port) or (None,) * 4
     channels, height, width = (shape[i] for i in ((1, 2, 3) if contract.layout == "nchw" else (3, 1, 2)))
     size = wanted or height
     if channels not in (None, 3) or size is None or {height, width} - {None, size}:
@@ -74,15 +75,40 @@ def _picture_size(contract: Contract, port: Port, wanted: int | None, model: Onn
     return size
 
 
-def _check_answer(contract: Contract, model: OnnxModel) -> None:
-    number = contract.picture_output
-    answer = known(model.outputs[number]) if number < len(model.outputs) else (0,)
-    if answer and (len(answer) != 4 or answer[1 if contract.layout == "nchw" else 3] not in (None, 3)):
+def _outputs(contract: Contract, model: OnnxModel) -> dict[str, int | None]:
+    """Where the picture and the mask are among the graph's outputs: by their names if it has the published ones, else by number."""
+    names = [port.name for port in model.outputs]
+    published = bool(contract.outputs) and set(contract.outputs) <= set(names)
+    places = [names.index(name) for name in contract.outputs] if published else range(len(names))
+    number, mask = contract.picture_output, contract.mask_output
+    if number >= len(places) or _channels(contract, model.outputs[places[number]]) not in (None, 3):
         raise FaceLoomError(f"{model.name} should answer a picture as output number {number + 1}, but answers {listed(model.outputs)}.")
+    lacks = mask is None or mask >= len(places) or _channels(contract, model.outputs[places[mask]]) not in (None, 1)
+    return {"picture_output": places[number], "mask_output": None if lacks else places[mask]}
 
 
-def _named(ports: Sequence[Port], name: str | None) -> Port | None:
-    return next((port for port in ports if port.name == name), None) if name else None
+def _channels(contract: Contract, port: Port) -> int | None:
+    """None where the graph does not say, 0 for what is no picture."""
+    shape = known(port) or (None,) * 4
+    return shape[1 if contract.layout == "nchw" else 3] if len(shape) == 4 else 0
+
+
+def _check_fractions(model: OnnxModel, ports: Sequence[Port | None]) -> None:
+    whole = [port for port in ports if port is not None and port.dtype is not None and port.dtype.kind != "f"]
+    if whole:
+        what = ", ".join(f"{port.name} ({port.dtype})" for port in whole)
+        raise FaceLoomError(f"{model.name} works with whole numbers, {what}; export it again with floating-point inputs and outputs.")
+
+
+def _wanted(contract: Contract, pictures: Sequence[Port]) -> str:
+    """What the graph should take, for an error message."""
+    if contract.source == "image" and len(pictures) == 2:
+        return f"pictures called {contract.target_input} and {contract.source_input}"
+    return {"embedding": "a picture and an identity vector", "image": "two pictures", "none": "one picture"}[contract.source]
+
+
+def _named(ports: Sequence[Port], name: str | None, rank: int) -> Port | None:
+    return next((port for port in ports if port.name == name and len(known(port)) in (0, rank)), None)
 
 
 def _only(ports: Sequence[Port], size: int | None) -> Port | None:

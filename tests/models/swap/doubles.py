@@ -6,6 +6,7 @@ A double answers  0.4·(R, 0.5·G, 0.25·B) of the target it sees  +  a ramp in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,8 @@ HALF = ((.5, .5, .5), (.5, .5, .5))
 
 @dataclass(frozen=True)
 class Truth:
-    """What the authors of one network expect. latent: the steps from a recogniser's raw vector."""
+    """What the authors of one network expect. latent: the steps from a recogniser's raw vector. half: computes in half precision; what
+    goes in and comes out is single precision all the same."""
 
     template: np.ndarray
     size: int
@@ -126,7 +128,7 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
     graph that is only right for one row."""
     truth = truth or TRUTHS[name]
     nhwc = name == "deepfacelive"
-    size, kind = truth.size, TensorProto.FLOAT16 if truth.half else TensorProto.FLOAT
+    size, kind = truth.size, TensorProto.FLOAT
     rows = 1 if truth.single and not nhwc else "batch"
     nodes, weights = [], []
 
@@ -142,11 +144,17 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
         weights.append(numpy_helper.from_array(np.asarray(value, np.int64), label))
         return label
 
+    def inner(label: str) -> str:
+        return node("Cast", [label], f"{label}_half", to=TensorProto.FLOAT16) if truth.half else label
+
+    def answer(value: str, label: str) -> None:
+        node("Cast", [value], label, to=kind)
+
     def planes(value) -> np.ndarray:
         return np.asarray(value, np.float32).reshape(1, 3, 1, 1)
 
     target_name, source_name = truth.names
-    target = target_name
+    target = inner(target_name)
     shape = [rows, size, size, 3] if nhwc else [rows, 3, size, size]
     inputs = [helper.make_tensor_value_info(target_name, kind, shape)]
     if nhwc:
@@ -159,12 +167,12 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
     if truth.source_picture:
         edge = truth.source_picture[1]
         inputs.append(helper.make_tensor_value_info(source_name, kind, [rows, 3, edge, edge]))
-        weighted = node("Mul", [source_name, weight("source_weights", source_weights(edge).transpose(2, 0, 1)[None])], "weighted")
+        weighted = node("Mul", [inner(source_name), weight("source_weights", source_weights(edge).transpose(2, 0, 1)[None])], "weighted")
         colour = node("ReduceMean", [weighted], "colour", axes=[2, 3], keepdims=1)
         total = node("Add", [total, colour], "with_source")
     elif not nhwc:
         inputs.append(helper.make_tensor_value_info(source_name, kind, [rows, 512]))
-        colour = node("MatMul", [source_name, weight("paint", PAINT * gain(truth))], "dots")
+        colour = node("MatMul", [inner(source_name), weight("paint", PAINT * gain(truth))], "dots")
         if mixes_rows:
             colour = node("ReduceMean", [colour], "mean_row", axes=[0], keepdims=1)
         colour = node("Reshape", [colour, whole("one", [1, 3, 1, 1] if fixed else [-1, 3, 1, 1])], "colour")
@@ -178,9 +186,8 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
     picture_name = truth.outputs[1] if nhwc else truth.outputs[0]
     if nhwc:
         total = node("Gather", [total, "flip"], "bgr", axis=1)
-        node("Transpose", [total], picture_name, perm=[0, 2, 3, 1])
-    else:
-        node("Identity", [total], picture_name)
+        total = node("Transpose", [total], "nhwc", perm=[0, 2, 3, 1])
+    answer(total, picture_name)
     outputs = []
     for label in truth.outputs:
         if label == picture_name:
@@ -190,7 +197,7 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
         own = own[None, :, :, None] if nhwc else own[None, None]
         still = node("ReduceMean", [seen], f"{label}_rows", axes=[1, 2, 3], keepdims=1)
         still = node("Mul", [still, weight(f"{label}_zero", np.zeros((1, 1, 1, 1)))], f"{label}_nought")
-        node("Add", [still, weight(f"{label}_map", own)], label)
+        answer(node("Add", [still, weight(f"{label}_map", own)], f"{label}_shown"), label)
         outputs.append(helper.make_tensor_value_info(label, kind, [rows, size, size, 1] if nhwc else [rows, 1, size, size]))
     if "emap" in truth.latent:
         weights.append(numpy_helper.from_array(EMAP.astype(np.float16) if truth.half else EMAP, "emap"))
@@ -198,6 +205,55 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ("someone.dfm" if nhwc else f"{name}.onnx")
     return save(path, nodes, inputs, outputs, weights)
+
+
+def edited(path: Path, change: Callable[[onnx.GraphProto], None], name: str | None = None) -> Path:
+    """Write a graph again after ``change`` was made to it, under another file name if one is given."""
+    model = onnx.load(str(path))
+    change(model.graph)
+    path = path.with_name(name or path.name)
+    onnx.save(model, str(path))
+    return path
+
+
+def call(**names: str) -> Callable[[onnx.GraphProto], None]:
+    """A change that gives inputs and outputs other names (of an input or output by its place: ``input0``, ``output1``)."""
+    def change(graph: onnx.GraphProto) -> None:
+        for side in ("input", "output"):
+            for place, port in enumerate(getattr(graph, side)):
+                other, port.name = port.name, names.get(f"{side}{place}", port.name)
+                for node in graph.node:
+                    for values in (node.input, node.output):
+                        values[:] = [port.name if value == other else value for value in values]
+
+    return change
+
+
+def reorder(*order: int) -> Callable[[onnx.GraphProto], None]:
+    """A change that answers in another order."""
+    def change(graph: onnx.GraphProto) -> None:
+        outputs = [graph.output[place] for place in order]
+        del graph.output[:]
+        graph.output.extend(outputs)
+
+    return change
+
+
+def retype(kind: int) -> Callable[[onnx.GraphProto], None]:
+    """A change that takes and answers numbers of another type."""
+    def change(graph: onnx.GraphProto) -> None:
+        for port in [*graph.input, *graph.output]:
+            port.type.tensor_type.elem_type = kind
+        for port in graph.input:
+            for node in graph.node:
+                node.input[:] = [f"{value}_single" if value == port.name else value for value in node.input]
+        for node in graph.node:
+            node.output[:] = [f"{value}_single" if value in [port.name for port in graph.output] else value for value in node.output]
+        for port in graph.input:
+            graph.node.insert(0, helper.make_node("Cast", [port.name], [f"{port.name}_single"], to=TensorProto.FLOAT))
+        graph.node.extend(helper.make_node("Cast", [f"{port.name}_single"], [port.name], to=kind) for port in graph.output)
+
+    return change
 
 
 def save_converter(name: str, folder: Path) -> Path:

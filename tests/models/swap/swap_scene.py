@@ -96,31 +96,35 @@ def source_colour(name: str) -> np.ndarray:
     return .15 + truth_latent(truth, RAW[truth.space]) @ doubles.PAINT * doubles.gain(truth)
 
 
-def expectation(name: str, face: Face, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shown_at(face: Face) -> np.ndarray:
+    """``[SIZE, SIZE, 2]``: where in the picture every pixel of a face's canonical crop lies."""
+    return apply(inverse(fit(np.float64(face.keypoints), ((FFHQ - .5) / FACES.framing + .5) * SIZE - .5)), grid(SIZE, SIZE))
+
+
+def expectation(name: str, face: Face, colour: np.ndarray, scale: float = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The crop, the engine's own mask (or None) and how far its square reaches, at every pixel of the canonical crop."""
-    truth = TRUTHS[name]
-    points = np.float64(face.keypoints)
-    canonical = fit(points, ((FFHQ - .5) / FACES.framing + .5) * SIZE - .5)
-    where = apply(inverse(canonical), grid(SIZE, SIZE))
-    at = apply(fit(points, truth.template * truth.size), where)
+    truth, where = TRUTHS[name], shown_at(face)
+    at = apply(fit(np.float64(face.keypoints), truth.template * truth.size), where)
     u, v = at[..., 0] / truth.size, at[..., 1] / truth.size
     ramp = np.stack([.25 * u, .25 * v, .12 + .06 * (u + v)], -1)
     inside = np.clip(np.minimum(at + .5, truth.size - .5 - at).min(-1) / truth.size * 16, 0, 1)
-    return scene(where) * (.4, .2, .1) + ramp + colour, (.1 + .8 * u if truth.mask else None), inside * inside * (3 - 2 * inside)
+    return scene(where / scale) * (.4, .2, .1) + ramp + colour, (.1 + .8 * u if truth.mask else None), inside * inside * (3 - 2 * inside)
 
 
-def check(engine, name: str, boost: int = 1, faces: Faces = FACES) -> None:
-    """Every pixel of what the engine answers, within 1/255."""
-    crops, masks = engine.swap(IMAGES, faces, identity(), SIZE, pixel_boost=boost)
-    untouched = crop_faces(IMAGES, faces, SIZE)
+def check(engine, name: str, boost: int = 1, faces: Faces = FACES, images: torch.Tensor = IMAGES, scale: float = 1) -> None:
+    """Every pixel of what the engine answers, within 1/255. scale: images show the scene so many times enlarged."""
+    crops, masks = engine.swap(images, faces, identity(), SIZE, pixel_boost=boost)
+    untouched = crop_faces(images, faces, SIZE)
     hull = region_mask(("face",), SIZE, faces=faces).numpy()
     for i, face in enumerate(faces):
-        picture, own, reach = expectation(name, face, source_colour(name))
+        picture, own, reach = expectation(name, face, source_colour(name), scale)
         crop, mask = crops[i].numpy().astype(np.float64), masks[i].numpy()
         wanted = (hull[i] if own is None else np.clip(own, 0, 1)) * reach
         assert np.abs(mask - wanted).max() < STEP
         assert (mask > .9).any() or own is not None
-        inner = (reach > .3) & (mask > 0)
+        rim = 4 * scale  # beyond the picture its last pixels repeat
+        where = shown_at(face)
+        inner = (reach > .3) & (mask > 0) & ((where > rim) & (where < (images.shape[2] - rim, images.shape[1] - rim))).all(-1)
         assert inner.mean() > .2
         assert picture[inner].min() > 0 and picture[inner].max() < 1
         assert np.abs(crop - picture)[inner].max() < STEP
