@@ -59,7 +59,8 @@ class Initializer:
     def array(self) -> np.ndarray:
         """The numbers, as a copy."""
         if self.external or self.dtype is None:
-            raise FaceLoomError(f"The tensor {self.name} of this ONNX file is stored elsewhere or in a format that cannot be read here.")
+            raise FaceLoomError(f"The tensor {self.name} of this ONNX file is stored elsewhere or in a format that cannot be read here; "
+                                "save the model as one file.")
         raw = next((value for number, _, value in self.fields if number == 9), None)
         try:
             values = self._listed().astype(self.dtype) if raw is None else np.frombuffer(raw, self.dtype).copy()
@@ -84,13 +85,14 @@ class Initializer:
 @dataclass(frozen=True)
 class OnnxFile:
     """An ONNX model, opened for reading. ``inputs`` leave out the initializers that old exporters list among them; ``operators`` are in the
-    order of the graph's nodes."""
+    order of the graph's nodes. ``reads``: the names of all values that nodes take."""
 
     data: memoryview
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     initializers: tuple[Initializer, ...]
     operators: tuple[str, ...]
+    reads: frozenset[str]
 
     @property
     def external(self) -> bool:
@@ -108,6 +110,10 @@ class OnnxFile:
     def initializer(self, shape: tuple[int, ...]) -> Initializer | None:
         """The last initializer of this shape (the emap of inswapper is the last of 512×512)."""
         return next((tensor for tensor in reversed(self.initializers) if tensor.shape == shape), None)
+
+    def unread(self, shape: tuple[int, ...]) -> Initializer | None:
+        """The last initializer of this shape that no node takes, which is there for whoever reads the file."""
+        return next((tensor for tensor in reversed(self.initializers) if tensor.shape == shape and tensor.name not in self.reads), None)
 
     def node_names(self, count: int) -> list[str]:
         """The names of the first ``count`` nodes."""
@@ -234,12 +240,14 @@ def _parse(data: memoryview) -> OnnxFile | None:
             graph = value
     if graph is None:
         return None
-    inputs, outputs, tensors, operators = [], [], [], []
+    inputs, outputs, tensors, operators, reads = [], [], [], [], set()
     for number, wire, value, _ in _records(graph):
         if wire != 2:
             continue
         if number == 1:
-            operators.append(_node(value).operator)
+            node = _node(value)
+            operators.append(node.operator)
+            reads.update(node.inputs)
         elif number == 5:
             tensors.append(_tensor(value))
         elif number == 11:
@@ -249,7 +257,8 @@ def _parse(data: memoryview) -> OnnxFile | None:
     if not outputs:
         return None
     stored = {tensor.name for tensor in tensors}
-    return OnnxFile(data, tuple(port for port in inputs if port.name not in stored), tuple(outputs), tuple(tensors), tuple(operators))
+    known = tuple(port for port in inputs if port.name not in stored)
+    return OnnxFile(data, known, tuple(outputs), tuple(tensors), tuple(operators), frozenset(reads))
 
 
 def _text(value: memoryview | int) -> str:
@@ -332,15 +341,17 @@ def _node(data: memoryview) -> _Node:
 
 
 def _baked_shapes(graph: memoryview, stored: set[str]) -> frozenset[str]:
-    """Names of the shapes that only Reshape nodes of computed values read."""
+    """Names of the shapes that only Reshape nodes read, and only such as reshape what comes from the inputs: weights have no batch."""
     nodes = [_node(value) for number, _, value, _ in _records(graph) if number == 1]
-    shapes = {node.inputs[1] for node in nodes if node.operator == "Reshape" and len(node.inputs) > 1 and node.inputs[0] not in stored}
-    others = {
-        name
-        for node in nodes
-        for place, name in enumerate(node.inputs)
-        if node.operator != "Reshape" or place != 1 or node.inputs[0] in stored
-    }
+    fixed = {"", *stored}  # does not depend on the inputs; nodes lie in the order in which they run
+    shapes, others = set(), set()
+    for node in nodes:
+        if fixed.issuperset(node.inputs):
+            fixed.update(node.outputs)
+        batched = node.operator == "Reshape" and len(node.inputs) > 1 and node.inputs[0] not in fixed
+        if batched:
+            shapes.add(node.inputs[1])
+        others.update(name for place, name in enumerate(node.inputs) if not (batched and place == 1))
     return frozenset(shapes - others)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..catalogue import Contract, Row, catalogue, rows
+from ..catalogue import Contract, Row, catalogue, row_of_hash, rows
 from ..errors import FaceLoomError
-from ..folders import Folders, available, default_folders, find, locate
+from ..folders import Folders, available, default_folders, file_hash, find, locate
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
 from ..landmarks.points106 import Landmarker, load_points106
@@ -42,8 +42,9 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     if it is on disk) and ``landmarker`` (or 2d106det) make their own masks; these, ``devices``, ``half`` and the systems' own ``options``
     go to ``published.load_published``. The rest is about ONNX files.
 
-    The contract is the catalogue's for the file's name, else for a name the file's begins with, else the only one whose graph looks
-    like this one's; ``contract`` overrides it. A graph that contradicts its contract is an error, and so is a file of another kind.
+    The contract is the catalogue's for the file's name, else for a name the file's begins with, else for its hash, else the only one
+    whose graph looks like this one's; ``contract`` overrides it. A graph that contradicts its contract is an error, and so is a file of
+    another kind.
     ``recognizer`` is used for its own space; others, and converters, are looked for in ``folders`` when they are needed.
     ``providers``: where to run, see ``runtime.open_session``.
     """
@@ -55,8 +56,9 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     if options:
         raise FaceLoomError(f"{found.path.name} is an ONNX file, which has no options; leave {', '.join(options)} out.")
     model = open_session(found.path, providers=providers, kind="swap")
-    contract, ports = bind(contract or _contract_of(found.row, model), model)
-    name = found.row.name if found.row and "*" not in found.row.file else found.path.stem
+    row = found.row or row_of_hash(file_hash(found.path))
+    contract, ports = bind(contract or _contract_of(row, model), model)
+    name = row.name if row and "*" not in row.file else found.path.stem
     return OnnxEngine(name, model, contract, ports, _latents(contract, model, folders, recognizer, providers))
 
 
@@ -100,34 +102,34 @@ def _by_signature(model: OnnxModel) -> Contract:
     fitting: dict[Contract, Row] = {}
     for row in rows("swap"):
         if isinstance(row.contract, Contract) and _fits(row.contract, model):
-            fitting.setdefault(replace(row.contract, source_input=None, target_input=None), row)
+            fitting.setdefault(replace(row.contract, source_input=None, target_input=None, outputs=()), row)
     if len(fitting) == 1:
         return next(iter(fitting.values())).contract
     if fitting:
         names = ", ".join(row.name for row in fitting.values())
         raise FaceLoomError(f"{model.name} could be any of {names}; rename the file so that it begins with the right one of these.")
-    raise FaceLoomError(
-        f"{model.name} is no swap model FaceLoom knows: it takes {listed(model.inputs)} and answers {listed(model.outputs)}."
-    )
+    raise FaceLoomError(f"{model.name} is no swap model FaceLoom knows: it takes {listed(model.inputs)} and answers "
+                        f"{listed(model.outputs)}. If it is another export of one, rename the file so that it begins with that one's name.")
 
 
 def _fits(contract: Contract, model: OnnxModel) -> bool:
     """Whether the graph agrees with a contract in everything it shows: names, shapes, a mask, an emap."""
-    names = {port.name for port in model.inputs}
-    if not {contract.target_input, contract.source_input} <= {*names, None}:
+    inputs, outputs = ({port.name for port in ports} for ports in (model.inputs, model.outputs))
+    if not {contract.target_input, contract.source_input} <= {*inputs, None} or not set(contract.outputs) <= outputs:
         return False
     try:
-        bind(contract, model)
+        bound, _ = bind(contract, model)
     except FaceLoomError:
         return False
-    if (contract.mask_output is not None) != (len(model.outputs) > 1):
+    if len({bound.mask_output is None, contract.mask_output is None, len(model.outputs) == 1}) > 1:
         return False
-    return not contract.emap or _emap(model) is not None
+    return _emap(model) is not None if contract.emap else model.file.unread(EMAP) is None
 
 
 def _emap(model: OnnxModel) -> np.ndarray | None:
-    """The last 512×512 initializer; exporters append the map from ArcFace's space to the generator's there."""
-    found = model.file.initializer(EMAP)
+    """The map from ArcFace's space to the generator's that exporters keep among the initializers: the last 512×512 one, of those that the
+    graph itself has no use for if there are any."""
+    found = model.file.unread(EMAP) or model.file.initializer(EMAP)
     return None if found is None else found.array().astype(np.float32)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,13 +16,13 @@ pytest.importorskip("onnx", reason="the doubles are written with the onnx packag
 pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parent))
-from doubles import TRUTHS, V1, Truth, save, save_converter, save_double
+from doubles import EMAP, TRUTHS, V1, Truth, call, edited, save, save_converter, save_double
 from faceloom.models.catalogue import catalogue
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.folders import Folders
-from faceloom.models.swap import load_engine
+from faceloom.models.swap import load, load_engine
 from faceloom.models.swap.load import recognizer_name
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,10 @@ def test_by_what_the_name_begins_with(folders, tmp_path):
     assert engine.name == "simswap_256" and engine.contract == catalogue()["simswap_256"].contract
 
 
-@pytest.mark.parametrize("name", ["inswapper_128", "uniface_256", "blendswap_256", "simswap_512_unoff", "deepfacelive"])
+BY_GRAPH = ["inswapper_128", "reswapper_256", "uniface_256", "blendswap_256", "simswap_512_unoff", "cscs_256", "deepfacelive"]
+
+
+@pytest.mark.parametrize("name", BY_GRAPH)
 def test_by_its_graph(name, folders, tmp_path):
     engine = load_engine(shutil.copy(save_double(name, tmp_path), tmp_path / "thing.onnx"), folders=folders)
     assert engine.name == "thing"
@@ -72,12 +77,55 @@ def test_by_its_graph(name, folders, tmp_path):
 
 @pytest.mark.parametrize(("name", "candidates"), [
     ("hyperswap_1b_256", "hyperswap_1a_256, hififace_unofficial_256"),
-    ("ghost_1_256", "simswap_256, ghost_1_256, ghost_unet_1_block, alphaface_256, cscs_256"),
+    ("ghost_1_256", "simswap_256, ghost_1_256, alphaface_256"),
+    ("ghost_unet_2_block", "simswap_256, ghost_1_256, ghost_unet_2_block, alphaface_256"),
 ])
 def test_graphs_that_look_alike(name, candidates, folders, tmp_path):
     path = shutil.copy(save_double(name, tmp_path), tmp_path / "thing.onnx")
     with pytest.raises(FaceLoomError, match=f"thing.onnx could be any of {candidates}; rename the file"):
         load_engine(path, folders=folders)
+
+
+def test_a_renamed_file_is_known_by_its_hash(folders, tmp_path, monkeypatch):
+    path = shutil.copy(save_double("hyperswap_1b_256", tmp_path), tmp_path / "thing.onnx")
+    row = replace(catalogue()["hyperswap_1b_256"], sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    monkeypatch.setattr(load, "row_of_hash", lambda digest: row if digest == row.sha256 else None)
+    engine = load_engine(path, folders=folders)
+    assert engine.name == "hyperswap_1b_256" and engine.contract == row.contract
+
+
+def test_two_pictures_of_one_size_need_their_names(folders, tmp_path):
+    path = edited(save_double("uniface_256", tmp_path), call(input0="x", input1="y"))
+    with pytest.raises(FaceLoomError, match=r"uniface_256\.onnx should take pictures called target and source, but takes x \(1×3×256"):
+        load_engine(path, folders=folders)
+
+
+def test_another_export_of_another_name_is_told_to_be_renamed(folders, tmp_path):
+    path = edited(save_double("inswapper_128", tmp_path), call(input0="x", input1="y"), "thing.onnx")
+    with pytest.raises(FaceLoomError, match=r"thing\.onnx is no swap model FaceLoom knows.*rename the file so that it begins with"):
+        load_engine(path, folders=folders)
+    assert load_engine(path.rename(tmp_path / "inswapper_128 mine.onnx"), folders=folders).name == "inswapper_128"
+
+
+def test_ports_of_no_stated_shape_are_told_by_their_names(folders, tmp_path):
+    def forget(graph):
+        for port in graph.input:
+            port.type.tensor_type.ClearField("shape")
+
+    assert load_engine(edited(save_double("inswapper_128", tmp_path), forget), folders=folders).size == 128
+    assert load_engine(edited(save_double("uniface_256", tmp_path), forget), folders=folders).size == 256
+
+
+def test_the_emap_is_the_matrix_that_the_graph_does_not_use(folders, tmp_path):
+    """Tools that tidy graphs put initializers in another order, and networks have weights of 512×512 too."""
+    def tidy(graph):
+        graph.initializer.append(numpy_helper.from_array(np.eye(512, dtype=np.float32), "dense"))
+        product = next(node for node in graph.node if node.op_type == "MatMul")
+        graph.node.insert(0, helper.make_node("MatMul", [product.input[0], "dense"], ["same"]))
+        product.input[0] = "same"
+
+    engine = load_engine(edited(save_double("inswapper_128", tmp_path), tidy), folders=folders)
+    np.testing.assert_array_equal(engine._latents.emap, EMAP)
 
 
 def test_size_of_a_dfm_is_the_graphs(folders, tmp_path):
