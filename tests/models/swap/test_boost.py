@@ -36,7 +36,7 @@ def count_rows(monkeypatch) -> list[int]:
     return rows
 
 
-BOOSTED = ["inswapper_128", "hyperswap_1a_256", "simswap_256", "uniface_256", "deepfacelive", "instyleswapper_256_c"]
+BOOSTED = ["inswapper_128", "blendswap_256", "hyperswap_1a_256", "simswap_256", "uniface_256", "deepfacelive", "instyleswapper_256_c"]
 
 
 @pytest.mark.parametrize("name", BOOSTED)
@@ -45,8 +45,9 @@ def test_pixel_boost(name, boost, folders):
     check(load_engine(path_of(folders, name), folders=folders), name, boost)
 
 
-def test_pixel_boost_of_eight(folders):
-    check(load_engine(path_of(folders, "inswapper_128"), folders=folders), "inswapper_128", 8, FACES.take([0]))
+@pytest.mark.parametrize("boost", range(4, 9))
+def test_pixel_boost_up_to_eight(boost, folders):
+    check(load_engine(path_of(folders, "inswapper_128"), folders=folders), "inswapper_128", boost, FACES.take([0]))
 
 
 def test_faces_and_tiles_go_through_in_one_call(folders, monkeypatch):

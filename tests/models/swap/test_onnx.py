@@ -1,4 +1,4 @@
-"""The engine around an ONNX network: faces of every kind, odd files, wrong settings."""
+"""The engine around an ONNX network: faces of every kind and number, wrong settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,12 +15,65 @@ pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import doubles
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.faces import Face, Faces
 from faceloom.models.swap import load_engine
-from swap_scene import FACES, IMAGES, SIZE, identity, path_of
+from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
 
 pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+ENGINES = ["inswapper_128", "hyperswap_1a_256", "deepfacelive"]  # with the outline, with a mask of its own, for one person
+
+
+def faces_at(*places, height: int = HEIGHT, width: int = WIDTH) -> Faces:
+    """Faces of one picture: centre, angle and eye distance of each."""
+    return Faces(tuple(Face(0, [0, 0, 1, 1], keypoints_at(*place)) for place in places), 1, height, width, FACES.framing, SIZE)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("turn", [np.pi, np.pi / 2, -2.5])
+def test_faces_that_are_not_upright(name, turn, folders):
+    check(load_engine(path_of(folders, name), folders=folders), name, faces=faces_at(((215, 200), turn, 60)), images=IMAGES[:1])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_face_of_twenty_pixels(name, folders):
+    check(load_engine(path_of(folders, name), folders=folders), name, faces=faces_at(((215, 200), .1, 10)), images=IMAGES[:1])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_face_of_four_thousand_pixels(name, folders):
+    """It reaches beyond the picture on all sides; what is compared lies within."""
+    edge, scale = 2600, 2600 / HEIGHT
+    y, x = (torch.arange(edge, dtype=torch.float32) / scale / length for length in (HEIGHT, WIDTH))
+    planes = [.3 + .6 * x + 0 * y[:, None], .28 + .7 * y[:, None] + 0 * x, .95 - .4 * x - .3 * y[:, None]]
+    faces = faces_at(((edge / 2, edge / 2), 0, 1100), height=edge, width=edge)
+    check(load_engine(path_of(folders, name), folders=folders), name, faces=faces, images=torch.stack(planes, -1)[None], scale=scale)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_faces_at_the_pictures_edge(name, folders):
+    """Beyond its edge the picture repeats its last pixels: cut it where a face is and compare with the picture that goes on like that."""
+    engine = load_engine(path_of(folders, name), folders=folders)
+    faces = faces_at(((8, 5), .2, 60), height=200, width=220)
+    crops, masks = engine.swap(IMAGES[:1, :200, :220], faces, identity(), SIZE)
+    pad = torch.nn.functional.pad(IMAGES[:1, :200, :220].movedim(-1, 1), (200,) * 4, mode="replicate").movedim(1, -1)
+    moved = faces_at(((208, 205), .2, 60), height=600, width=620)
+    wanted, reach = engine.swap(pad, moved, identity(), SIZE)
+    assert torch.allclose(masks, reach, atol=1e-4) and torch.allclose(crops, wanted, atol=STEP)
+    assert masks.mean() > .1
+
+
+def test_more_faces_than_go_into_one_round(folders):
+    many = replace(FACES, items=FACES.items[:1] * 33 + FACES.items[1:] * 32)
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    seen = []
+    crops, masks = engine.swap(IMAGES, many, identity(), 32, progress=lambda *step: seen.append(step))
+    few, reach = engine.swap(IMAGES, FACES, identity(), 32)
+    assert seen[-1] == (65, 65) and seen == sorted(seen)
+    assert torch.allclose(crops[:33], few[:1], atol=1e-6) and torch.allclose(crops[33:], few[1:], atol=1e-6)
+    assert torch.equal(masks[64], reach[1])
 
 
 def test_many_faces_over_a_clip(folders):
@@ -44,13 +98,3 @@ WRONG = [{"pixel_boost": 0}, {"pixel_boost": 9}, {"pixel_boost": 1.5}, {"strengt
 def test_wrong_settings(wrong, folders):
     with pytest.raises(FaceLoomError, match=r"must be"):
         load_engine(path_of(folders, "inswapper_128"), folders=folders).swap(IMAGES, FACES, identity(), SIZE, **wrong)
-
-
-def test_an_answer_of_another_size(folders, tmp_path):
-    helper, kind = doubles.helper, doubles.TensorProto.FLOAT
-    nodes = [helper.make_node("Concat", ["target", "target"], ["output"], axis=2)]
-    ports = [helper.make_tensor_value_info(name, kind, shape) for name, shape in
-             (("target", [1, 3, 256, 256]), ("source", [1, 512]), ("output", [1, 3, None, None]))]
-    path = doubles.save(tmp_path / "alphaface_256.onnx", nodes, ports[:2], ports[2:], [])
-    with pytest.raises(FaceLoomError, match=r"answered pictures of \(512, 256, 3\), not of \(256, 256, 3\)"):
-        load_engine(path, folders=folders).swap(IMAGES, FACES, identity(), SIZE)
