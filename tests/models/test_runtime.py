@@ -56,6 +56,29 @@ def test_a_batch_that_is_free_outside_and_baked_inside_is_freed_too():
     assert network.batches()
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_baked_shapes_are_freed_wherever_they_are_kept(stored):
+    """As an initializer or made by a Constant node; weights that are reshaped, which have no batch, stay as they are."""
+    tables = {"shape": np.array([1, 2, 2], np.int64), "weights": np.arange(4, dtype=np.float32), "form": np.array([1, 2, 2], np.int64)}
+    constants = [] if stored else [node("Constant", "", name, value=numpy_helper.from_array(table)) for name, table in tables.items()]
+    steps = [node("Reshape", "x shape", "square"), node("Reshape", "weights form", "matrix"), node("Mul", "square matrix", "y")]
+    network = open_session(model([*constants, *steps], {"x": [1, 4]}, {"y": [1, 2, 2]}, tables.items() if stored else ()))
+    x = np.random.default_rng(0).random((3, 4), np.float32)
+    np.testing.assert_allclose(network.run({"x": x})[0], (x * tables["weights"]).reshape(3, 2, 2), rtol=1e-6)
+    assert network.batches()
+
+
+def test_a_batch_that_is_folded_into_the_channels_is_run_in_a_loop():
+    """StyleGAN's trick of one group per row: a graph of one row cannot be freed, and is right all the same."""
+    fold = [("fold", np.array([1, 4], np.int64)), ("unfold", np.array([1, 2, 2], np.int64))]
+    steps = [node("Reshape", "x unfold", "pair"), node("ReduceSum", "pair", "sum", keepdims=1), node("Mul", "pair sum", "product"),
+             node("Reshape", "product fold", "y")]
+    network = open_session(model(steps, {"x": [1, 4]}, {"y": [1, 4]}, fold))
+    x = np.random.default_rng(0).random((3, 4), np.float32)
+    np.testing.assert_allclose(network.run({"x": x})[0], x * x.sum(1, keepdims=True), rtol=1e-6)
+    assert not network.batches()
+
+
 def test_running_out_of_memory_while_trying_is_not_remembered(monkeypatch):
     data = swap_double()
     for where, place in ((runtime, "create_session"), (runtime.OnnxModel, "_exact")):
