@@ -41,9 +41,9 @@ class Contract:
 
     Crop: ``template`` (a key of ``geometry.TEMPLATES``) at ``size`` pixels (None: the graph says), ``mean`` and ``std`` per channel in
     ``color`` order (``rgb`` or ``bgr``), ``layout`` ``nchw`` or ``nhwc``.
-    Answer: output number ``picture_output``, turned into a picture with ``output_mean`` and ``output_std``; ``mask_output`` is the number
-    of the one-channel output that is the network's own mask (None: it has none; exports that lack the output are fine). The numbers
-    count in ``outputs``, the published names, where the graph has these; else in the graph's own order.
+    Answer: output number ``picture_output``, turned into a picture with ``output_mean`` and ``output_std``; ``mask_outputs`` are the
+    numbers of the one-channel outputs whose minimum is the network's own mask (none: it has none; exports that lack them are fine). The
+    numbers count in ``outputs``, the published names, where the graph has these; else in the graph's own order.
 
     Identity, in this order:
     ``source`` is ``embedding``, ``image`` or ``none`` (the person is in the weights).
@@ -65,7 +65,7 @@ class Contract:
     output_mean: Triple = (0, 0, 0)
     output_std: Triple = (1, 1, 1)
     picture_output: int = 0
-    mask_output: int | None = None
+    mask_outputs: tuple[int, ...] = ()
     outputs: tuple[str, ...] = ()
     source: str = "embedding"
     space: str | None = None

@@ -121,7 +121,7 @@ def _fits(contract: Contract, model: OnnxModel) -> bool:
         bound, _ = bind(contract, model)
     except FaceLoomError:
         return False
-    if len({bound.mask_output is None, contract.mask_output is None, len(model.outputs) == 1}) > 1:
+    if not len(bound.mask_outputs) == len(contract.mask_outputs) == len(model.outputs) - 1:
         return False
     return _emap(model) is not None if contract.emap else model.file.unread(EMAP) is None
 

@@ -131,10 +131,11 @@ class OnnxEngine:
         if picture.shape != tiles.shape:
             raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
-        if self.contract.mask_output is None:
-            return picture, None
-        own = outputs[self.contract.mask_output]
-        if own.numel() != tiles[..., 0].numel():
-            raise FaceLoomError(f"{self.name} answered masks of {tuple(own.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "
+        masks = [outputs[number] for number in self.contract.mask_outputs]
+        wrong = next((mask for mask in masks if mask.numel() != tiles[..., 0].numel()), None)
+        if wrong is not None:
+            raise FaceLoomError(f"{self.name} answered masks of {tuple(wrong.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
-        return picture, own.clamp(0, 1).reshape(*tiles.shape[:3], 1)
+        if not masks:
+            return picture, None
+        return picture, torch.stack([mask.clamp(0, 1).reshape(*tiles.shape[:3], 1) for mask in masks]).amin(0)

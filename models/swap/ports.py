@@ -75,16 +75,20 @@ def _picture_size(contract: Contract, port: Port, wanted: int | None, model: Onn
     return size
 
 
-def _outputs(contract: Contract, model: OnnxModel) -> dict[str, int | None]:
-    """Where the picture and the mask are among the graph's outputs: by their names if it has the published ones, else by number."""
+def _outputs(contract: Contract, model: OnnxModel) -> dict[str, int | tuple[int, ...]]:
+    """Where the picture and the masks are among the graph's outputs: by their names if it has the published ones, else by number."""
     names = [port.name for port in model.outputs]
     published = bool(contract.outputs) and set(contract.outputs) <= set(names)
     places = [names.index(name) for name in contract.outputs] if published else range(len(names))
-    number, mask = contract.picture_output, contract.mask_output
-    if number >= len(places) or _channels(contract, model.outputs[places[number]]) not in (None, 3):
+
+    def holds(number: int, channels: int) -> bool:
+        return number < len(places) and _channels(contract, model.outputs[places[number]]) in (None, channels)
+
+    number = contract.picture_output
+    if not holds(number, 3):
         raise FaceLoomError(f"{model.name} should answer a picture as output number {number + 1}, but answers {listed(model.outputs)}.")
-    lacks = mask is None or mask >= len(places) or _channels(contract, model.outputs[places[mask]]) not in (None, 1)
-    return {"picture_output": places[number], "mask_output": None if lacks else places[mask]}
+    masks = tuple(places[number] for number in contract.mask_outputs if holds(number, 1))
+    return {"picture_output": places[number], "mask_outputs": masks}
 
 
 def _channels(contract: Contract, port: Port) -> int | None:

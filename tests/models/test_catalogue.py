@@ -117,7 +117,7 @@ def test_contracts_that_peers_got_wrong():
     assert (contract["simswap_256"].unit, contract["simswap_256"].latent_unit) == (False, True)
     assert contract["simswap_256"].output_std == (1, 1, 1) != contract["simswap_256"].std
     assert (contract["inswapper_128"].emap, contract["inswapper_128"].latent_unit) == (True, True)
-    assert contract["hyperswap_1a_256"].mask_output == 1 and not contract["hyperswap_1a_256"].emap
+    assert contract["hyperswap_1a_256"].mask_outputs == (1,) and not contract["hyperswap_1a_256"].emap
     assert contract["alphaface_256"].unit is False
     assert contract["uniface_256"].source_std == (1, 1, 1) and contract["uniface_256"].std == (0.5, 0.5, 0.5)
     assert contract["gpen_bfr_256"].template == "arcface_128" and contract["gpen_bfr_512"].template == "ffhq_512"

@@ -30,7 +30,7 @@ HALF = ((.5, .5, .5), (.5, .5, .5))
 @dataclass(frozen=True)
 class Truth:
     """What the authors of one network expect. latent: the steps from a recogniser's raw vector. half: computes in half precision; what
-    goes in and comes out is single precision all the same."""
+    goes in and comes out is single precision all the same. masks: of every mask it answers, the axis (0: x) along which it rises."""
 
     template: np.ndarray
     size: int
@@ -38,7 +38,7 @@ class Truth:
     out: tuple = PLAIN
     latent: tuple[str, ...] = ()
     space: str = "w600k"
-    mask: bool = False
+    masks: tuple[int, ...] = ()
     names: tuple[str, str] = ("target", "source")
     outputs: tuple[str, ...] = ("output",)
     source_picture: tuple[np.ndarray, int] | None = None
@@ -48,7 +48,7 @@ class Truth:
 
 
 INSWAPPER = Truth(A128, 128, latent=("unit", "emap", "unit"))
-HYPERSWAP = Truth(A128, 256, HALF, HALF, ("unit",), mask=True, outputs=("output", "mask"))
+HYPERSWAP = Truth(A128, 256, HALF, HALF, ("unit",), masks=(0,), outputs=("output", "mask"))
 GHOST = Truth(V1, 256, HALF, HALF, ("crossface_ghost",))
 INSTYLE = replace(INSWAPPER, size=256)
 TRUTHS = {
@@ -68,7 +68,7 @@ TRUTHS = {
     "ghost_unet_1_block": Truth(V1, 256, HALF, HALF, space="ghost", outputs=("781",)),
     "ghost_unet_2_block": Truth(V1, 256, HALF, HALF, space="ghost", outputs=("1165",)),
     "ghost_unet_3_block": Truth(V1, 256, HALF, HALF, space="ghost", outputs=("1549",)),
-    "hififace_unofficial_256": Truth(MTCNN, 256, HALF, HALF, ("crossface_hififace", "unit"), mask=True, outputs=("output", "mask")),
+    "hififace_unofficial_256": Truth(MTCNN, 256, HALF, HALF, ("crossface_hififace", "unit"), masks=(0,), outputs=("output", "mask")),
     "blendswap_256": Truth(FFHQ, 256, source_picture=(V2, 112)),
     "uniface_256": Truth(FFHQ, 256, HALF, HALF, source_picture=(FFHQ, 256)),
     "alphaface_256": Truth(A128, 256),
@@ -76,7 +76,7 @@ TRUTHS = {
     "instyleswapper_256_b": INSTYLE,
     "instyleswapper_256_c": replace(INSTYLE, half=True),
     "cscs_256": Truth(FFHQ, 256, HALF, HALF, ("unit",), space="cscs", names=("input_1", "input_2"), adapter="cscs_adapter"),
-    "deepfacelive": Truth(DFL, 224, mask=True, names=("in_face:0", ""),
+    "deepfacelive": Truth(DFL, 224, masks=(1, 0), names=("in_face:0", ""),
                           outputs=("out_face_mask:0", "out_celeb_face:0", "out_celeb_face_mask:0")),
 }
 
@@ -188,12 +188,12 @@ def save_double(name: str, folder: Path, *, truth: Truth | None = None, morph: b
         total = node("Gather", [total, "flip"], "bgr", axis=1)
         total = node("Transpose", [total], "nhwc", perm=[0, 2, 3, 1])
     answer(total, picture_name)
-    outputs = []
+    outputs, axes = [], iter(truth.masks)
     for label in truth.outputs:
         if label == picture_name:
             outputs.append(helper.make_tensor_value_info(label, kind, shape))
             continue
-        own = (.1 + .8 * ramp(size)[..., 0] / .25) if label[4:] != "face_mask:0" else np.full((size, size), .5)
+        own = .1 + .8 * ramp(size)[..., next(axes)] / .25
         own = own[None, :, :, None] if nhwc else own[None, None]
         still = node("ReduceMean", [seen], f"{label}_rows", axes=[1, 2, 3], keepdims=1)
         still = node("Mul", [still, weight(f"{label}_zero", np.zeros((1, 1, 1, 1)))], f"{label}_nought")

@@ -107,8 +107,9 @@ def expectation(name: str, face: Face, colour: np.ndarray, scale: float = 1) -> 
     at = apply(fit(np.float64(face.keypoints), truth.template * truth.size), where)
     u, v = at[..., 0] / truth.size, at[..., 1] / truth.size
     ramp = np.stack([.25 * u, .25 * v, .12 + .06 * (u + v)], -1)
+    own = np.min([.1 + .8 * (u, v)[axis] for axis in truth.masks], 0) if truth.masks else None
     inside = np.clip(np.minimum(at + .5, truth.size - .5 - at).min(-1) / truth.size * 16, 0, 1)
-    return scene(where / scale) * (.4, .2, .1) + ramp + colour, (.1 + .8 * u if truth.mask else None), inside * inside * (3 - 2 * inside)
+    return scene(where / scale) * (.4, .2, .1) + ramp + colour, own, inside * inside * (3 - 2 * inside)
 
 
 def check(engine, name: str, boost: int = 1, faces: Faces = FACES, images: torch.Tensor = IMAGES, scale: float = 1) -> None:

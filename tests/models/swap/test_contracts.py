@@ -48,10 +48,10 @@ def mutations(name: str) -> list[dict]:
     slips += other_templates(contract)
     if contract.size:
         slips.append({"size": contract.size * 2})
-    if contract.mask_output is not None:
-        slips.append({"mask_output": None})
+    if contract.mask_outputs:
+        slips.append({"mask_outputs": ()})
     if name == "deepfacelive":
-        slips += [{"picture_output": 0}, {"mask_output": 0}]
+        slips += [{"picture_output": 0}, {"mask_outputs": (0,)}, {"mask_outputs": (2,)}]
     if contract.source == "image":
         slips += [{"source_template": "arcface_128"}, {"source_mean": (.1, .1, .1)}, {"source_std": (.8, .8, .8)},
                   {"source_size": 224}, {"source": "embedding"}]

@@ -69,7 +69,7 @@ def test_a_mask_of_another_size_is_an_error(folders, tmp_path):
 
 
 def test_a_second_answer_that_is_no_mask_is_left_alone(folders, tmp_path):
-    truth = replace(TRUTHS["hififace_unofficial_256"], mask=False)
+    truth = replace(TRUTHS["hififace_unofficial_256"], masks=())
 
     def triple(graph):
         next(node for node in graph.node if node.output[0] == "mask").output[0] = "single"
