@@ -49,4 +49,4 @@ class OneShotSwap(io.ComfyNode):
         crops, masks = swap_faces(image, faces, identity, swap_model, strength=strength, pixel_boost=pixel_boost, which=which,
                                   progress=listener())
         return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),
-                             ui=show(cls, text=lost_detail(faces, swap_model)))
+                             ui=show(cls, text=lost_detail(faces, swap_model, pixel_boost)))

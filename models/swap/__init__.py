@@ -63,9 +63,9 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
     return crops, masks
 
 
-def lost_detail(faces: Faces, engine: SwapEngine | None) -> str:
+def lost_detail(faces: Faces, engine: SwapEngine | None, pixel_boost: int = 1) -> str:
     """What to do where crops are too small for what the engine draws and the photograph could show; else ""."""
-    drawn = getattr(engine, "size", 0)
+    drawn = getattr(engine, "size", 0) * pixel_boost
     if not len(faces) or drawn <= faces.crop_size or float(scale_of(crop_matrices(faces, faces.crop_size)).min()) >= 1:
         return ""
     return (f"{engine.name} draws {drawn} pixels, and crops of {faces.crop_size} are smaller than the face is in the picture; set "

@@ -215,6 +215,7 @@ def test_pixels_that_crops_have_no_room_for_are_told(scene):
     assert "ghost draws 1024 pixels, and crops of 128" in lost_detail(large, engine) and "crop_size 1024" in lost_detail(large, engine)
     assert not lost_detail(replace(faces, crop_size=1024), engine)
     assert not lost_detail(replace(faces, crop_size=512), engine)  # the face has fewer in the photograph
+    assert "draws 2048 pixels" in lost_detail(replace(faces, crop_size=128), engine, 2)
     assert not lost_detail(large, None) and not lost_detail(Faces((), 1, 10, 10, crop_size=128), engine)
 
 
