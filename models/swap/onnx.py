@@ -22,8 +22,8 @@ from .latent import Latents, mix, photo_of
 from .ports import Ports
 from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
 
-# Tiles sampled and answered before the next faces are looked at; bounds the memory of long clips.
-TILES = 64
+# Tiles of up to this many pixels sampled and answered before the next faces are looked at; bounds the memory of long clips.
+TILES, TILE = 64, 256
 
 
 class OnnxEngine:
@@ -64,7 +64,7 @@ class OnnxEngine:
         masks = crops.new_empty(crops.shape[:3])
         source = self._source(identity)
         tiles = pixel_boost * pixel_boost
-        step = max(1, TILES // tiles)
+        step = max(1, TILES // (tiles * max(1, self.size // TILE) ** 2))
         for start in range(0, len(faces), step):
             part = slice(start, min(start + step, len(faces)))
             chosen = faces.take(range(part.start, part.stop))

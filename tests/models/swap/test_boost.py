@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def test_faces_and_tiles_go_through_in_one_call(folders, monkeypatch):
     for i in range(2):
         alone, _ = engine.swap(IMAGES, FACES.take([i]), identity(), SIZE, pixel_boost=2)
         assert torch.allclose(alone[0], together[i], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "boost", "wanted"), [("inswapper_128", 1, [20]), ("inswapper_128", 2, [64, 16]),
+                                                       ("simswap_512_unoff", 1, [16, 4])])
+def test_the_larger_the_pictures_the_fewer_are_held_at_once(name, boost, wanted, folders, monkeypatch):
+    engine, rounds = load_engine(path_of(folders, name), folders=folders), []
+
+    def answer(tiles, feeds, progress):
+        rounds.append(len(tiles))
+        return tiles, None
+
+    monkeypatch.setattr(engine, "_answer", answer)
+    engine.swap(IMAGES, replace(FACES, items=FACES.items * 10), identity(), 32, pixel_boost=boost)
+    assert rounds == wanted
 
 
 def test_a_graph_that_mixes_its_rows_is_run_in_a_loop(folders, monkeypatch, tmp_path):
