@@ -109,10 +109,10 @@ def test_a_tone_that_differs_from_tile_to_tile_is_taken_out():
 
 def test_a_network_that_gives_every_tile_a_tone_shows_no_pattern(folders, monkeypatch):
     engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
-    wanted, _ = engine.swap(IMAGES, FACES, identity(), SIZE, pixel_boost=3)
+    wanted, _ = engine.swap(IMAGES, FACES, identity(), 384, pixel_boost=3)
     run, tone = engine.model.run, torch.linspace(-.1, .1, 9).repeat(2).reshape(18, 1, 1, 1)
     monkeypatch.setattr(engine.model, "run", lambda feeds, progress: [picture + tone for picture in run(feeds, progress)])
-    crops, _ = engine.swap(IMAGES, FACES, identity(), SIZE, pixel_boost=3)
+    crops, _ = engine.swap(IMAGES, FACES, identity(), 384, pixel_boost=3)
     assert torch.allclose(crops, wanted, atol=1e-5)
 
 
