@@ -19,7 +19,7 @@ from faceloom.models.runtime import OnnxModel
 from faceloom.models.swap import load_engine
 from faceloom.models.swap.tiles import even_tiles, join_tiles, lattice_pattern, split_tiles
 from graphs import grid
-from swap_scene import FACES, IMAGES, SIZE, check, identity, path_of, scene
+from swap_scene import FACES, IMAGES, SIZE, Mirror, check, identity, path_of, scene
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -73,6 +73,14 @@ def test_the_larger_the_pictures_the_fewer_are_held_at_once(name, boost, wanted,
     monkeypatch.setattr(engine, "_answer", answer)
     engine.swap(IMAGES, replace(FACES, items=FACES.items * 10), identity(), 32, pixel_boost=boost)
     assert rounds == wanted
+
+
+def test_every_tile_gets_its_own_faces_latent(folders):
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders, recognizer=Mirror("w600k"))
+    together, _ = engine.swap(IMAGES, FACES, identity(), SIZE, strength=.4, pixel_boost=2)
+    for i in range(2):
+        alone, _ = engine.swap(IMAGES, FACES.take([i]), identity(), SIZE, strength=.4, pixel_boost=2)
+        assert torch.allclose(alone[0], together[i], atol=1e-6)
 
 
 def test_a_graph_that_mixes_its_rows_is_run_in_a_loop(folders, monkeypatch, tmp_path):
