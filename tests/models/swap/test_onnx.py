@@ -65,6 +65,23 @@ def test_faces_at_the_pictures_edge(name, folders):
     assert masks.mean() > .1
 
 
+def test_every_face_is_drawn_in_its_own_frame(folders):
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    images = torch.stack([IMAGES[0], IMAGES[1].flip(-1)])
+    crops, _ = engine.swap(images, FACES, identity(), SIZE)
+    for i, face in enumerate(FACES):
+        alone, _ = engine.swap(images[i : i + 1], replace(FACES, items=(replace(face, frame=0),), frames=1), identity(), SIZE)
+        assert torch.allclose(alone[0], crops[i], atol=1e-6)
+
+
+def test_alpha_is_dropped_and_grey_is_a_colour(folders):
+    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    grey = IMAGES[..., :1]
+    wanted, _ = engine.swap(grey.repeat(1, 1, 1, 3), FACES, identity(), SIZE)
+    for images in (grey, torch.cat([grey] * 3 + [torch.zeros_like(grey)], -1)):
+        assert torch.equal(engine.swap(images, FACES, identity(), SIZE)[0], wanted)
+
+
 def test_more_faces_than_go_into_one_round(folders):
     many = replace(FACES, items=FACES.items[:1] * 33 + FACES.items[1:] * 32)
     engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
