@@ -20,14 +20,15 @@ def overlaps(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return shared / np.maximum(area + areas - shared, tiny), shared / np.maximum(np.minimum(area, areas), tiny)
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, union: float = 0.35, smaller: float = 0.6) -> list[int]:
+def suppress(boxes: np.ndarray, scores: np.ndarray, union: float = 0.35, smaller: float | np.ndarray = 0.6) -> list[int]:
     """Indices of the boxes that remain, best score first: a box goes when a better one overlaps it by more than ``union``
-    (intersection over union), or holds more than ``smaller`` of the lesser of the two (boxes nested in one head)."""
+    (intersection over union), or holds more than ``smaller`` (one, or one per box) of the lesser of the two (boxes nested in one head)."""
     kept: list[int] = []
+    smaller = np.broadcast_to(smaller, len(boxes))
     for i in np.argsort(-np.asarray(scores), kind="stable"):
         if kept:
             iou, nested = overlaps(boxes[i], boxes[kept])
-            if (iou > union).any() or (nested > smaller).any():
+            if (iou > union).any() or (nested > smaller[i]).any():
                 continue
         kept.append(int(i))
     return kept

@@ -12,6 +12,9 @@ import numpy as np
 
 from ..errors import FaceLoomError
 
+UNREADABLE = ("This detector does not answer with scores, boxes and five keypoints as SCRFD, YOLOv8-face and YuNet do; use one of those "
+              "(of SCRFD a file whose name ends in bnkps or kps).")
+
 
 class Found(NamedTuple):
     """boxes ``[K, 4]`` x0 y0 x1 y1, scores ``[K]``, points ``[K, 5, 2]``; not yet thinned out."""
@@ -23,11 +26,8 @@ class Found(NamedTuple):
 
 def decode_scrfd(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Found]:
     """SCRFD and RetinaFace-10G (Guo et al. 2022): distances from anchor points to the sides, in strides; two anchors per cell."""
-    cells = _by_cells(outputs, count)
-    if any([width for width, _ in group] != [1, 4, 10] for group in cells.values()):
-        raise FaceLoomError("This detector answers no keypoints, which FaceLoom needs; use one whose name ends in bnkps or kps.")
     parts = []
-    for rows, group in cells.items():
+    for rows, group in _by_cells(outputs, count, [1, 4, 10]).items():
         scores, sides, points = (values for _, values in group)
         centers, stride = _centers(rows, edge, anchors=2)
         parts.append((scores[..., 0], _box(centers - sides[..., :2] * stride, centers + sides[..., 2:] * stride),
@@ -38,7 +38,7 @@ def decode_scrfd(outputs: Sequence[np.ndarray], count: int, edge: int, threshold
 def decode_yunet(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Found]:
     """YuNet (Wu et al. 2023): per cell a class and an object score, centre offset and log size in strides, keypoint offsets."""
     parts = []
-    for rows, group in _by_cells(outputs, count).items():
+    for rows, group in _by_cells(outputs, count, [1, 1, 4, 10]).items():
         (_, first), (_, second), (_, sizes), (_, points) = group
         corners, stride = _centers(rows, edge, anchors=1)
         middle = corners + sizes[..., :2] * stride
@@ -50,6 +50,8 @@ def decode_yunet(outputs: Sequence[np.ndarray], count: int, edge: int, threshold
 
 def decode_yolov8(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Found]:
     """YOLOv8-face: per candidate centre, size, score, and five times x, y and visibility, in pixels."""
+    if len(outputs) != 1 or 20 not in outputs[0].shape[1:]:
+        raise FaceLoomError(UNREADABLE)
     values = outputs[0].transpose(0, 2, 1) if outputs[0].shape[1] == 20 else outputs[0]
     middle, half = values[..., :2], values[..., 2:4] / 2
     points = values[..., 5:20].reshape(count, -1, 5, 3)[..., :2]
@@ -61,13 +63,16 @@ DECODERS: dict[str, Callable[[Sequence[np.ndarray], int, int, float], list[Found
 }
 
 
-def _by_cells(outputs: Sequence[np.ndarray], count: int) -> dict[int, list[tuple[int, np.ndarray]]]:
-    """Outputs ``[count, rows, width]`` (or with picture and row in one dimension) grouped by rows, which is by stride, narrow first."""
+def _by_cells(outputs: Sequence[np.ndarray], count: int, widths: list[int]) -> dict[int, list[tuple[int, np.ndarray]]]:
+    """Outputs ``[count, rows, width]`` (or with picture and row in one dimension) grouped by rows, which is by stride, narrow first.
+    Every group must have these ``widths``."""
     groups: dict[int, list[tuple[int, np.ndarray]]] = {}
     for output in outputs:
         width = output.shape[-1]
         values = output.reshape(count, -1, width)
         groups.setdefault(values.shape[1], []).append((width, values))
+    if any(sorted(width for width, _ in group) != widths for group in groups.values()):
+        raise FaceLoomError(UNREADABLE)
     return {rows: sorted(group, key=lambda pair: pair[0]) for rows, group in groups.items()}
 
 

@@ -15,20 +15,26 @@ from ..errors import FaceLoomError
 from ..faces import Face
 from ..folders import Folders, locate
 from ..geometry import invert, transform, warp
+from ..picture import bind_picture
 from ..progress import Progress, silent
 from ..runtime import OnnxModel, open_session
 from .boxes import overlaps, suppress
 from .decode import DECODERS, Found
 
-# Edge of the picture a network of any size is shown.
-EDGE = 640
+# Edge of the picture a network of any size is shown, and of a second one in which faces that fill the frame have a size it knows
+# (insightface looks at these two as well). The small one costs a twenty-fifth.
+EDGE, CLOSE = 640, 128
 # A frame whose longer side is more than this many times the network's edge is also looked at in tiles of that size, overlapping by
 # so much: faces of 32 pixels in a 4K frame are 16 pixels in a tile, which is what these networks can do.
 TILE, OVERLAP = 2, 0.2
-# How much of the network's picture a frame takes up in the look for faces too close to be seen whole.
-SMALL = 0.3
-# Faces are the same face from this overlap on: intersection over union, and share of the smaller (the tile's border cuts faces).
+# How much of the network's picture a frame takes up in the look for faces too close to be seen whole, where the graph has one size.
+SMALL = CLOSE / EDGE
+# Faces are the same face from this overlap on: intersection over union; where the border of a look cuts one, share of the smaller.
 SAME, NESTED = 0.4, 0.6
+# A face is cut from this far to the border on, as a part of the look's edge.
+RIM = 1 / 64
+# By so much the small look must be surer of a face than a large one that sees it too: its points are coarse.
+SURER = 0.15
 # Cosine of the tilt from which a face is looked at again upright (50 degrees).
 TILTED = 0.64
 # Looks in one call of the network, and candidates per frame that are compared with one another.
@@ -38,10 +44,21 @@ CANDIDATES = 2000
 
 @dataclass(frozen=True)
 class Look:
-    """A frame seen through ``matrix`` ``[2, 3]``, frame → network pixels."""
+    """A frame seen through ``matrix`` ``[2, 3]``, frame → network pixels, in a square of ``edge``."""
 
     frame: int
     matrix: np.ndarray
+    edge: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look found, in frame pixels. ``cut`` ``[K]``: whether the look's border cuts the face. ``rank`` ``[K]``: by which the best
+    of several views of a face is chosen, those that show it whole first."""
+
+    found: Found
+    cut: np.ndarray
+    rank: np.ndarray
 
 
 class OnnxDetector:
@@ -50,9 +67,9 @@ class OnnxDetector:
     def __init__(self, name: str, model: OnnxModel, contract: NetContract) -> None:
         self.name = name
         self.model = model
-        self.contract = contract
-        height = model.inputs[0].shape[2]
-        self.edge = contract.size or (height if isinstance(height, int) else EDGE)
+        self._input, self.contract = bind_picture(model, contract, exact=False)
+        self.fixed = isinstance((self._input.shape or (None,) * 4)[2], int)
+        self.edge = self.contract.size or EDGE
 
     def __repr__(self) -> str:
         return f"OnnxDetector({self.model.describe()})"
@@ -60,53 +77,73 @@ class OnnxDetector:
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted.
 
-        Every frame is seen whole, large ones in tiles as well. Frames where that finds nothing are seen small (close-ups that fill
-        the frame), then turned by quarters. Faces that lie on their side or upside down are looked at again upright: the networks
-        find them, but misplace their points.
+        Every frame is seen whole, small (close-ups that fill the frame), and in tiles where it is large; frames where that finds
+        nothing are turned by quarters. Where the graph has one size the small look costs as much as any other, and only frames where
+        nothing else is found get it. Faces that lie on their side or upside down are looked at again upright: the networks find them,
+        but misplace their points.
         """
-        height, width = images.shape[1:3]
-        looks = [Look(frame, matrix) for frame in range(len(images)) for matrix in whole_and_tiles(height, width, self.edge)]
-        found = self._run(images, looks, threshold, lambda done, total: progress(done * len(images) // max(total, 1), len(images)))
-        for matrices in (small(height, width, self.edge), turned(height, width, self.edge)):
-            empty = [frame for frame in range(len(images)) if not len(found[frame].scores)]
-            found.update(self._run(images, [Look(frame, matrix) for frame in empty for matrix in matrices], threshold, silent))
+        size = images.shape[1:3]
+        rounds = [[(matrix, self.edge) for matrix in views(*size, self.edge)] for views in (whole_and_tiles, small, turned)]
+        if not self.fixed:
+            rounds = [[*rounds[0], (whole(*size, CLOSE), CLOSE)], [*rounds[2], *((matrix, CLOSE) for matrix in turned(*size, CLOSE))]]
+        found: dict[int, Found] = {}
+        empty = range(len(images))
+        for views in rounds:
+            report = silent if found else lambda done, total: progress(done * len(images) // max(total, 1), len(images))
+            found.update(self._search(images, [Look(frame, *view) for frame in empty for view in views], threshold, report))
+            empty = [frame for frame, faces in found.items() if not len(faces.scores)]
             progress(len(images), len(images))
         found = self._upright(images, found, threshold)
         return [[_face(frame, *values) for values in zip(*found[frame], strict=True)] for frame in range(len(images))]
 
     def _upright(self, images: torch.Tensor, found: dict[int, Found], threshold: float) -> dict[int, Found]:
         """The same with faces that are far from upright replaced by what an upright look at them finds, if it finds them."""
-        out = {}
-        for frame, (boxes, scores, points) in found.items():
-            boxes, scores, points = boxes.copy(), scores.copy(), points.copy()
+        out = {frame: Found(*(values.copy() for values in faces)) for frame, faces in found.items()}
+        tilted, looks = [], []
+        for frame, (boxes, _, points) in out.items():
             across = points[:, 1] - points[:, 0]
             for i in np.flatnonzero(across[:, 0] < TILTED * np.linalg.norm(across, axis=1)):
                 span = 3 * float((boxes[i, 2:] - boxes[i, :2]).max())
-                look = _square_look(tuple((boxes[i, :2] + boxes[i, 2:] + 1) / 2), span, self.edge, -np.arctan2(across[i, 1], across[i, 0]))
-                again = self._run(images, [Look(frame, look)], threshold, silent)[frame]
-                if len(again.scores):
-                    best = int(np.argmax(overlaps(boxes[i], again.boxes)[0]))
-                    if overlaps(boxes[i], again.boxes)[0][best] > SAME:
-                        boxes[i], scores[i], points[i] = (values[best] for values in again)
-            out[frame] = Found(boxes, scores, points)
+                middle = tuple((boxes[i, :2] + boxes[i, 2:] + 1) / 2)
+                tilted.append((frame, i))
+                looks.append(Look(frame, _square_look(middle, span, self.edge, -np.arctan2(across[i, 1], across[i, 0])), self.edge))
+        for (frame, i), seen in zip(tilted, self._see(images, looks, threshold, silent), strict=True):
+            again = overlaps(out[frame].boxes[i], seen.found.boxes)[0]
+            if again.max(initial=0) > SAME:
+                for values, better in zip(out[frame], seen.found, strict=True):
+                    values[i] = better[int(np.argmax(again))]
         return out
 
-    def _run(self, images: torch.Tensor, looks: Sequence[Look], threshold: float, progress: Progress) -> dict[int, Found]:
-        """What is found through all looks, by frame, in frame pixels and without doubles."""
-        parts: dict[int, list[Found]] = {look.frame: [] for look in looks}
-        for start in range(0, len(looks), LOOKS):
-            progress(start, len(looks))
-            some = looks[start:start + LOOKS]
-            pictures = torch.stack([warp(images[look.frame], look.matrix, self.edge, self.edge, "zeros").clamp(0, 1) for look in some])
-            outputs = self.model.run({self.model.inputs[0].name: encode(pictures, self.contract).cpu().numpy()}, chunk=LOOKS)
-            for look, found in zip(some, DECODERS[self.contract.family](outputs, len(some), self.edge, threshold), strict=True):
-                parts[look.frame].append(_in_frame(found, look.matrix))
-        return {frame: _merged(found) for frame, found in parts.items()}
+    def _search(self, images: torch.Tensor, looks: Sequence[Look], threshold: float, progress: Progress) -> dict[int, Found]:
+        """What is found through all looks, by frame, without doubles."""
+        parts: dict[int, list[Seen]] = {look.frame: [] for look in looks}
+        for look, seen in zip(looks, self._see(images, looks, threshold, progress), strict=True):
+            parts[look.frame].append(seen)
+        return {frame: _merged(seen) for frame, seen in parts.items()}
+
+    def _see(self, images: torch.Tensor, looks: Sequence[Look], threshold: float, progress: Progress) -> list[Seen]:
+        """What is found through every look, in their order."""
+        seen: dict[int, Seen] = {}
+        for edge in dict.fromkeys(look.edge for look in looks):
+            same = [i for i, look in enumerate(looks) if look.edge == edge]
+            for start in range(0, len(same), LOOKS):
+                progress(len(seen), len(looks))
+                some = [looks[i] for i in same[start:start + LOOKS]]
+                pictures = torch.stack([warp(images[look.frame], look.matrix, edge, edge, "zeros").clamp(0, 1) for look in some])
+                outputs = self.model.run({self._input.name: encode(pictures, self.contract).cpu().numpy()}, chunk=LOOKS)
+                answers = DECODERS[self.contract.family](outputs, len(some), edge, threshold)
+                seen.update(zip(same[start:start + LOOKS], map(_in_frame, answers, some), strict=True))
+        return [seen[i] for i in range(len(looks))]
+
+
+def whole(height: int, width: int, edge: int) -> np.ndarray:
+    """The look at all of the frame."""
+    return _square_look((width / 2, height / 2), max(height, width), edge)
 
 
 def whole_and_tiles(height: int, width: int, edge: int) -> list[np.ndarray]:
     """The looks at a frame of any size: the whole of it, and tiles where it is large."""
-    looks = [_square_look((width / 2, height / 2), max(height, width), edge)]
+    looks = [whole(height, width, edge)]
     span = TILE * edge
     if max(height, width) > span:
         looks += [_square_look((x, y), span, edge) for y in _tile_centers(height, span) for x in _tile_centers(width, span)]
@@ -139,17 +176,22 @@ def _tile_centers(length: int, span: int) -> Iterable[float]:
     return np.linspace(span / 2, length - span / 2, count)
 
 
-def _in_frame(found: Found, matrix: np.ndarray) -> Found:
-    back = invert(matrix)
+def _in_frame(found: Found, look: Look) -> Seen:
+    rim = RIM * look.edge
+    cut = (found.boxes < rim).any(1) | (found.boxes > look.edge - 1 - rim).any(1)
+    back = invert(look.matrix)
     x0, y0, x1, y1 = found.boxes.astype(np.float64).T
     corners = transform(np.stack([np.stack([x0, y0], -1), np.stack([x1, y0], -1), np.stack([x0, y1], -1), np.stack([x1, y1], -1)], 1), back)
-    return Found(np.concatenate([corners.min(1), corners.max(1)], -1), found.scores, transform(found.points, back))
+    rank = found.scores - cut - SURER * (look.edge == CLOSE)
+    return Seen(Found(np.concatenate([corners.min(1), corners.max(1)], -1), found.scores, transform(found.points, back)), cut, rank)
 
 
-def _merged(parts: Sequence[Found]) -> Found:
-    boxes, scores, points = (np.concatenate(same) for same in zip(*parts, strict=True))
-    best = np.argsort(-scores, kind="stable")[:CANDIDATES]
-    kept = best[suppress(boxes[best], scores[best], SAME, NESTED)]
+def _merged(parts: Sequence[Seen]) -> Found:
+    """All that was seen of a frame, every face once."""
+    boxes, scores, points = (np.concatenate(same) for same in zip(*(seen.found for seen in parts), strict=True))
+    cut, rank = (np.concatenate([getattr(seen, name) for seen in parts]) for name in ("cut", "rank"))
+    best = np.argsort(-rank, kind="stable")[:CANDIDATES]
+    kept = best[suppress(boxes[best], rank[best], SAME, np.where(cut[best], NESTED, np.inf))]
     return Found(boxes[kept], scores[kept], points[kept])
 
 

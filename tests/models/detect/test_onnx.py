@@ -204,11 +204,11 @@ def test_all_looks_go_through_together(tmp_path, monkeypatch):
     monkeypatch.setattr(OnnxModel, "run_once", lambda self, feeds: calls.append(len(feeds["picture"])) or run_once(self, feeds))
     seen = []
     detector.detect(torch.cat([frame(20, 20)] * 3), .5, lambda done, total: seen.append((done, total)))
-    assert calls == [3]
+    assert calls == [3, 3]  # large and small
     assert seen[0] == (0, 3) and seen[-1] == (3, 3)
     calls.clear()
     detector.detect(frame(20, 20, (0, 1, 0)), .5)
-    assert calls == [1, 1, 3]  # whole, small, turned three ways
+    assert calls == [1, 1, 3, 3]  # whole and turned three ways, large and small
 
 
 def test_large_frames_are_covered_by_tiles():
@@ -242,12 +242,42 @@ def test_files_that_are_no_detectors(tmp_path):
     with pytest.raises(FaceLoomError, match="is a swap model, not a face detector"):
         load_detector(save_scrfd(tmp_path / "inswapper_128.onnx"))
     pointless = load_detector(save_scrfd(tmp_path / "scrfd_2.5g.onnx", keypoints=False))
-    with pytest.raises(FaceLoomError, match="answers no keypoints"):
+    with pytest.raises(FaceLoomError, match="bnkps or kps"):
         pointless.detect(frame(9, 9))
     with pytest.raises(FaceLoomError, match="cannot read detectors of the dream family"):
         load_detector(save_scrfd(tmp_path / "det_10g.onnx"), contract=replace(catalogue()["det_10g"].contract, family="dream"))
     with pytest.raises(FaceLoomError, match="models get det_10g"):
         load_detector("det_10g", folders=Folders((tmp_path / "models",)))
+
+
+@pytest.mark.parametrize("rows", [5, 16])
+def test_yolo_of_another_kind(rows, tmp_path):
+    graph = Graph()
+    cells = graph.node("Reshape", graph.redness(0, 1, 0, 8), np.int64([0, 1, -1]))
+    path = graph.save(tmp_path / "face_yolo.onnx", [1, 3, EDGE, EDGE],
+                      {"output0": (graph.node("Mul", cells, np.ones((1, rows, 1))), [1, rows, 6400])})
+    with pytest.raises(FaceLoomError, match="five keypoints as SCRFD, YOLOv8-face and YuNet"):
+        load_detector(path).detect(frame(9, 9))
+
+
+def resized(path: Path, height: int, width: int) -> Path:
+    model = onnx.load(str(path))
+    for axis, size in ((2, height), (3, width)):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
+    onnx.save(model, str(path))
+    return path
+
+
+def test_graphs_of_one_size(tmp_path, monkeypatch):
+    detector = load_detector(resized(save_scrfd(tmp_path / "det_10g.onnx"), 320, 320))
+    calls = []
+    run_once = OnnxModel.run_once
+    monkeypatch.setattr(OnnxModel, "run_once", lambda self, feeds: calls.append(feeds["picture"].shape[2:]) or run_once(self, feeds))
+    (face,), = detector.detect(frame(20, 20, height=320, width=320))
+    assert np.abs(face.box - expected(20, 20)[0]).max() < 1e-3
+    assert calls == [(320, 320)]
+    with pytest.raises(FaceLoomError, match="should take one square colour picture"):
+        load_detector(resized(save_scrfd(tmp_path / "wide.onnx"), 480, 640))
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +318,26 @@ def test_real_faces_turned_close_and_small(scrfd, collins):
     faces = detect_faces(large, scrfd, order="left-right")
     wanted = [(np.array(x) + (upright.center[0] + .5) * 120 / 512) for x in (40, 780, 1540)]
     assert np.abs([face.center[0] for face in faces] - np.array(wanted)).max() < 3
+
+
+def test_a_close_face_beside_small_ones(scrfd, collins, hopper):
+    (large,), = scrfd.detect(hopper, .5)
+    x0, y0 = (large.center - .6 * large.size).astype(int)
+    edge = int(1.2 * large.size)
+    close = sample_crops(hopper, [0], np.array([[[600 / edge, 0, -600 / edge * x0], [0, 600 / edge, -600 / edge * y0]]]), 600)
+    small_ = sample_crops(collins, [0], np.array([[[100 / 512, 0, 0], [0, 100 / 512, 0]]]), 100)
+    close[:, 5:105, 5:105] = small_
+    found = sorted(scrfd.detect(close, .5)[0], key=lambda face: face.size)
+    assert len(found) == 2
+    assert np.abs(found[1].keypoints - (large.keypoints - (x0, y0)) * (600 / edge)).max() < 25
+    assert np.abs(found[0].center - (224 * 100 / 512 + 5, 118 * 100 / 512 + 5)).max() < 8
+
+
+def test_a_face_in_front_of_another(scrfd, collins, hopper):
+    (behind,), = scrfd.detect(hopper, .5)
+    picture = sample_crops(hopper, [0], np.array([[[2, 0, .5], [0, 2, .5]]]), 1024)
+    x, y = (2 * behind.center + np.array([-.3, .3]) * 2 * behind.size - 70).astype(int)
+    picture[:, y:y + 140, x:x + 150] = collins[:, 60:200, 150:300]
+    small_, large = sorted(scrfd.detect(picture, .5)[0], key=lambda face: face.size)
+    assert large.size > 2.5 * small_.size
+    assert np.abs(small_.center - (x + 74, y + 58)).max() < 12
