@@ -72,7 +72,8 @@ def load_recognizer(path_or_name: str | Path, *, folders: Folders | None = None,
     if isinstance(size, int) and size != contract.size:
         if row:
             raise FaceLoomError(f"{path.name} should take pictures of 3×{contract.size}×{contract.size}, but takes 3×{size}×{size}.")
-        contract = replace(contract, size=size)
+        # insightface's rule: the template of 112 pixels belongs to its multiples, every other picture is 16 of 128 parts wider.
+        contract = replace(contract, size=size, template=contract.template if size % 112 == 0 else "arcface_128")
     return OnnxRecognizer(contract.space or path.stem, model, contract)
 
 

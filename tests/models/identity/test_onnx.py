@@ -206,3 +206,16 @@ def test_graphs_that_are_not_what_they_are_called(tmp_path):
     onnx.save(wide, str(tmp_path / "w600k_r50.onnx"))
     with pytest.raises(FaceLoomError, match="should take pictures of 3×112×112, but takes 3×128×128"):
         load_recognizer(tmp_path / "w600k_r50.onnx")
+
+
+def test_pictures_of_128_are_aligned_as_insightface_does(tmp_path):
+    path = save_double(tmp_path / "mine.onnx", HALF)
+    model = onnx.load(str(path))
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 128
+    onnx.save(model, str(path))
+    contract = load_recognizer(path).contract
+    assert (contract.size, contract.template) == (128, "arcface_128")
+    align = pytest.importorskip("insightface.utils.face_align")
+    points = FACES[0].keypoints
+    assert np.allclose(template_matrix(points, contract.template, 128), align.estimate_norm(points, 128), atol=1e-3)
