@@ -54,7 +54,6 @@ class OnnxEngine:
         target's own. ``strength``: how far the target turns into the source in the network's latent space; 0 leaves the target as it
         is, with an empty mask, above 1 exaggerates. Networks without a latent space fade between 0 and 1.
         """
-        images = images[..., :3]
         self._check(strength, pixel_boost)
         if strength == 0:
             return crop_faces(images, faces, size), images.new_zeros((len(faces), size, size), dtype=torch.float32)
