@@ -23,7 +23,7 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
     if target.exists() and not force:
         raise FaceLoomError(f"{target} is already there; move it away, or use --force.")
     metadata = None
-    if path.suffix.lower() in (".h5", ".hdf5"):
+    if path.suffix.lower() in (".keras", ".h5", ".hdf5"):
         from .networks.keras_net import keras_metadata, load_keras
 
         net = load_keras(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,8 @@ class Step:
     drop: tuple[End, ...] = ()
 
 
-def plan(graph: Graph) -> list[Step]:
-    """The layers' calls in an order they can be made in, whatever the file's."""
+def plan(graph: Graph, wanted: Sequence[End] | None = None) -> list[Step]:
+    """The layers' calls in an order they can be made in, whatever the file's, as far as ``wanted`` (all outputs) asks for them."""
     known = {end[:2] for end in ends(graph["input_layers"])}
     pending, steps = _calls(graph), []
     while pending:
@@ -37,18 +37,25 @@ def plan(graph: Graph) -> list[Step]:
         if len(later) == len(pending):
             raise FaceLoomError("The Keras model's graph does not hang together; the file is damaged.")
         pending = later
-    return _with_drops(steps, set(ends(graph["output_layers"])))
+    return _with_drops(steps, set(ends(graph["output_layers"]) if wanted is None else wanted))
 
 
 def _calls(graph: Graph) -> list[Step]:
     """Every call of every layer. A model in a model counts the call that built it as its first, so those from outside begin at 1."""
     inputs = {name for name, *_ in ends(graph["input_layers"])}
-    return [Step(layer, number, tuple(_sources(node))) for layer in graph["layers"] if layer["name"] not in inputs
+    models = {layer["name"] for layer in graph["layers"] if nested(layer)}
+    return [Step(layer, number, tuple(_sources(node, models))) for layer in graph["layers"] if layer["name"] not in inputs
             for number, node in enumerate(layer["inbound_nodes"], 1 if nested(layer) else 0)]
 
 
-def _sources(node: Sequence[Any]) -> Iterator[End]:
-    """The tensors a call takes, those it takes by name (the second of ``a * b``) last. An operator's only entry is not wrapped."""
+def _sources(node: Sequence[Any] | Mapping[str, Any], models: Container[str]) -> Iterator[End]:
+    """The tensors a call takes, those it takes by name (the second of ``a * b``) last. An operator's only entry is not wrapped.
+
+    Keras 3 writes arguments as they were given, and there the first call of one of ``models`` is number 0, but 1 among the outputs.
+    """
+    if isinstance(node, Mapping):
+        yield from ((name, call + (name in models), number) for name, call, number in _tensors([node["args"], node["kwargs"]]))
+        return
     entries = [node] if isinstance(node[0], str) else node
     yield from (tuple(entry[:3]) for entry in entries)
     for value in entries[0][3].values() if len(entries[0]) > 3 else ():
@@ -56,9 +63,20 @@ def _sources(node: Sequence[Any]) -> Iterator[End]:
             yield tuple(value)
 
 
+def _tensors(value: Any) -> Iterator[End]:
+    """Keras 3's tensors in arguments however they lie in one another."""
+    if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
+        yield tuple(value["config"]["keras_history"])
+    elif isinstance(value, (list, tuple, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(each)
+
+
 def _with_drops(steps: Sequence[Step], kept: set[End]) -> list[Step]:
     needed, out = set(kept), []
     for step in reversed(steps):
+        if (step.layer["name"], step.call) not in {end[:2] for end in needed}:
+            continue
         drop = tuple(source for source in dict.fromkeys(step.sources) if source not in needed)
         needed.update(step.sources)
         out.append(Step(step.layer, step.call, step.sources, drop))

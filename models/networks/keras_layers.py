@@ -132,6 +132,14 @@ class Layer:
         options = {"align_corners": False} if mode == "bilinear" else {}
         return functional.interpolate(x, scale_factor=tuple(map(float, self.config["size"])), mode=mode, **options)
 
+    def PixelShuffler(self, x):
+        """faceswap's sub-pixel layer: channels are (row, column, channel), the last running fastest, unlike torch's."""
+        rows, columns = self.config["size"]
+        count, channels, height, width = x.shape
+        inner = channels // (rows * columns)
+        x = x.reshape(count, rows, columns, inner, height, width)
+        return x.permute(0, 3, 4, 1, 5, 2).reshape(count, inner, height * rows, width * columns)
+
     def Flatten(self, x):
         return x.permute(0, 2, 3, 1).flatten(1) if x.ndim == 4 else x
 

@@ -1,14 +1,18 @@
 """Keras models run by torch from the graph in their own files, without TensorFlow.
 
-A full-model ``.h5`` holds the layers and how they are joined as JSON (``model_config``) and the weights by name. ``load_keras`` reads one
-(with h5py), or the safetensors file that ``python -m faceloom models convert`` makes of it, which keeps the graph in its metadata.
+A full-model ``.h5`` holds the layers and how they are joined as JSON (``model_config``) and the weights by name; a ``.keras`` archive holds
+the same as ``config.json`` and ``model.weights.h5``. ``load_keras`` reads either (with h5py), or the safetensors file that
+``python -m faceloom models convert`` makes of it, which keeps the graph in its metadata.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import FaceLoomError
-from .keras_graph import Graph, class_of, ends, graphs_of, input_shapes, layers_of, nested, plan
+from .keras_graph import Graph, Step, class_of, ends, graphs_of, input_shapes, layers_of, nested, plan
 from .keras_layers import ACTIVATIONS, OPERATORS, Layer, dense_names, shapes_for
 
 
@@ -32,6 +36,7 @@ class KerasNet(nn.Module):
         self.graph = graph if "layers" in graph else graph["config"]
         _expect_known(self.graph)
         self._plans = {id(each): plan(each) for each in graphs_of(self.graph)}
+        self._shorter: dict[tuple[int, ...], list[Step]] = {}
         self._buffers_of = {key: f"w{number}" for number, key in enumerate(weights)}
         for key, value in weights.items():
             self.register_buffer(self._buffers_of[key], channels_last(value))
@@ -47,17 +52,23 @@ class KerasNet(nn.Module):
         """The weights by Keras' names; not copies."""
         return {key: getattr(self, buffer) for key, buffer in self._buffers_of.items()}
 
-    def forward(self, *inputs: torch.Tensor, also: Sequence[str] = ()) -> Any:
-        """``also``: names of layers whose answers are wanted too; then a dictionary of them comes back beside the output."""
+    def forward(self, *inputs: torch.Tensor, also: Sequence[str] = (), outputs: Sequence[int] | None = None) -> Any:
+        """``also``: names of layers whose answers are wanted too; then a dictionary of them comes back beside the output. ``outputs``: the
+        numbers of those wanted (all); only what they need is computed."""
         seen = dict.fromkeys(also)
         given = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
-        outputs = self._run(self.graph, given, seen)
+        outputs = self._run(self.graph, given, seen, None if outputs is None else tuple(outputs))
         answer = outputs[0] if len(outputs) == 1 else tuple(outputs)
         return (answer, seen) if also else answer
 
-    def _run(self, graph: Graph, inputs: Sequence[torch.Tensor], seen: dict[str, torch.Tensor | None]) -> list[torch.Tensor]:
+    def _run(self, graph: Graph, inputs: Sequence[torch.Tensor], seen: dict[str, torch.Tensor | None],
+             outputs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
         values = dict(zip(ends(graph["input_layers"]), inputs, strict=True))
-        for step in self._plans[id(graph)]:
+        steps, wanted = self._plans[id(graph)], ends(graph["output_layers"])
+        if outputs is not None:
+            wanted = [wanted[number] for number in outputs]
+            steps = self._shorter[outputs] = self._shorter.get(outputs) or plan(graph, wanted)
+        for step in steps:
             arguments = [values[source] for source in step.sources]
             for source in step.drop:
                 del values[source]
@@ -66,7 +77,7 @@ class KerasNet(nn.Module):
             values.update({(name, step.call, number): answer for number, answer in enumerate(answers)})
             if name in seen:
                 seen[name] = answers[0]
-        return [values[end] for end in ends(graph["output_layers"])]
+        return [values[end] for end in wanted]
 
     def _compute(self, layer: Mapping[str, Any], arguments: list[torch.Tensor]) -> torch.Tensor:
         weights = {name: getattr(self, buffer) for name, buffer in self._own.get(layer["name"], {}).items()}
@@ -142,9 +153,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def load_keras(path: str | os.PathLike, dtype: torch.dtype | None = None) -> KerasNet:
-    """The network of a full-model ``.h5``, or of a safetensors file made of one, whole and ready to run. dtype: None is the file's own."""
+    """The network of a ``.keras`` archive, a full-model ``.h5``, or a safetensors file made of one, whole and ready to run. dtype: None
+    is the file's own."""
     path = os.fspath(path)
-    graph, weights = (_read_safetensors if path.lower().endswith(".safetensors") else _read_h5)(path)
+    read = {".safetensors": _read_safetensors, ".keras": _read_archive}.get(os.path.splitext(path)[1].lower(), _read_h5)
+    graph, weights = read(path)
     check_weights(graph, weights, os.path.basename(path))
     net = KerasNet(graph, weights).eval()
     return net if dtype is None else net.to(dtype)
@@ -169,16 +182,48 @@ def _read_safetensors(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
 
 
 def _read_h5(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
+    with _opened(path, path) as file:
+        graph = file.attrs.get("model_config")
+        if graph is None or "model_weights" not in file:
+            raise FaceLoomError(f"{os.path.basename(path)} holds only weights, not the whole Keras model with its graph.")
+        return json.loads(graph if isinstance(graph, str) else graph.decode()), _weights_of(file["model_weights"])
+
+
+def _read_archive(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
+    """Keras 3 keeps a layer's weights in a group ``vars`` that has the layer's name, by their numbers in the order of the layer's kind."""
+    name = os.path.basename(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            graph, stored = json.loads(archive.read("config.json")), io.BytesIO(archive.read("model.weights.h5"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise FaceLoomError(f"{name} is not a whole Keras archive; copy or save it again.") from error
+    names: dict[str, list[str]] = {}
+    for key in needed_weights(graph)[0]:
+        names.setdefault(key.rpartition("/")[0], []).append(key)
+    weights: dict[str, torch.Tensor] = {}
+
+    def take(_: str, group: Any) -> None:
+        for key, number in zip(names.get(group.attrs.get("name"), ()), group):
+            if key in weights:
+                raise FaceLoomError(f"{name} has two layers of one name ({key}), so their weights cannot be told apart.")
+            weights[key] = torch.from_numpy(np.asarray(group[number]))
+
+    with _opened(stored, path) as file:
+        file.visititems(take)
+    return graph, weights
+
+
+@contextmanager
+def _opened(file: str | io.BytesIO, path: str) -> Iterator[Any]:
+    """An HDF5 file; ``path`` is what the user calls it."""
     try:
         import h5py
     except ImportError as error:
-        raise FaceLoomError("Keras files (.h5) are read with h5py; run: pip install h5py, or convert the file to .safetensors.") from error
+        raise FaceLoomError("Keras files (.keras, .h5) are read with h5py; run: pip install h5py, or convert the file to .safetensors."
+                            ) from error
     try:
-        with h5py.File(path) as file:
-            graph = file.attrs.get("model_config")
-            if graph is None or "model_weights" not in file:
-                raise FaceLoomError(f"{os.path.basename(path)} holds only weights, not the whole Keras model with its graph.")
-            return json.loads(graph if isinstance(graph, str) else graph.decode()), _weights_of(file["model_weights"])
+        with h5py.File(file) as opened:
+            yield opened
     except OSError as error:
         raise FaceLoomError(f"{os.path.basename(path)} is not a whole HDF5 file; fetch it again.") from error
 

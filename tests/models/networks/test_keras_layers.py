@@ -238,3 +238,13 @@ def test_a_graph_that_hangs_on_nothing_is_damaged():
     graph = graph_of([layer("InputLayer", "a", []), layer("Add", "b", ["a", "lost"])], ["a"], ["b"])
     with pytest.raises(FaceLoomError, match="does not hang together"):
         KerasNet(graph, {})(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_pixels_are_shuffled_as_faceswap_does(count):
+    """Channel ``(i · columns + j) · inner + c`` of a pixel is channel c, i rows down and j columns right in its block."""
+    x = values(count, 3, 4, 2 * 3 * 5)
+    got = one("PixelShuffler", [x], size=[2, 3])
+    assert got.shape == (count, 6, 12, 5)
+    for i, j, c in np.ndindex(2, 3, 5):
+        np.testing.assert_array_equal(got[:, i::2, j::3, c], x[..., (i * 3 + j) * 5 + c])

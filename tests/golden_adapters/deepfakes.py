@@ -1,0 +1,55 @@
+"""faceswap's autoencoders: its graphs, run as a file's own would be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from faceloom.models.networks.keras_graph import class_of, nested
+from faceloom.models.networks.keras_net import KerasNet, needed_weights
+from torch import nn
+
+from .base import Adapter, Unmade, bgr
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import deepfakes_files as files
+
+
+class ByPart(nn.Module):
+    """A ``KerasNet`` whose state dict has Keras' names after their part's."""
+
+    def __init__(self, graph) -> None:
+        super().__init__()
+        self.net = KerasNet(graph, {key: torch.zeros(shape) for key, shape in needed_weights(graph)[0].items()})
+        parts = [layer for layer in graph["config"]["layers"] if nested(layer)]
+        self.part_of = {each["name"]: part["name"] for part in parts for each in part["config"]["layers"]}
+        self.layers = [[part["name"], each["name"], class_of(each)] for part in parts for each in part["config"]["layers"]]
+
+    def state_dict(self, *args, **options):
+        return {f"{self.part_of[key.rpartition('/')[0]]}/{key}": value for key, value in self.net.weights().items()}
+
+
+class Autoencoder(Adapter):
+    pattern = r"faceswap_(original|dfl_h128|dlight)"
+
+    def build(self, golden):
+        name = golden.name.removeprefix("faceswap_")
+        graph = files.dlight(int(name.removeprefix("dlight_"))) if name.startswith("dlight") else getattr(files, name)()
+        holder = ByPart(graph)
+        assert sorted(holder.layers) == sorted(each[:3] for each in golden.data["graph"])
+        return holder
+
+    def run(self, golden, holder, mistake=None):
+        x = golden.input("x")
+        if mistake == "planes reversed (RGB<->BGR)":
+            x = bgr(x)
+        elif mistake == "input shifted by one pixel (stands for wrong padding)":
+            x = torch.roll(x, (1, 1), (2, 3))
+        elif mistake:
+            raise Unmade(mistake)
+        (a, b), seen = holder.net(x, x, also=["encoder"])
+        return {"encoded_NCHW": seen["encoder"], "decoder_a_out0_NCHW": a, "decoder_b_out0_NCHW": b}
+
+    def moved(self, golden, mistake):
+        return "decoder_a_out0_NCHW"
