@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from faceloom.models.geometry import transform
+from faceloom.models.landmarks.centering import RATIO, square_matrix
 from faceloom.models.networks.keras_graph import class_of, nested
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
+from faceloom.models.swap.deepfakes_mask import blurred, landmark_mask
 from torch import nn
 
 from .base import Adapter, Unmade, bgr
@@ -53,3 +57,21 @@ class Autoencoder(Adapter):
 
     def moved(self, golden, mistake):
         return "decoder_a_out0_NCHW"
+
+
+class Masks(Adapter):
+    """Squares by centering and coverage, hulls in them, and their blurs, which are of the last."""
+
+    pattern = r"faceswap_align_masks"
+
+    def run(self, golden, nets, mistake=None):
+        points = golden.arrays["landmarks"].astype(np.float64)
+        out = {}
+        for centering in RATIO:
+            for coverage in (1000, 875):
+                matrix = square_matrix(points, centering, 256, coverage / 1000)
+                seen = transform(points, matrix)
+                masks = [landmark_mask(seen, 256, extended) for extended in (False, True)]
+                out[f"adjusted_{centering}_{coverage}"] = matrix
+                out |= {f"mask_{kind}_{centering}_{coverage}": mask * 255 for kind, mask in zip(("face", "face_extended"), masks)}
+        return out | {"blur_normalized_k3_p4": blurred(masks[0]), "blur_gaussian_k9_p2": blurred(masks[0], "gaussian", 9, 2)}

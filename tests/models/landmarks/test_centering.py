@@ -1,0 +1,59 @@
+"""faceswap's squares: what holds for any face, beside the reference vector's one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faceloom.models.geometry import invert, transform
+from faceloom.models.landmarks.centering import HEAD, MEAN_51, RATIO, _pose, _project, centred_matrix, padding, square_matrix
+from faceloom.models.parse.landmarks import mean_points
+from scipy.spatial.transform import Rotation
+
+GOLDEN = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[4] / "shared" / "golden")) / "faceswap_align_masks.json"
+FACE = mean_points() * 180 + (90, 40)
+
+
+@pytest.mark.skipif(not GOLDEN.is_file(), reason=f"no {GOLDEN}")
+def test_unit_squares_paddings_and_shifts_are_the_published_ones():
+    points = np.load(GOLDEN.with_suffix(".npz"))["landmarks"].astype(np.float64)
+    for name, said in json.loads(GOLDEN.read_text())["per_centering"].items():
+        centering, coverage = name.split("_")
+        matrix = centred_matrix(points, centering)
+        np.testing.assert_allclose(matrix, said["matrix"], atol=2e-6)
+        np.testing.assert_allclose(centred_matrix(points, "legacy")[:, 2] - matrix[:, 2], said["offset"], atol=2e-6)
+        assert padding(centering, 256, int(coverage) / 1000) == said["padding"]
+
+
+def test_the_mean_face_fills_its_own_square():
+    inner = np.concatenate([np.zeros((17, 2)), MEAN_51 * 300 + 20])
+    np.testing.assert_allclose(centred_matrix(inner, "legacy"), [[1 / 300, 0, -20 / 300], [0, 1 / 300, -20 / 300]], atol=1e-12)
+
+
+@pytest.mark.parametrize("centering", RATIO)
+def test_squares_move_turn_and_grow_with_the_face(centering):
+    base = square_matrix(FACE, centering, 128)
+    angle = .4
+    turn = np.array([[np.cos(angle), -np.sin(angle), 35], [np.sin(angle), np.cos(angle), -12]]) * [[1.7, 1.7, 1]]
+    moved = square_matrix(transform(FACE, turn), centering, 128)
+    np.testing.assert_allclose(transform(transform(FACE, turn), moved), transform(FACE, base), atol=1e-3)
+
+
+def test_a_smaller_coverage_is_the_middle_of_the_square():
+    whole, part = (square_matrix(FACE, "face", 512, coverage) for coverage in (1, .75))
+    corners = np.array([[0, 0], [512, 0], [0, 512], [512, 512]], np.float64)
+    shown = transform(transform(corners, invert(part)), whole)
+    np.testing.assert_allclose(shown, (corners - 256) * .75 + 256, atol=1.5)  # paddings are whole pixels
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (.3, -.5, .1), (-.2, .8, -.3)])
+def test_poses_are_found_again(turn):
+    pose = np.array([*turn, .5, 4, -58])
+    points = np.zeros((68, 2))
+    points[[6, 7, 8, 9, 10, 17, 21, 22, 26, 31, 32, 33, 34, 35, 36, 39, 42, 45, 48, 50, 51, 52, 54, 56, 57, 58]] = _project(pose, HEAD)
+    found = _pose(points)
+    np.testing.assert_allclose(Rotation.from_rotvec(found[:3]).as_matrix(), Rotation.from_rotvec(turn).as_matrix(), atol=1e-5)
+    np.testing.assert_allclose(found[3:], pose[3:], atol=1e-3)
