@@ -111,9 +111,14 @@ class BiSeNet(nn.Module):
                 for head, feature in zip(heads, features, strict=False)]
 
 
+def published_key(key: str) -> str:
+    """Our name of a tensor: faceswap's copies of the checkpoint name one layer of the heads differently."""
+    return re.sub(r"^(conv_out(?:16|32)?)\.conv1\.", r"\1.conv.", key)
+
+
 def bisenet_from(weights: Mapping[str, torch.Tensor], name: str) -> BiSeNet:
-    """The network with a checkpoint's weights; faceswap's copies name one layer of the heads differently. Extra tensors are ignored."""
-    renamed = {re.sub(r"^(conv_out(?:16|32)?)\.conv1\.", r"\1.conv.", key): value for key, value in weights.items()}
+    """The network with a checkpoint's weights. Extra tensors are ignored."""
+    renamed = {published_key(key): value for key, value in weights.items()}
     last = renamed.get("conv_out.conv_out.weight")
     if last is not None and len(last) != len(CLASSES):
         raise FaceLoomError(f"{name} labels {len(last)} classes, not the {len(CLASSES)} of CelebAMask-HQ; use 79999_iter.pth.")

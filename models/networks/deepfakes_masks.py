@@ -1,0 +1,106 @@
+"""The networks that faceswap makes masks with, with its checkpoints' names: Nirkin et al.'s FCN ("On Face Segmentation, Face Swapping, and
+Face Perception", 2018; the net is Long et al.'s FCN-8s on VGG16) and DeepFaceLab's U-Net on VGG11."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Convs(nn.Module):
+    """3×3 convolutions, each with a ReLU. first: padding of the first one."""
+
+    def __init__(self, inner: int, outer: int, count: int, first: int = 1) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number in range(count):
+            layers += [nn.Conv2d(outer if number else inner, outer, 3, padding=1 if number else first), nn.ReLU()]
+        self.convs = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convs(x)
+
+
+class Score(nn.Module):
+    """A layer's own scores of the classes, weakened by ``scale``, from pixel ``start`` on."""
+
+    def __init__(self, channels: int, classes: int, scale: float, start: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, classes, 1)
+        self.scale, self.start = scale, start
+
+    def forward(self, x: torch.Tensor, edge: int) -> torch.Tensor:
+        part = slice(self.start, self.start + edge)
+        return self.conv(x * self.scale)[..., part, part]
+
+
+class FaceFCN(nn.Module):
+    """``[N, 3, S, S]`` (BGR 0..255 less each picture's channel means) to probabilities ``[N, classes, S, S]``. ``end``: how the layers for
+    the classes are called in the file, ``_r`` in the one of two classes."""
+
+    def __init__(self, classes: int, end: str = "") -> None:
+        super().__init__()
+        sizes = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
+        for number, size in enumerate(sizes, 1):
+            self.add_module(f"conv{number}", Convs(*size, first=100 if number == 1 else 1))
+        self.fc6, self.fc7 = nn.Conv2d(512, 4096, 7), nn.Conv2d(4096, 4096, 1)
+        self.score_pool4, self.score_pool3 = Score(512, classes, .01, 5), Score(256, classes, .0001, 9)
+        self.end = end
+        self.add_module(f"score_fr{end}", nn.Conv2d(4096, classes, 1))
+        for name, edge in (("upscore2", 4), ("upscore_pool4", 4), ("upscore8", 16)):
+            self.add_module(name + end, nn.ConvTranspose2d(classes, classes, edge, edge // 2, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size, pooled = x.shape[-1], []
+        for number in range(1, 6):
+            x = getattr(self, f"conv{number}")(x)
+            x = functional.max_pool2d(x, 2, padding=x.shape[-1] % 2)  # what an odd size lacks is put before it
+            pooled.append(x)
+        x = functional.relu(self.fc7(functional.relu(self.fc6(x))))
+        x = self._named("upscore2", self._named("score_fr", x))
+        x = self._named("upscore_pool4", x + self.score_pool4(pooled[3], x.shape[-1]))
+        x = self._named("upscore8", x + self.score_pool3(pooled[2], x.shape[-1]))
+        return x[..., 31 : 31 + size, 31 : 31 + size].softmax(1)
+
+    def _named(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return getattr(self, name + self.end)(x)
+
+
+class Up(nn.Module):
+    """A convolution and one to twice the size, cut off at the end as TensorFlow does. bent: a ReLU lies between."""
+
+    def __init__(self, inner: int, middle: int, outer: int, bent: bool = True) -> None:
+        super().__init__()
+        self.bent = bent
+        self.conv = nn.Conv2d(inner, middle, 3, padding=1)
+        self.conv_trans = nn.ConvTranspose2d(middle, outer, 3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        x = self.conv_trans(functional.relu(x) if self.bent else x)
+        return functional.relu(x[..., :-1, :-1])
+
+
+class FaceUNet(nn.Module):
+    """``[N, 3, S, S]`` (BGR 0..1, S divisible by 32) to the share of face ``[N, 1, S, S]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        downs = {0: (3, 64, 1), 3: (64, 128, 1), 8: (128, 256, 2), 13: (256, 512, 2), 18: (512, 512, 2)}
+        self.downs = [f"features_{number}" for number in downs]
+        for name, size in zip(self.downs, downs.values()):
+            self.add_module(name, Convs(*size))
+        ups = ((512, 512, 256), (768, 512, 256), (768, 512, 128), (384, 256, 64), (192, 128, 32))
+        for number, size in enumerate(ups, 1):
+            self.add_module(f"dec{number}", Up(*size, bent=number > 1))
+        self.conv2d_6, self.conv2d_7 = nn.Conv2d(96, 64, 3, padding=1), nn.Conv2d(64, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skips = []
+        for name in self.downs:
+            skips.append(getattr(self, name)(x))
+            x = functional.max_pool2d(skips[-1], 2)
+        for number in range(1, 6):
+            x = torch.cat([getattr(self, f"dec{number}")(x), skips.pop()], 1)
+        return torch.sigmoid(self.conv2d_7(functional.relu(self.conv2d_6(x))))
