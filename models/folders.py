@@ -21,7 +21,7 @@ from .extra_paths import extra_paths
 from .progress import Progress, silent
 from .terminal import command
 
-SUFFIXES = {".onnx", ".dfm", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".task", ".h5", ".tar", ".mat"}
+SUFFIXES = {".onnx", ".dfm", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".task", ".h5", ".keras", ".tar", ".mat"}
 
 # Folders below a models folder (also ComfyUI's folder keys) and how many levels down files lie in them. insightface keeps its packs in
 # insightface/models/NAME, where unzipping antelopev2 makes one level more; FaceFusion keeps all in one folder, which is a root here.

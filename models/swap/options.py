@@ -124,9 +124,37 @@ class FSLSDOptions(Options):
             raise FaceLoomError(f"FSLSD's mask can grow by 0 to 512 pixels, not {self.grow}.")
 
 
+@dataclass(frozen=True)
+class DeepfakesOptions(Options):
+    """swap: whose face is drawn, of the two the file was trained on. centering and coverage (per cent): how faces were cut out for the
+    training. mask: hulls of the landmarks with (``extended``) or without (``components``) raised brows, what the network ``predicted``,
+    what a face parser ``parsed``, the ``whole square``, or the face's outline. erode: per cent of its radius by which the mask shrinks
+    (grows where negative). color: ``average`` gives the drawn face the mean colour of the target's."""
+
+    swap: str = "A to B"
+    mask: str = "extended"
+    erode: float = 0.0
+    color: str = "average"
+    centering: str = "face"
+    coverage: float = 100.0
+
+    @classmethod
+    def one_of(cls) -> Mapping[str, tuple[str, ...]]:
+        return {"swap": ("A to B", "B to A"), "mask": ("extended", "components", "predicted", "parsed", "whole square", OUTLINE),
+                "color": ("average", "none"), "centering": ("face", "legacy", "head")}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 62.5 <= self.coverage <= 100:
+            raise FaceLoomError(f"Coverage must be from 62.5 to 100 per cent, not {self.coverage}.")
+        if not -100 <= self.erode <= 100:
+            raise FaceLoomError(f"A mask can shrink by -100 to 100 per cent, not {self.erode}.")
+
+
 SYSTEMS: Mapping[str, type[Options]] = {
     "GHOST": GhostOptions, "ReliableSwap": ReliableSwapOptions, "SimSwap": SimSwapOptions, "MegaFS": MegaFSOptions,
     "FaceDancer": FaceDancerOptions, "FSLSD": FSLSDOptions,
+    "deepfakes": DeepfakesOptions,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from ..terminal import command
 from ..weights import DeviceManager, load_parts, load_weights
 from .torch_engine import TorchEngine
 
-SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".hdf5")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".keras", ".h5", ".hdf5")
 # What a system's file needs from other files: their rows in the catalogue, whose names they are known by.
 BESIDE = {
     "GHOST's ArcFace": "ghost_arcface_backbone_pth", "GHOST's super-resolution": "ghost_super_resolution",
@@ -59,17 +59,21 @@ class Source:
 
 def load_published(path: Path, *, folders: Folders | None = None, parser: Parser | None = None, landmarker: Landmarker | None = None,
                    devices: DeviceManager | None = None, half: bool = False, **options) -> TorchEngine:
-    """The engine for an original file of GHOST, ReliableSwap, MegaFS, FaceDancer or FSLSD, recognised by what is in it.
+    """The engine for an original file of GHOST, ReliableSwap, MegaFS, FaceDancer, FSLSD or faceswap, recognised by what is in it.
 
     folders: where companion files are looked for that do not lie beside it. parser, landmarker (106 points): used for the systems' own
     masks. half: float16 where it was published so or proven. options: the system's own, see ``options.py``.
     """
     source = Source(path, folders, parser, landmarker, devices, half)
-    if path.suffix.lower() in (".h5", ".hdf5") or _is_keras(path):
+    if path.suffix.lower() in (".keras", ".h5", ".hdf5") or _is_keras(path):
         from ..networks.keras_net import load_keras
+        from .deepfakes import deepfakes_engine, is_autoencoder
         from .facedancer import facedancer_engine
 
-        return facedancer_engine(load_keras(path), load_keras(source.beside("FaceDancer's ArcFace")), **source.common(True), **options)
+        net = load_keras(path)
+        if is_autoencoder(net):
+            return deepfakes_engine(net, parser=parser, **source.common(), **options)
+        return facedancer_engine(net, load_keras(source.beside("FaceDancer's ArcFace")), **source.common(True), **options)
     parts = load_parts(path)
     if "e" in parts:
         from .megafs import megafs_engine

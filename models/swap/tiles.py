@@ -12,7 +12,7 @@ import torch
 MAX_BOOST = 8
 
 
-def finer(matrix: np.ndarray, boost: int) -> np.ndarray:
+def finer(matrix: np.ndarray, boost: float) -> np.ndarray:
     """Image → crop ``[..., 2, 3]`` to the matrix of a crop ``boost`` times as fine that shows the same square.
 
     Pixels are areas: each becomes ``boost`` × ``boost`` smaller ones, so that the tiles lie evenly around the alignment
