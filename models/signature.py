@@ -14,6 +14,9 @@ EMBEDDING_SIZES = (128, 256, 512, 1024)
 TELLING_TENSORS = {
     "cp.resnet.conv1.weight": "parser",
     "image_encoder.pos_embed": "occluder",
+    "dec1.conv_trans.weight": "occluder",
+    "upscore8.weight": "occluder",
+    "upscore8_r.weight": "occluder",
     "toRGB.0.weight": "restorer",
     "quantize.embedding.weight": "restorer",
 }

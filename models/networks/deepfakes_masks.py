@@ -46,7 +46,7 @@ class FaceFCN(nn.Module):
             self.add_module(f"conv{number}", Convs(*size, first=100 if number == 1 else 1))
         self.fc6, self.fc7 = nn.Conv2d(512, 4096, 7), nn.Conv2d(4096, 4096, 1)
         self.score_pool4, self.score_pool3 = Score(512, classes, .01, 5), Score(256, classes, .0001, 9)
-        self.end = end
+        self.classes, self.end = classes, end
         self.add_module(f"score_fr{end}", nn.Conv2d(4096, classes, 1))
         for name, edge in (("upscore2", 4), ("upscore_pool4", 4), ("upscore8", 16)):
             self.add_module(name + end, nn.ConvTranspose2d(classes, classes, edge, edge // 2, bias=False))
@@ -84,6 +84,8 @@ class Up(nn.Module):
 
 class FaceUNet(nn.Module):
     """``[N, 3, S, S]`` (BGR 0..1, S divisible by 32) to the share of face ``[N, 1, S, S]``."""
+
+    classes = 1
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from ..runtime import DeviceManager, load_weights, open_session
 from ..signature import expect_row, kind_of, kind_of_weights
 from . import Parser
 from .bisenet import BiSeNetParser, bisenet_from
+from .deepfakes import FaceNetOccluder, is_mask_net, mask_net_from
 from .occlude import Occluder, OnnxOccluder
 from .onnx import OnnxParser
 from .sam import SamOccluder, sam_from
@@ -32,7 +33,7 @@ def load_parser(path_or_name: Source, *, folders: Folders | None = None, devices
 
 def load_occluder(path_or_name: Source, *, folders: Folders | None = None, devices: DeviceManager | None = None,
                   providers: str | Sequence[str] = "auto") -> Occluder:
-    """The occluder in a file, or of a catalogue name: XSeg as ONNX, or a checkpoint of Segment Anything."""
+    """The occluder in a file, or of a catalogue name: XSeg as ONNX, or a checkpoint of Segment Anything or of faceswap's mask networks."""
     return _load(path_or_name, ("occluder",), folders, devices, providers)
 
 
@@ -56,6 +57,8 @@ def _load(path_or_name: Source, kinds: tuple[str, ...], folders: Folders | None,
         kind = _wanted(row, kinds, likely)
         expect_row(path.name, kind, likely or kind)
         if kind == "occluder":
+            if is_mask_net(weights):
+                return FaceNetOccluder(name, mask_net_from(weights, path.name), devices)
             return SamOccluder(name, sam_from(weights, path.name), devices)
         return BiSeNetParser(name, bisenet_from(weights, path.name), catalogue()["79999_iter"].contract, devices)
     model = open_session(path, providers=providers)
