@@ -12,6 +12,7 @@ OUT      the picture, or the folder, to write
   MegaFS       stretch, refine, mask
   FaceDancer   mask
   FSLSD        hair, grow
+  deepfakes    swap, mask, erode, color, centering, coverage
 
 exit codes: 0 all done; 1 some pictures failed (named on stderr, the others are written); 2 the request cannot be carried out
 (nothing is written); 130 interrupted (what is written stays, nothing is half-written)

@@ -57,13 +57,13 @@ class LoadSwapModel(io.ComfyNode):
             category=CATEGORY,
             description="Loads a one-shot face swap network: inswapper, reswapper, hyperswap, SimSwap, GHOST, HifiFace, UniFace, "
                         "BlendSwap, DeepFaceLive files and others, and the authors' original files of GHOST, ReliableSwap, SimSwap, "
-                        "MegaFS, FaceDancer and FSLSD.",
+                        "MegaFS, FaceDancer, FSLSD and faceswap.",
             search_aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap",
-                            "megafs", "facedancer", "fslsd", "faceloom"],
+                            "megafs", "facedancer", "fslsd", "faceswap", "deepfakes", "faceloom"],
             inputs=[
                 file_input(["swap"], MESH, "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and "
                                            "faceloom/swap, research systems' original files in faceloom/ghost, reliableswap, simswap, "
-                                           "megafs, facedancer and fslsd."),
+                                           "megafs, facedancer, fslsd and deepfakes."),
                 provider_input(),
                 io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
                                    tooltip="The recognition network to make embeddings with, if it is of the kind the swap network was "
@@ -173,12 +173,12 @@ class LoadFaceParser(io.ComfyNode):
             category=CATEGORY,
             description="Loads what masks are made with: a parsing network that labels hair, skin, eyes and so on, and a network that "
                         "finds what hides the face.",
-            search_aliases=["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceloom"],
+            search_aliases=["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceswap", "faceloom"],
             inputs=[
                 file_input(["parser"], OUTLINES, "The parsing network, BiSeNet as ONNX or as the checkpoint 79999_iter.pth. Files are "
                                                  "looked for in models/faceloom/parsers.", "parser"),
-                file_input(["occluder"], NONE, "A network that finds hands, hair and microphones over the face: XSeg, or Segment Anything. "
-                                               "Files are looked for in models/faceloom/parsers and sams.", "occluder"),
+                file_input(["occluder"], NONE, "A network that finds hands, hair and microphones over the face: XSeg, Segment Anything, or "
+                                               "faceswap's. Files are looked for in models/faceloom/parsers and sams.", "occluder"),
                 provider_input(),
             ],
             outputs=[

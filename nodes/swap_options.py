@@ -29,9 +29,16 @@ TOOLTIPS: Mapping[str, str] = {
     "shrink": "By how many pixels of 224 the mask shrinks; negative values grow it. 15 also raises the brows further, as published.",
     "blur_x": "How far the mask's border is blurred from left to right, in pixels of 224.",
     "blur_y": "How far the mask's border is blurred from top to bottom, in pixels of 224. Twice as much is cut off at the edges.",
+    "swap": "Whose face is drawn, of the two people the file was trained on. A to B draws B over A.",
+    "erode": "By how many per cent of its radius the mask shrinks; negative values grow it.",
+    "color": "Average gives the drawn face the mean colour of the target's, where the mask is.",
+    "centering": "How faces were cut out when the file was trained. Face is faceswap's default; head takes in the whole head, "
+                 "legacy the face alone.",
+    "coverage": "The share of the cut-out square, in per cent, that the file was trained on.",
 }
 RANGES: Mapping[str, tuple[float, float, float]] = {  # least, most, step
     "grow": (0, 512, 2), "shrink": (-30, 60, 1), "blur_x": (0.5, 40.0, 0.5), "blur_y": (0.5, 40.0, 0.5),
+    "erode": (-100.0, 100.0, 1.0), "coverage": (62.5, 100.0, 0.5),
 }  # fmt: skip
 # Options that only one choice of another asks for: the other, the choice, and they.
 UNDER = ("mask", "own numbers", ("shrink", "blur_x", "blur_y"))
@@ -69,7 +76,8 @@ class SwapModelOptions(io.ComfyNode):
             category=CATEGORY,
             description="Changes how a research system's swap model works. The network is not loaded again, so several variants can stand "
                         "side by side.",
-            search_aliases=["ghost options", "super resolution", "megafs", "facedancer", "reliableswap", "fslsd", "swap mask", "faceloom"],
+            search_aliases=["ghost options", "super resolution", "megafs", "facedancer", "reliableswap", "fslsd", "faceswap", "deepfakes",
+                            "swap mask", "faceloom"],
             inputs=[
                 SwapModel.Input("swap_model", tooltip="The swap model of one of these systems, from Load Swap Model."),
                 io.DynamicCombo.Input("system", options=[io.DynamicCombo.Option(name, _inputs(kind)) for name, kind in SYSTEMS.items()],

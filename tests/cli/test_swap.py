@@ -121,7 +121,7 @@ def test_options_reach_the_engine(tmp_path, me, folder, monkeypatch):
 @pytest.mark.parametrize(("word", "sentence"), [
     ("mask", 'An engine option is written NAME=VALUE, such as "mask=face outline", not "mask".'),
     ("size=3", "No engine has an option size; there are enhance, templates, mask, shrink, blur_x, blur_y, align, stretch, refine, hair, "
-               "grow."),
+               "grow, swap, erode, color, centering, coverage."),
     ("shrink=2.5", 'Shrink must be a whole number, not "2.5".'), ("blur_x=wide", 'Blur x must be a number, not "wide".'),
     ("blur_y=nan", 'Blur y must be a number, not "nan".'), ("align=maybe", 'Align must be on or off, not "maybe".'),
     ("mask=face outline", "The engine mesh is built in and has no options; leave mask out, or name a model's file."),

@@ -63,6 +63,17 @@ def facedancer(folder: Path, _=None) -> Path:
     return folder / "FaceDancer_config_small.safetensors"
 
 
+def deepfakes(folder: Path, _=None) -> Path:
+    """A small autoencoder in the layout of faceswap's files."""
+    spec = importlib.util.spec_from_file_location("deepfakes_files", SWAP_TESTS.parents[2] / "deepfakes_files.py")
+    files = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(files)
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = files.original(32, (4, 6, 8), 8, 4, 6, 5, (6, 5), masks=True)
+    files.write_keras(folder / "couple.keras", graph, files.random_weights(graph))
+    return folder / "couple.keras"
+
+
 def ghost(folder: Path, networks) -> Path:
     networks.ghost_arcface(folder / "backbone.pth")
     return networks.ghost_generator(folder / "G_unet_1block.pth")
@@ -100,12 +111,12 @@ class TestListing:
     def test_every_form_of_a_file_is_listed_where_it_is(self, nodes, place):
         for name in ("ghost/G_unet_2blocks.safetensors", "ghost/backbone.safetensors", "ghost/mine.pth", "megafs/ftm_final.pth",
                      "megafs/ftm_final.safetensors", "facedancer/FaceDancer_config_d.h5", "facedancer/FaceDancer_config_e.safetensors",
-                     "swap/other.pth", "swap/G_unet_1block.pth"):
+                     "swap/other.pth", "swap/G_unet_1block.pth", "deepfakes/couple.keras", "deepfakes/old.h5"):
             (place / name).parent.mkdir(exist_ok=True)
             (place / name).write_bytes(b"x")
         here = [entry for entry in files_of(nodes)[1:] if not entry.endswith("(not downloaded)")]
         assert sorted(here) == ["FaceDancer_config_d.h5", "FaceDancer_config_e.safetensors", "G_unet_2blocks.safetensors",
-                                "ftm_final.pth", "ftm_final.safetensors", "ghost/mine.pth"]
+                                "couple.keras", "deepfakes/old.h5", "ftm_final.pth", "ftm_final.safetensors", "ghost/mine.pth"]
         assert "G_unet_2blocks.pth (not downloaded)" not in files_of(nodes)
 
     def test_the_form_that_is_chosen_is_the_one_that_is_loaded(self, pack, place):
@@ -234,6 +245,9 @@ SYSTEMS = {
                                              "mask.blur_x": 4.0, "mask.blur_y": 4.0}, "Apache-2.0, commercial use allowed"),
     "ReliableSwap": ("reliableswap", simswap, {"parser"}, {"align": True, "mask": "as published"}, "non-commercial"),
     "FaceDancer": ("facedancer", facedancer, set(), {"mask": "low rectangle"}, "CC BY-NC-SA 4.0, no commercial use"),
+    "deepfakes": ("deepfakes", deepfakes, {"parser"}, {"swap": "B to A", "mask": "components", "erode": 5.0, "color": "none",
+                                                       "centering": "legacy", "coverage": 87.5},
+                  "each file its own, and the likeness of a real person"),
 }
 
 
@@ -295,7 +309,7 @@ def test_through_a_server_from_the_pictures_to_the_pasted_result(running, pictur
 
     folder, _, connected, options, terms = SYSTEMS[system]
     place = running.base / "models" / "faceloom" / folder
-    file = next(path for path in sorted(place.iterdir()) if path.name.startswith(("G_", "FaceDancer_")))
+    file = next(path for path in sorted(place.iterdir()) if path.name.startswith(("G_", "FaceDancer_", "couple")))
     graph = graph_of(system, file.name, connected, options)
     entry = running.run(graph)
     result, mask = picture_of(running, entry, "10").astype(int), picture_of(running, entry, "12")[..., 0]
