@@ -9,7 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faceloom.models.geometry import invert, transform
-from faceloom.models.landmarks.centering import HEAD, MEAN_51, RATIO, _pose, _project, centred_matrix, padding, square_matrix
+from faceloom.models.landmarks.centering import (
+    HEAD,
+    HEAD_POINTS,
+    MEAN_51,
+    MIDDLE,
+    RATIO,
+    _pose,
+    _project,
+    centred_matrix,
+    padding,
+    square_matrix,
+)
 from faceloom.models.parse.landmarks import mean_points
 from scipy.spatial.transform import Rotation
 
@@ -53,7 +64,21 @@ def test_a_smaller_coverage_is_the_middle_of_the_square():
 def test_poses_are_found_again(turn):
     pose = np.array([*turn, .5, 4, -58])
     points = np.zeros((68, 2))
-    points[[6, 7, 8, 9, 10, 17, 21, 22, 26, 31, 32, 33, 34, 35, 36, 39, 42, 45, 48, 50, 51, 52, 54, 56, 57, 58]] = _project(pose, HEAD)
+    points[list(HEAD_POINTS)] = _project(pose, HEAD)
     found = _pose(points)
     np.testing.assert_allclose(Rotation.from_rotvec(found[:3]).as_matrix(), Rotation.from_rotvec(turn).as_matrix(), atol=1e-5)
     np.testing.assert_allclose(found[3:], pose[3:], atol=1e-3)
+
+
+def test_poses_are_opencvs():
+    cv2 = pytest.importorskip("cv2")
+    random = np.random.default_rng(0)
+    camera = np.array([[4, 0, .5], [0, 4, .5], [0, 0, 1.0]])
+    for _ in range(40):
+        turn = Rotation.from_euler("yxz", random.uniform((-80, -40, -20), (80, 40, 20)), degrees=True).as_rotvec()
+        points = np.zeros((68, 2))
+        points[list(HEAD_POINTS)] = _project(np.array([*turn, 0, 4, -55]), HEAD) + random.normal(0, .01, (26, 2))
+        _, rotation, place = cv2.solvePnP(HEAD, points[list(HEAD_POINTS)], camera, None, flags=cv2.SOLVEPNP_ITERATIVE)
+        for middle in MIDDLE.values():
+            seen = cv2.projectPoints(np.array([middle], np.float64), rotation, place, camera, None)[0].ravel()
+            np.testing.assert_allclose(_project(_pose(points), middle)[0], seen, atol=1e-4)
