@@ -136,8 +136,9 @@ class Row:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every file name it goes by; research files also as ``models convert`` writes them."""
-        converted = (f"{Path(self.file).stem}.safetensors",) if self.kind == "research" else ()
+        """Every file name it goes by; research files also as ``models convert`` writes them, unless only their suffix tells them."""
+        stem = Path(self.file).stem
+        converted = (f"{stem}.safetensors",) if self.kind == "research" and stem != "*" else ()
         return tuple(dict.fromkeys((self.file, *self.aliases, *converted)))
 
     @property

@@ -161,6 +161,11 @@ def test_names_are_resolved():
         row_named("zzzzz")
 
 
+def test_a_suffix_alone_tells_no_converted_file():
+    assert row_of_file("couple.keras").name == "deepfakes_faceswap"
+    assert row_of_file("couple.safetensors") is None and row_of_file("FaceDancer_config_x.safetensors").name == "facedancer_configs"
+
+
 def test_rows_are_guessed_from_the_beginning_of_a_name():
     assert guess_row("Inswapper-128_sharp.onnx").name == "inswapper_128"
     assert guess_row("inswapper_128_fp16_v2.onnx").name == "inswapper_128_fp16"

@@ -245,10 +245,13 @@ SYSTEMS = {
                                              "mask.blur_x": 4.0, "mask.blur_y": 4.0}, "Apache-2.0, commercial use allowed"),
     "ReliableSwap": ("reliableswap", simswap, {"parser"}, {"align": True, "mask": "as published"}, "non-commercial"),
     "FaceDancer": ("facedancer", facedancer, set(), {"mask": "low rectangle"}, "CC BY-NC-SA 4.0, no commercial use"),
-    "deepfakes": ("deepfakes", deepfakes, {"parser"}, {"swap": "B to A", "mask": "components", "erode": 5.0, "color": "none",
-                                                       "centering": "legacy", "coverage": 87.5},
-                  "each file its own, and the likeness of a real person"),
 }
+if importlib.util.find_spec("h5py"):  # which reads its files
+    SYSTEMS["deepfakes"] = (
+        "deepfakes", deepfakes, {"parser"},
+        {"swap": "B to A", "mask": "components", "erode": 5.0, "color": "none", "centering": "legacy", "coverage": 87.5},
+        "each file its own, and the likeness of a real person",
+    )
 
 
 def graph_of(system: str, file: str, connected: set[str], options: dict) -> dict:

@@ -26,6 +26,7 @@ from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.options import with_options
 from scipy import ndimage
 
+pytest.importorskip("h5py", reason="Keras files are read with h5py (the keras extra)")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import deepfakes_files as files
 
@@ -235,12 +236,13 @@ def test_graphs_that_are_no_autoencoder_of_two_are_told():
 
 
 def test_files_are_listed_from_their_folder(tmp_path):
+    """Also as converted, of which nothing but the folder tells."""
     place = tmp_path / "faceloom" / "deepfakes"
     place.mkdir(parents=True)
-    for name in ("couple.keras", "old.h5"):
+    for name in ("couple.keras", "old.h5", "other.safetensors"):
         (place / name).write_bytes(b"x")
     here = {choice.path.name: choice.row and choice.row.name for choice in originals("swap", Folders((tmp_path,))) if choice.path}
-    assert here == {"couple.keras": "deepfakes_faceswap", "old.h5": None}
+    assert here == {"couple.keras": "deepfakes_faceswap", "old.h5": None, "other.safetensors": None}
 
 
 def test_the_squares_own_border_fades_in_the_mask(scene):
