@@ -95,8 +95,8 @@ class DeepfakesEngine(TorchEngine):
     def _squares(self, points: list[np.ndarray]) -> np.ndarray:
         return np.stack([square_matrix(each, self.options.centering, self.seen, self.options.coverage / 100) for each in points])
 
-    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, sources: torch.Tensor, strength: float, boost: int
-              ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, sources: torch.Tensor, strength: float,
+              boost: int) -> None:
         points = [points_68(face) for face in faces]
         to_seen = self._squares(points)
         to_drawn = finer(to_seen, self.size / self.seen)  # the same square: what is drawn was trained to show what is seen
@@ -105,16 +105,17 @@ class DeepfakesEngine(TorchEngine):
         answers = join_tiles(even_tiles(answers, tiles, boost), boost)
         targets = sample_crops(images, faces.frame_indices, to_drawn, self.size).clamp(0, 1)
         own = None if own is None else join_tiles(own[..., None], boost)[..., 0]
-        masks = self._masks(points, to_drawn, targets, own)
+        hard = self._masks(points, to_drawn, targets, own)
         if self.options.color == "average":
-            answers = (answers + _mean_difference(answers, targets, masks)[:, None, None]).clamp(0, 1)
+            answers = (answers + _mean_difference(answers, targets, hard)[:, None, None]).clamp(0, 1)
         if self.options.mask == OUTLINE:
             outlines = region_mask(("face",), crops.shape[1], faces=faces).to(crops)
         else:
-            soft = torch.from_numpy(np.stack([finished(mask, self.options.erode) for mask in masks.cpu().numpy()])).to(crops)
+            soft = torch.from_numpy(np.stack([finished(mask, self.options.erode) for mask in hard.cpu().numpy()])).to(crops)
             outlines = resized(soft, self.size * boost)[..., None]
         to_crop = compose(crop_matrices(faces, crops.shape[1]), invert(finer(to_drawn, boost)))
-        return [draw(*each, strength) for each in zip(crops, answers, to_crop, outlines, strict=True)]
+        for each in zip(crops, masks, answers, to_crop, outlines, strict=True):
+            draw(*each, strength)
 
     def _masks(self, points: list[np.ndarray], matrices: np.ndarray, targets: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
         """``[N, size, size]`` 0..1: where the faces are, as hard as the chosen way of telling is."""
