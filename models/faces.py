@@ -125,6 +125,8 @@ class Faces:
 
     def take(self, indices: Sequence[int]) -> Faces:
         """The faces at these positions, in this order."""
+        if len(indices) == len(self) and all(i == j for i, j in enumerate(indices)):
+            return self
         return replace(self, items=tuple(self.items[i] for i in indices))
 
     @property

@@ -6,6 +6,8 @@ A matrix is ``[2, 3]`` float64 and maps image pixel coordinates to crop pixel co
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,7 +43,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Points that fix no similarity (all in one place, not numbers, or without any resemblance to the target's layout) are an error.
     """
     a, b = (np.ascontiguousarray(points, np.float64).view(np.complex128)[..., 0] for points in (source, target))
-    a_mean, b_mean = a.mean(-1, keepdims=True), b.mean(-1, keepdims=True)
+    a_mean, b_mean = (c.sum(-1, keepdims=True) / c.shape[-1] for c in (a, b))
     a, b = a - a_mean, b - b_mean
     energy, target_energy = ((c.real**2 + c.imag**2).sum(-1) for c in (a, b))
     overlap = (a.conj() * b).sum(-1)
@@ -65,39 +67,62 @@ def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.
     square of the photograph. ``framing`` 1.0 is FFHQ; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of
     its own is cropped by that one.
     """
-    if isinstance(face, Face) and face.square is not None:
-        shift = size * (0.5 - 0.5 / framing) - 0.5
-        return face.square * (size / framing) + np.array([[0, 0, shift], [0, 0, shift]])
-    keypoints = face.keypoints if isinstance(face, Face) else face
-    points = (TEMPLATES["ffhq_512"] - 0.5) / framing + 0.5
-    return similarity(keypoints, points * size - 0.5)
+    own = face.square if isinstance(face, Face) else None
+    square = own if own is not None else similarity(face.keypoints if isinstance(face, Face) else face, TEMPLATES["ffhq_512"])
+    matrix = square * (size / framing)
+    matrix[..., 2] += size * (0.5 - 0.5 / framing) - 0.5
+    return matrix
+
+
+# Every stage asks for the crops of the same faces.
+_squares: weakref.WeakKeyDictionary[Faces, np.ndarray] = weakref.WeakKeyDictionary()
 
 
 def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
     """``[N, 2, 3]``: the canonical crop of every face, at ``size`` or the faces' own crop size."""
-    if any(face.square is not None for face in faces):
-        return np.stack([crop_matrix(face, size or faces.crop_size, faces.framing) for face in faces])
-    return crop_matrix(faces.keypoints, size or faces.crop_size, faces.framing)
+    if faces not in _squares:
+        squares = similarity(faces.keypoints, TEMPLATES["ffhq_512"])
+        for i, face in enumerate(faces):
+            squares[i] = squares[i] if face.square is None else face.square
+        _squares[faces] = squares
+    size = size or faces.crop_size
+    matrices = _squares[faces] * (size / faces.framing)
+    matrices[..., 2] += size * (0.5 - 0.5 / faces.framing) - 0.5
+    return matrices
 
 
 def around(faces: Faces, times: float = 2.0) -> list[tuple[slice, slice, slice]]:
     """Frames (one each), rows and columns of the upright rectangle around all crops of each frame that has any, every crop taken
     ``times`` as wide and high about its middle."""
-    reach = 0.5 + 0.5 * times * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
-    corners = transform(reach - 0.5, invert(crop_matrices(faces, 1))) if len(faces) else np.zeros((0, 4, 2))
-    found = []
-    for frame in np.unique(faces.frame_indices).tolist():
-        there = corners[faces.frame_indices == frame]
-        x0, y0 = np.clip(np.floor(there.min((0, 1))), 0, (faces.width, faces.height)).astype(int).tolist()
-        x1, y1 = np.clip(np.ceil(there.max((0, 1))) + 1, 0, (faces.width, faces.height)).astype(int).tolist()
-        found.append((slice(frame, frame + 1), slice(y0, y1), slice(x0, x1)))
-    return found
+    found: dict[int, list[float]] = {}
+    margin = (times - 1) / 2
+    for face, matrix in zip(faces, invert(crop_matrices(faces, 1))):  # integers are pixel centres: a crop of one pixel is -0.5 to 0.5
+        x0, y0, x1, y1 = bounds(matrix, -0.5 - margin, -0.5 - margin, 0.5 + margin, 0.5 + margin)
+        box = found.setdefault(face.frame, [x0, y0, x1, y1])
+        box[:] = min(x0, box[0]), min(y0, box[1]), max(x1, box[2]), max(y1, box[3])
+    return [(slice(frame, frame + 1), slice(max(0, math.floor(y0)), max(0, math.ceil(y1) + 1)), slice(max(0, math.floor(x0)),
+            max(0, math.ceil(x1) + 1))) for frame, (x0, y0, x1, y1) in sorted(found.items())]
+
+
+def bounds(matrix: np.ndarray, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of the upright rectangle around a rectangle's image under ``[2, 3]``. (In plain numbers: arrays of four points take
+    many times as long, and this is asked for many times a face.)"""
+    (a, b, x), (c, d, y) = matrix.tolist()
+    across, down = (left + right) / 2, (top + bottom) / 2
+    x, y = a * across + b * down + x, c * across + d * down + y
+    half, tall = (right - left) / 2, (bottom - top) / 2
+    width, height = abs(a) * half + abs(b) * tall, abs(c) * half + abs(d) * tall
+    return x - width, y - height, x + width, y + height
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
     """Inverse of ``[..., 2, 3]`` affine matrices."""
-    linear = np.linalg.inv(matrix[..., :2])
-    return np.concatenate([linear, -linear @ matrix[..., 2:]], -1)
+    a, b, x, c, d, y = (matrix[..., i, j] for i in (0, 1) for j in (0, 1, 2))
+    determinant = a * d - b * c
+    out = np.empty(matrix.shape, np.float64)
+    out[..., 0, 0], out[..., 0, 1], out[..., 0, 2] = d, -b, b * y - d * x
+    out[..., 1, 0], out[..., 1, 1], out[..., 1, 2] = -c, a, c * x - a * y
+    return out / determinant[..., None, None]
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -113,7 +138,7 @@ def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def scale_of(matrix: np.ndarray) -> np.ndarray:
     """Crop pixels per image pixel, ``[...]``."""
-    return np.sqrt(np.abs(np.linalg.det(matrix[..., :2])))
+    return np.sqrt(np.abs(matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]))
 
 
 def sampling_grid(to_image: np.ndarray, height: int, width: int, image_height: int, image_width: int,
@@ -171,11 +196,12 @@ def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: i
     shrink = float(scale_of(to_image))  # image pixels per crop pixel
     pool = max(1, int(shrink / 2 + 0.75)) if shrink > _SHRINKS else 1
     rest = shrink / pool
-    corners = transform(np.array([[-.5, -.5], [width - .5, -.5], [-.5, height - .5], [width - .5, height - .5]]), to_image)
+    left, top, right, bottom = bounds(to_image, -.5, -.5, width - .5, height - .5)
     margin = 3 * pool
     image_height, image_width = image.shape[:2]
-    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - margin, 0, [image_width - 1, image_height - 1])
-    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + margin + 1, [x0 + 1, y0 + 1], [image_width, image_height])
+    x0, y0 = min(max(math.floor(left) - margin, 0), image_width - 1), min(max(math.floor(top) - margin, 0), image_height - 1)
+    x1, y1 = (min(max(math.ceil(high) + margin + 1, low + 1), limit)
+              for low, high, limit in ((x0, right, image_width), (y0, bottom, image_height)))
     region = image[y0:y1, x0:x1].to(torch.float32)
     to_region = to_image.copy()
     to_region[:, 2] -= (x0, y0)

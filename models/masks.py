@@ -40,8 +40,8 @@ def polygon_mask(points: np.ndarray | Sequence, height: int, width: int) -> torc
     high = np.clip(np.floor(corners.max(0)) + 1, 0, (width, height)).astype(int)
     columns, rows = (high - low).tolist()  # nothing can be covered outside this window
     if columns > 0 and rows > 0:
-        steps = sum(_coverage_steps(polygon - low, rows, columns) for polygon in polygons)
-        coverage = torch.from_numpy(steps).cumsum_(1)[:, :columns].abs_()
+        steps = [_coverage_steps(polygon - low, rows, columns) for polygon in polygons]
+        coverage = torch.from_numpy(sum(steps[1:], steps[0])).cumsum(1)[:, :columns].abs_()
         coverage.add_(_ROUNDING).sub_(_ROUNDING)  # the sums' last bits would leave 1e-16 where nothing is covered
         mask[low[1] : high[1], low[0] : high[0]] = coverage.clamp_(max=1)
     return mask

@@ -5,6 +5,7 @@ All work happens in the part of the frame that a face's mask covers, so its cost
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from . import blends
 from .color import METHODS, match_color
 from .errors import FaceLoomError
 from .faces import Faces
-from .geometry import crop_matrices, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, transform, warp
+from .geometry import bounds, crop_matrices, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, warp
 from .images import as_crops, expand_rgb
 from .masks import extent, feather_mask
 from .progress import Progress, silent
@@ -126,10 +127,10 @@ def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) 
 def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor,
                color: str, blend: str, opacity: float, keep_unchanged: bool) -> None:
     """Composite one crop over ``out`` ``[H, W, C]`` and add its mask to ``covered`` ``[H, W]``; ``image`` is the untouched photograph."""
-    bounds = support_in_image(mask, matrix, image.shape)
-    if bounds is None:
+    support = support_in_image(mask, matrix, image.shape)
+    if support is None:
         return
-    x0, y0, x1, y1 = bounds
+    x0, y0, x1, y1 = support
     to_crop = matrix.copy()
     to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
     size, fineness = crop.shape[0], float(scale_of(matrix))
@@ -172,11 +173,9 @@ def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int
     if used is None:
         return None
     reach = 2 * max(1, int(scale_of(matrix)))
-    left, top, right, bottom = used[0] - reach, used[1] - reach, used[2] - 1 + reach, used[3] - 1 + reach
-    corners = transform(np.array([[left, top], [right, top], [left, bottom], [right, bottom]], np.float64), invert(matrix))
-    height, width = shape[:2]
-    x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0).tolist()
-    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, (width, height)).tolist()
+    left, top, right, bottom = bounds(invert(matrix), used[0] - reach, used[1] - reach, used[2] - 1 + reach, used[3] - 1 + reach)
+    x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)
+    x1, y1 = min(math.ceil(right) + 1, shape[1]), min(math.ceil(bottom) + 1, shape[0])
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 

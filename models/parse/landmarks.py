@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..faces import Face, Faces, keypoints_from_68
-from ..geometry import crop_matrix, similarity, transform
+from ..geometry import crop_matrices, similarity, transform
 from ..masks import polygon_mask
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
@@ -183,7 +183,7 @@ def outlines(face: Face) -> dict[str, np.ndarray]:
 def landmark_masks(faces: Faces, index: int, size: int, regions: Sequence[str]) -> torch.Tensor:
     """``[size, size]`` float32: the union of regions of face ``index`` in crop space."""
     face = faces[index]
-    matrix = crop_matrix(face, size, faces.framing)
+    matrix = crop_matrices(faces, size)[index]
     if tuple(regions) == ("face",) and face.dense is None:  # the one that every swap asks for
         return polygon_mask(transform(face_outline(points_68(face)), matrix), size, size)
     curves = {name: transform(curve, matrix) for name, curve in outlines(face).items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
-from ..geometry import invert, transform, warp
+from ..geometry import bounds, invert, warp
 from ..masks import extent
 
 # Share of its square's edge over which an answer fades in, so that a chin cut off by the square shows no line.
@@ -39,9 +41,9 @@ def reach(outline: torch.Tensor, to_crop: np.ndarray, edge: int, size: int) -> t
     used = (0, 0, size, size) if outline.ndim == 3 else extent(outline)
     if used is None:
         return None
-    corners = transform(np.array([[-.5, -.5], [edge - .5, -.5], [-.5, edge - .5], [edge - .5, edge - .5]]), to_crop)
-    left, top = np.maximum(np.floor(corners.min(0)).astype(int), used[:2]).tolist()
-    right, bottom = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, used[2:]).tolist()
+    x0, y0, x1, y1 = bounds(to_crop, -.5, -.5, edge - .5, edge - .5)
+    left, top = max(math.floor(x0), used[0]), max(math.floor(y0), used[1])
+    right, bottom = min(math.ceil(x1) + 1, used[2]), min(math.ceil(y1) + 1, used[3])
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
 
