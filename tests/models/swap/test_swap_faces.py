@@ -82,3 +82,85 @@ def test_only_the_surroundings_of_faces_are_looked_through(bad):
     else:
         with pytest.raises(FaceLoomError, match="NaN or infinite"):
             swap_faces(images, faces, IDENTITY, Painter())
+
+
+def masked(mask: torch.Tensor, which: str = "all", size: int = 24):
+    """Crops, masks, how many faces the engine was asked for, and the target's own crops."""
+    engine = Painter()
+    crops, masks = swap_faces(IMAGES, FACES, IDENTITY, engine, size=size, which=which, mask=mask)
+    return crops, masks, sum(asked[0] for asked in engine.asked), crop_faces(IMAGES, FACES, size)
+
+
+@pytest.mark.parametrize("which", ["all", "0,2"])
+def test_a_mask_says_where_the_new_faces_may_show(which):
+    """0 is the target to the last bit, 1 the engine's answer, and between them they are mixed; so is the engine's own mask."""
+    shown = torch.linspace(0, 1, 24).expand(3, 24, 24).clone()
+    shown[2] = shown[0].T
+    shown[:, :4], shown[:, 4:8] = 0, 1
+    before = shown.clone()
+    crops, masks, asked, own = masked(shown, which)
+    chosen = [0, 1, 2] if which == "all" else [0, 2]
+    assert asked == len(chosen) and torch.equal(shown, before)
+    for i in chosen:
+        assert torch.equal(crops[i, :4], own[i, :4]) and not masks[i, :4].any()
+        assert (crops[i, 4:8, :12] == 1).all() and (masks[i, 4:8, :12] == 1).all()
+        assert torch.equal(crops[i, :, 12:], own[i, :, 12:]) and not masks[i, :, 12:].any()
+        assert torch.allclose(crops[i, 8:, :12], own[i, 8:, :12] + shown[i, 8:, :12, None] * (1 - own[i, 8:, :12]), atol=1e-6)
+        assert torch.equal(masks[i, :, :12], shown[i, :, :12])
+    if which != "all":
+        assert torch.equal(crops[1], own[1]) and not masks[1].any()
+
+
+def test_masks_of_other_sizes_and_one_for_all():
+    half = torch.zeros(1, 12, 12)
+    half[:, 6:] = 1
+    whole = half.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    crops, masks, _, own = masked(half)
+    for same in (whole.expand(3, 24, 24), whole[0] > 0):
+        again = masked(same)
+        assert torch.allclose(again[0][:, [0, -1]], crops[:, [0, -1]]) and torch.allclose(again[1][:, [0, -1]], masks[:, [0, -1]])
+    assert torch.equal(crops[:, :10], own[:, :10]) and (crops[:, 14:, :12] == 1).all()
+
+
+def test_faces_of_which_nothing_may_show_are_not_shown_to_the_engine():
+    shown = torch.ones(3, 24, 24)
+    shown[1] = 0
+    crops, masks, asked, own = masked(shown)
+    assert asked == 2 and torch.equal(crops[1], own[1]) and masks.mean((1, 2)).tolist() == [.5, 0, .5]
+    crops, masks, asked, own = masked(torch.zeros(1, 24, 24))
+    assert asked == 0 and torch.equal(crops, own) and not masks.any()
+    crops, masks, asked, own = masked(torch.zeros(3, 64, 64), size=64)  # the crops' own size: no placeholder
+    assert asked == 0 and torch.equal(crops, own)
+
+
+def test_the_placeholder_of_a_picture_without_alpha_is_no_mask():
+    for batch in (1, 2):
+        crops, masks, asked, _ = masked(torch.zeros(batch, 64, 64))
+        plain = swap_faces(IMAGES, FACES, IDENTITY, Painter())
+        assert asked == 3 and torch.equal(crops, plain[0]) and torch.equal(masks, plain[1])
+
+
+def test_as_many_masks_as_faces():
+    engine = Painter()
+    for count in (2, 4):
+        with pytest.raises(FaceLoomError, match=f"The mask has {count} pictures but 3 are needed; connect one for all, or one for each."):
+            swap_faces(IMAGES, FACES, IDENTITY, engine, which="0", mask=torch.ones(count, 24, 24))
+    assert not engine.asked
+    crops, _ = swap_faces(IMAGES, FACES.take([]), IDENTITY, engine, mask=torch.ones(5, 24, 24))  # what stands for no crop
+    assert len(crops) == 0
+
+
+def test_an_engines_answer_is_handed_on_or_left_as_it_is():
+    """Without a mask nothing is copied; with one, what the engine may still hold is not written to."""
+    answer = torch.ones(3, 24, 24, 3), torch.ones(3, 24, 24)
+
+    class Holder:
+        name = "holder"
+
+        def swap(self, *given, **settings):
+            return answer
+
+    crops, masks = swap_faces(IMAGES, FACES, IDENTITY, Holder())
+    assert crops is answer[0] and masks is answer[1]
+    crops, masks = swap_faces(IMAGES, FACES, IDENTITY, Holder(), mask=torch.full((24, 24), .5))
+    assert (answer[0] == 1).all() and (answer[1] == 1).all() and (masks == .5).all() and not (crops == 1).all()
