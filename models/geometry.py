@@ -240,16 +240,17 @@ def _soften(region: torch.Tensor, side: float, dim: int) -> torch.Tensor:
     return out
 
 
-def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str = "border", step: float = 1.0) -> torch.Tensor:
+def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, padding: str = "border", step: float = 1.0,
+         mode: str = "bicubic") -> torch.Tensor:
     """One image ``[H, W, C]`` through image → crop ``matrix`` ``[2, 3]`` to ``[height, width, C]`` float32.
 
     Bicubic where the crop is as fine as the image or finer; where it is coarser, an area filter, so that nothing aliases.
     ``padding``: ``"border"`` repeats the edge, ``"zeros"`` gives 0 outside. Only the region needed is read. ``step`` above 1
-    computes only the crop pixels of that ``lattice``, with the same values.
+    computes only the crop pixels of that ``lattice``, with the same values. ``mode="bilinear"``: for masks, which must not ring.
     """
     region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
     grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
-    return read_grid(region, grid, "bicubic", padding).permute(1, 2, 0)
+    return read_grid(region, grid, mode, padding).permute(1, 2, 0)
 
 
 def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matrices: np.ndarray, size: int,

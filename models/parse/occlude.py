@@ -78,7 +78,7 @@ class MaskOccluder:
         seen = hidden.new_ones((len(faces), size, size))
         for i, matrix in enumerate(crop_matrices(faces, size)):
             progress(i, len(faces))
-            covered = warp(hidden[faces[i].frame][..., None], matrix, size, size, padding="zeros")[..., 0].clamp(0, 1)
+            covered = warp(hidden[faces[i].frame][..., None], matrix, size, size, "zeros", mode="bilinear")[..., 0]
             seen[i] = torch.where(covered > 1 - EXACT, 0, 1 - covered)  # the weights of a sample add up to 1 but for rounding
         progress(len(faces), len(faces))
         return seen
@@ -122,4 +122,4 @@ class OnnxOccluder:
 
 def draw_mask(mask: torch.Tensor, to_crop: np.ndarray, size: int) -> torch.Tensor:
     """``mask`` ``[E, E]`` through ``to_crop`` ``[2, 3]`` as ``[size, size]``, its border going on outside."""
-    return warp(mask[..., None], to_crop, size, size)[..., 0].clamp(0, 1)
+    return warp(mask[..., None], to_crop, size, size, mode="bilinear")[..., 0].clamp(0, 1)

@@ -24,7 +24,7 @@ from faceloom.models.geometry import crop_faces, crop_matrices
 from faceloom.models.masks import feather_mask, grow_mask
 from faceloom.models.parse import region_mask
 from faceloom.models.parse.load import load_masker, load_occluder, load_parser
-from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, faces_in_crops, occlusion_mask
+from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, draw_mask, faces_in_crops, occlusion_mask
 from faceloom.models.parse.sam import SamOccluder, box_in
 from faceloom.models.runtime import open_session
 from graphs import A128, DFL, FFHQ, PLAIN, Graph, apply, fit, grid, inverse
@@ -227,6 +227,19 @@ def test_outside_of_the_photograph_nothing_hides_a_face():
     corner = replace(FACES, items=(Face(0, [0, 0, 9, 9], keypoints_at((5, 5), 0, 40)),))
     seen = MaskOccluder(torch.ones(1, HEIGHT, WIDTH)).visible(IMAGES, corner, SIZE)
     assert float(seen[0, 0, 0]) == 1 and float(seen[0, -1, -1]) == 0
+
+
+def test_what_is_hidden_is_hidden_beside_a_slanted_edge_too():
+    """No look-up rings: a crop pixel whose four neighbours are hidden is hidden, in masks and in what networks answer."""
+    places, size = grid(HEIGHT, WIDTH), 512
+    mask = torch.from_numpy(places.sum(-1) >= 320).to(torch.float32)
+    for face, seen in zip(FACES, MaskOccluder(mask).visible(IMAGES, FACES, size).numpy(), strict=True):
+        at = apply(inverse(to_crop(face, size)), grid(size, size))
+        hidden = (np.floor(at - 1e-3).sum(-1) >= 320) & ((at > 0) & (at < (WIDTH - 1, HEIGHT - 1))).all(-1)
+        assert hidden.mean() > .2 and not seen[hidden].any()
+    drawn = draw_mask(1 - mask[:, :HEIGHT], np.array([[1.6, 0, .3], [0, 1.6, .1]]), 480).numpy()
+    hidden = np.floor((grid(480, 480) - (.3, .1)) / 1.6).sum(-1) >= 320
+    assert hidden.mean() > .2 and not drawn[hidden].any() and drawn.max() == pytest.approx(1)
 
 
 def test_placeholder_of_a_picture_without_alpha_hides_nothing():
