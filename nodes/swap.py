@@ -35,6 +35,9 @@ class OneShotSwap(io.ComfyNode):
                 SwapModel.Input("swap_model", optional=True,
                                 tooltip="The swap network, from Load Swap Model. Left unconnected, the built-in 3-D warp of the source "
                                         "photo runs and needs no download."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="Where the new face may show, in crop space, such as a Face Parse Mask whose occluder leaves out a "
+                                      "hand. Where it is 0 the crop stays the target's own. One mask per face, or one for all."),
             ],
             outputs=[
                 io.Image.Output("crops", tooltip="The swapped faces, one square picture per face. Any image node can work on them before "
@@ -45,8 +48,8 @@ class OneShotSwap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None) -> io.NodeOutput:
+    def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None, mask=None) -> io.NodeOutput:
         crops, masks = swap_faces(image, faces, identity, swap_model, strength=strength, pixel_boost=pixel_boost, which=which,
-                                  progress=listener())
+                                  mask=mask, progress=listener())
         return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),
                              ui=show(cls, text=lost_detail(faces, swap_model, pixel_boost)))
