@@ -65,6 +65,17 @@ def occluder(path: Path) -> Path:
                 {"ones": np.ones((1, 256, 256, 1), np.float32)})
 
 
+def occluder_of_magenta(path: Path) -> Path:
+    """XSeg's ports; magenta hides the face, and so do four pixels around it."""
+    steps = [("Transpose", ["input"], "planes", {"perm": [0, 3, 1, 2]}), ("Conv", ["planes", "purple"], "purpleness"),
+             ("Sub", ["purpleness", "enough"], "more"), ("Mul", ["more", "ten"], "steep"), ("Clip", ["steep", "zero", "one"], "hidden"),
+             ("MaxPool", ["hidden"], "wider", {"kernel_shape": [9, 9], "pads": [4, 4, 4, 4]}), ("Sub", ["one", "wider"], "seen"),
+             ("Transpose", ["seen"], "output", {"perm": [0, 2, 3, 1]})]
+    weights = {"purple": np.float32([.5, -1, .5]).reshape(1, 3, 1, 1), "enough": np.float32(.6), "ten": np.float32(10),
+               "zero": np.float32(0), "one": np.float32(1)}
+    return save(path, steps, {"input": [1, 256, 256, 3]}, {"output": [1, 256, 256, 1]}, weights)
+
+
 def detector(path: Path) -> Path:
     """SCRFD's ports with five points; sees nothing."""
     sizes = {8: 12800, 16: 3200, 32: 800}

@@ -22,7 +22,7 @@ MATCHED = "COMFY_MATCHTYPE_V3"  # an output of the kind that an input is linked 
 # The target picture of each workflow that a server runs here; it saves a changed copy of it.
 TARGETS = {"quick-face-swap": "target", "swap-with-masks-and-colour-match": "target", "identity-from-several-photos": "target",
            "group-photo-with-faceselect": "group", "one-shot-swap-with-a-model": "target", "sd15-inpaint-swap": "target",
-           "one-shot-then-polish": "target", "compare-engines": "target",
+           "one-shot-then-polish": "target", "compare-engines": "target", "swap-behind-hands": "target",
            "reface-swap": "target", "diffswap-swap": "target",
            "face-adapter-swap": "target"}
 # Those that run with doubles in test_diffusion_workflows.py, test_diffface.py and test_face_swap_via_diffusion.py, and those
@@ -38,6 +38,7 @@ FILES = {"one-shot-swap-with-a-model": {"faceloom/recognizers/arcface_w600k_r50.
                                "checkpoints/Realistic_Vision_V5.1-inpainting.safetensors": "inpainting"},
          "compare-engines": {"faceloom/recognizers/arcface_w600k_r50.onnx": "recognizer", "hyperswap/hyperswap_1a_256.onnx": "swap",
                              "faceloom/ghost/G_unet_2blocks.pth": "ghost_generator", "faceloom/ghost/backbone.pth": "ghost_arcface"},
+         "swap-behind-hands": {"faceloom/parsers/xseg_3.onnx": "occluder"},
          "one-shot-then-polish": {"checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": "sd15", VAE: "vae"},
          "reface-swap": {"faceloom/reface/last.ckpt": "reface"},
          "diffswap-swap": {"faceloom/diffswap/diffswap.pth": "diffswap"},
