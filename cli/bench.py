@@ -104,7 +104,8 @@ def table(report: dict) -> str:
     if report.get("engines"):
         costs = {entry["double"]: f"{entry['double']}: {entry['parameters'] / 1e6:.1f} M parameters, {entry['gflop']:.1f} GFLOP"
                  for entry in report["engines"]}
-        lines += [f"Network engines, per face; + = beyond the network; x = theirs over ours. Networks: {'; '.join(costs.values())}.",
+        lines += ["Network engines, per face; + = beyond the network; copy = the frame's, part of our +; x = theirs over ours. "
+                  f"Networks: {'; '.join(costs.values())}.",
                   *_columns(_engine_rows(report["engines"]))]
     if report.get("systems"):
         lines += ["Research systems, per face, from a frame of 1080p to the crop; GHOST's generator alone beside its export to ONNX.",
@@ -127,15 +128,17 @@ def _paste_rows(results: list[dict]) -> list[tuple[str, ...]]:
 def _engine_rows(engines: list[dict]) -> list[tuple[str, ...]]:
     contestants = {"ours": "FaceLoom", "ours_one_by_one": "one by one", "insightface": "insightface", "facefusion_like": "as FaceFusion"}
     head = ["network", "device", "frame", "faces", "network ms"]
-    for title in contestants.values():
-        head += [title, "+"] if title in ("FaceLoom", "one by one") else [title, "+", "x", "+ x"]
+    for name, title in contestants.items():
+        head += [title, "+", *{"ours": ["copy"], "ours_one_by_one": []}.get(name, ["x", "+ x"])]
     rows = [(*head, "peak MB")]
     for entry in engines:
         row = [entry["double"], entry["device"], entry["frame"], str(entry["faces"]), _cell(entry["ours"]["network_ms_per_face"])]
         for name in contestants:
             figures = entry.get(name, {})
             row += [_cell(figures.get("ms_per_face")), _cell(figures.get("overhead_ms_per_face"))]
-            if name not in ("ours", "ours_one_by_one"):
+            if name == "ours":
+                row.append(_cell(entry["copy_ms_per_face"]))
+            elif name != "ours_one_by_one":
                 row += [_cell(figures.get(key), "{:.1f}") for key in ("ratio", "overhead_ratio")]
         row.append("/".join(_cell(entry.get(name, {}).get("peak_mb"), "{:.0f}") for name in contestants))
         rows.append(tuple(row))

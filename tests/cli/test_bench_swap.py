@@ -64,9 +64,13 @@ def test_every_engine_is_there_and_the_sums_are_right(report):
             assert figures["ms_per_face"] == pytest.approx(figures["network_ms_per_face"] + figures["overhead_ms_per_face"])
             assert 0 < figures["network_ms_per_face"] < figures["ms_per_face"]
         ours, theirs = entry["ours"], entry["insightface"]
+        assert 0 < entry["copy_ms_per_face"] < ours["overhead_ms_per_face"], "it is a part of it"
         assert theirs["ratio"] == round(theirs["ms_per_face"] / ours["ms_per_face"], 1)
         assert theirs["overhead_ratio"] == round(theirs["overhead_ms_per_face"] / ours["overhead_ms_per_face"], 1)
     lines = bench.table(report).splitlines()
+    head, row = (line.split("  ") for line in (lines[2], lines[3]))
+    head, row = ([cell.strip() for cell in cells if cell.strip()] for cells in (head, row))
+    assert len(head) == len(row) and row[head.index("copy")] == f"{report['engines'][0]['copy_ms_per_face']:.2f}"
     assert len(lines) == 3 + 2 and lines[-1].split()[:4] == ["trivial", "cpu", "720p", "2"] and "0.0 M parameters" in lines[1]
     assert json.loads(json.dumps(report)) == report
 
