@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from .detect.onnx import OnnxDetector, load_detector
 from .errors import FaceLoomError
+from .identity.attributes import AgeAndSex, load_attributes
 from .identity.onnx import OnnxRecognizer, load_recognizer
 from .landmarks.points106 import Landmarker, load_points106
 
@@ -32,6 +33,11 @@ def recognizer_of(analysis, providers: str | Sequence[str] = "auto") -> OnnxReco
     return _open(analysis, "recognition", load_recognizer, providers)
 
 
+def attributes_of(analysis, providers: str | Sequence[str] = "auto") -> AgeAndSex:
+    """The analysis' age and sex network."""
+    return _open(analysis, "genderage", load_attributes, providers)
+
+
 def _open(analysis, task: str, load: Callable[..., Network], providers: str | Sequence[str]) -> Network:
     file = _file_of(analysis, task)
     key = (task, file, file.stat().st_mtime_ns, providers if isinstance(providers, str) else tuple(providers))
@@ -48,7 +54,7 @@ def landmarker_of(detector, providers: str | Sequence[str] = "auto") -> Landmark
     if hasattr(detector, "detect"):
         raise FaceLoomError(f"The connected detector ({detector.name}) comes without 106 landmarks; choose 2d106det.onnx as the landmarks "
                             "of Load Face Detector.")
-    return load_points106(_file_of(detector, "landmark_2d_106"), providers)
+    return _open(detector, "landmark_2d_106", load_points106, providers)
 
 
 def _file_of(analysis, task: str) -> Path:

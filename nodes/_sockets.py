@@ -10,7 +10,8 @@ from comfy_api.latest import io
 
 from ..models.detect import Detector
 from ..models.identity import Recognizer
-from ..models.insightface import detector_of, landmarker_of, recognizer_of
+from ..models.identity.attributes import AgeAndSex
+from ..models.insightface import attributes_of, detector_of, landmarker_of, recognizer_of
 from ..models.landmarks.points106 import Landmarker
 
 CATEGORY = "FaceLoom"
@@ -52,3 +53,8 @@ def as_landmarker(connected) -> Landmarker | None:
 def as_recognizer(connected) -> Recognizer | None:
     """What came in through a recognizer socket, as something that embeds."""
     return connected if connected is None or hasattr(connected, "embed") else recognizer_of(connected)
+
+
+def as_attributes(connected) -> AgeAndSex | None:
+    """The age and sex network of an insightface object."""
+    return connected if connected is None else attributes_of(connected)

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..models.detect.select import RANKS, select_faces
 from ..models.images import as_images
 from ._runtime import listener, show
-from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_recognizer
+from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_attributes, as_recognizer
 
 
 def _limits(most: float, step: float) -> list[io.Input]:
@@ -16,6 +16,15 @@ def _limits(most: float, step: float) -> list[io.Input]:
                        tooltip="The smallest value to choose: pixels for size, years for age, 0 to 1 for score."),
         io.Float.Input("maximum", default=0.0, min=0.0, max=most, step=step,
                        tooltip="The largest value to choose, in the same unit. 0 sets no limit."),
+    ]
+
+
+def _readers() -> list[io.Input]:
+    return [
+        io.Image.Input("image", optional=True, tooltip="The picture the faces were found in."),
+        io.MultiType.Input("insightface", [InsightFace, FaceAnalysis], optional=True,
+                           tooltip="An InsightFace object whose pack tells age and sex, such as buffalo_l or antelopev2. It looks at the "
+                                   "image if the detector did not tell."),
     ]
 
 
@@ -33,9 +42,11 @@ def _rules() -> list[io.DynamicCombo.Option]:
         option("score", _limits(1.0, 0.01)),
         option("sex", [
             io.Combo.Input("sex", options=["female", "male"], default="female",
-                           tooltip="Which faces to choose. It needs a detector that tells the sex, see Load Face Detector."),
+                           tooltip="Which faces to choose. It needs a detector that tells the sex, see Load Face Detector, or the image "
+                                   "and an InsightFace object."),
+            *_readers(),
         ]),
-        option("age", _limits(120.0, 1.0)),
+        option("age", [*_limits(120.0, 1.0), *_readers()]),
         option("mask", [
             io.Mask.Input("mask", tooltip="Faces whose middle this mask covers are chosen. It is a mask of the whole picture."),
         ]),
@@ -91,7 +102,9 @@ class FaceSelect(io.ComfyNode):
 
 
 def _arguments(rule: dict) -> dict:
-    given = {name: value for name, value in rule.items() if name not in ("rule", "image")}
+    given = {name: value for name, value in rule.items() if name not in ("rule", "image", "insightface")}
     if "recognizer" in given:
         given["recognizer"] = as_recognizer(given["recognizer"])
-    return given | {"images": as_images(rule["image"])} if "image" in rule else given
+    if rule.get("insightface") is not None:
+        given["attributes"] = as_attributes(rule["insightface"])
+    return given | {"images": as_images(rule["image"])} if rule.get("image") is not None else given

@@ -31,7 +31,7 @@ _COVERED = 0.25  # share of the face's middle that a mask must cover
 def select_faces(faces: Faces, rule: str, *, index: str = "0", count: int = 1, minimum: float = 0.0, maximum: float = 0.0,
                  sex: str = "female", mask: torch.Tensor | None = None, identity: Identity | None = None,
                  images: torch.Tensor | None = None, recognizer=None, similarity: float = 0.0, margin: float = 0.0,
-                 one_per_frame: bool = False, progress: Progress = silent) -> tuple[Faces, Faces]:
+                 one_per_frame: bool = False, attributes=None, progress: Progress = silent) -> tuple[Faces, Faces]:
     """Split ``faces`` into (chosen, rest); both keep the order the faces had.
 
     rule: ``index`` (positions in each frame, such as ``"0,2,-1"`` or ``"0-3"``); a key of ``RANKS`` (the first ``count`` of each frame);
@@ -42,7 +42,12 @@ def select_faces(faces: Faces, rule: str, *, index: str = "0", count: int = 1, m
     ``first-person``: GHOST's rule for clips (Groshev et al. 2022): whoever is the first face of the first frame that has one; of every
     other frame the face most like them, if its cosine is over ``similarity`` (0 = GHOST's 0.15, for dlib's embedding 0.91), a frame's only
     face without a question.
+    attributes: the ``AgeAndSex`` that looks at ``images`` for ``sex`` or ``age`` where a face lacks it; the faces returned then have both.
     """
+    if rule in ("sex", "age") and attributes is not None and any(getattr(face, rule) is None for face in faces):
+        if images is None:
+            raise FaceLoomError(f"Reading the {rule} of faces needs the image they were found in; connect it.")
+        faces = attributes.read(images, faces, progress)
     if rule == "index":
         chosen = _per_frame(faces, lambda members: [members[i] for i in kept_positions(index, len(members))])
     elif rule in RANKS:
@@ -76,7 +81,8 @@ def _per_frame(faces: Faces, pick: Callable[[list[int]], list[int]]) -> set[int]
 def _known(face: Face, attribute: str):
     value = getattr(face, attribute)
     if value is None:
-        raise FaceLoomError(f"The {attribute} of these faces is not known; use a face detector or recognizer that tells it.")
+        raise FaceLoomError(f"The {attribute} of these faces is not known; choose an age_and_sex network in Load Face Detector, "
+                            "or connect the image and an InsightFace object here.")
     return value
 
 

@@ -261,6 +261,16 @@ class TestInsightFace:
                 "recognizer": analysis}
         assert len(nodes["FaceSelect"].execute(faces, rule).args[0]) == 1
 
+    def test_age_and_sex_where_a_rule_asks(self, nodes, analysis, hopper, networks, tmp_path):
+        faces = nodes["FaceDetect"].execute(hopper, 0.5, "large-small", "all", 256, 0, 1.0, "pass", detector=analysis).args[0]
+        with pytest.raises(Exception, match=r"The sex of these faces is not known; .* connect the image and an InsightFace object"):
+            nodes["FaceSelect"].execute(faces, {"rule": "sex", "sex": "female", "image": None, "insightface": None})
+        analysis.models["genderage"] = types.SimpleNamespace(model_file=str(networks.attributes(tmp_path / "genderage.onnx")))
+        more = {"image": hopper, "insightface": analysis}
+        assert len(nodes["FaceSelect"].execute(faces, {"rule": "sex", "sex": "female"} | more).args[0]) == 1
+        chosen, rest = nodes["FaceSelect"].execute(faces, {"rule": "age", "minimum": 46, "maximum": 48} | more).args
+        assert chosen[0].age == pytest.approx(47) and len(rest) == 0
+
     def test_sockets_accept_them(self, nodes):
         kinds = {"INSIGHTFACE", "FACEANALYSIS"}
         for node, socket in (("FaceDetect", "detector"), ("ArcFaceEmbed", "recognizer"), ("LoadSwapModel", "recognizer")):
