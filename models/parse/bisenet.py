@@ -1,4 +1,5 @@
-"""BiSeNet with a ResNet-18 backbone, as in the checkpoint 79999_iter.pth (also called parsing_bisenet.pth and FaceParser.pth).
+"""BiSeNet with a ResNet-18 or ResNet-34 backbone, the first as in the checkpoint 79999_iter.pth (also called parsing_bisenet.pth and
+FaceParser.pth).
 
 Yu et al. 2018, "BiSeNet: Bilateral Segmentation Network"; like its well-known face parsing variant it takes the spatial path from the
 backbone. Module names are those of the checkpoint's keys.
@@ -21,6 +22,9 @@ from ..progress import Progress, silent
 from ..runtime import DeviceManager, TorchModel, run_chunks
 from .labels import CLASSES, parse_crops
 
+# Blocks per stage of the backbones, and a tensor that only the deeper one has.
+SHALLOW, DEEP = (2, 2, 2, 2), (3, 4, 6, 3)
+DEEP_KEY = "cp.resnet.layer1.2.conv1.weight"
 # Activations of one 512×512 picture at full precision, bytes.
 MEMORY = 300 << 20
 BATCH = 4
@@ -49,9 +53,9 @@ class AttentionRefinement(nn.Module):
 
 
 class ContextPath(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, blocks: tuple[int, ...]) -> None:
         super().__init__()
-        self.resnet = ResNet(Basic, (2, 2, 2, 2))
+        self.resnet = ResNet(Basic, blocks)
         self.arm16 = AttentionRefinement(256, 128)
         self.arm32 = AttentionRefinement(512, 128)
         self.conv_head32 = ConvBNReLU(128, 128)
@@ -91,9 +95,9 @@ class Head(nn.Module):
 class BiSeNet(nn.Module):
     """``[N, 3, H, W]`` (ImageNet mean and std, H and W divisible by 32) to class scores ``[N, classes, H, W]``."""
 
-    def __init__(self, classes: int = len(CLASSES)) -> None:
+    def __init__(self, classes: int = len(CLASSES), blocks: tuple[int, ...] = SHALLOW) -> None:
         super().__init__()
-        self.cp = ContextPath()
+        self.cp = ContextPath(blocks)
         self.ffm = FeatureFusion()
         self.conv_out = Head(256, 256, classes)
         self.conv_out16 = Head(128, 64, classes)  # the last two are for training, and for losses
@@ -122,13 +126,13 @@ def bisenet_from(weights: Mapping[str, torch.Tensor], name: str) -> BiSeNet:
     last = renamed.get("conv_out.conv_out.weight")
     if last is not None and len(last) != len(CLASSES):
         raise FaceLoomError(f"{name} labels {len(last)} classes, not the {len(CLASSES)} of CelebAMask-HQ; use 79999_iter.pth.")
-    net = BiSeNet()
+    net = BiSeNet(blocks=DEEP if DEEP_KEY in renamed else SHALLOW)
     try:
         missing = net.load_state_dict(renamed, strict=False).missing_keys
     except RuntimeError as error:  # another shape
-        raise FaceLoomError(f"{name} is not a BiSeNet with a ResNet-18 backbone; use 79999_iter.pth or an ONNX export.") from error
+        raise FaceLoomError(f"{name} is not a BiSeNet on ResNet-18 or ResNet-34; use 79999_iter.pth or an ONNX export.") from error
     if [key for key in missing if not key.endswith("num_batches_tracked")]:
-        raise FaceLoomError(f"{name} is not a whole BiSeNet with a ResNet-18 backbone; {missing[0]} is not in it.")
+        raise FaceLoomError(f"{name} is not a whole BiSeNet; {missing[0]} is not in it.")
     return net
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.networks.resnet import Basic, ResNet
 from faceloom.models.parse.bisenet import BiSeNet, bisenet_from
 from faceloom.models.parse.load import load_parser
 
@@ -98,12 +99,30 @@ def test_both_loaders_agree(checkpoint, hopper, tmp_path):
     assert torch.equal(from_torch.parse(crops[1:]), ours[1:])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_both_loaders_agree_on_resnet_34(hopper, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    net, random = BiSeNet(), torch.Generator().manual_seed(0)
+    net.cp.resnet = ResNet(Basic, (3, 4, 6, 3))
+    for module in net.eval().modules():
+        if isinstance(module, torch.nn.Conv2d):
+            fan = module.weight[0].numel()
+            module.weight.data = torch.randn(module.weight.shape, generator=random) * fan**-.5
+    torch.save(net.state_dict(), tmp_path / "resnet34.pth")
+    torch.onnx.export(net, (torch.zeros(1, 3, 512, 512),), str(tmp_path / "bisenet_resnet_34.onnx"), dynamo=False, input_names=["input"],
+                      output_names=["output"], opset_version=13)
+    crops = hopper[:, 40:340, 100:400]
+    ours, theirs = (load_parser(tmp_path / name).parse(crops) for name in ("resnet34.pth", "bisenet_resnet_34.onnx"))
+    assert len(ours.unique()) > 3 and (ours != theirs).float().mean() < 1e-3
+
+
 def test_faults_of_checkpoints(golden, tmp_path):
     fill, read = golden
     weights = filled(fill, read("diffface_parser")[0])
     with pytest.raises(FaceLoomError, match="labels 5 classes"):
         bisenet_from(weights | {"conv_out.conv_out.weight": torch.zeros(5, 256, 1, 1)}, "v5.pth")
-    with pytest.raises(FaceLoomError, match="ResNet-18 backbone; use"):
+    with pytest.raises(FaceLoomError, match="on ResNet-18 or ResNet-34; use"):
         bisenet_from(weights | {"cp.resnet.conv1.weight": torch.zeros(64, 3, 3, 3)}, "other.pth")
     del weights["ffm.conv2.weight"]
     with pytest.raises(FaceLoomError, match=r"ffm\.conv2\.weight is not in it"):
