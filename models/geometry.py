@@ -67,8 +67,18 @@ def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.
     square of the photograph. ``framing`` 1.0 is FFHQ; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of
     its own is cropped by that one.
     """
-    own = face.square if isinstance(face, Face) else None
-    square = own if own is not None else similarity(face.keypoints if isinstance(face, Face) else face, TEMPLATES["ffhq_512"])
+    return _at_size(_square(face), size, framing)
+
+
+def _square(face: Face | np.ndarray) -> np.ndarray:
+    """Image → the unit square that a face, or faces of these keypoints, are cropped by."""
+    if isinstance(face, Face):
+        return similarity(face.keypoints, TEMPLATES["ffhq_512"]) if face.square is None else face.square
+    return similarity(face, TEMPLATES["ffhq_512"])
+
+
+def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
+    """Image → unit square ``[..., 2, 3]`` to image → crop that shows ``framing`` times as much."""
     matrix = square * (size / framing)
     matrix[..., 2] += size * (0.5 - 0.5 / framing) - 0.5
     return matrix
@@ -81,14 +91,9 @@ _squares: weakref.WeakKeyDictionary[Faces, np.ndarray] = weakref.WeakKeyDictiona
 def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
     """``[N, 2, 3]``: the canonical crop of every face, at ``size`` or the faces' own crop size."""
     if faces not in _squares:
-        squares = similarity(faces.keypoints, TEMPLATES["ffhq_512"])
-        for i, face in enumerate(faces):
-            squares[i] = squares[i] if face.square is None else face.square
-        _squares[faces] = squares
-    size = size or faces.crop_size
-    matrices = _squares[faces] * (size / faces.framing)
-    matrices[..., 2] += size * (0.5 - 0.5 / faces.framing) - 0.5
-    return matrices
+        mixed = any(face.square is not None for face in faces)
+        _squares[faces] = np.stack([_square(face) for face in faces]) if mixed else _square(faces.keypoints)
+    return _at_size(_squares[faces], size or faces.crop_size, faces.framing)
 
 
 def around(faces: Faces, times: float = 2.0) -> list[tuple[slice, slice, slice]]:

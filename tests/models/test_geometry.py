@@ -288,3 +288,11 @@ def test_matrices_are_kept_as_long_as_their_faces():
     before = len(geometry._squares)
     del faces
     assert len(geometry._squares) == before - 1
+
+
+def test_a_face_with_a_square_of_its_own_needs_no_keypoints_that_fit():
+    square = np.array([[0.01, 0, 0.1], [0, 0.01, 0.2]])
+    odd = Face(0, [0, 0, 9, 9], np.zeros((5, 2)), square=square)
+    faces = Faces((odd, Face(0, [0, 0, 9, 9], TEMPLATES["ffhq_512"] * 60)), 1, 100, 100)
+    first, second = crop_matrices(faces, 50)
+    assert np.allclose(first, square * 50 - [[0, 0, 0.5], [0, 0, 0.5]]) and np.allclose(second, crop_matrix(faces[1], 50))
