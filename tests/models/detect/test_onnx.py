@@ -118,13 +118,7 @@ SAVERS = {"scrfd": save_scrfd, "yunet": save_yunet, "yolov8": save_yolo}
 DETECTORS = [row.name for row in rows("detector") if row.contract and row.contract.family in DECODERS]
 
 
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def double(name: str, folder: Path) -> Path:

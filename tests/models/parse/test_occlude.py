@@ -29,6 +29,8 @@ from faceloom.models.parse.sam import SamOccluder, box_in
 from faceloom.models.runtime import open_session
 from graphs import A128, DFL, FFHQ, PLAIN, Graph, apply, fit, grid, inverse
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEP = 1 / 255
 SIZE = 96
 FRAMING = 1.15
@@ -111,15 +113,6 @@ def expected(truth: Truth) -> np.ndarray:
         own = np.clip(apply(square, places), 0, 255)  # beyond its square its border goes on
         out.append(scene(apply(inverse(square), own)) @ WEIGHTS + (own / 256) @ (.25, .2))
     return np.array(out)
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path_factory, monkeypatch):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from faceloom.models.parse.onnx import OnnxParser
 from faceloom.models.runtime import OnnxModel, open_session
 from graphs import IMAGENET, Graph, grid
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ONNX_ROWS = [row.name for row in rows("parser") if row.file.endswith(".onnx")]
 # zllrunning's order of the 19 classes, in our words.
 ORDER = ["background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "left_ear", "right_ear", "earring", "nose",
@@ -59,15 +61,6 @@ def save_parser(path: Path, *, half: bool = False, rows_: int | str = 1, size: i
         value = scores if head == 0 else graph.node("Neg", scores)
         graph.output("output" if head == 0 else f"aux{head}", value, [rows_, len(palette), size, size])
     return graph.save(path)
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path_factory, monkeypatch):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,8 @@ from faceloom.models.runtime import OnnxModel, open_session
 from graphs import A128, FFHQ, HALF, Graph, apply, fit, grid
 from onnx import TensorProto
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEP = 1 / 255
 SIZE = 96
 GAINS = np.array([.5, .4, .3])
@@ -100,15 +102,6 @@ def expected(truth: Truth, crops: torch.Tensor, square: np.ndarray, fidelity: fl
     own = (apply(square, grid(SIZE, SIZE)) + .5) / truth.size
     light = FIDELITY * fidelity if truth.fidelity else 0
     return crops.numpy() * GAINS + ramp(own) + light, (.5 - np.abs(own - .5)).min(-1)
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path_factory, monkeypatch):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -434,4 +427,3 @@ def test_a_pickled_network_is_refused(tmp_path):
     torch.save(Pickled(), tmp_path / "GFPGANv1.3.pth")
     with pytest.raises(FaceLoomError, match=r"Python objects.*refused.*convert"):
         load_restorer(tmp_path / "GFPGANv1.3.pth")
-

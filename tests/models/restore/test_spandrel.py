@@ -17,17 +17,8 @@ pytest.importorskip("onnxruntime")
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.load import load_restorer
 
-pytestmark = [pytest.mark.slow,
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread"),
               pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")]
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path_factory, monkeypatch):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    torch.set_num_threads(threads)
 
 
 class Signed(torch.nn.Module):

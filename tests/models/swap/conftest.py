@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from faceloom.models.folders import Folders
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,13 +23,3 @@ def folders(tmp_path_factory) -> Folders:
     for name in doubles.TRUTHS:
         doubles.save_double(name, place)
     return Folders((root,))
-
-
-@pytest.fixture
-def surroundings(tmp_path_factory, monkeypatch):
-    """No cache of the user's, and one thread: the pictures are too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("FACELOOM_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    torch.set_num_threads(threads)

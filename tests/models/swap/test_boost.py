@@ -21,7 +21,7 @@ from faceloom.models.swap.tiles import even_tiles, join_tiles, lattice_pattern, 
 from graphs import grid
 from swap_scene import FACES, IMAGES, SIZE, Mirror, check, identity, path_of, scene
 
-pytestmark = pytest.mark.usefixtures("surroundings")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def count_rows(monkeypatch) -> list[int]:

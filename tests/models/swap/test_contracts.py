@@ -19,7 +19,7 @@ from faceloom.models.folders import Folders
 from faceloom.models.swap import load_engine
 from swap_scene import FACES, check, path_of
 
-pytestmark = pytest.mark.usefixtures("surroundings")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_doubles_cover_the_catalogue():

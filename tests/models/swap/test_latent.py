@@ -24,7 +24,7 @@ from faceloom.models.swap import load_engine
 from faceloom.models.swap.latent import mix
 from swap_scene import FACES, IMAGES, RAW, SIZE, STEP, Mirror, expectation, identity, path_of, photo, unit
 
-pytestmark = pytest.mark.usefixtures("surroundings")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_source_is_worked_out_once_per_identity(folders):

@@ -20,7 +20,7 @@ from faceloom.models.faces import Face, Faces
 from faceloom.models.swap import load_engine
 from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
 
-pytestmark = pytest.mark.usefixtures("surroundings")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 ENGINES = ["inswapper_128", "hyperswap_1a_256", "deepfacelive"]  # with the outline, with a mask of its own, for one person

@@ -21,7 +21,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.swap import load_engine
 from swap_scene import FACES, IMAGES, SIZE, check, identity
 
-pytestmark = pytest.mark.usefixtures("surroundings")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("name", TRUTHS)
