@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 
 import torch
@@ -20,19 +20,25 @@ import torch
 _BURST = 4
 
 
+def turns(names: Iterable[str], repeats: int, burst: int = _BURST) -> Iterator[tuple[str, bool]]:
+    """Whose run is next, and whether it counts: at least ``repeats`` runs of each, in short bursts that take turns, so that a busy moment
+    hits them all. A ``burst`` of 1 is for runs so long that what was before does not matter; all of them count."""
+    for _ in range(-(-repeats // max(1, burst - 1))):
+        for name in names:
+            for run in range(burst):
+                yield name, run > 0 or burst == 1
+
+
 def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each task over at least ``repeats`` runs; the tasks take turns in short bursts, so that a busy moment
-    hits them all."""
+    """Median milliseconds of each task over at least ``repeats`` runs, taken in ``turns``."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # insightface's norm_crop uses a deprecated scikit-image call every time
-        for _ in range(-(-repeats // (_BURST - 1))):
-            for name, task in tasks.items():
-                for run in range(_BURST):
-                    start = time.perf_counter()
-                    task()
-                    if run:
-                        times[name].append(1000 * (time.perf_counter() - start))
+        for name, counts in turns(tasks, repeats):
+            start = time.perf_counter()
+            tasks[name]()
+            if counts:
+                times[name].append(1000 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -15,7 +15,7 @@ import torch
 from ..models.detect import detect_faces
 from ..models.errors import FaceLoomError
 from ..models.faces import Faces, Identity
-from ..models.geometry import crop_faces, crop_matrices, invert, scale_of, transform
+from ..models.geometry import crop_matrices, hand_out_crops, invert, scale_of, transform
 from ..models.identity import make_identity
 from ..models.identity.crops import face_through
 from ..models.identity.files import load_identity
@@ -109,7 +109,7 @@ def swap_photograph(image: torch.Tensor, identity: Identity, engine: SwapEngine,
     if not len(faces):
         return Swapped(image, faces, image)
     with clock.stage("crop"):
-        crops = crop_faces(image, faces)
+        crops = hand_out_crops(image, faces)
     with clock.stage("swap"):
         swapped, masks = swap_faces(image, faces, identity, engine, strength=settings.strength, progress=progress)
     with clock.stage("restore"):

@@ -273,7 +273,38 @@ def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matri
 
 
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:
-    """The canonical crops ``[N, S, S, 3]`` of all faces; ``[0, S, S, 3]`` when there are none. Alpha is dropped, grey becomes RGB."""
+    """The canonical crops ``[N, S, S, 3]`` of all faces; ``[0, S, S, 3]`` when there are none. Alpha is dropped, grey becomes RGB.
+
+    They are the caller's own, to write in. Crops that ``hand_out_crops`` cut before are copied."""
     faces.check_image(images.shape)
     size = size or faces.crop_size
-    return sample_crops(expand_rgb(images), faces.frame_indices, crop_matrices(faces, size), size)
+    cut_before = [handed_out(images, face, faces.framing, size) for face in faces]
+    if all(crop is None for crop in cut_before):
+        return sample_crops(expand_rgb(images), faces.frame_indices, crop_matrices(faces, size), size)
+    crops = torch.empty((len(faces), size, size, 3), dtype=torch.float32, device=images.device)
+    for i, before in enumerate(cut_before):
+        crops[i] = crop_faces(images, faces.take([i]), size)[0] if before is None else before
+    return crops
+
+
+# Where a face's crop is, as long as somebody holds it and its photograph: both, its number, and its framing.
+_handed_out: weakref.WeakKeyDictionary[Face, tuple[weakref.ref, weakref.ref, int, float]] = weakref.WeakKeyDictionary()
+
+
+def hand_out_crops(images: torch.Tensor, faces: Faces) -> torch.Tensor:
+    """``crop_faces`` for crops that, like ``images``, nobody writes in: all stages after this one want the same crops again, and need
+    not cut them while these are still there."""
+    crops = crop_faces(images, faces)
+    for i, face in enumerate(faces):
+        _handed_out[face] = weakref.ref(images), weakref.ref(crops), i, faces.framing
+    return crops
+
+
+def handed_out(images: torch.Tensor, face: Face, framing: float, size: int) -> torch.Tensor | None:
+    """The crop ``[size, size, 3]`` of a face of this very ``images`` from ``hand_out_crops``, not to be written in; None where there is
+    none."""
+    photograph, crops, number, framed = _handed_out.get(face, (None, None, 0, 0.0))
+    if photograph is None or photograph() is not images or framed != framing:
+        return None
+    crops = crops()
+    return crops[number] if crops is not None and crops.shape[1] == size else None

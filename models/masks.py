@@ -64,7 +64,8 @@ def _coverage_steps(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     middle = (cut[1:] + cut[:-1]) / 2
     edge = np.minimum(middle.astype(np.int64), len(polygon) - 1)
     rise = step[edge, 1] * (cut[1:] - cut[:-1])
-    x, y = (start[edge] + step[edge] * (middle - edge)[:, None]).T
+    middle -= edge
+    x, y = (start[edge, axis] + step[edge, axis] * middle for axis in (0, 1))
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     seen = (row >= 0) & (row < height) & (column < width)
     column, row, rise, x = column[seen], row[seen], rise[seen], x[seen]

@@ -16,7 +16,7 @@ from . import blends
 from .color import METHODS, match_color
 from .errors import FaceLoomError
 from .faces import Faces
-from .geometry import bounds, crop_matrices, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, warp
+from .geometry import bounds, crop_matrices, handed_out, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, warp
 from .images import as_crops, expand_rgb
 from .masks import extent, feather_mask
 from .progress import Progress, silent
@@ -74,7 +74,8 @@ def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, f
         progress(done, len(order))
         mask = masks[i if len(masks) > 1 else 0]
         frame = faces[i].frame
-        _paste_one(out[frame], covered[frame], images[frame], matrices[i], crops[i], mask, color, blend, opacity, keep_unchanged)
+        target = handed_out(images, faces[i], faces.framing, size) if keep_unchanged else None
+        _paste_one(out[frame], covered[frame], images[frame], matrices[i], crops[i], mask, color, blend, opacity, keep_unchanged, target)
     progress(len(order), len(order))
 
 
@@ -125,8 +126,9 @@ def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) 
 
 
 def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor,
-               color: str, blend: str, opacity: float, keep_unchanged: bool) -> None:
-    """Composite one crop over ``out`` ``[H, W, C]`` and add its mask to ``covered`` ``[H, W]``; ``image`` is the untouched photograph."""
+               color: str, blend: str, opacity: float, keep_unchanged: bool, target: torch.Tensor | None) -> None:
+    """Composite one crop over ``out`` ``[H, W, C]`` and add its mask to ``covered`` ``[H, W]``; ``image`` is the untouched photograph,
+    ``target`` what it gives the crop, if that is at hand."""
     support = support_in_image(mask, matrix, image.shape)
     if support is None:
         return
@@ -138,7 +140,7 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
     alpha = read_back(mask, grid, fineness, "zeros")
     region = covered[y0:y1, x0:x1]
     region += alpha * (1 - region)
-    edited = edited_weight(image, matrix, crop, mask) if keep_unchanged else None
+    edited = edited_weight(image, matrix, crop, mask, target) if keep_unchanged else None
     if edited is not None:
         alpha = read_back(mask * edited, grid, fineness, "zeros")
     if color != "none":
@@ -198,8 +200,10 @@ def read_back(values: torch.Tensor, grid: torch.Tensor, fineness: float, padding
     return out[0] if mask else out.permute(1, 2, 0)
 
 
-def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
-    """How much of each crop pixel to paste, ``[S, S]`` 0..1: 1 on and around edits, 0 where ``crop`` is what ``image`` gives.
+def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor, target: torch.Tensor | None = None
+                  ) -> torch.Tensor | None:
+    """How much of each crop pixel to paste, ``[S, S]`` 0..1: 1 on and around edits, 0 where ``crop`` is what ``image`` gives (``target``,
+    if that was cut before).
 
     None where everything was edited: a lattice of 32 × 32 points tells, so a swapped face costs next to nothing. Otherwise the whole
     crop is compared, and edits are grown and softened by about 1 % of the edge, over pixels that equal the photograph's.
@@ -207,14 +211,15 @@ def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, m
     size = crop.shape[0]
     rgb = expand_rgb(image)
     points = torch.from_numpy(lattice(size, size / 32)).long().to(crop.device)
-    seen = warp(rgb, matrix, size, size, step=size / 32).clamp_(0, 1)
+    seen = target[points][:, points] if target is not None else warp(rgb, matrix, size, size, step=size / 32).clamp_(0, 1)
     difference = (crop[points][:, points] - seen).abs().amax(-1)[mask[points][:, points] > 0]
     same, same_8_bit = (int((difference <= limit).sum()) for limit in (_SAME, _SAME_8_BIT))
     few = len(difference) < 16
     rounded = same_8_bit > 0.1 * len(difference) and same < 0.5 * same_8_bit
     if not (few or rounded or same > 0.01 * len(difference)):
         return None
-    difference = (crop - warp(rgb, matrix, size, size).clamp_(0, 1)).abs().amax(-1)
+    target = warp(rgb, matrix, size, size).clamp_(0, 1) if target is None else target
+    difference = (crop - target).abs().amax(-1)
     edited = (difference > (_SAME_8_BIT if rounded else _SAME)).to(torch.float32)[None, None]
     reach = max(1, round(size / 128))
     grow = reach + 3  # as far as a bicubic look-up reaches

@@ -12,10 +12,9 @@ import comfy.model_patcher
 import comfy.samplers
 import torch
 
-from ..models.diffusion.crop import check_finite
 from ..models.diffusion.guidance import Guidance, direction, spread
 from ..models.diffusion.text import RATE, adam_step
-from ..models.errors import FaceLoomError
+from ..models.errors import FaceLoomError, check_finite
 from . import _memory
 
 TEXT = "c_crossattn"

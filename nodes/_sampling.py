@@ -19,9 +19,9 @@ import torch
 import torch.utils.checkpoint
 
 from ..models.diffusion.blending import step_mask, within
-from ..models.diffusion.crop import check_finite, check_latents
+from ..models.diffusion.crop import check_latents
 from ..models.diffusion.guidance import Guidance
-from ..models.errors import FaceLoomError
+from ..models.errors import FaceLoomError, check_finite
 from . import _backprop, _memory
 
 # Samplers whose steps treat every sample of a batch alike and draw no noise: only these may share a chunk, for all others noise or step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.alignment import ALIGNMENTS, align_faces
-from ..models.geometry import crop_faces
+from ..models.geometry import hand_out_crops
 from ..models.images import as_images
 from ._runtime import give_crops, show
 from ._sockets import CATEGORY, Faces
@@ -44,5 +44,5 @@ class FaceAlign(io.ComfyNode):
     @classmethod
     def execute(cls, image, faces, alignment, crop_size, framing) -> io.NodeOutput:
         aligned = align_faces(faces, alignment, crop_size, framing)
-        crops = give_crops(crop_faces(as_images(image), aligned), aligned.crop_size)
+        crops = give_crops(hand_out_crops(as_images(image), aligned), aligned.crop_size)
         return io.NodeOutput(aligned, crops, ui=show(cls, crops))

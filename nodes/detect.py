@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..models.detect import bounding_boxes, detect_faces
 from ..models.draw import draw_faces
-from ..models.geometry import crop_faces
+from ..models.geometry import hand_out_crops
 from ..models.images import as_images
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
 from ._sockets import CATEGORY, BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
@@ -72,7 +72,7 @@ class FaceDetect(io.ComfyNode):
         faces = detect_faces(images, as_detector(detector), threshold=threshold, order=order, keep=keep, min_size=min_size,
                              crop_size=crop_size, framing=framing, no_face=no_face, face_landmarks=face_landmarks, bboxes=bboxes,
                              progress=listener())
-        crops = give_crops(crop_faces(images, faces), crop_size)
+        crops = give_crops(hand_out_crops(images, faces), crop_size)
         return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, _numbered(images, faces), _found(faces)))
 
 

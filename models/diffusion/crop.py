@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_finite
 from ..masks import grow_mask
 
 # SD's UNets halve the latent three times, so their pictures come in steps of 64 pixels.
@@ -97,9 +97,3 @@ def check_latents(latents: Tensor, channels: int, scale: int, vae_scale: int) ->
         raise FaceLoomError(f"This VAE makes one latent pixel of {vae_scale}×{vae_scale} pixels but the model wants {scale}×{scale}; "
                             "connect the VAE that belongs to the model.")
     check_finite(latents, "The VAE made NaN of a crop; run ComfyUI with --fp32-vae or use a VAE that works in half precision.")
-
-
-def check_finite(values: Tensor, sentence: str) -> None:
-    """Raise the sentence where a value is NaN or infinite."""
-    if not bool(torch.isfinite(values).all()):
-        raise FaceLoomError(sentence)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ _MEAN_SIDE = {
     40: (390, 488), 41: (356, 488), 48: (383, 717), 49: (425, 707), 50: (468, 704), 51: (500, 712), 57: (500, 779), 58: (467, 774),
     59: (424, 756), 60: (399, 721), 61: (468, 724), 62: (500, 729), 66: (500, 749), 67: (468, 746),
 }  # fmt: skip
+# A quarter of an ellipse, its start left out: cosine and sine.
+_QUARTER = np.stack([np.cos(angle := np.linspace(0, np.pi / 2, 24)[1:]), np.sin(angle)], 1)
 # The index of every point's mirror image.
 MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47:45:-1, 39:35:-1, 41:39:-1, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 # MediaPipe face mesh indices.
@@ -45,7 +49,8 @@ def smooth_curve(points: np.ndarray, closed: bool = False, samples: int = 8) -> 
     Returns ``[M, 2]`` with ``samples`` points per span, the last point included when open.
     """
     points = np.asarray(points, np.float64)
-    points = points[np.append(True, np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-9)]
+    moves = _lengths(points) > 1e-9
+    points = points if moves.all() else points[np.append(True, moves)]
     if len(points) < 3:
         return points
     if closed:
@@ -53,17 +58,27 @@ def smooth_curve(points: np.ndarray, closed: bool = False, samples: int = 8) -> 
     else:
         before, after = 2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1]
     p = np.concatenate([before, points, after])
-    knots = np.sqrt(np.maximum(np.linalg.norm(np.diff(p, axis=0), axis=1), 1e-9))
+    knots = np.sqrt(np.maximum(_lengths(p), 1e-9))
     a, b, c, d = p[:-3], p[1:-2], p[2:-1], p[3:]
     first, span, last = knots[:-2, None], knots[1:-1, None], knots[2:, None]
     # Tangents per unit of the span's parameter (Barry & Goldman's pyramid in Hermite form).
     out = ((b - a) / first - (c - a) / (first + span) + (c - b) / span) * span
     into = ((c - b) / span - (d - b) / (span + last) + (d - c) / last) * span
-    t = (np.arange(samples) / samples)[None, :, None]
-    b, c, out, into = (v[:, None] for v in (b, c, out, into))
-    curve = b * (2 * t**3 - 3 * t**2 + 1) + out * (t**3 - 2 * t**2 + t) + c * (3 * t**2 - 2 * t**3) + into * (t**3 - t**2)
-    curve = curve.reshape(-1, 2)
+    curve = (_hermite(samples) @ np.stack([b, out, c, into], 1)).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, points[-1:]])
+
+
+def _lengths(points: np.ndarray) -> np.ndarray:
+    """``[K - 1]``: from each of ``[K, 2]`` points to the next."""
+    step = points[1:] - points[:-1]
+    return np.hypot(step[:, 0], step[:, 1])
+
+
+@lru_cache
+def _hermite(samples: int) -> np.ndarray:
+    """``[samples, 4]``: weights of start, tangent out, end and tangent in along a span."""
+    t = np.arange(samples) / samples
+    return np.stack([2 * t**3 - 3 * t**2 + 1, t**3 - 2 * t**2 + t, 3 * t**2 - 2 * t**3, t**3 - t**2], 1)
 
 
 def upright_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,10 +88,13 @@ def upright_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     across = points[42:48].mean(0) - points[36:42].mean(0)
     rise = points[27] - points[8]
-    across, rise = across / (np.linalg.norm(across) + 1e-9), rise / (np.linalg.norm(rise) + 1e-9)
-    up = np.array([across[1], -across[0]]) + rise
-    up /= np.linalg.norm(up) + 1e-9
+    across, rise = _unit(across), _unit(rise)
+    up = _unit(np.array([across[1], -across[0]]) + rise)
     return np.array([-up[1], up[0]]), up
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / (math.hypot(*vector) + 1e-9)
 
 
 def face_outline(points: np.ndarray) -> np.ndarray:
@@ -94,13 +112,11 @@ def face_outline(points: np.ndarray) -> np.ndarray:
         start = points[17]
     if (points[26] - end) @ right > 0:
         end = points[26]
-    chord = (end - start) / (np.linalg.norm(end - start) + 1e-9)
-    width = np.linalg.norm(end - start)
-    foot = start + np.clip((top - start) @ chord, 0.2 * width, 0.8 * width) * chord
+    chord, width = _unit(end - start), math.hypot(*(end - start))
+    foot = start + min(max((top - start) @ chord, 0.2 * width), 0.8 * width) * chord
     top = foot + ((top - start) @ (rise := np.array([chord[1], -chord[0]]))) * rise
-    angle = np.linspace(0, np.pi / 2, 24)[1:, None]
-    rising = foot + (end - foot) * np.cos(angle) + (top - foot) * np.sin(angle)
-    falling = foot + (start - foot) * np.cos(angle) + (top - foot) * np.sin(angle)
+    rising = foot + _QUARTER @ np.stack([end - foot, top - foot])
+    falling = foot + _QUARTER @ np.stack([start - foot, top - foot])
     return np.concatenate([smooth_curve(points[:17]), end[None], rising, falling[-2::-1], start[None]])
 
 

@@ -134,8 +134,7 @@ class DeepfakesEngine(TorchEngine):
         """Pictures ``[n, size, size, 3]`` of the other person for tiles ``[n, seen, seen, 3]``, and the predicted masks if wanted."""
         (targets,) = self.moved(tiles.permute(0, 3, 1, 2))
         pictures, masks = self.answer(targets, sources)
-        pictures = pictures.float().clamp(0, 1).permute(0, 2, 3, 1).to(tiles.device).clone()
-        return pictures, None if masks is None else masks.float().clamp(0, 1).to(tiles.device).clone()
+        return self.answered(pictures, masks, tiles.device)
 
     def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Either input's picture goes through the one encoder, so both get the target, and only the wanted person's decoder runs."""

@@ -33,7 +33,8 @@ def draw(crop: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, to_crop: 
     shown = fade(shown, invert(matrix), answer.shape[0])
     mask[window] = shown
     weight = (shown > 0).to(crop.dtype)
-    crop[window].lerp_(warp(answer, matrix, height, width).clamp_(0, 1), (weight * share if share != 1 else weight)[..., None])
+    weight = (weight * share if share != 1 else weight)[..., None].expand(-1, -1, 3).contiguous()  # alike in memory they mix fast
+    crop[window].lerp_(warp(answer, matrix, height, width).clamp_(0, 1).contiguous(), weight)
 
 
 def reach(outline: torch.Tensor, to_crop: np.ndarray, edge: int, size: int) -> tuple[slice, slice] | None:

@@ -10,10 +10,10 @@ import torch
 
 from ..catalogue import Contract
 from ..encode import decode, encode
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
-from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix, warp
-from ..images import expand_rgb
+from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
+from ..images import expand_rgb, sound
 from ..parse import region_mask
 from ..progress import Progress, silent
 from ..runtime import OnnxModel
@@ -57,10 +57,9 @@ class OnnxEngine:
         self._check(strength, pixel_boost)
         if strength == 0:
             return crop_faces(images, faces, size), images.new_zeros((len(faces), size, size), dtype=torch.float32)
-        faces.check_image(images.shape)
-        images = expand_rgb(images)
-        crops = images.new_empty((len(faces), size, size, 3), dtype=torch.float32)
+        crops = crop_faces(images, faces, size)
         masks = crops.new_empty(crops.shape[:3])
+        images = expand_rgb(images)
         source = self._source(identity)
         tiles = pixel_boost * pixel_boost
         step = max(1, TILES // (tiles * max(1, self.size // TILE) ** 2))
@@ -70,7 +69,7 @@ class OnnxEngine:
             feeds = self._identity_feeds(source, images, chosen, strength, tiles)
             self._draw(images, chosen, crops[part], masks[part], feeds, strength, pixel_boost,
                        lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles))
-        return crops, masks
+        return sound(crops), masks
 
     def _check(self, strength: float, pixel_boost: int) -> None:
         if not 1 <= pixel_boost <= MAX_BOOST or pixel_boost != int(pixel_boost):
@@ -109,19 +108,16 @@ class OnnxEngine:
 
     def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, feeds: dict[str, torch.Tensor],
               strength: float, boost: int, progress: Progress) -> None:
-        """Write the faces' crops and masks."""
+        """Draw the answers in the faces' crops, and write their masks."""
         edge, size = self.size * boost, crops.shape[1]
         to_square = finer(template_matrix(faces.keypoints, self.contract.template, self.size), boost)
         tiles = split_tiles(sample_crops(images, faces.frame_indices, to_square, edge), boost)
         answers, own = self._answer(tiles, feeds, progress)
         answers = join_tiles(even_tiles(answers, tiles, boost), boost)
         outlines = region_mask(("face",), size, faces=faces).to(images.device) if own is None else join_tiles(own, boost)
-        matrices = crop_matrices(faces, size)
         share = strength if self._latents is None and self._ports.morph is None else 1.0
-        for i, to_crop in enumerate(compose(matrices, invert(to_square))):
-            crop = warp(images[faces[i].frame], matrices[i], size, size).clamp_(0, 1)
-            draw(crop, masks[i], answers[i], to_crop, outlines[i], share)
-            crops[i] = crop
+        for each in zip(crops, masks, answers, compose(crop_matrices(faces, size), invert(to_square)), outlines, strict=True):
+            draw(*each, share)
 
     def _answer(self, tiles: torch.Tensor, feeds: dict[str, torch.Tensor], progress: Progress) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
@@ -131,6 +127,8 @@ class OnnxEngine:
             raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
         masks = [outputs[number] for number in self.contract.mask_outputs]
+        for values in (picture, *masks):
+            check_finite(values, f"{self.name} answered NaN or infinite values; load it on the CPU, or use a file of full precision.")
         wrong = next((mask for mask in masks if mask.numel() != tiles[..., 0].numel()), None)
         if wrong is not None:
             raise FaceLoomError(f"{self.name} answered masks of {tuple(wrong.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "

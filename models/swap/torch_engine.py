@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
 from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops
+from ..images import expand_rgb, sound
 from ..parse import region_mask
 from ..progress import Progress, silent
 from ..runtime import TorchModel, run_chunks
@@ -87,8 +88,8 @@ class TorchEngine(ABC):
         if not 0 <= strength <= (float("inf") if self.mixes else 1):
             raise FaceLoomError(f"Strength must be 0 or more, not {strength}." if self.mixes
                                 else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
-        images = images[..., :3]
         crops = crop_faces(images, faces, size)
+        images = expand_rgb(images)
         masks = crops.new_zeros(crops.shape[:3])
         if strength == 0 or not len(faces):
             return crops, masks
@@ -101,7 +102,7 @@ class TorchEngine(ABC):
             self._draw(images, chosen, crops[part], masks[part], sources, strength, pixel_boost)
 
         run_chunks(part, range(len(faces)), max(1, self.chunk // pixel_boost**2), progress)
-        return crops, masks
+        return sound(crops), masks
 
     def sources(self, images: torch.Tensor, faces: Faces, source: torch.Tensor, strength: float) -> torch.Tensor:
         """``[N, ...]``: what each face is to become at this strength, where there is something between."""
@@ -140,8 +141,15 @@ class TorchEngine(ABC):
         pictures, masks = self.answer(targets, sources)
         if pictures.shape != targets.shape:
             raise FaceLoomError(f"{self.name} answered pictures of {tuple(pictures.shape[1:])}, not of {tuple(targets.shape[1:])}.")
-        pictures = pictures.float().clamp(0, 1).permute(0, 2, 3, 1).to(tiles.device).clone()
-        return pictures, None if masks is None else masks.float().clamp(0, 1).to(tiles.device).clone()
+        return self.answered(pictures, masks, tiles.device)
+
+    def answered(self, pictures: torch.Tensor, masks: torch.Tensor | None, device: torch.device
+                 ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What ``answer`` gave as pictures ``[n, size, size, 3]`` and masks, float32 0..1 on ``device``."""
+        for values in (pictures, masks):
+            check_finite(values, f"{self.name} answered NaN or infinite values; load it in full precision.")
+        pictures = pictures.float().clamp(0, 1).permute(0, 2, 3, 1).to(device).clone()
+        return pictures, None if masks is None else masks.float().clamp(0, 1).to(device).clone()
 
     def moved(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
         """Tensors where the network is, in its precision and layout."""

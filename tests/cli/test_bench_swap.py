@@ -71,6 +71,7 @@ def test_every_engine_is_there_and_the_sums_are_right(report):
     head, row = (line.split("  ") for line in (lines[2], lines[3]))
     head, row = ([cell.strip() for cell in cells if cell.strip()] for cells in (head, row))
     assert len(head) == len(row) and row[head.index("copy")] == f"{report['engines'][0]['copy_ms_per_face']:.2f}"
+    assert row[head.index("crops")] == f"{report['engines'][0]['crops_ms_per_face']:.2f}"
     assert len(lines) == 3 + 2 and lines[-1].split()[:4] == ["trivial", "cpu", "720p", "2"] and "0.0 M parameters" in lines[1]
     assert json.loads(json.dumps(report)) == report
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from faceloom.models.geometry import (
     crop_faces,
     crop_matrices,
     crop_matrix,
+    hand_out_crops,
     invert,
     lattice,
     sample_crops,
@@ -296,3 +300,60 @@ def test_a_face_with_a_square_of_its_own_needs_no_keypoints_that_fit():
     faces = Faces((odd, Face(0, [0, 0, 9, 9], TEMPLATES["ffhq_512"] * 60)), 1, 100, 100)
     first, second = crop_matrices(faces, 50)
     assert np.allclose(first, square * 50 - [[0, 0, 0.5], [0, 0, 0.5]]) and np.allclose(second, crop_matrix(faces[1], 50))
+
+
+def held(collins, **kwargs):
+    """A photograph, two faces, and their crops as Face Detect hands them out."""
+    faces = faces_at(TEMPLATES["ffhq_512"] * 160 + (140, 30), TEMPLATES["ffhq_512"] * 90 + 7, crop_size=48, **kwargs)
+    return collins, faces, hand_out_crops(collins, faces)
+
+
+def test_crops_that_are_held_are_copied_and_not_cut_again(collins, monkeypatch):
+    images, faces, crops = held(collins)
+    before = crops.clone()
+    assert torch.equal(crops, sample_crops(images, [0, 0], crop_matrices(faces), 48))
+    monkeypatch.setattr(geometry, "warp", None)
+    again = crop_faces(images, faces)
+    assert torch.equal(again, crops)
+    again.zero_()
+    assert torch.equal(crops, before), "whoever asks may write in what he gets"
+    assert torch.equal(crop_faces(images, faces.take([1])), crops[1:])
+    assert torch.equal(geometry.handed_out(images, faces[1], 1.0, 48), crops[1])
+
+
+@pytest.mark.parametrize("change", ["crops let go", "another photograph", "size", "framing", "another square", "photograph let go"])
+def test_crops_are_cut_anew_where_they_would_differ_or_nobody_holds_them(change, collins):
+    images, faces, crops = held(collins.clone())
+    size, other = 48, images
+    if change == "crops let go":
+        del crops
+    elif change == "another photograph":
+        other = 1 - images
+    elif change == "size":
+        size = 40
+    elif change == "framing":
+        faces = replace(faces, framing=1.4)
+    elif change == "another square":
+        faces = replace(faces, items=tuple(replace(face, square=crop_matrix(face, 1) * 1.2) for face in faces))
+    else:
+        other = collins
+        del images
+    assert geometry.handed_out(other, faces[0], faces.framing, size) is None
+    assert torch.equal(crop_faces(other, faces, size), sample_crops(other, [0, 0], crop_matrices(faces, size), size))
+
+
+def test_held_and_missing_crops_together(collins):
+    images, faces, crops = held(collins)
+    three = faces_at(TEMPLATES["ffhq_512"] * 130 + (90, 60), crop_size=48)
+    both = replace(faces, items=(faces[1], *three, faces[0]))
+    assert torch.equal(crop_faces(images, both), sample_crops(images, [0] * 3, crop_matrices(both), 48))
+    assert torch.equal(crop_faces(images, both)[[2, 0]], crops)
+
+
+def test_nothing_is_kept_of_crops_that_were_let_go(collins):
+    images, faces, crops = held(collins.clone())
+    photograph, cut, before = weakref.ref(images), weakref.ref(crops), len(geometry._handed_out)
+    del images, crops
+    assert photograph() is None and cut() is None
+    del faces
+    assert len(geometry._handed_out) == before - 2

@@ -6,10 +6,12 @@ import contextlib
 import os
 import random
 import stat
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from faceloom.models import images
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.images import (
     as_images,
@@ -74,6 +76,34 @@ def test_as_images_refuses_other_shapes(shape):
 def test_one_pixel_pictures():
     assert as_images(torch.ones(1, 1, 1, 1)).shape == (1, 1, 1, 3)
     assert as_images(torch.ones(1, 9, 1, 4)).shape == (1, 9, 1, 3)
+
+
+def test_a_picture_is_looked_through_once():
+    """Nobody writes in pictures; where somebody does, what he wrote is not seen, and that shows that nobody looked."""
+    image = torch.rand(2, 6, 5, 3)
+    assert as_images(image) is image
+    image[1, 2, 3, 0] = 1.5
+    assert as_images(image) is image and as_images(image, within=[(slice(1, 2), slice(None), slice(None))]) is image
+    assert float(as_images(image.clone()).max()) == 1
+    assert float(as_images(image[:]).max()) == 1, "of another picture in the same memory nothing is known"
+
+
+@pytest.mark.parametrize("within", [None, [(slice(0, 1), slice(0, 3), slice(None))]])
+def test_pictures_that_were_looked_through_in_part_or_were_not_fit_are_looked_through_again(within):
+    image = torch.rand(1, 6, 5, 3)
+    if within is None:
+        image[0, 5, 4, 2] = -1
+    as_images(image, within=within)
+    image[0, 5, 4, 2] = float("nan")
+    with pytest.raises(FaceLoomError, match="NaN"):
+        as_images(image)
+
+
+def test_nothing_is_kept_of_pictures_that_were_looked_through():
+    image = as_images(torch.rand(1, 6, 5, 3))
+    gone, before = weakref.ref(image), len(images._sound)
+    del image
+    assert gone() is None and len(images._sound) == before - 1
 
 
 def test_expand_rgb_does_not_copy(ramp):

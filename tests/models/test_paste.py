@@ -8,7 +8,7 @@ import torch
 from faceloom.models import blends
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.geometry import TEMPLATES, crop_faces, crop_matrices, invert, scale_of, transform
+from faceloom.models.geometry import TEMPLATES, crop_faces, crop_matrices, hand_out_crops, invert, scale_of, transform
 from faceloom.models.images import to_uint8
 from faceloom.models.paste import BLENDS, COLORS, edited_weight, paste
 from scipy import sparse
@@ -138,6 +138,23 @@ def test_a_partial_edit_leaves_the_rest_of_the_face(portraits):
         near = (0, slice(center[1] - 8, center[1] + 8), slice(center[0] - 8, center[0] + 8))
         assert torch.equal(out[near], everything[near])
         assert float((covered > 0).sum()) > 4 * len(changed)
+
+
+@pytest.mark.parametrize("edit", ["all", "part", "none"])
+def test_crops_that_are_held_are_compared_with_instead_of_being_cut_again(portraits, edit, monkeypatch):
+    image, faces = portraits[1]
+    crops = crop_faces(image, faces)
+    if edit != "none":
+        part = np.s_[:] if edit == "all" else np.s_[:, 150:190, 90:160]
+        crops[part] = 1 - crops[part]
+    expected = paste(image, faces, crops, disc(256))[0]
+    assert torch.equal(expected, image) == (edit == "none")
+    held = hand_out_crops(image, faces)
+    with monkeypatch.context() as patch:
+        patch.setattr("faceloom.models.paste.warp", None)
+        assert torch.equal(paste(image, faces, crops, disc(256))[0], expected)
+    del held
+    assert torch.equal(paste(image, faces, crops, disc(256))[0], expected)
 
 
 def test_a_thin_edit_is_not_lost(portraits):

@@ -15,8 +15,10 @@ pytest.importorskip("onnxruntime")
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from faceloom.models import geometry
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
+from faceloom.models.geometry import hand_out_crops
 from faceloom.models.swap import load_engine
 from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
 
@@ -115,3 +117,34 @@ WRONG = [{"pixel_boost": 0}, {"pixel_boost": 9}, {"pixel_boost": 1.5}, {"strengt
 def test_wrong_settings(wrong, folders):
     with pytest.raises(FaceLoomError, match=r"must be"):
         load_engine(path_of(folders, "inswapper_128"), folders=folders).swap(IMAGES, FACES, identity(), SIZE, **wrong)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_crops_that_are_held_give_the_same_swap_and_stay_as_they_are(name, folders, monkeypatch):
+    engine = load_engine(path_of(folders, name), folders=folders)
+    expected, reach = engine.swap(IMAGES, FACES, identity(), SIZE)
+    crops = hand_out_crops(IMAGES, FACES)
+    before = crops.clone()
+    cut = []
+    monkeypatch.setattr(geometry, "sample_crops", lambda *arguments: cut.append(arguments))
+    swapped, masks = engine.swap(IMAGES, FACES, identity(), SIZE)
+    assert not cut and torch.equal(swapped, expected) and torch.equal(masks, reach) and torch.equal(crops, before)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("output", [0, -1])
+def test_what_is_no_number_is_said_by_the_engine(name, value, output, folders, monkeypatch):
+    """A card's half precision does that; once in the crops it would be blamed on whatever came after."""
+    engine = load_engine(path_of(folders, name), folders=folders)
+    answer = engine.model.run
+
+    def broken(*arguments, **named):
+        outputs = answer(*arguments, **named)
+        names = [engine.contract.picture_output, *engine.contract.mask_outputs]
+        outputs[names[output]].view(-1)[5] = value
+        return outputs
+
+    monkeypatch.setattr(engine.model, "run", broken)
+    with pytest.raises(FaceLoomError, match=f"{engine.name} answered NaN or infinite"):
+        engine.swap(IMAGES, FACES, identity(), SIZE)

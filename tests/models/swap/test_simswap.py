@@ -161,3 +161,14 @@ def test_a_faceshifter_file_tells_its_own_fixernet():
         assert not any(key.startswith("mouth_net") for key in FaceShifterNet(depth=18).state_dict())
     assert keys["mouth_net.backbone.fc.weight"].shape == (64, 15 * 512)
     assert 512 + 64 in {size for key, value in keys.items() if key.startswith("G.generator.") for size in value.shape[1:2]}
+
+
+@pytest.mark.parametrize("part", ["picture", "mask"])
+def test_what_is_no_number_is_said_by_the_engine(part, weights, scene, monkeypatch):
+    engine = SimSwapEngine("simswap", TorchModel("simswap", SimSwapNets(nn.Identity(), weights[1])), 224)
+    broken = torch.rand(1, 3, 224, 224), torch.rand(1, 224, 224)
+    broken[part == "mask"].view(-1)[7] = float("nan")
+    monkeypatch.setattr(engine, "answer", lambda targets, sources: [values.expand(len(targets), *values.shape[1:]) for values in broken])
+    images, faces, identity = scene
+    with pytest.raises(FaceLoomError, match="simswap answered NaN or infinite"):
+        engine.swap(images, faces, identity, 64)
