@@ -10,7 +10,8 @@ from .catalogue import Contract, NetContract
 def encode(pictures: torch.Tensor, contract: Contract | NetContract) -> torch.Tensor:
     """RGB 0..1 ``[N, H, W, 3]`` in the colour order, range and layout that the network was trained with, float32."""
     values = _swapped(pictures, contract)
-    values = (values - values.new_tensor(contract.mean)) / values.new_tensor(contract.std)
+    if any(contract.mean) or any(part != 1 for part in contract.std):
+        values = (values - values.new_tensor(contract.mean)) / values.new_tensor(contract.std)
     return (values.permute(0, 3, 1, 2) if contract.layout == "nchw" else values).contiguous()
 
 

@@ -9,7 +9,7 @@ import struct
 import warnings
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,12 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.err
 _IMAGE_DESCRIPTION, _SOFTWARE = 0x010E, 0x0131
 
 
-def as_images(image: torch.Tensor, name: str = "image", within: Sequence[tuple[slice, slice, slice]] | None = None) -> torch.Tensor:
+def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Sequence[tuple[slice, slice, slice]]] | None = None
+              ) -> torch.Tensor:
     """Any IMAGE (``[H, W, C]`` or ``[B, H, W, C]``, C = 1, 3 or 4, any float or uint8) as ``[B, H, W, 3]`` float32 0..1 on its
     own device. Alpha is dropped, grey becomes RGB, values outside 0..1 are clipped; NaN and infinity are an error.
 
-    ``within``: the parts (frames, rows, columns) that will be read, where not all is; only they are looked through for such values.
+    ``within`` tells the parts (frames, rows, columns) that will be read, where not all is; only they are looked through for such values.
     A picture that was looked through whole and given back as it is (nobody writes in it) is not looked through again."""
     if image.ndim == 3:
         image = image[None]
@@ -52,7 +53,7 @@ def as_images(image: torch.Tensor, name: str = "image", within: Sequence[tuple[s
     if _sound.get(id(image)) is image:
         return image
     rgb = expand_rgb(image).to(torch.float32)
-    parts = [rgb] if within is None else [part for part in (rgb[where] for where in within) if part.numel()]
+    parts = [rgb] if within is None else [part for part in (rgb[where] for where in within()) if part.numel()]
     # amin and amax: of a part, both at once (aminmax) take half as long again
     low, high = (torch.stack([limit(part) for part in parts]).tolist() if parts else [] for limit in (torch.amin, torch.amax))
     if not np.isfinite(low + high).all():

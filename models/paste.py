@@ -115,8 +115,8 @@ def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) 
     masks = masks.to(torch.float32)
     if masks.shape[1:] != (size, size):
         masks = F.interpolate(masks[:, None], (size, size), mode="bilinear", antialias=True)[:, 0]
-    low, high = torch.aminmax(masks)
-    if not (torch.isfinite(low) and torch.isfinite(high)):
+    low, high = torch.stack(torch.aminmax(masks)).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise FaceLoomError("mask contains NaN or infinite values; check the node before it.")
     if low < 0 or high > 1:
         masks = masks.clamp(0, 1)

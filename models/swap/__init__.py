@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -49,7 +50,7 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
     where it is 0 the crops are the target's, bit for bit, and a face it leaves nothing of is not swapped. LoadImage's placeholder is
     no mask.
     """
-    images = as_images(images, within=around(faces))
+    images = as_images(images, within=partial(around, faces))
     faces.check_image(images.shape)
     size = size or faces.crop_size
     chosen = sorted(kept_positions(which, len(faces)))
