@@ -287,8 +287,8 @@ def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> t
     return crops
 
 
-# Where a face's crop is, as long as somebody holds it and its photograph: both, its number, and its framing.
-_handed_out: weakref.WeakKeyDictionary[Face, tuple[weakref.ref, weakref.ref, int, float]] = weakref.WeakKeyDictionary()
+# Where a face's crop is, as long as somebody holds it and its photograph: both, its number, its framing, and what it adds up to.
+_handed_out: weakref.WeakKeyDictionary[Face, tuple[weakref.ref, weakref.ref, int, float, float]] = weakref.WeakKeyDictionary()
 
 
 def hand_out_crops(images: torch.Tensor, faces: Faces) -> torch.Tensor:
@@ -296,15 +296,18 @@ def hand_out_crops(images: torch.Tensor, faces: Faces) -> torch.Tensor:
     not cut them while these are still there."""
     crops = crop_faces(images, faces)
     for i, face in enumerate(faces):
-        _handed_out[face] = weakref.ref(images), weakref.ref(crops), i, faces.framing
+        _handed_out[face] = weakref.ref(images), weakref.ref(crops), i, faces.framing, float(crops[i].sum())
     return crops
 
 
 def handed_out(images: torch.Tensor, face: Face, framing: float, size: int) -> torch.Tensor | None:
     """The crop ``[size, size, 3]`` of a face of this very ``images`` from ``hand_out_crops``, not to be written in; None where there is
-    none."""
-    photograph, crops, number, framed = _handed_out.get(face, (None, None, 0, 0.0))
+    none, or where somebody wrote in it all the same."""
+    photograph, crops, number, framed, total = _handed_out.get(face, (None, None, 0, 0.0, 0.0))
     if photograph is None or photograph() is not images or framed != framing:
         return None
     crops = crops()
-    return crops[number] if crops is not None and crops.shape[1] == size else None
+    if crops is None or crops.shape[1] != size:
+        return None
+    crop = crops[number]
+    return crop if float(crop.sum()) == total else None

@@ -157,6 +157,20 @@ def test_crops_that_are_held_are_compared_with_instead_of_being_cut_again(portra
     assert torch.equal(paste(image, faces, crops, disc(256))[0], expected)
 
 
+@pytest.mark.parametrize("where", [slice(None), slice(90, 170)], ids=["everywhere", "in part"])
+def test_crops_that_another_node_wrote_in_are_pasted(portraits, where):
+    """No node may write in what it was given, but some do: what Face Detect still holds is then no longer what the photograph gives."""
+    image, faces = portraits[0]
+    crops = hand_out_crops(image, faces)
+    crops[:, where, where] *= 0.5
+    out = paste(image, faces, crops, disc(256))[0]
+    del crops
+    edited = crop_faces(image, faces)
+    edited[:, where, where] *= 0.5
+    expected = paste(image, faces, edited, disc(256))[0]
+    assert torch.equal(out, expected) and not torch.equal(out, image)
+
+
 def test_a_thin_edit_is_not_lost(portraits):
     """A line of one crop pixel, which the lattice may miss."""
     image, faces = portraits[1]
