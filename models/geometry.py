@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from .errors import FaceLoomError
 from .faces import Face, Faces
 from .images import expand_rgb
+from .magnify import twice
 
 # Left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge.
 TEMPLATES: dict[str, np.ndarray] = {
@@ -34,6 +35,8 @@ TEMPLATES: dict[str, np.ndarray] = {
 
 # From this many image pixels per crop pixel on, a crop is area filtered; below, a bicubic look-up aliases too little to see.
 _SHRINKS = 1.25
+# Up to this many image pixels per crop pixel, the image is made twice as fine first.
+_GROWS = 0.5
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -202,7 +205,7 @@ def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: i
     pool = max(1, int(shrink / 2 + 0.75)) if shrink > _SHRINKS else 1
     rest = shrink / pool
     left, top, right, bottom = bounds(to_image, -.5, -.5, width - .5, height - .5)
-    margin = 3 * pool
+    margin = 4 * pool
     image_height, image_width = image.shape[:2]
     x0, y0 = min(max(math.floor(left) - margin, 0), image_width - 1), min(max(math.floor(top) - margin, 0), image_height - 1)
     x1, y1 = (min(max(math.ceil(high) + margin + 1, low + 1), limit)
@@ -249,11 +252,16 @@ def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, paddi
          mode: str = "bicubic") -> torch.Tensor:
     """One image ``[H, W, C]`` through image → crop ``matrix`` ``[2, 3]`` to ``[height, width, C]`` float32.
 
-    Bicubic where the crop is as fine as the image or finer; where it is coarser, an area filter, so that nothing aliases.
+    Bicubic where the crop is as fine as the image or finer, and Lanczos' filter where it is more than twice as fine; where it is coarser,
+    an area filter, so that nothing aliases.
     ``padding``: ``"border"`` repeats the edge, ``"zeros"`` gives 0 outside. Only the region needed is read. ``step`` above 1
     computes only the crop pixels of that ``lattice``, with the same values. ``mode="bilinear"``: for masks, which must not ring.
     """
-    region, to_region = read_region(image, invert(np.asarray(matrix, np.float64)), height, width)
+    to_image = invert(np.asarray(matrix, np.float64))
+    region, to_region = read_region(image, to_image, height, width)
+    if mode == "bicubic" and float(scale_of(to_image)) <= _GROWS:
+        region, to_region, mode = twice(region), 2 * to_region, "bilinear"
+        to_region[:, 2] += 0.5
     grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
     return read_grid(region, grid, mode, padding).permute(1, 2, 0)
 

@@ -169,6 +169,21 @@ def test_shrinking_does_not_shift(scale):
     assert np.abs(center - transform([[301.3, 297.8]], matrix)[0]).max() < 0.02
 
 
+@pytest.mark.parametrize("scale, levels", [(2.0, 0.15), (3.3, 0.15), (6.0, 0.15)])
+def test_a_smooth_picture_is_magnified_exactly(scale, levels):
+    """Waves of 31 and 22 pixels; a bicubic look-up is 1.4 levels beside them, a bilinear one 0.5."""
+    def picture(x, y):
+        return (0.5 + 0.4 * np.stack([np.sin(x / 5), np.cos((x + y) / 7), np.sin(y / 5)], -1)).astype(np.float32)
+
+    matrix = turned(scale, 0.3, (60.3, 49.6), 150)
+    y, x = np.mgrid[:100, :120]
+    out = warp(torch.from_numpy(picture(x, y)), matrix, 150, 150).numpy()
+    rows, columns = np.mgrid[:150, :150]
+    there = transform(np.stack([columns, rows], -1).reshape(-1, 2), geometry.invert(matrix)).reshape(150, 150, 2)
+    inside = ((there > 4) & (there < (115, 95))).all(-1)
+    assert inside.sum() > 10000 and np.abs(out - picture(there[..., 0], there[..., 1]))[inside].max() < levels / 255
+
+
 def test_reads_only_its_region():
     """A frame of which only one corner exists in memory: everything else would be NaN in the crop."""
     image = torch.full((2000, 2000, 3), torch.nan)
@@ -198,7 +213,7 @@ def test_crop_far_outside_the_frame_is_its_border():
 
 
 def test_lattice_gives_the_same_values_as_the_whole_crop(collins):
-    for scale in (0.3, 0.6, 1.4):
+    for scale in (0.3, 0.6, 1.4, 2.0, 5.0):
         matrix = turned(scale, 0.2, (250, 130), 200)
         points = torch.from_numpy(lattice(200, 200 / 32)).long()
         whole = warp(collins[0], matrix, 200, 200)

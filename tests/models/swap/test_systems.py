@@ -288,7 +288,7 @@ def test_soft_erosion_keeps_the_middle_and_shrinks_the_border():
     soft = soft_erosion(mask)
     assert float(cone(17).sum()) == pytest.approx(1) and float(cone(17)[0, 0]) == 0
     assert torch.equal(soft[:, 90:110, 90:110], torch.ones(2, 20, 20)) and float(soft[0, 100, 51]) < .4
-    assert torch.equal(soft[1], soft_erosion(mask[1:])[0])  # pictures do not see each other
+    assert (soft[1] - soft_erosion(mask[1:])[0]).abs().max() < 1e-6  # pictures do not see each other
 
 
 class Decode(nn.Module):

@@ -1,0 +1,57 @@
+"""Pictures made twice as fine, so that a bilinear look-up is all that a large magnification takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+_LOBES = 3
+# A bilinear look-up of a picture that was made twice as fine takes sinc²(f / 2) of it, f cycles an old pixel: about (πf)² / 12 too much.
+# So much is given before: each new pixel is sharpened by this much of what sets it apart from the new ones beside it.
+_SHARPEN = 1 / 12
+# Whole stretches of pixels are multiplied by one matrix; the longer, the more of it is zeros.
+_STRETCH = 32
+
+
+def _weights() -> np.ndarray:
+    """``[2, 7]``: the new pixels a quarter before and after an old one, from that and three on either side. Lanczos' window (Duchon 1979,
+    Lanczos filtering in one and two dimensions), then a sum of 1 and a middle in the right place: slopes stay exact."""
+    old = np.arange(-_LOBES, _LOBES + 1)
+    rows = []
+    for new in (-0.25, 0.25):
+        there, before, after = (_lanczos(old - at) for at in (new, new - 0.5, new + 0.5))
+        row = there + _SHARPEN * (2 * there - before - after)
+        row /= row.sum()
+        size = np.abs(row)
+        lever = size * (old - (size * old).sum() / size.sum())
+        rows.append(row + (new - (row * old).sum()) * lever / (lever * old).sum())
+    return np.array(rows)
+
+
+def _lanczos(x: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0)
+
+
+def _matrix() -> torch.Tensor:
+    """A stretch of old pixels and what is beside it → new pixels."""
+    out = np.zeros((_STRETCH + 2 * _LOBES, 2 * _STRETCH), np.float32)
+    for i in range(_STRETCH):
+        out[i : i + 2 * _LOBES + 1, 2 * i : 2 * i + 2] = _weights().T
+    return torch.from_numpy(out)
+
+
+_MATRIX = _matrix()
+
+
+def twice(planes: torch.Tensor) -> torch.Tensor:
+    """``[1, C, h, w]`` float32 as ``[1, C, 2h, 2w]``, the border repeated: read bilinearly, it gives what Lanczos' filter of three lobes
+    gives of ``planes``, in a third of the time of a bicubic look-up (which is less sharp) from three times the size on."""
+    return _along(_along(planes).mT).mT
+
+
+def _along(planes: torch.Tensor) -> torch.Tensor:
+    width = planes.shape[-1]
+    padded = F.pad(planes, (_LOBES, _LOBES + -width % _STRETCH, 0, 0), "replicate")
+    stretches = padded.unfold(3, _STRETCH + 2 * _LOBES, _STRETCH).reshape(-1, _STRETCH + 2 * _LOBES)
+    return (stretches @ _MATRIX.to(planes.device)).view(*planes.shape[:3], -1)[..., : 2 * width]
