@@ -33,6 +33,7 @@ def opened(tmp_path, monkeypatch, collins):
     return engine, session, double, images, faces, clock
 
 
+@pytest.mark.slow
 def test_the_network_of_real_cost_has_inswappers_size(tmp_path):
     """Against 138.3 M parameters and 174.7 GFLOP, counted here from the written graph and its inferred shapes."""
     double = save_full_cost(tmp_path / "full.onnx")

@@ -143,6 +143,7 @@ class TestOtherPictures:
         assert np.allclose(points, detect_faces(hopper, keep="first")[0].keypoints, atol=1.5)  # the photo came as cut bytes
         assert np.allclose(instantid(analysis, hopper)[0, 0] / 20, identity.embeddings["glint360k"], atol=1e-6)
 
+    @pytest.mark.slow
     def test_a_drawing_of_keypoints_has_no_face(self, identity, hopper):
         """So Apply InstantID takes it as it is."""
         _, analysis = adapter_analysis(identity, "InstantID")

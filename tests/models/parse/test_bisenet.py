@@ -100,6 +100,7 @@ def test_both_loaders_agree(checkpoint, hopper, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_both_loaders_agree_on_resnet_34(hopper, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

@@ -261,6 +261,7 @@ class Swapper(nn.Module):
         return torch.cat((target[:, :4], source[:, 4:]), 1)
 
 
+@pytest.mark.slow
 def test_megafs_takes_latents_from_the_source_and_structure_from_the_target(scene):
     images, faces, identity = scene
     nets = MegaFSNets(Encode(), Swapper(), Draw())
@@ -347,6 +348,7 @@ class Crowded:
         return run
 
 
+@pytest.mark.slow
 def test_networks_are_where_they_run_though_others_needed_the_room(scene):
     images, faces, identity = scene
     crowd, points = Crowded(), np.random.default_rng(0).random((106, 2)) * 200
