@@ -46,7 +46,7 @@ _MATRIX = _matrix()
 
 def twice(planes: torch.Tensor) -> torch.Tensor:
     """``[1, C, h, w]`` float32 as ``[1, C, 2h, 2w]``, the border repeated: read bilinearly, it gives what Lanczos' filter of three lobes
-    gives of ``planes``, in a third of the time of a bicubic look-up (which is less sharp) from three times the size on."""
+    gives of ``planes``; where it is read at three times the size, in less than half the time of a bicubic look-up."""
     return _along(_along(planes).mT).mT
 
 

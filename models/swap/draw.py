@@ -29,7 +29,7 @@ def draw(crop: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, to_crop: 
     height, width = (part.stop - part.start for part in window)
     matrix = to_crop.copy()
     matrix[:, 2] -= (window[1].start, window[0].start)
-    shown = warp(outline, matrix, height, width).clamp(0, 1)[..., 0] if outline.ndim == 3 else outline[window]
+    shown = warp(outline, matrix, height, width, mode="bilinear").clamp(0, 1)[..., 0] if outline.ndim == 3 else outline[window]
     shown = fade(shown, invert(matrix), answer.shape[0])
     mask[window] = shown
     weight = (shown > 0).to(crop.dtype)

@@ -43,6 +43,20 @@ def test_a_mask_in_the_answers_own_pixels():
     assert not mask[:20].any() and not mask[:, 42:].any()
 
 
+@pytest.mark.parametrize("scale", [1.3, 3.0])
+def test_a_hard_mask_in_the_answers_own_pixels_rings_nowhere(scale):
+    """However large it is drawn, it ends within a pixel of the network's, and is whole as near to its edge."""
+    own = torch.zeros(32, 32, 1)
+    own[8:24, 8:24] = 1
+    size = round(32 * scale)
+    matrix = np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])
+    crop, mask = drawn(WHITE, matrix, own, crop=torch.zeros(size, size, 3))
+    y, x = (np.mgrid[:size, :size] + 0.5) / scale - 0.5
+    beyond = np.maximum(np.abs(x - 15.5), np.abs(y - 15.5)) - 8  # of the edge
+    assert not mask[torch.from_numpy(beyond > 0.51)].any() and not crop[torch.from_numpy(beyond > 0.51)].any()
+    assert (mask[torch.from_numpy(beyond < -0.51)] - 1).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_share(share):
     crop, mask = drawn(WHITE, SHIFT, torch.ones(64, 64), share)
