@@ -106,6 +106,7 @@ class Adapter:
 
     pattern: str
     limit = 1e-4
+    limits: dict[str, float] = {}  # of single arrays
     prefix = ""  # before every key when its values are made
     keras = False  # state_dict() answers Keras' names and layouts by itself
 

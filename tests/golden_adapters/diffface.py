@@ -174,6 +174,7 @@ class GuidedStep(Several):
 
 class Losses(Several):
     pattern = r"somuchtome_losses"
+    limits = {"grad_gaze": 1e-2}  # kinks: 4e-3 away in double precision, less than 1e-4 on one CPU, 2e-3 on another
 
     def outputs(self, golden, nets):
         x = starting(golden, "x_in").requires_grad_(True)

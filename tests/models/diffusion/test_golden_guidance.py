@@ -93,11 +93,12 @@ class TestFaceSwapViaDiffusion:
         wanted = golden.outputs["losses[id,seg(sum of 9 MSE),gaze(l+r MSE)]"]
         assert np.allclose([float(value.detach()) for value in made.values()], wanted, rtol=1e-4)
 
-    @pytest.mark.parametrize("name, weight, array", [("id", 1, "grad_id"), ("seg", 200, "grad_200seg"), ("gaze", 1, "grad_gaze")])
-    def test_gradients(self, losses, name, weight, array):
+    @pytest.mark.parametrize("name, weight, array, limit", [("id", 1, "grad_id", 1e-3), ("seg", 200, "grad_200seg", 1e-3),
+                                                            ("gaze", 1, "grad_gaze", 1e-2)])  # 4e-3 in double precision: kinks
+    def test_gradients(self, losses, name, weight, array, limit):
         golden, x, made = losses
         gradient = torch.autograd.grad(weight * made[name].sum(), x, retain_graph=True)[0]
-        assert off(gradient[..., ::2, ::2], golden.outputs[array]) < 1e-3
+        assert off(gradient[..., ::2, ::2], golden.outputs[array]) < limit
 
     def test_adam_step(self):
         golden = vector("somuchtome_losses")
