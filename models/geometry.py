@@ -205,7 +205,7 @@ def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: i
     pool = max(1, int(shrink / 2 + 0.75)) if shrink > _SHRINKS else 1
     rest = shrink / pool
     left, top, right, bottom = bounds(to_image, -.5, -.5, width - .5, height - .5)
-    margin = 4 * pool
+    margin = max(3 * pool, 4)  # as far as a bicubic look-up reaches, and what makes pictures finer
     image_height, image_width = image.shape[:2]
     x0, y0 = min(max(math.floor(left) - margin, 0), image_width - 1), min(max(math.floor(top) - margin, 0), image_height - 1)
     x1, y1 = (min(max(math.ceil(high) + margin + 1, low + 1), limit)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-_LOBES = 3
+LOBES = 3
 # A bilinear look-up of a picture that was made twice as fine takes sinc²(f / 2) of it, f cycles an old pixel: about (πf)² / 12 too much.
 # So much is given before: each new pixel is sharpened by this much of what sets it apart from the new ones beside it.
 _SHARPEN = 1 / 12
@@ -14,31 +13,32 @@ _SHARPEN = 1 / 12
 _STRETCH = 32
 
 
-def _weights() -> np.ndarray:
-    """``[2, 7]``: the new pixels a quarter before and after an old one, from that and three on either side. Lanczos' window (Duchon 1979,
-    Lanczos filtering in one and two dimensions), then a sum of 1 and a middle in the right place: slopes stay exact."""
-    old = np.arange(-_LOBES, _LOBES + 1)
-    rows = []
+def lanczos(x: torch.Tensor) -> torch.Tensor:
+    """Lanczos' windowed sinc of three lobes (Duchon 1979, Lanczos filtering in one and two dimensions) at ``x`` pixels from its middle."""
+    return torch.sinc(x) * torch.sinc(x / LOBES) * (x.abs() < LOBES)
+
+
+def _weights() -> torch.Tensor:
+    """``[7, 2]``: the new pixels a quarter before and after an old one, from that and three on either side. Lanczos' filter sharpened, then
+    a sum of 1 and a middle in the right place: slopes stay exact."""
+    old = torch.arange(-LOBES, LOBES + 1, dtype=torch.float64)
+    columns = []
     for new in (-0.25, 0.25):
-        there, before, after = (_lanczos(old - at) for at in (new, new - 0.5, new + 0.5))
-        row = there + _SHARPEN * (2 * there - before - after)
-        row /= row.sum()
-        size = np.abs(row)
+        there, before, after = (lanczos(old - at) for at in (new, new - 0.5, new + 0.5))
+        column = there + _SHARPEN * (2 * there - before - after)
+        column /= column.sum()
+        size = column.abs()
         lever = size * (old - (size * old).sum() / size.sum())
-        rows.append(row + (new - (row * old).sum()) * lever / (lever * old).sum())
-    return np.array(rows)
-
-
-def _lanczos(x: np.ndarray) -> np.ndarray:
-    return np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0)
+        columns.append(column + (new - (column * old).sum()) * lever / (lever * old).sum())
+    return torch.stack(columns, 1)
 
 
 def _matrix() -> torch.Tensor:
     """A stretch of old pixels and what is beside it → new pixels."""
-    out = np.zeros((_STRETCH + 2 * _LOBES, 2 * _STRETCH), np.float32)
+    weights, out = _weights().float(), torch.zeros(_STRETCH + 2 * LOBES, 2 * _STRETCH)
     for i in range(_STRETCH):
-        out[i : i + 2 * _LOBES + 1, 2 * i : 2 * i + 2] = _weights().T
-    return torch.from_numpy(out)
+        out[i : i + 2 * LOBES + 1, 2 * i : 2 * i + 2] = weights
+    return out
 
 
 _MATRIX = _matrix()
@@ -52,6 +52,6 @@ def twice(planes: torch.Tensor) -> torch.Tensor:
 
 def _along(planes: torch.Tensor) -> torch.Tensor:
     width = planes.shape[-1]
-    padded = F.pad(planes, (_LOBES, _LOBES + -width % _STRETCH, 0, 0), "replicate")
-    stretches = padded.unfold(3, _STRETCH + 2 * _LOBES, _STRETCH).reshape(-1, _STRETCH + 2 * _LOBES)
+    padded = F.pad(planes, (LOBES, LOBES + -width % _STRETCH, 0, 0), "replicate")
+    stretches = padded.unfold(3, _STRETCH + 2 * LOBES, _STRETCH).reshape(-1, _STRETCH + 2 * LOBES)
     return (stretches @ _MATRIX.to(planes.device)).view(*planes.shape[:3], -1)[..., : 2 * width]

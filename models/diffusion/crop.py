@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..errors import FaceLoomError, check_finite
+from ..magnify import LOBES, lanczos
 from ..masks import grow_mask
 
 # SD's UNets halve the latent three times, so their pictures come in steps of 64 pixels.
 _UNET_STEP = 64
-_LANCZOS_LOBES = 3
 # The ring in which the drift of a VAE is measured: this share of the crop's edge wide, starting one latent pixel outside the mask.
 _RING = 1 / 16
 _GAIN = 1.25
@@ -47,12 +47,10 @@ def _resampling(old: int, new: int) -> Tensor:
         high = torch.minimum(edges[1:, None], pixels + 1)
         return ((high - low).clamp(min=0) / scale).to(torch.float32)
     centres = (torch.arange(new, dtype=torch.float64) + 0.5) * scale - 0.5
-    first = torch.floor(centres).to(torch.int64) - _LANCZOS_LOBES + 1
-    taps = first[:, None] + torch.arange(2 * _LANCZOS_LOBES)
-    offset = centres[:, None] - taps
-    values = torch.sinc(offset) * torch.sinc(offset / _LANCZOS_LOBES) * (offset.abs() < _LANCZOS_LOBES)
+    first = torch.floor(centres).to(torch.int64) - LOBES + 1
+    taps = first[:, None] + torch.arange(2 * LOBES)
     weights = torch.zeros(new, old, dtype=torch.float64)
-    weights.scatter_add_(1, taps.clamp(0, old - 1), values)
+    weights.scatter_add_(1, taps.clamp(0, old - 1), lanczos(centres[:, None] - taps))
     return (weights / weights.sum(1, keepdim=True)).to(torch.float32)
 
 

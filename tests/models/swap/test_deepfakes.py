@@ -15,7 +15,7 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces
 from faceloom.models.folders import Folders, originals
-from faceloom.models.geometry import compose, crop_faces, crop_matrices, invert, sample_crops, transform
+from faceloom.models.geometry import compose, crop_faces, crop_matrices, invert, sample_crops, transform, warp
 from faceloom.models.landmarks.centering import square_matrix
 from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.parse import REGIONS
@@ -115,10 +115,14 @@ def test_the_network_sees_bgr_in_its_own_square(scene, tmp_path):
     answered, own = engine.run(seen.flip(1).permute(0, 2, 3, 1), torch.zeros(len(faces), 0))
     assert own is None and torch.allclose(answered, drawn.flip(1).permute(0, 2, 3, 1).clamp(0, 1), atol=1e-5)
     rows, columns = np.mgrid[4:28, 4:28]
-    places = transform(np.stack([columns, rows], -1).reshape(-1, 2), compose(crop_matrices(faces, 512), invert(matrices))[0])
+    to_crop = compose(crop_matrices(faces, 512), invert(matrices))[0]
+    places = transform(np.stack([columns, rows], -1).reshape(-1, 2), to_crop)
     inside = ((places > 0) & (places < 511)).all(1)
     crop, mask = (each[0].numpy() for each in engine.swap(images, faces, None, 512))
-    there = np.stack([ndimage.map_coordinates(crop[..., c], places[inside].T[::-1], order=1) for c in range(3)], -1)
+    magnified = warp(answered[0], to_crop, 512, 512).clamp(0, 1).numpy()
+    there, wanted = (np.stack([ndimage.map_coordinates(picture[..., c], places[inside].T[::-1], order=1) for c in range(3)], -1)
+                     for picture in (crop, magnified))
+    assert np.abs(there - wanted).mean() < .01
     assert np.abs(there - answered[0, 4:28, 4:28].reshape(-1, 3)[inside].numpy()).mean() < .05 and inside.sum() > 300  # noise, magnified
     assert abs(mask[256, 256] - 1) < 1e-6 and drawn.std() > .02
 
