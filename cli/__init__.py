@@ -17,7 +17,6 @@ from importlib.metadata import PackageNotFoundError, version
 COMMANDS = {
     "demo": "swap the faces of two public-domain portraits, both ways",
     "swap": "put one person's face into photographs",
-    "bench": "measure speed and memory side by side with insightface",
     "models": "list, fetch and check model files",
 }
 OK, SOME_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 
 from ..models.detect import detect_faces
-from ..models.draw import contact_sheet
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
+from ..models.files.picture import check_writable, replace_file, write_image
 from ..models.identity import RECOGNIZERS, Recognizer, make_identity
 from ..models.identity.combine import same_person_cosine
-from ..models.images import check_writable, replace_file, write_image
+from ..models.pipeline import Clock, Settings, Swapped, engine_named, swap_photograph
+from ..models.pixels.drawing import contact_sheet
 from ..models.swap import SwapEngine
 from . import OK, own_version
-from .pipeline import Clock, Settings, Swapped, engine_named, swap_photograph
 from .session import provenance
 
 NAMES = {"collins": "Eileen Collins", "hopper": "Grace Hopper"}

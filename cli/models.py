@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from ..models.catalogue import KINDS, Pack, Row, packs, resolve
-from ..models.download import get, get_pack
 from ..models.errors import FaceLoomError
-from ..models.folders import KEYS, Choice, Folders, Found, available, default_folders, file_hash, find, pinned_hash
+from ..models.files.catalogue import KINDS, Pack, Row, packs, resolve
+from ..models.files.download import get, get_pack
+from ..models.files.folders import KEYS, Choice, Folders, Found, available, default_folders, file_hash, find, pinned_hash
+from ..models.files.terminal import command
 from ..models.progress import Progress
-from ..models.terminal import command
 
 Item = TypeVar("Item")
 
@@ -78,7 +78,7 @@ def _each(items: Sequence[Item], work: Callable[[Item], object]) -> int:
 
 
 def _convert(arguments: argparse.Namespace, folders: Folders) -> int:
-    from ..models.convert import convert
+    from ..models.interop.convert import convert
 
     if not arguments.names:
         raise FaceLoomError(f"Name the files to convert, by path or as `{command('models', 'list')}` shows them.")

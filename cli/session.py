@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
-from ..models.images import Picture, read_picture, write_image
+from ..models.files.picture import Picture, read_picture, write_image
+from ..models.pipeline import Clock, Settings, engine_named, read_identity, swap_photograph
 from . import own_version
-from .pipeline import Clock, Settings, engine_named, read_identity, swap_photograph
 from .swap import Job, copy_file
 
 

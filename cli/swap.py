@@ -153,7 +153,7 @@ def work(session, jobs: Iterable[Job], quiet: bool) -> tuple[list[dict], bool]:
 def source_files(words: Iterable[str]) -> list[Path]:
     """The photos that the SOURCE words name: files, folders, comma-separated lists of either."""
     from ..models.errors import FaceLoomError
-    from ..models.images import IMAGE_SUFFIXES
+    from ..models.files.picture import IMAGE_SUFFIXES
 
     files: list[Path] = []
     for word in words:
@@ -174,7 +174,7 @@ def source_files(words: Iterable[str]) -> list[Path]:
 
 def pictures_in(folder: Path, recursive: bool, but: Path | None = None) -> list[Path]:
     """Picture files of a folder in name order, hidden ones and those in or under ``but`` left out."""
-    from ..models.images import IMAGE_SUFFIXES
+    from ..models.files.picture import IMAGE_SUFFIXES
 
     found = folder.rglob("*") if recursive else folder.iterdir()
     return sorted(
@@ -188,7 +188,7 @@ def pictures_in(folder: Path, recursive: bool, but: Path | None = None) -> list[
 def plan(target: Path, out: str, recursive: bool) -> list[Job]:
     """What is to be done, or FaceLoomError where TARGET and OUT do not fit together."""
     from ..models.errors import FaceLoomError
-    from ..models.images import IMAGE_SUFFIXES
+    from ..models.files.picture import IMAGE_SUFFIXES
 
     destination = Path(out)
     if target.is_dir():
@@ -211,7 +211,7 @@ def plan(target: Path, out: str, recursive: bool) -> list[Job]:
 def check(jobs: Iterable[Job], sources: Iterable[Path], overwrite: bool, provenance: bool) -> None:
     """Find before the work starts what would spoil it at its end."""
     from ..models.errors import FaceLoomError
-    from ..models.images import check_writable, format_of
+    from ..models.files.picture import check_writable, format_of
 
     inputs = {path.resolve() for path in sources} | {job.target.resolve() for job in jobs}
     there = []
@@ -233,7 +233,7 @@ def check(jobs: Iterable[Job], sources: Iterable[Path], overwrite: bool, provena
 
 def copy_file(source: Path, destination: Path) -> None:
     """The same bytes under another name, in one move."""
-    from ..models.images import replace_file
+    from ..models.files.picture import replace_file
 
     with open(source, "rb") as original, replace_file(destination) as copy:
         shutil.copyfileobj(original, copy)

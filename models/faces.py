@@ -52,7 +52,7 @@ class Face:
     points68: ``[68, 2]`` iBUG points. dense: ``[478, 3]`` MediaPipe mesh, x and y in pixels, z in the same unit, negative
     towards the camera. embeddings: unit vectors by space name (``dlib128``, ``w600k`` ...). sex: ``"female"`` or ``"male"``.
     age: years. track: the same number for the same person along a clip. square: ``[2, 3]`` float64, image → the square that is this
-    face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/alignment.py).
+    face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/crops/squares.py).
     """
 
     frame: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
-from ..models.memory import share_card
+from ..models.runtime.memory import share_card
 from ._devices import make_room
 from ._models import register_folders
 from .adapters import IdentityForAdapters

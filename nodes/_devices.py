@@ -6,7 +6,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
-from ..models.weights import TorchModel
+from ..models.files.checkpoints import TorchModel
 
 
 class ComfyDevices:

@@ -16,11 +16,11 @@ import comfy.utils
 import torch
 
 from ..models.diffusion.ddim import Step
-from ..models.diffusion.diffswap import begins_with_noise, draws, masked_ddim
-from ..models.diffusion.diffswap_picture import preview_colours
 from ..models.errors import FaceLoomError
 from ..models.networks.diffswap import HEAD, as_latents, nearest_codes, vq_form
 from ..models.networks.ldm import VAE_PREFIX
+from ..models.systems.diffswap import begins_with_noise, draws, masked_ddim
+from ..models.systems.diffswap_picture import preview_colours
 
 
 class LatentFormat(comfy.latent_formats.LatentFormat):

@@ -9,11 +9,11 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..models.catalogue import Row, rows
 from ..models.errors import FaceLoomError
-from ..models.folders import KEYS, SUFFIXES, Choice, Folders, Found, available, check_name, default_folders, find, originals
-from ..models.runtime import OnnxModel
-from ..models.weights import TorchModel
+from ..models.files.catalogue import Row, rows
+from ..models.files.checkpoints import TorchModel
+from ..models.files.folders import KEYS, SUFFIXES, Choice, Folders, Found, available, check_name, default_folders, find, originals
+from ..models.runtime.onnx import OnnxModel
 from ._devices import show_patcher
 from ._runtime import listener
 

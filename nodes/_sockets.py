@@ -9,10 +9,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.detect import Detector
+from ..models.detect.attributes import AgeAndSex
+from ..models.face3d.points106 import Landmarker
 from ..models.identity import Recognizer
-from ..models.identity.attributes import AgeAndSex
-from ..models.insightface import attributes_of, detector_of, landmarker_of, recognizer_of
-from ..models.landmarks.points106 import Landmarker
+from ..models.interop.insightface import attributes_of, detector_of, landmarker_of, recognizer_of
 
 CATEGORY = "FaceLoom"
 
@@ -31,7 +31,7 @@ DiffFace = io.Custom("DIFFFACE")
 DiffSwap = io.Custom("DIFFSWAP")
 FaceAdapter = io.Custom("FACE_ADAPTER")
 
-# insightface's FaceAnalysis, as IP-Adapter and InstantID nodes pass it around; its files are used, see models/insightface.py.
+# insightface's FaceAnalysis, as IP-Adapter and InstantID nodes pass it around; its files are used, see models/interop/insightface.py.
 InsightFace = io.Custom("INSIGHTFACE")
 FaceAnalysis = io.Custom("FACEANALYSIS")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.identity.adapters import ADAPTERS, adapter_analysis
+from ..models.interop.identity_for_adapters import ADAPTERS, adapter_analysis
 from ._runtime import give, show
 from ._sockets import CATEGORY, FaceAnalysis, FaceDetector, FaceRecognizer, Identity, InsightFace, as_detector, as_recognizer
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.alignment import ALIGNMENTS, align_faces
-from ..models.geometry import hand_out_crops
-from ..models.images import as_images
+from ..models.crops.squares import ALIGNMENTS, align_faces
+from ..models.files.picture import as_images
+from ..models.pixels.sampling import hand_out_crops
 from ._runtime import give_crops, show
 from ._sockets import CATEGORY, Faces
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.images import as_crops
-from ..models.landmarks.control import WHERE, control_hints, keypoint_pictures
+from ..models.face3d.control import WHERE, control_hints, keypoint_pictures
+from ..models.files.picture import as_crops
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, Faces
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..models.detect import bounding_boxes, detect_faces
-from ..models.draw import draw_faces
-from ..models.geometry import hand_out_crops
-from ..models.images import as_images
+from ..models.files.picture import as_images
+from ..models.pixels.drawing import draw_faces
+from ..models.pixels.sampling import hand_out_crops
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
 from ._sockets import CATEGORY, BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.diffusion.diffface import PRESETS, Settings, Weights
-from ..models.diffusion.diffface_model import load_diffface
-from ..models.images import as_images
+from ..models.files.picture import as_images
+from ..models.systems.diffface import PRESETS, Settings, Weights
+from ..models.systems.diffface_model import load_diffface
 from ._devices import ComfyDevices, half
 from ._models import checked, load, research_input
 from ._runtime import give, painter, show

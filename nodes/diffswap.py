@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..models.diffusion.diffswap import ORGAN_SOURCES, SHAPES, DiffSwapConditioner, Settings, face_model, prepare
+from ..models.files.checkpoints import load_weights
 from ..models.networks.diffswap import load_embedder, unet_weights
-from ..models.weights import load_weights
+from ..models.systems.diffswap import ORGAN_SOURCES, SHAPES, DiffSwapConditioner, Settings, face_model, prepare
 from . import _sampling
 from ._devices import ComfyDevices
 from ._diffswap import MaskedDDIM, make_model, make_vae

@@ -11,9 +11,9 @@ from ..models.diffusion.crop import composite, resize, sampling_size, undo_drift
 from ..models.diffusion.guidance import Guidance
 from ..models.diffusion.parsing import differentiable_parser
 from ..models.diffusion.swap import Pull, guidance_for, sampled_rows
+from ..models.files.picture import as_crops
 from ..models.identity.differentiable import differentiable
-from ..models.images import as_crops
-from ..models.masks import fit_mask
+from ..models.pixels.masks import fit_mask
 from . import _memory, _sampling
 from ._runtime import give
 from ._sockets import CATEGORY, FaceAnalysis, FaceParser, FaceRecognizer, Faces, GazeEstimator, Identity, InsightFace, as_recognizer

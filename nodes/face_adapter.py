@@ -7,11 +7,11 @@ import comfy.controlnet
 import torch
 from comfy_api.latest import io
 
-from ..models.diffusion.face_adapter import MODES
-from ..models.diffusion.face_adapter_load import CONTROL, VISION, folder_file, load_face_adapter
-from ..models.diffusion.face_adapter_swap import LATENT
 from ..models.errors import FaceLoomError
-from ..models.images import as_images
+from ..models.files.picture import as_images
+from ..models.systems.face_adapter import MODES
+from ..models.systems.face_adapter_load import CONTROL, VISION, folder_file, load_face_adapter
+from ..models.systems.face_adapter_swap import LATENT
 from ._devices import ComfyDevices
 from ._models import checked, load_research, research_input
 from ._runtime import give, listener, show

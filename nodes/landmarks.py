@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.landmarks import landmark_mask
+from ..models.face3d.mask3d import landmark_mask
 from ._runtime import give_crops, listener, show
 from ._sockets import CATEGORY, Faces, Identity
 

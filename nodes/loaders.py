@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 from comfy_api.latest import io
 
 from ..models.detect import DETECTORS, Detector
-from ..models.detect.described import DescribedDetector, LandmarkedDetector
+from ..models.detect.attributes import load_attributes
+from ..models.detect.mediapipe import MediaPipeDetector
 from ..models.detect.onnx import load_detector
+from ..models.detect.with_attributes import DescribedDetector, LandmarkedDetector
 from ..models.diffusion.gaze import load_gaze_estimator
-from ..models.folders import Folders, Found
+from ..models.face3d.points106 import load_points106
+from ..models.files.folders import Folders, Found
 from ..models.identity import RECOGNIZERS
-from ..models.identity.attributes import load_attributes
 from ..models.identity.onnx import load_recognizer
-from ..models.landmarks.mediapipe import MediaPipeDetector
-from ..models.landmarks.points106 import load_points106
 from ..models.parse.load import load_occluder, load_parser
 from ..models.restore.load import load_restorer
-from ..models.swap import ENGINES, load_engine
+from ..models.swap import ENGINES
+from ..models.swap.load import load_engine
 from ._devices import ComfyDevices, half
 from ._models import checked, file_input, load, provider_input, research_input
 from ._runtime import show

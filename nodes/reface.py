@@ -9,11 +9,11 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from ..models.diffusion.reface import REFaceConditioner, latent_mask, prepare
 from ..models.errors import FaceLoomError
+from ..models.files.checkpoints import load_weights
 from ..models.networks.ldm import UNET_PREFIX, VAE_PREFIX
 from ..models.networks.reface import load_conditioner
-from ..models.weights import load_weights
+from ..models.systems.reface import REFaceConditioner, latent_mask, prepare
 from . import _sampling
 from ._devices import ComfyDevices
 from ._models import checked, load_research, research_input

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from comfy_api.latest import io
 
-from ..models.swap.options import SYSTEMS, Options, with_options
+from ..models.swap.research.options import SYSTEMS, Options, with_options
 from ._runtime import show
 from ._sockets import CATEGORY, SwapModel
 

@@ -13,8 +13,8 @@ from comfy_api.latest import io
 from ..models.diffusion.crop import resize, sampling_size
 from ..models.diffusion.dreambooth import Recipe, square_photos
 from ..models.errors import FaceLoomError
+from ..models.files.picture import as_images
 from ..models.identity.files import identity_path
-from ..models.images import as_images
 from . import _lora, _sampling
 from ._runtime import listener, show
 from ._sockets import CATEGORY

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS), str(TESTS / "models"), str(TESTS / "models" / "swap")]  # helpers that several tests import
 torch.set_num_threads(2)
 
 

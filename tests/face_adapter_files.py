@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from faceloom.models.diffusion.face_adapter import TEMPLATE
-from faceloom.models.geometry import similarity
-from faceloom.models.landmarks.bfm import DISTANCE, EDGE, FOCAL
-from faceloom.models.landmarks.face3d import five_points, landmarks_of, mean_face
+from faceloom.models.face3d.basel_model import DISTANCE, EDGE, FOCAL
+from faceloom.models.face3d.fit import five_points, landmarks_of, mean_face
 from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token
 from faceloom.models.networks.iresnet import IResNet
+from faceloom.models.pixels.sampling import similarity
+from faceloom.models.systems.face_adapter import TEMPLATE
 from ldm_files import filled
 from torch import nn
 
@@ -50,7 +50,7 @@ def coefficients() -> dict[str, torch.Tensor]:
 
 
 def save_bfm(path: Path) -> None:
-    """The mean face of landmarks/face3d.py seen as D3DFR's camera sees it, with one more vertex that brings the mean to the origin."""
+    """The mean face of face3d/fit.py seen as D3DFR's camera sees it, with one more vertex that brings the mean to the origin."""
     from scipy.io import savemat
 
     head = mean_face().vertices

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SOURCES = sorted(
     path for path in ROOT.rglob("*.py")
-    if not any(part in ("tests", "build", "output") or part.startswith(".") for part in path.relative_to(ROOT).parts)
+    if not any(part in ("tests", "bench", "build", "output") or part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 # What models/ may import at module level beside the standard library and itself; everything else only inside the function that uses it.
 LIGHT = {"torch", "numpy", "scipy", "PIL"}
@@ -120,8 +120,8 @@ def test_nothing_that_computes_knows_comfyui_or_opencv(folder):
     forbidden = {"cv2", "kornia", "torchvision", "comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server"}
     found = {(names(path), module) for path in SOURCES if path.relative_to(ROOT).parts[0] == folder
              for module in imports(parse(path)) if module.split(".")[0] in forbidden}
-    # Two adapters use ComfyUI where it is already running; the benchmark runs the OpenCV way beside ours.
-    assert {file for file, _ in found} <= {"models/runtime.py", "models/folders.py", "cli/bench_swap.py"}, found
+    # Two adapters use ComfyUI where it is already running.
+    assert {file for file, _ in found} <= {"models/runtime/onnx.py", "models/files/folders.py"}, found
 
 
 def test_registry_rules():

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
-from ..images import as_images
+from ..files.picture import as_images
 from ..progress import Progress, silent
 from .boxes import boxes_per_frame
 from .dlib import DlibDetector
@@ -68,7 +68,7 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, *, thre
 
 def _find(images, detector, threshold, face_landmarks, bboxes, progress) -> list[list[Face]]:
     if face_landmarks is not None:
-        from ..landmarks.core import faces_from_core
+        from .core_landmarks import faces_from_core
 
         return faces_from_core(face_landmarks, images.shape[0], images.shape[1], images.shape[2])
     if bboxes is not None:

@@ -17,10 +17,10 @@ import torch
 from ..errors import FaceLoomError
 from ..faces import Face, keypoints_from_68
 from ..progress import Progress, silent
-from .consensus import ConsensusFitter
-from .fit import PointFitter, face_box, gray_bytes
-from .network import FaceNetwork, Sighting
-from .search import find
+from .dlib_many_starts import ConsensusFitter
+from .dlib_network import FaceNetwork, Sighting
+from .dlib_points import PointFitter, face_box, gray_bytes
+from .dlib_search import find
 
 _FILES = {
     "points68": "shape_predictor_68_face_landmarks.dat",

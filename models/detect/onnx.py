@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..catalogue import KINDS, NetContract, catalogue
-from ..encode import encode
 from ..errors import FaceLoomError
 from ..faces import Face
-from ..folders import Folders, locate
-from ..geometry import invert, transform, warp
-from ..picture import bind_picture
+from ..files.catalogue import KINDS, NetContract, catalogue
+from ..files.folders import Folders, locate
+from ..pixels.sampling import invert, transform, warp
 from ..progress import Progress, silent
-from ..runtime import OnnxModel, open_session
+from ..runtime.input import encode
+from ..runtime.onnx import OnnxModel, open_session
+from ..runtime.picture_input import bind_picture
 from .boxes import overlaps, suppress
 from .decode import DECODERS, Found
 

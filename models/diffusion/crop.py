@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import FaceLoomError, check_finite
-from ..magnify import LOBES, lanczos
-from ..masks import grow_mask
+from ..pixels.magnify import LOBES, lanczos
+from ..pixels.masks import grow_mask
 
 # SD's UNets halve the latent three times, so their pictures come in steps of 64 pixels.
 _UNET_STEP = 64

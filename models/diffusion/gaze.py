@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..folders import Folders, Found, locate
-from ..geometry import TEMPLATES, crop_matrix, transform
+from ..files.checkpoints import DeviceManager, TorchModel, load_weights
+from ..files.folders import Folders, Found, locate
 from ..networks import build
 from ..networks.eyenet import EyeNet
-from ..weights import DeviceManager, TorchModel, load_weights
+from ..pixels.sampling import TEMPLATES, crop_matrix, transform
 from .guidance import eye_pictures, gaze_loss
 
 # Half the box of an eye in distances between the eyes: DiffFace's boxes (the eye and 5 pixels to the sides, 9 up and down, of 256) on an

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check_finite
-from ..geometry import compose
 from ..identity.differentiable import Embedder, align_crops
+from ..pixels.sampling import compose
 
 # At strength 1 the sum of one step's moves is this share of the predicted latent's own spread.
 STEP = 0.12

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import FaceLoomError
-from ..weights import load_data
+from ..files.checkpoints import load_data
 
 _TEXT_WIDTH, _TEXT_LAYERS = 768, 12
 # Where Stable Diffusion's UNet has transformers: block, how many, channels; in the order the lists have them.

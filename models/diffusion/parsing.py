@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..catalogue import NetContract
 from ..errors import FaceLoomError
+from ..files.catalogue import NetContract
+from ..files.onnx import OnnxFile
 from ..identity.differentiable import torch_from_onnx
-from ..onnx_file import OnnxFile
 
 _SIZE = 512
 

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face, Identity
-from ..geometry import crop_matrix, warp
+from ..pixels.sampling import crop_matrix, warp
 from .combine import unit
 from .crops import MOST, face_through
 

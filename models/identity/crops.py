@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..detect.fit import face_box
+from ..detect.dlib_points import face_box
 from ..faces import Face, Faces
-from ..geometry import TEMPLATES, crop_matrix, sample_crops, scale_of, transform
+from ..pixels.sampling import TEMPLATES, crop_matrix, sample_crops, scale_of, transform
 
 FRAMING = 1.6  # the whole head with forehead and hair
 MOST = 8

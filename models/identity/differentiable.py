@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..catalogue import NetContract
 from ..errors import FaceLoomError
 from ..faces import Face
-from ..geometry import TEMPLATES, compose, crop_matrix, invert, sampling_grid, scale_of, template_matrix, transform
-from ..onnx_file import OnnxFile
-from ..onnx_nodes import Node, read_nodes
+from ..files.catalogue import NetContract
+from ..files.onnx import OnnxFile
+from ..files.onnx_nodes import Node, read_nodes
+from ..pixels.sampling import TEMPLATES, compose, crop_matrix, invert, sampling_grid, scale_of, template_matrix, transform
 
 
 @dataclass(frozen=True, eq=False)

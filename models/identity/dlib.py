@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from ..detect.dlib import import_dlib, load
-from ..detect.fit import PointFitter, gray_bytes, square_matrix, square_of
+from ..detect.dlib_points import PointFitter, gray_bytes, square_matrix, square_of
 from ..faces import Face, Faces
-from ..geometry import transform, warp
-from ..images import to_uint8
+from ..files.picture import to_uint8
+from ..pixels.sampling import transform, warp
 from ..progress import Progress, silent
 
 _CHIP = 150  # what the network was trained on

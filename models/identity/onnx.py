@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..catalogue import KINDS, NetContract
-from ..encode import encode
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..folders import Folders, locate
-from ..geometry import sample_crops, template_matrix
+from ..files.catalogue import KINDS, NetContract
+from ..files.folders import Folders, locate
+from ..pixels.sampling import sample_crops, template_matrix
 from ..progress import Progress, silent
-from ..runtime import OnnxModel, open_session
+from ..runtime.input import encode
+from ..runtime.onnx import OnnxModel, open_session
 from .combine import unit
 
 # What every recogniser of insightface's packs was trained with; a file the catalogue does not know is taken for one of these.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..faces import Face, Faces
-from ..geometry import crop_matrix, sample_crops
+from ..pixels.sampling import crop_matrix, sample_crops
 
 _SIZE = 192
 _ENOUGH = 64.0  # pixels between the eyes beyond which more resolution tells the networks nothing

@@ -7,10 +7,10 @@ from typing import Protocol
 
 import torch
 
-from ..draw import color_regions, outline_masks
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..masks import feather_mask, fit_mask, grow_mask
+from ..pixels.drawing import color_regions, outline_masks
+from ..pixels.masks import feather_mask, fit_mask, grow_mask
 from ..progress import Progress, silent
 from .landmarks import LANDMARK_REGIONS, PARTS, landmark_masks
 

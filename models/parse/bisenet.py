@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..catalogue import NetContract
-from ..encode import encode
 from ..errors import FaceLoomError
+from ..files.catalogue import NetContract
+from ..files.checkpoints import DeviceManager, TorchModel
 from ..networks.resnet import Basic, ResNet
 from ..progress import Progress, silent
-from ..runtime import DeviceManager, TorchModel, run_chunks
+from ..runtime.input import encode
+from ..runtime.memory import run_chunks
 from .labels import CLASSES, parse_crops
 
 # Blocks per stage of the backbones, and a tensor that only the deeper one has.

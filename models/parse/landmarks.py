@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ..faces import Face, Faces, keypoints_from_68
-from ..geometry import crop_matrices, similarity, transform
-from ..masks import polygon_mask
+from ..pixels.masks import polygon_mask
+from ..pixels.sampling import crop_matrices, similarity, transform
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
 # fringes hang lower, and hair in the mask looks worse than a missing finger's breadth of skin.

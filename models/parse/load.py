@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..catalogue import Row, catalogue, guess_row
-from ..folders import Folders, locate
-from ..runtime import DeviceManager, load_weights, open_session
-from ..signature import expect_row, kind_of, kind_of_weights
+from ..files.catalogue import Row, catalogue, guess_row
+from ..files.checkpoints import DeviceManager, load_weights
+from ..files.folders import Folders, locate
+from ..files.kinds import expect_row, kind_of, kind_of_weights
+from ..runtime.onnx import open_session
 from . import Parser
 from .bisenet import BiSeNetParser, bisenet_from
 from .deepfakes import FaceNetOccluder, is_mask_net, mask_net_from

@@ -7,16 +7,16 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..catalogue import NetContract
-from ..encode import encode
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..geometry import compose, crop_matrices, invert, sample_crops, template_matrix, warp
+from ..files.catalogue import NetContract
 from ..identity.crops import face_through
-from ..masks import feather_mask, fit_mask, grow_mask, is_empty
-from ..picture import bind_picture, listed
+from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_empty
+from ..pixels.sampling import compose, crop_matrices, invert, sample_crops, template_matrix, warp
 from ..progress import Progress, silent
-from ..runtime import OnnxModel
+from ..runtime.input import encode
+from ..runtime.onnx import OnnxModel
+from ..runtime.picture_input import bind_picture, listed
 
 # Faces sampled before the network is called.
 FACES = 64

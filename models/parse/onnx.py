@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from ..catalogue import NetContract
-from ..encode import encode
 from ..errors import FaceLoomError
-from ..picture import bind_picture, listed
+from ..files.catalogue import NetContract
 from ..progress import Progress, silent
-from ..runtime import OnnxModel
+from ..runtime.input import encode
+from ..runtime.onnx import OnnxModel
+from ..runtime.picture_input import bind_picture, listed
 from .labels import CLASSES, parse_crops
 
 

@@ -9,9 +9,9 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..geometry import compose, crop_matrix, invert, sample_crops, transform
+from ..files.checkpoints import DeviceManager, TorchModel
+from ..pixels.sampling import compose, crop_matrix, invert, sample_crops, transform
 from ..progress import Progress, silent
-from ..runtime import DeviceManager, TorchModel
 from .occlude import draw_mask
 
 # The published networks by the width of their picture encoder.

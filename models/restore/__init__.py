@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..masks import fit_mask
 from ..parse import region_mask
+from ..pixels.masks import fit_mask
 from ..progress import Progress, silent
 from .grain import match_photo
 from .square import face_points

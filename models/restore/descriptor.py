@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import FaceLoomError
+from ..files.checkpoints import DeviceManager, TorchModel
 from ..progress import Progress, silent
-from ..runtime import DeviceManager, TorchModel, run_chunks
+from ..runtime.memory import run_chunks
 from .square import restore_squares
 
 # What face restorers were trained on.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ..faces import Faces
-from ..geometry import compose, crop_matrices, invert, scale_of, transform, warp
+from ..pixels.sampling import compose, crop_matrices, invert, scale_of, transform, warp
 from ..progress import Progress, silent
 
 # Orthonormal lightness and two colour differences: noise that is independent in R, G and B has equal variance in all three.

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from ..catalogue import NetContract, catalogue
 from ..errors import FaceLoomError
-from ..folders import Folders, locate
-from ..runtime import DeviceManager, load_weights, open_session
-from ..signature import expect_row, kind_of_weights
+from ..files.catalogue import NetContract, catalogue
+from ..files.checkpoints import DeviceManager, load_weights
+from ..files.folders import Folders, locate
+from ..files.kinds import expect_row, kind_of_weights
+from ..runtime.onnx import open_session
 from . import Restorer
 from .descriptor import restorer_from_descriptor
 from .onnx import OnnxRestorer

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..catalogue import NetContract
-from ..encode import decode, encode
 from ..errors import FaceLoomError
-from ..onnx_file import Port
-from ..picture import bind_picture, listed
+from ..files.catalogue import NetContract
+from ..files.onnx import Port
 from ..progress import Progress, silent
-from ..runtime import OnnxModel
+from ..runtime.input import decode, encode
+from ..runtime.onnx import OnnxModel
+from ..runtime.picture_input import bind_picture, listed
 from .square import restore_squares
 
 

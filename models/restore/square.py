@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..alignment import quad_square
+from ..crops.draw_back import draw
+from ..crops.squares import quad_square
 from ..faces import Face, Faces
-from ..geometry import TEMPLATES, compose, crop_matrix, invert, sample_crops, similarity, transform
-from ..picture import resize
+from ..pixels.sampling import TEMPLATES, compose, crop_matrix, invert, sample_crops, similarity, transform
 from ..progress import Progress, silent
-from ..swap.draw import draw
+from ..runtime.picture_input import resize
 
 # Crops held at once at the network's size.
 CROPS = 8

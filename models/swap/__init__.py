@@ -10,9 +10,9 @@ import torch
 
 from ..detect import kept_positions
 from ..faces import Faces, Identity
-from ..geometry import around, crop_faces, crop_matrices, scale_of
-from ..images import as_images
-from ..masks import fit_mask, is_empty
+from ..files.picture import as_images
+from ..pixels.masks import fit_mask, is_empty
+from ..pixels.sampling import around, crop_faces, crop_matrices, scale_of
 from ..progress import Progress, silent
 from .load import load_engine
 

@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..catalogue import Contract, Row, catalogue, row_of_hash, rows
 from ..errors import FaceLoomError
-from ..folders import Folders, available, default_folders, file_hash, find, locate
+from ..face3d.points106 import Landmarker, load_points106
+from ..files.catalogue import Contract, Row, catalogue, row_of_hash, rows
+from ..files.checkpoints import DeviceManager
+from ..files.folders import Folders, available, default_folders, file_hash, find, locate
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
-from ..landmarks.points106 import Landmarker, load_points106
 from ..parse import Parser
 from ..parse.load import load_parser
 from ..progress import Progress, silent
-from ..runtime import OnnxModel, open_session
-from ..weights import DeviceManager
-from .latent import Latents
+from ..runtime.onnx import OnnxModel, open_session
+from .embeddings import Latents
+from .inputs import bind, listed
 from .onnx import OnnxEngine
-from .ports import bind, listed
-from .published import SUFFIXES, load_published
-from .torch_engine import TorchEngine
+from .research.engine import TorchEngine
+from .research.published import SUFFIXES, load_published
 
 EMAP = (512, 512)
 POINTS = "2d106det"

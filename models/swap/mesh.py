@@ -1,6 +1,6 @@
 """The built-in engine: the source's photograph as texture of a 3-D face, drawn in the target's pose.
 
-The graphics method of FaceSwap (2017), with what it lacked: shape and expression kept apart (``landmarks/transfer.py``), visibility
+The graphics method of FaceSwap (2017), with what it lacked: shape and expression kept apart (``face3d/expression.py``), visibility
 in both photographs, hair and hat left alone, the target's own mouth, and the light of the scene.
 """
 
@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import FaceLoomError
+from ..face3d.expression import distance_to, eye_openings, mouth_opening, nearest_pose, reference_fits, transfer_shape
+from ..face3d.fit import Fit, fit_face, mean_face
+from ..face3d.raster import rasterize, vertex_normals
+from ..face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from ..faces import Faces, Identity
-from ..geometry import crop_faces, crop_matrix, scale_of, transform
-from ..landmarks.face3d import Fit, fit_face, mean_face
-from ..landmarks.raster import rasterize, vertex_normals
-from ..landmarks.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
-from ..landmarks.transfer import distance_to, eye_openings, mouth_opening, nearest_pose, reference_fits, transfer_shape
-from ..masks import signed_distance
 from ..parse.skin import local_mean, skin_likelihood, smooth
+from ..pixels.masks import signed_distance
+from ..pixels.sampling import crop_faces, crop_matrix, scale_of, transform
 from ..progress import Progress, silent
 
 _FEATHER = 0.06  # width of the mask's soft border, in eye distances

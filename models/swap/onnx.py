@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..catalogue import Contract
-from ..encode import decode, encode
+from ..crops.draw_back import draw
 from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
-from ..geometry import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
-from ..images import expand_rgb, sound
+from ..files.catalogue import Contract
+from ..files.picture import expand_rgb, sound
 from ..parse import region_mask
+from ..pixels.sampling import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
 from ..progress import Progress, silent
-from ..runtime import OnnxModel
-from .draw import draw
-from .latent import Latents, mix, photo_of
-from .ports import Ports
-from .tiles import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
+from ..runtime.input import decode, encode
+from ..runtime.onnx import OnnxModel
+from .embeddings import Latents, mix, photo_of
+from .inputs import Ports
+from .pixel_boost import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
 
 # Tiles of up to this many pixels sampled and answered before the next faces are looked at; bounds the memory of long clips.
 TILES, TILE = 64, 256

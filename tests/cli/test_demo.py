@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from faceloom.cli import OK, USER_ERROR, demo, main
-from faceloom.models.images import read_image
+from faceloom.models.files.picture import read_image
 from PIL import Image
 
 FILES = ["collins_to_hopper.png", "contact_sheet.png", "hopper_to_collins.png", "report.json"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from faceloom.cli import OK, SOME_FAILED, USER_ERROR, main
-from faceloom.models import download
-from faceloom.models.catalogue import catalogue
+from faceloom.models.files import download
+from faceloom.models.files.catalogue import catalogue
 
 DATA = b"reswapper" * 1000
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, pipeline, swap
+from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, swap
+from faceloom.models import pipeline
 from faceloom.models.detect import ORDERS, detect_faces
-from faceloom.models.geometry import TEMPLATES
-from faceloom.models.images import read_image, read_picture, write_image
-from faceloom.models.swap.options import SYSTEMS, GhostOptions
+from faceloom.models.files.picture import read_image, read_picture, write_image
+from faceloom.models.pixels.sampling import TEMPLATES
+from faceloom.models.swap.research.options import SYSTEMS, GhostOptions
 from PIL import Image
 
 GREEN = torch.tensor([0.0, 1.0, 0.0])

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import re
 
-from .base import Adapter
+from faceloom.tests.golden_adapters.base import Adapter
 
 
 def adapter_of(name: str) -> Adapter | None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import deepfakes_files as files
 import numpy as np
 import torch
-from faceloom.models.geometry import transform
-from faceloom.models.landmarks.centering import RATIO, square_matrix
+from faceloom.models.crops.faceswap_square import RATIO, square_matrix
 from faceloom.models.networks.keras_graph import class_of, nested
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
-from faceloom.models.swap.deepfakes_mask import blurred, landmark_mask
+from faceloom.models.pixels.sampling import transform
+from faceloom.models.swap.research.deepfakes_mask import blurred, landmark_mask
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn
-
-from .base import Adapter, Unmade, bgr
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import deepfakes_files as files
 
 
 class ByPart(nn.Module):

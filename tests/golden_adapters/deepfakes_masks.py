@@ -6,9 +6,8 @@ import re
 
 from faceloom.models.networks.deepfakes_masks import FaceFCN, FaceUNet
 from faceloom.models.parse.bisenet import BiSeNet, published_key
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn
-
-from .base import Adapter, Unmade, bgr
 
 
 class Published(nn.Module):

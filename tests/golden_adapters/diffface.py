@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from faceloom.models.diffusion import ddim
 from faceloom.models.diffusion.blending import preserving_factor
 from faceloom.models.diffusion.ddpm import schedule
-from faceloom.models.diffusion.diffface import (
+from faceloom.models.diffusion.gaze import eyenet_from
+from faceloom.models.diffusion.guidance import eye_pictures, gaze_loss, identity_loss, parser_loss
+from faceloom.models.diffusion.lora import linears
+from faceloom.models.diffusion.text import adam_step
+from faceloom.models.networks.arcface_se import ArcFaceSE
+from faceloom.models.networks.eyenet import EyeNet
+from faceloom.models.networks.guided_unet import guided_unet_of
+from faceloom.models.parse.bisenet import BiSeNet
+from faceloom.models.systems.diffface import (
     Experts,
     Settings,
     Weights,
@@ -21,17 +29,8 @@ from faceloom.models.diffusion.diffface import (
     set_scene,
     small,
 )
-from faceloom.models.diffusion.gaze import eyenet_from
-from faceloom.models.diffusion.guidance import eye_pictures, gaze_loss, identity_loss, parser_loss
-from faceloom.models.diffusion.lora import linears
-from faceloom.models.diffusion.text import adam_step
-from faceloom.models.diffusion.views import PLAIN
-from faceloom.models.networks.arcface_se import ArcFaceSE
-from faceloom.models.networks.eyenet import EyeNet
-from faceloom.models.networks.guided_unet import guided_unet_of
-from faceloom.models.parse.bisenet import BiSeNet
-
-from .base import Adapter, Unmade, bgr
+from faceloom.models.systems.diffface_views import PLAIN
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 
 
 def empty(shapes):

@@ -6,9 +6,15 @@ import re
 
 import numpy as np
 import torch
+from faceloom.models.crops.quad_as_published import quad_of
 from faceloom.models.diffusion.ddim import schedule
-from faceloom.models.diffusion.diffswap import ALPHAS, CROP, Settings, masked_ddim
-from faceloom.models.diffusion.diffswap_picture import (
+from faceloom.models.faces import Face, keypoints_from_68
+from faceloom.models.networks.diffswap import FaceEmbedder, as_latents, load_vq, nearest_codes, organ_means, unet_form, unet_weights
+from faceloom.models.networks.iresnet import depth_of
+from faceloom.models.networks.ldm import load_unet
+from faceloom.models.pixels.sampling import TEMPLATES, invert, similarity
+from faceloom.models.systems.diffswap import ALPHAS, CROP, Settings, masked_ddim
+from faceloom.models.systems.diffswap_picture import (
     LOOK,
     cut,
     hull_mask,
@@ -22,16 +28,9 @@ from faceloom.models.diffusion.diffswap_picture import (
     reduced,
     way_back,
 )
-from faceloom.models.diffusion.square import quad_of
-from faceloom.models.faces import Face, keypoints_from_68
-from faceloom.models.geometry import TEMPLATES, invert, similarity
-from faceloom.models.networks.diffswap import FaceEmbedder, as_latents, load_vq, nearest_codes, organ_means, unet_form, unet_weights
-from faceloom.models.networks.iresnet import depth_of
-from faceloom.models.networks.ldm import load_unet
+from faceloom.tests.golden_adapters.base import Adapter, Unmade
+from faceloom.tests.golden_adapters.reface import Weights
 from torch import nn
-
-from .base import Adapter, Unmade
-from .reface import Weights
 
 
 def load_denoiser(tensors):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from faceloom.models.alignment import box_square
-from faceloom.models.diffusion.face_adapter import TEMPLATE, arcface_features, shape_of
-from faceloom.models.diffusion.face_adapter_picture import blend_mask, draw_points, rainbow, swap_area, with_gaze
+from faceloom.models.crops.squares import box_square
+from faceloom.models.face3d.basel_model import face_model, rotation
 from faceloom.models.faces import Face
-from faceloom.models.geometry import crop_matrix, similarity
-from faceloom.models.landmarks.bfm import face_model, rotation
 from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, token_decoder
 from faceloom.models.networks.iresnet import IResNet, depth_of
 from faceloom.models.parse import REGIONS
 from faceloom.models.parse.labels import CLASSES
-
-from .base import Adapter, Unmade, bgr
+from faceloom.models.pixels.sampling import crop_matrix, similarity
+from faceloom.models.systems.face_adapter import TEMPLATE, arcface_features, shape_of
+from faceloom.models.systems.face_adapter_picture import blend_mask, draw_points, rainbow, swap_area, with_gaze
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 
 
 class Tokens(Adapter):

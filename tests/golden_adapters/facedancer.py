@@ -7,10 +7,9 @@ import json
 import torch
 from faceloom.models.networks.keras_graph import class_of, layers_of, plan
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn
 from torch.nn import functional
-
-from .base import Adapter, Unmade, bgr
 
 
 class ByName(nn.Module):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from faceloom.models.networks.fslsd import FSLSDNet
 from faceloom.models.networks.psp import StyleEncoder
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch.nn import functional
-
-from .base import Adapter, Unmade, bgr
 
 
 class Psp(Adapter):

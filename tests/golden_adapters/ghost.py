@@ -8,9 +8,8 @@ import re
 import numpy as np
 from faceloom.models.networks.aei import AEINet, double
 from faceloom.models.networks.iresnet import IResNet, depth_of
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr, resizing_with
 from torch.nn import functional
-
-from .base import Adapter, Unmade, bgr, resizing_with
 
 
 class Generators(Adapter):
@@ -70,7 +69,7 @@ class SuperResolution(Adapter):
     pattern = r"ghost_sr"
 
     def build(self, golden):
-        from faceloom.models.swap.ghost_sr import SuperResolutionNet
+        from faceloom.models.networks.ghost_sr import SuperResolutionNet
 
         return SuperResolutionNet(golden.shapes[""]["lip_encoder.model.0.weight"][0][0])
 
@@ -99,7 +98,7 @@ class BlendMask(Adapter):
     pattern = r"ghost_blend_mask"
 
     def run(self, golden, nets, mistake=None):
-        from faceloom.models.swap.ghost_mask import blend_mask, mask_parameters
+        from faceloom.models.swap.research.ghost_mask import blend_mask, mask_parameters
 
         if mistake:
             raise Unmade(mistake)
@@ -122,7 +121,7 @@ class Smoothing(Adapter):
     pattern = r"ghost_smooth_landmarks"
 
     def run(self, golden, nets, mistake=None):
-        from faceloom.models.landmarks.smooth import running_mean
+        from faceloom.models.select.filters import running_mean
 
         if mistake:
             raise Unmade(mistake)

@@ -7,9 +7,8 @@ from unittest import mock
 import torch
 from faceloom.models.networks.megafs import HierarchicalEncoder, InjectionCell, TransferCell, swapper_of
 from faceloom.models.networks.stylegan2 import StyleGAN2
-from faceloom.models.swap.soft_erosion import soft_erosion
-
-from .base import Adapter, Unmade, bgr, resizing_with
+from faceloom.models.pixels.soft_erosion import soft_erosion
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr, resizing_with
 
 
 class Encoder(Adapter):

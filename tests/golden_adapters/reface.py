@@ -6,16 +6,15 @@ import re
 
 import numpy as np
 import torch
+from faceloom.models.crops.quad_as_published import cut, put_back, quad_of, way_back
 from faceloom.models.diffusion.ddim import SD_ALPHAS, ddim, guided, schedule
-from faceloom.models.diffusion.reface import class_table, halved, keep_mask, latent_mask
-from faceloom.models.diffusion.square import cut, put_back, quad_of, way_back
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
 from faceloom.models.networks.reface import IRSE50, Conditioner, FaceID, to_clip
 from faceloom.models.parse.labels import CLASSES
+from faceloom.models.systems.reface import class_table, halved, keep_mask, latent_mask
+from faceloom.tests.golden_adapters.base import Adapter, Unmade
 from torch import nn
-
-from .base import Adapter, Unmade
 
 
 class Weights(nn.Module):

@@ -10,8 +10,7 @@ from faceloom.models.networks.aei import double
 from faceloom.models.networks.faceshifter import MOUTH, FaceShifterNet, warp_by
 from faceloom.models.networks.iresnet import IResNet, depth_of
 from faceloom.models.networks.simswap import SimSwapNet
-
-from .base import Adapter, Unmade, bgr, resizing_with
+from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr, resizing_with
 
 
 class FixerNet(Adapter):
@@ -90,7 +89,7 @@ class Filters(Adapter):
     pattern = r"reliableswap_landmark_filters"
 
     def run(self, golden, nets, mistake=None):
-        from faceloom.models.landmarks.smooth import kalman, savitzky_golay
+        from faceloom.models.select.filters import kalman, savitzky_golay
 
         if mistake:
             raise Unmade(mistake)

@@ -10,14 +10,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from golden_adapters import adapter_of
 from golden_adapters.base import Golden, Unmade, uninitialised
 

@@ -111,7 +111,7 @@ def nodes(pack) -> dict[str, type]:
 def models_in(pack) -> Callable:
     """``with models_in(folder, ".pth"):`` ComfyUI looks for face models there and nowhere else."""
     import folder_paths
-    from faceloom.models.folders import KEYS
+    from faceloom.models.files.folders import KEYS
 
     @contextmanager
     def use(folder: Path, suffix: str) -> Iterator[None]:
@@ -136,9 +136,9 @@ def source(pack, hopper):
 @pytest.fixture(scope="session")
 def twins(pack, collins) -> Callable:
     """``twins(512)``: two faces of one photograph, by FFHQ's own crop of that size, and their crops."""
-    from faceloom.models.alignment import align_faces
+    from faceloom.models.crops.squares import align_faces
     from faceloom.models.detect import detect_faces
-    from faceloom.models.geometry import crop_faces
+    from faceloom.models.pixels.sampling import crop_faces
 
     def cut(size: int):
         photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2)], 2)

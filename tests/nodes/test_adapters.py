@@ -132,7 +132,7 @@ class TestFaceKeypointsImage:
 class TestFaceControlHints:
     @pytest.mark.parametrize("hint", [{"hint": "canny", "low": 60, "high": 150}, {"hint": "mesh"}, {"hint": "depth"}, {"hint": "normal"}])
     def test_is_the_models(self, nodes, detected, hint):
-        from faceloom.models.landmarks.control import control_hints
+        from faceloom.models.face3d.control import control_hints
 
         faces, crops = detected
         given = dict(hint)

@@ -47,8 +47,8 @@ def loaded(nodes, files):
 @pytest.fixture(scope="module")
 def scene(pack, hopper, collins):
     from faceloom.models.detect import detect_faces
-    from faceloom.models.geometry import crop_faces
     from faceloom.models.identity import make_identity
+    from faceloom.models.pixels.sampling import crop_faces
 
     faces = detect_faces(hopper, crop_size=128)
     masks = torch.zeros(1, 128, 128)
@@ -118,7 +118,7 @@ def test_previews_and_cancel(nodes, loaded, scene, monkeypatch):
 def test_the_template_runs(run_graph, files, pictures, base, monkeypatch):
     """The bundled workflow, but for its number of steps; the parser's face is an ellipse, because the small parser knows none."""
     from faceloom.models.detect import detect_faces
-    from faceloom.models.diffusion import diffface
+    from faceloom.models.systems import diffface
 
     def ellipse(experts, targets):
         places = torch.linspace(-1, 1, targets.shape[-1])

@@ -64,7 +64,7 @@ def sample(nodes, model, encoded, steps: int = 5, seed: int = 7, guidance: float
 def followed(model, encoded, steps: int, seed: int, guidance: float = .01):
     """The same by ``masked_ddim`` around the network itself, from the noise that core draws."""
     from faceloom.models.diffusion.ddim import schedule
-    from faceloom.models.diffusion.diffswap import ALPHAS, draws, masked_ddim
+    from faceloom.models.systems.diffswap import ALPHAS, draws, masked_ddim
 
     (tokens, _), latent = encoded[0][0], encoded[2]
     target, replaced = latent["samples"], latent["noise_mask"]
@@ -147,7 +147,7 @@ def test_comfyuis_classes_answer_the_golden_vectors(pack, shared):
 
 
 def test_encode_tells_what_prepare_does(loaded, aligned, source, encoded):
-    from faceloom.models.diffusion.diffswap import prepare
+    from faceloom.models.systems.diffswap import prepare
 
     vae, diffswap = loaded[1:3]
     faces, crops = aligned
@@ -190,7 +190,7 @@ def test_the_sampler_follows_masked_ddim(nodes, loaded, encoded):
 
 def test_it_is_what_this_package_samples_by_itself(nodes, loaded, encoded, path, aligned, source):
     pytest.importorskip("diffusers")
-    from faceloom.models.diffusion.diffswap import Settings, load_diffswap, prepare
+    from faceloom.models.systems.diffswap import Settings, load_diffswap, prepare
 
     model, vae = loaded[:2]
     system = load_diffswap(path)

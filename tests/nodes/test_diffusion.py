@@ -423,7 +423,7 @@ class TestGuidance:
 
     @pytest.fixture
     def scene(self, pack, collins, found):
-        from faceloom.models.geometry import crop_faces
+        from faceloom.models.pixels.sampling import crop_faces
 
         with torch.inference_mode():
             crop = crop_faces(collins, found["collins"])
@@ -437,8 +437,8 @@ class TestGuidance:
     def likeness(self, found, grace, recognizer):
         """Cosine of a crop to Grace Hopper by onnxruntime, through the pack's own embedding."""
         from faceloom.models.faces import Faces
-        from faceloom.models.geometry import crop_matrix
         from faceloom.models.identity.crops import face_through
+        from faceloom.models.pixels.sampling import crop_matrix
 
         face = found["collins"][0]
         shown = Faces((face_through(face, crop_matrix(face, 128)),), 1, 128, 128)
@@ -473,7 +473,7 @@ class TestGuidance:
         """Each crop is seen where its own face is."""
         from dataclasses import replace
 
-        from faceloom.models.geometry import crop_faces
+        from faceloom.models.pixels.sampling import crop_faces
 
         both = replace(found["collins"], items=found["collins"].items + found["hopper"].items)
         crops = torch.cat([scene["crops"], crop_faces(hopper, found["hopper"])])
@@ -521,9 +521,9 @@ class TestGuidance:
         """A parser of one convolution: its scores stay nearer to the target's."""
         from types import SimpleNamespace
 
-        from faceloom.models.catalogue import NetContract
         from faceloom.models.diffusion.parsing import differentiable_parser
-        from faceloom.models.geometry import crop_faces
+        from faceloom.models.files.catalogue import NetContract
+        from faceloom.models.pixels.sampling import crop_faces
 
         net = doubles.fill(torch.nn.Sequential(torch.nn.Conv2d(3, 19, 9, 4, 4)))
         parser = SimpleNamespace(model=SimpleNamespace(net=net), contract=NetContract("bisenet", size=128, mean=(0.5,) * 3, std=(0.2,) * 3))
@@ -537,7 +537,7 @@ class TestGuidance:
     def test_gaze_is_held(self, paint, scene, hopper, found, estimator):
         """The model paints Eileen Collins over Grace Hopper; her eyes look more and more where the target's do, and only the eyes move."""
         from faceloom.models.diffusion.gaze import GazeLoss, eye_boxes
-        from faceloom.models.geometry import crop_faces
+        from faceloom.models.pixels.sampling import crop_faces
 
         target, boxes = crop_faces(hopper, found["hopper"]), eye_boxes(1, 128, found["hopper"])
         given = scene | {"crops": target, "faces": found["hopper"], "gaze_estimator": estimator}

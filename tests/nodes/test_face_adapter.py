@@ -33,7 +33,7 @@ def models(place, models_in):
 
 @pytest.fixture(scope="module")
 def adapter(place):
-    from faceloom.models.diffusion.face_adapter_load import load_face_adapter
+    from faceloom.models.systems.face_adapter_load import load_face_adapter
     from faceloom.nodes._devices import ComfyDevices
 
     return load_face_adapter(place / "faceloom" / "faceadapter" / "net_id2token.pth", devices=ComfyDevices())
@@ -42,9 +42,9 @@ def adapter(place):
 @pytest.fixture(scope="module")
 def aligned(pack, collins):
     """Two faces of one photograph by Face-Adapter's crop, and their crops."""
-    from faceloom.models.alignment import align_faces
+    from faceloom.models.crops.squares import align_faces
     from faceloom.models.detect import detect_faces
-    from faceloom.models.geometry import crop_faces
+    from faceloom.models.pixels.sampling import crop_faces
 
     photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2) * 0.8], 2)
     faces = align_faces(detect_faces(photo, order="left-right"), "box", 512)
@@ -167,7 +167,7 @@ def test_what_is_not_connected_is_asked_for(encode):
 def test_ksampler_follows_the_same_path(encode, stable_diffusion, adapter, aligned, source):
     """ComfyUI's KSampler, and our own sampling with the same two networks: two faces, euler, cfg 5, at a quarter of the size."""
     from faceloom.models.diffusion.euler import sigmas_of
-    from faceloom.models.diffusion.face_adapter_swap import Settings, sample
+    from faceloom.models.systems.face_adapter_swap import Settings, sample
 
     import nodes as core
 

@@ -27,7 +27,7 @@ QUICK = {"TrainFaceLoRA": {"steps": 2, "class_count": 1, "size": 64, "rate": 1e-
 def models(nodes, checkpoints, tmp_path_factory):
     """The folder of ComfyUI's models, with every file the template names."""
     import folder_paths
-    from faceloom.models.folders import KEYS
+    from faceloom.models.files.folders import KEYS
 
     folder = tmp_path_factory.mktemp("models")
     for node in template().values():

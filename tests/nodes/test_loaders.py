@@ -36,7 +36,7 @@ each_loader = pytest.mark.parametrize("node, widget, file, kind, other, said", L
 def models(pack, tmp_path, monkeypatch) -> Path:
     """A models folder with nothing in it, as ComfyUI's and as every known key's only one."""
     import folder_paths
-    from faceloom.models.folders import KEYS
+    from faceloom.models.files.folders import KEYS
 
     folder = tmp_path / "models"
     folder.mkdir()
@@ -84,7 +84,7 @@ def test_lists_what_is_built_in_then_what_is_here_then_what_could_be(nodes, mode
 
 @each_loader
 def test_says_where_it_runs_and_under_which_licence(load, models, networks, node, widget, file, kind, other, said):
-    from faceloom.models.catalogue import row_of_file
+    from faceloom.models.files.catalogue import row_of_file
 
     row = row_of_file(file)
     getattr(networks, kind)(models / file)
@@ -327,7 +327,7 @@ class TestMemory:
     @pytest.mark.parametrize("free, kept, emptied", [(4 << 30, 0, False), (4 << 30, 3 << 30, True), (1 << 30, 0, True)])
     def test_room_is_made_for_sessions_on_the_card(self, nodes, monkeypatch, free, kept, emptied):
         import comfy.model_management as management
-        from faceloom.models import memory
+        from faceloom.models.runtime import memory
 
         done = []
         monkeypatch.setattr(management, "free_memory", lambda size, device: done.append((size, device)))
@@ -388,7 +388,7 @@ def detected_crops(nodes, hopper):
 
 
 def test_help_pages_list_every_known_file_with_its_licence(pack):
-    from faceloom.models.catalogue import rows
+    from faceloom.models.files.catalogue import rows
 
     kinds = {"LoadSwapModel": ["swap"], "LoadFaceDetector": ["detector"], "LoadFaceRecognizer": ["recognizer"],
              "LoadFaceParser": ["parser", "occluder"], "LoadRestoreModel": ["restorer"]}

@@ -25,7 +25,7 @@ def photo(hopper) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.fixture
 def counted(pack, monkeypatch) -> list[str]:
     """The names of the ONNX networks that run, one for each time."""
-    from faceloom.models.runtime import OnnxModel
+    from faceloom.models.runtime.onnx import OnnxModel
 
     names, run = [], OnnxModel.run
     monkeypatch.setattr(OnnxModel, "run", lambda self, *given, **more: names.append(self.name) or run(self, *given, **more))
@@ -56,9 +56,9 @@ def models(networks, tmp_path_factory) -> Path:
 
 def negative():
     """A research system's engine whose network is none: it answers every face with its blurred negative."""
-    from faceloom.models.geometry import template_matrix
-    from faceloom.models.swap.torch_engine import TorchEngine
-    from faceloom.models.weights import TorchModel
+    from faceloom.models.files.checkpoints import TorchModel
+    from faceloom.models.pixels.sampling import template_matrix
+    from faceloom.models.swap.research.engine import TorchEngine
 
     class Negative(TorchEngine):
         mixes = False
@@ -78,7 +78,7 @@ def negative():
 @pytest.fixture(params=["mesh", "ONNX", "research"])
 def swapped(request, run, models, models_in, photo, collins, hopper, counted) -> dict:
     """Eileen Collins behind the bar, by each kind of engine."""
-    from faceloom.models.geometry import crop_faces
+    from faceloom.models.pixels.sampling import crop_faces
 
     with models_in(models, ".pth"):
         occluder = run("LoadFaceParser", occluder="xseg_3.onnx")[1]

@@ -61,7 +61,7 @@ def test_a_file_that_is_not_there_says_where_it_goes(nodes):
 
 
 def test_encode_tells_what_prepare_does(nodes, loaded, aligned, source):
-    from faceloom.models.diffusion.reface import latent_mask, prepare
+    from faceloom.models.systems.reface import latent_mask, prepare
 
     faces, crops = aligned
     reface = loaded[2]

@@ -15,8 +15,8 @@ def choose(nodes):
 @pytest.fixture
 def ghost(pack):
     import torch
-    from faceloom.models.swap.ghost import GhostEngine, GhostNets
-    from faceloom.models.weights import TorchModel
+    from faceloom.models.files.checkpoints import TorchModel
+    from faceloom.models.swap.research.ghost import GhostEngine, GhostNets
 
     return GhostEngine("G_unet_1block", TorchModel("ghost", GhostNets(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))),
                        landmarker=lambda crops: None)
@@ -35,7 +35,7 @@ def defaults(inputs) -> dict:
 
 
 def test_every_option_of_every_system_is_a_widget_set_to_what_was_published(nodes, pack):
-    from faceloom.models.swap.options import SYSTEMS
+    from faceloom.models.swap.research.options import SYSTEMS
 
     (socket, system) = nodes["SwapModelOptions"].define_schema().inputs
     assert socket.get_io_type() == "SWAP_MODEL"

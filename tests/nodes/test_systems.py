@@ -11,14 +11,14 @@ import pytest
 import torch
 
 SOURCE, TARGET = "source.png", "group.png"
-SWAP_TESTS = Path(__file__).parents[1] / "models" / "swap" / "test_systems.py"
+SWAP_TESTS = Path(__file__).parents[1] / "models" / "swap" / "research" / "test_systems.py"
 
 
 @pytest.fixture
 def place(pack, tmp_path, monkeypatch) -> Path:
     """``faceloom`` in a models folder with nothing in it, as every known key's only one."""
     import folder_paths
-    from faceloom.models.folders import KEYS
+    from faceloom.models.files.folders import KEYS
 
     folder = tmp_path / "models"
     (folder / "faceloom").mkdir(parents=True)
@@ -65,7 +65,7 @@ def facedancer(folder: Path, _=None) -> Path:
 
 def deepfakes(folder: Path, _=None) -> Path:
     """A small autoencoder in the layout of faceswap's files."""
-    spec = importlib.util.spec_from_file_location("deepfakes_files", SWAP_TESTS.parents[2] / "deepfakes_files.py")
+    spec = importlib.util.spec_from_file_location("deepfakes_files", SWAP_TESTS.parents[3] / "deepfakes_files.py")
     files = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(files)
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def ghost(folder: Path, networks) -> Path:
 
 def super_resolution() -> torch.nn.Module:
     """GHOST's super-resolution network, whole, with singular vectors that belong to its weights."""
-    from faceloom.models.swap.ghost_sr import SpectralConv, SuperResolutionNet
+    from faceloom.models.networks.ghost_sr import SpectralConv, SuperResolutionNet
 
     torch.manual_seed(2)
     net = SuperResolutionNet()
@@ -120,7 +120,7 @@ class TestListing:
         assert "G_unet_2blocks.pth (not downloaded)" not in files_of(nodes)
 
     def test_the_form_that_is_chosen_is_the_one_that_is_loaded(self, pack, place):
-        from faceloom.models.folders import default_folders, find
+        from faceloom.models.files.folders import default_folders, find
 
         for name in ("ftm_final.pth", "ftm_final.safetensors"):
             (place / "megafs").mkdir(exist_ok=True)
@@ -226,7 +226,7 @@ def test_a_detector_brings_106_landmarks(nodes, landmarked, place, hopper, pack)
 
 def test_parser_and_landmarks_go_from_the_sockets_to_the_system(nodes, landmarked, place, monkeypatch):
     """FSLSD cannot do without either."""
-    from faceloom.models.swap import fslsd
+    from faceloom.models.swap.research import fslsd
 
     (place / "fslsd").mkdir()
     torch.save({"encoder_lmk": {"a": torch.zeros(1)}}, place / "fslsd" / "CELEBA-HQ-1024.pt")
@@ -303,12 +303,13 @@ def picture_of(server, entry: dict, number: str) -> np.ndarray:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_through_a_server_from_the_pictures_to_the_pasted_result(running, pictures, system):
     from faceloom.models.detect import detect_faces
-    from faceloom.models.folders import default_folders
+    from faceloom.models.face3d.points106 import load_points106
+    from faceloom.models.files.folders import default_folders
     from faceloom.models.identity import make_identity
-    from faceloom.models.landmarks.points106 import load_points106
     from faceloom.models.parse.load import load_parser
     from faceloom.models.paste import paste
-    from faceloom.models.swap import load_engine, swap_faces
+    from faceloom.models.swap import swap_faces
+    from faceloom.models.swap.load import load_engine
 
     folder, _, connected, options, terms = SYSTEMS[system]
     place = running.base / "models" / "faceloom" / folder

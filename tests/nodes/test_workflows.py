@@ -199,8 +199,8 @@ def linked_files(name: str) -> dict[str, dict]:
 @pytest.mark.parametrize("name", NAMES)
 def test_files_it_asks_for_are_linked(pack, name):
     """What ComfyUI's dialog of missing models needs: the name in the widget, an address of that file, a folder it knows."""
-    from faceloom.models.catalogue import row_of_file
-    from faceloom.models.folders import KEYS
+    from faceloom.models.files.catalogue import row_of_file
+    from faceloom.models.files.folders import KEYS
 
     places = set()
     for node in read(name)["nodes"]:

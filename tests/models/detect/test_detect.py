@@ -8,14 +8,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from faceloom.models.detect import DETECTORS, ORDERS, DlibDetector, bounding_boxes, detect_faces, kept_positions
+from faceloom.models.detect import DETECTORS, ORDERS, bounding_boxes, detect_faces, kept_positions
 from faceloom.models.detect import dlib as built_in
 from faceloom.models.detect.boxes import boxes_per_frame, overlaps, suppress
-from faceloom.models.detect.fit import MIRROR_68, face_box, square_matrix, square_of, upright
-from faceloom.models.detect.search import margin_of, score_of
+from faceloom.models.detect.dlib import DlibDetector
+from faceloom.models.detect.dlib_points import MIRROR_68, face_box, square_matrix, square_of, upright
+from faceloom.models.detect.dlib_search import margin_of, score_of
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face
-from faceloom.models.geometry import transform
+from faceloom.models.pixels.sampling import transform
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
 from faceloom.models.detect import detect_faces
+from PIL import Image
 from scenes import backdrop, batch_of, box_overlap, bytes_of, nearest, place, the_face, turn_and_scale
 
 PEOPLE = ("collins", "hopper")

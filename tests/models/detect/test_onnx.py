@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faceloom.models.catalogue import catalogue, rows
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect import onnx as detect_onnx
 from faceloom.models.detect.decode import DECODERS
 from faceloom.models.detect.onnx import load_detector, small, turned, whole_and_tiles
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.folders import Folders
-from faceloom.models.geometry import sample_crops, transform, warp
-from faceloom.models.runtime import OnnxModel
+from faceloom.models.files.catalogue import catalogue, rows
+from faceloom.models.files.folders import Folders
+from faceloom.models.pixels.sampling import sample_crops, transform, warp
+from faceloom.models.runtime.onnx import OnnxModel
 
 onnx = pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")

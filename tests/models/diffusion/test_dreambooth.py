@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faceloom.models.convert import convert
 from faceloom.models.diffusion.dreambooth import Recipe, square_photos, train
 from faceloom.models.diffusion.lora import LoraLayers, linears, text_linears
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.weights import load_weights
+from faceloom.models.files.checkpoints import load_weights
+from faceloom.models.interop.convert import convert
 from safetensors.torch import save_file
 from torch import nn
 

@@ -8,8 +8,8 @@ from faceloom.models.diffusion.gaze import GazeLoss, eye_boxes, eyenet_from, loa
 from faceloom.models.diffusion.guidance import STEP, Guidance
 from faceloom.models.diffusion.swap import Pull, guidance_for
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.geometry import crop_faces, crop_matrix, transform
 from faceloom.models.networks.eyenet import EyeNet
+from faceloom.models.pixels.sampling import crop_faces, crop_matrix, transform
 from safetensors.torch import save_file
 
 

@@ -14,9 +14,9 @@ from faceloom.models.diffusion.parsing import differentiable_parser
 from faceloom.models.diffusion.swap import Pull, guidance_for, sampled_rows
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.geometry import crop_faces
 from faceloom.models.identity.differentiable import alignment, differentiable, embedding_in_crop
 from faceloom.models.identity.onnx import load_recognizer
+from faceloom.models.pixels.sampling import crop_faces
 
 MASK = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
 
@@ -167,8 +167,8 @@ def test_parsers_of_both_kinds_have_scores(tmp_path):
     """The torch BiSeNet, and an ONNX export with a Resize at its end: the loss is 0 on the target and has a gradient."""
     from types import SimpleNamespace
 
-    from faceloom.models.catalogue import NetContract
-    from faceloom.models.onnx_file import read_onnx
+    from faceloom.models.files.catalogue import NetContract
+    from faceloom.models.files.onnx import read_onnx
     from onnx import TensorProto, helper, numpy_helper
 
     contract = NetContract("bisenet", size=64, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

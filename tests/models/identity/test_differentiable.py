@@ -8,10 +8,10 @@ import pytest
 import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.geometry import crop_faces
+from faceloom.models.files.onnx import read_onnx
 from faceloom.models.identity.differentiable import align_crops, alignment, differentiable, embedding_in_crop, rescaled, torch_from_onnx
 from faceloom.models.identity.onnx import load_recognizer
-from faceloom.models.onnx_file import read_onnx
+from faceloom.models.pixels.sampling import crop_faces
 from onnx import TensorProto, helper, numpy_helper
 
 

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
-from faceloom.models.geometry import TEMPLATES
-from faceloom.models.identity import DlibRecognizer, make_identity
+from faceloom.models.identity import make_identity
 from faceloom.models.identity.blend import blend_identities, spherical_mean
 from faceloom.models.identity.combine import combine, outliers, same_person_cosine, unit
 from faceloom.models.identity.crops import face_through
+from faceloom.models.identity.dlib import DlibRecognizer
 from faceloom.models.identity.quality import frontality, quality, resolution
+from faceloom.models.pixels.sampling import TEMPLATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

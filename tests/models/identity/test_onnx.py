@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faceloom.models.catalogue import catalogue, rows
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.folders import Folders
-from faceloom.models.geometry import sample_crops, template_matrix
+from faceloom.models.files.catalogue import catalogue, rows
+from faceloom.models.files.folders import Folders
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.onnx import load_recognizer
+from faceloom.models.pixels.sampling import sample_crops, template_matrix
 
 onnx = pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")

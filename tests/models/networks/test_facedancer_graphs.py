@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faceloom.cli.bench_graphs import CONFIGURATION_C, PLACES, WAYS, generator
+from faceloom.bench.keras_graphs import CONFIGURATION_C, PLACES, WAYS, generator
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
 from torch.nn import functional

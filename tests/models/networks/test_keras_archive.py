@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
-from faceloom.models.convert import convert
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.interop.convert import convert
 from faceloom.models.networks.keras_net import KerasNet, load_keras
 
 pytest.importorskip("h5py", reason="Keras files are read with h5py (the keras extra)")
-sys.path.insert(0, str(Path(__file__).parents[2]))
 import deepfakes_files as files
 
 SMALL = {"edge": 16, "convs": (4, 6), "dense": 8, "grid": 4, "inner": 6, "up": 5, "ups": (4,)}

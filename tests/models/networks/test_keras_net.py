@@ -15,10 +15,8 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.keras_graph import input_shapes, plan
 from faceloom.models.networks.keras_layers import instance_norm
 from faceloom.models.networks.keras_net import KerasNet, channels_last, check_weights, load_keras, needed_weights
-from safetensors.torch import save_file
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from golden_adapters.base import Golden
+from safetensors.torch import save_file
 
 GOLDEN = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
 VECTORS = sorted(path.name.removesuffix(".model_config.json") for path in GOLDEN.glob("facedancer_*.model_config.json"))

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.ldm import UNET_PREFIX, UNetForm, VaeForm, load_unet, load_vae
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from ldm_files import unet_weights, vae_weights
 
 pytest.importorskip("diffusers")

@@ -14,19 +14,18 @@ import torch
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from contracts import other_templates, unnoticed
-from faceloom.models.catalogue import catalogue, rows
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.folders import Folders
-from faceloom.models.geometry import crop_faces, crop_matrices
-from faceloom.models.masks import feather_mask, grow_mask
+from faceloom.models.files.catalogue import catalogue, rows
+from faceloom.models.files.folders import Folders
 from faceloom.models.parse import region_mask
 from faceloom.models.parse.load import load_masker, load_occluder, load_parser
 from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, draw_mask, faces_in_crops, occlusion_mask
 from faceloom.models.parse.sam import SamOccluder, box_in
-from faceloom.models.runtime import open_session
+from faceloom.models.pixels.masks import feather_mask, grow_mask
+from faceloom.models.pixels.sampling import crop_faces, crop_matrices
+from faceloom.models.runtime.onnx import open_session
 from graphs import A128, DFL, FFHQ, PLAIN, Graph, apply, fit, grid, inverse
 
 pytestmark = pytest.mark.usefixtures("one_thread")

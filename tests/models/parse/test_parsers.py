@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,15 @@ import torch
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from contracts import refuses_broken, unnoticed
-from faceloom.models.catalogue import catalogue, rows
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.folders import Folders
+from faceloom.models.files.catalogue import catalogue, rows
+from faceloom.models.files.folders import Folders
 from faceloom.models.parse import REGIONS, parse_preview, region_mask
 from faceloom.models.parse.labels import sort_sides
 from faceloom.models.parse.load import load_masker, load_parser
 from faceloom.models.parse.onnx import OnnxParser
-from faceloom.models.runtime import OnnxModel, open_session
+from faceloom.models.runtime.onnx import OnnxModel, open_session
 from graphs import IMAGENET, Graph, grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, keypoints_from_68
-from faceloom.models.geometry import crop_faces, crop_matrices, invert, scale_of, warp
 from faceloom.models.parse import region_mask
 from faceloom.models.parse.landmarks import mean_points
+from faceloom.models.pixels.sampling import crop_faces, crop_matrices, invert, scale_of, warp
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.grain import _blur, edge_width, measure_noise
 from PIL import Image

@@ -14,20 +14,19 @@ import torch
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from contracts import other_templates, refuses_broken, unnoticed
-from faceloom.models.alignment import align_faces
-from faceloom.models.catalogue import NetContract, catalogue, rows
+from faceloom.models.crops.squares import align_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.folders import Folders
-from faceloom.models.geometry import crop_matrix
+from faceloom.models.files.catalogue import NetContract, catalogue, rows
+from faceloom.models.files.folders import Folders
 from faceloom.models.parse.load import load_parser
+from faceloom.models.pixels.sampling import crop_matrix
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.descriptor import restorer_from_descriptor
 from faceloom.models.restore.load import load_restorer
 from faceloom.models.restore.onnx import OnnxRestorer
-from faceloom.models.runtime import OnnxModel, open_session
+from faceloom.models.runtime.onnx import OnnxModel, open_session
 from graphs import A128, FFHQ, HALF, Graph, apply, fit, grid
 from onnx import TensorProto
 

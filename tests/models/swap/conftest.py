@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-from faceloom.models.folders import Folders
-
-sys.path.insert(0, str(Path(__file__).parent))
+from faceloom.models.files.folders import Folders
 
 
 @pytest.fixture(scope="session")

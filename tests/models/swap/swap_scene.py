@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from doubles import FFHQ, TRUTHS, source_weights, truth_latent
 from faceloom.models.faces import Face, Faces, Identity
-from faceloom.models.folders import Folders
-from faceloom.models.geometry import crop_faces
+from faceloom.models.files.folders import Folders
 from faceloom.models.parse import region_mask
+from faceloom.models.pixels.sampling import crop_faces
 from graphs import apply, fit, grid, inverse
 
 STEP = 1 / 255

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from contracts import other_templates, unnoticed
 from doubles import TRUTHS
-from faceloom.models.catalogue import Contract, catalogue, rows
-from faceloom.models.folders import Folders
-from faceloom.models.swap import load_engine
+from faceloom.models.files.catalogue import Contract, catalogue, rows
+from faceloom.models.files.folders import Folders
+from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, check, path_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,12 @@ import torch
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parent))
 from doubles import EMAP, TRUTHS, V1, Truth, call, edited, save, save_converter, save_double
-from faceloom.models.catalogue import catalogue
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.folders import Folders
-from faceloom.models.swap import load, load_engine
-from faceloom.models.swap.load import recognizer_name
+from faceloom.models.files.catalogue import catalogue
+from faceloom.models.files.folders import Folders
+from faceloom.models.swap import load
+from faceloom.models.swap.load import load_engine, recognizer_name
 from onnx import TensorProto, helper, numpy_helper
 
 

@@ -8,10 +8,10 @@ import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces, Identity
-from faceloom.models.geometry import crop_faces
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.onnx import load_recognizer
 from faceloom.models.paste import paste
+from faceloom.models.pixels.sampling import crop_faces
 from faceloom.models.swap import swap_faces
 
 

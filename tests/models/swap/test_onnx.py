@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +11,11 @@ import torch
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from faceloom.models import geometry
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.geometry import hand_out_crops
-from faceloom.models.swap import load_engine
+from faceloom.models.pixels import sampling as geometry
+from faceloom.models.pixels.sampling import hand_out_crops
+from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
-from faceloom.models.geometry import TEMPLATES, crop_faces
+from faceloom.models.pixels.sampling import TEMPLATES, crop_faces
 from faceloom.models.swap import ENGINES, swap_faces
 
 IDENTITY = Identity({}, np.zeros((0, 8, 8, 3)), ())

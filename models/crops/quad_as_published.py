@@ -1,0 +1,64 @@
+"""FFHQ's crop and its way back exactly as published programs do them with PIL, in 8 bits: for results as published.
+
+Everything else crops with crops/crop.py and pastes with paste/, which lose less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..faces import Face, Faces
+from ..files.picture import to_uint8
+from ..pixels.sampling import invert, transform
+from .squares import quad_square
+
+_CORNERS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
+
+
+def quad_of(face: Face) -> np.ndarray:
+    """``[4, 2]`` corners of FFHQ's crop in image pixels: upper left, lower left, lower right, upper right."""
+    return transform(_CORNERS, invert(quad_square(face)))
+
+
+def cut(photo: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
+    """``[size, size, 3]`` uint8: the quad of a photo ``[H, W, 3]`` uint8, black where it reaches outside."""
+    picture = Image.fromarray(photo)
+    shrink = int(np.hypot(*(quad[3] - quad[0])) / size / 2)
+    if shrink > 1:  # FFHQ's own preparation of very large faces
+        picture = picture.resize((round(picture.width / shrink), round(picture.height / shrink)), Image.Resampling.LANCZOS)
+        quad = quad / shrink
+    corners = tuple((quad + 0.5).flatten())
+    return np.array(picture.transform((size, size), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR))
+
+
+def way_back(quad: np.ndarray, size: int) -> np.ndarray:
+    """``[8]`` coefficients of PIL's perspective transform that draws a crop of ``size`` pixels into its quad."""
+    rows, values = [], []
+    for (x, y), (u, v) in zip(quad + 0.5, _CORNERS * size, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    return np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
+
+
+def put_back(photo: np.ndarray, crop: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    """The photo ``[H, W, 3]`` uint8 with a square crop drawn over its whole quad."""
+    layer = Image.fromarray(crop).convert("RGBA").transform(
+        photo.shape[1::-1], Image.Transform.PERSPECTIVE, tuple(way_back(quad, len(crop))), Image.Resampling.BILINEAR)
+    return np.array(Image.alpha_composite(Image.fromarray(photo).convert("RGBA"), layer).convert("RGB"))
+
+
+def draw_squares(images: Tensor, faces: Faces, crops: np.ndarray, draw: Callable[..., np.ndarray] = put_back) -> Tensor:
+    """Photographs ``[B, H, W, 3]`` 0..1 with the crops ``[N, S, S, 3]`` uint8 drawn over their quads by ``draw``, one after the other;
+    pixels that this does not change stay as they are."""
+    out = images.clone()
+    for face, crop in zip(faces, crops, strict=True):
+        before = to_uint8(out[face.frame])
+        drawn = draw(before, crop, quad_of(face))
+        changed = torch.from_numpy(drawn != before).to(out.device)
+        out[face.frame] = torch.where(changed, torch.from_numpy(drawn).to(out).div(255), out[face.frame])
+    return out

@@ -1,0 +1,51 @@
+"""Faces from the FACE_LANDMARKS payload of ComfyUI's own MediaPipe node (a plain dict)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import FaceLoomError
+from ..face3d.topology import points68_from_dense
+from ..faces import Face, keypoints_from_68
+from ..pixels.sampling import scale_of, similarity
+
+
+def face_from_dense(frame: int, dense: np.ndarray, score: float) -> Face:
+    """A face with everything that ``dense`` ``[478, 3]`` (pixels) tells: 68 points, keypoints and box."""
+    from .dlib_points import face_box
+
+    points = points68_from_dense(dense[:, :2])
+    return Face(frame, face_box(points), keypoints_from_68(points), score, points68=points, dense=dense)
+
+
+def faces_from_core(landmarks: Mapping, frames: int, height: int, width: int) -> list[list[Face]]:
+    """Faces of every frame from ``{"frames": [[{"landmarks_xy" [478, 2], "landmarks_3d" [478, 3], "score"}, ...], ...],
+    "image_size": (H, W)}``. No threshold is applied, the node that found them has its own.
+
+    ``landmarks_3d`` are units of the network's own crop; z is scaled to image pixels by the similarity between the two.
+    """
+    try:
+        found, size = list(landmarks["frames"]), tuple(int(v) for v in landmarks["image_size"])
+    except (KeyError, TypeError, ValueError):
+        raise FaceLoomError("face_landmarks is not what ComfyUI's MediaPipe Face Landmarker gives; connect its first output.") from None
+    if len(found) != frames or size != (height, width):
+        raise FaceLoomError(
+            f"The face_landmarks are for {len(found)} image(s) of {size[1]}×{size[0]}, but {frames} of {width}×{height} are connected; "
+            "connect the same image to both nodes."
+        )
+    return [[_face(index, item) for item in items] for index, items in enumerate(found)]
+
+
+def _face(frame: int, item: Mapping) -> Face:
+    try:
+        flat = np.asarray(item["landmarks_xy"], np.float64)
+        solid = np.asarray(item["landmarks_3d"], np.float64)
+        score = float(item.get("score", 1.0))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise FaceLoomError("A face in face_landmarks has no landmarks; connect the output of MediaPipe Face Landmarker.") from None
+    if flat.shape != (478, 2) or solid.shape != (478, 3):
+        raise FaceLoomError(f"A face in face_landmarks must have 478 points, not {flat.shape} and {solid.shape}.")
+    scale = float(scale_of(similarity(solid[:, :2], flat)))
+    return face_from_dense(frame, np.concatenate([flat, solid[:, 2:] * scale], 1), score)

@@ -1,0 +1,264 @@
+"""Bringing whatever an artist connects to the one form that is computed with, and reading and writing picture files."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import struct
+import warnings
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+
+from ..errors import FaceLoomError
+
+# What is read from folders and can be written. Single files of any other kind that Pillow knows are read too.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+_OPTIONS: dict[str, dict] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+# Everything Pillow's decoders are known to raise on damaged files.
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, OverflowError, MemoryError, KeyError, IndexError,
+               zlib.error, Image.DecompressionBombError)
+_IMAGE_DESCRIPTION, _SOFTWARE = 0x010E, 0x0131
+
+
+def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Sequence[tuple[slice, slice, slice]]] | None = None
+              ) -> torch.Tensor:
+    """Any IMAGE (``[H, W, C]`` or ``[B, H, W, C]``, C = 1, 3 or 4, any float or uint8) as ``[B, H, W, 3]`` float32 0..1 on its
+    own device. Alpha is dropped, grey becomes RGB, values outside 0..1 are clipped; NaN and infinity are an error.
+
+    ``within`` tells the parts (frames, rows, columns) that will be read, where not all is; only they are looked through for such values.
+    A picture that was looked through whole and given back as it is (nobody writes in it) is not looked through again."""
+    if image.ndim == 3:
+        image = image[None]
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
+        raise FaceLoomError(f"{name} must be a picture batch [B, H, W, 1, 3 or 4] with at least one pixel, not {tuple(image.shape)}.")
+    if image.dtype == torch.uint8:
+        return expand_rgb(image).to(torch.float32) / 255
+    if _sound.get(id(image)) is image:
+        return image
+    rgb = expand_rgb(image).to(torch.float32)
+    parts = [rgb] if within is None else [part for part in (rgb[where] for where in within()) if part.numel()]
+    # amin and amax: of a part, both at once (aminmax) take half as long again
+    low, high = (torch.stack([limit(part) for part in parts]).tolist() if parts else [] for limit in (torch.amin, torch.amax))
+    if not np.isfinite(low + high).all():
+        raise FaceLoomError(f"{name} contains NaN or infinite values; check the node before it (an fp16 VAE is the usual cause).")
+    if min(low, default=0) < 0 or max(high, default=1) > 1:
+        return rgb.clamp(0, 1)
+    return sound(rgb) if rgb is image and within is None else rgb
+
+
+# Batches that are as ``as_images`` wants them, by id: each node would look at every pixel of a clip again.
+_sound: weakref.WeakValueDictionary[int, torch.Tensor] = weakref.WeakValueDictionary()
+
+
+def sound(images: torch.Tensor) -> torch.Tensor:
+    """``[B, H, W, 3]`` float32 whose maker vouches that all values are within 0..1 and that nobody writes in it any more."""
+    _sound[id(images)] = images
+    return images
+
+
+def as_crops(image: torch.Tensor, name: str = "crops") -> torch.Tensor:
+    """Any IMAGE of squares as ``[N, S, S, 3]``, as ``as_images`` does; a picture of another shape is no crop and an error."""
+    crops = as_images(image, name)
+    if crops.shape[1] != crops.shape[2]:
+        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; connect the crops of Face Detect, or bring them "
+                            "back to squares.")
+    return crops
+
+
+def expand_rgb(image: torch.Tensor) -> torch.Tensor:
+    """``[..., 1, 3 or 4]`` to ``[..., 3]`` without copying; what is RGB is given back itself."""
+    if image.shape[-1] == 3:
+        return image
+    return image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture file in memory.
+
+    image: ``[H, W, 3]`` float32 RGB 0..1, upright. alpha: ``[H, W]`` float32 0..1, or None for an opaque file.
+    icc: the RGB colour profile to write back with the pixels. bits: per channel in the file (results are written with 8).
+    """
+
+    image: torch.Tensor
+    alpha: torch.Tensor | None = None
+    icc: bytes | None = None
+    bits: int = 8
+
+
+def read_image(path: str | os.PathLike) -> torch.Tensor:
+    """A picture file as ``[H, W, 3]`` float32 0..1; see ``read_picture``."""
+    return read_picture(path).image
+
+
+def read_picture(path: str | os.PathLike) -> Picture:
+    """A picture file, turned upright by its EXIF tag; of an animation the first frame.
+
+    16-bit grey and float files keep their depth; 16-bit colour arrives with 8 bits, as Pillow reads it. CMYK goes through the
+    file's own profile. Raises FaceLoomError for anything that is missing, damaged or no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large and odd files that it reads well enough
+            with Image.open(path) as file:
+                bits = _bits_of(file)
+                picture = _decode(file, bits)
+    except FileNotFoundError:
+        raise FaceLoomError(f"There is no file {path}.") from None
+    except FaceLoomError as error:
+        raise FaceLoomError(f"{path} {error}") from None
+    except _UNREADABLE as error:
+        raise FaceLoomError(f"{path} cannot be read as a picture ({_one_line(error)}).") from error
+    return picture
+
+
+def _decode(file: Image.Image, bits: int) -> Picture:
+    picture = ImageOps.exif_transpose(file)
+    if picture.mode in _SIXTEEN_BITS:
+        if bits != 16:
+            raise FaceLoomError("has 32-bit integer pixels; save it with 8 or 16 bits per channel.")
+        return Picture(_grey(np.asarray(picture, np.float32) / 65535), bits=16)
+    if picture.mode == "F":
+        array = np.asarray(picture, np.float32)
+        if not np.isfinite(array).all():
+            raise FaceLoomError("contains NaN or infinite pixels.")
+        return Picture(_grey(array.clip(0, 1)), bits=32)
+    icc = file.info.get("icc_profile")
+    if picture.mode == "CMYK" and icc:
+        picture, icc = _cmyk_to_rgb(picture, icc), None
+    alpha = None
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        array = np.asarray(picture.getchannel("A"), np.float32) / 255
+        alpha = torch.from_numpy(array) if array.min() < 1 else None
+    image = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)
+    return Picture(image, alpha, icc if icc and icc[16:20] == b"RGB " else None, bits)
+
+
+def _grey(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.repeat(array[..., None], 3, -1))
+
+
+def _cmyk_to_rgb(picture: Image.Image, icc: bytes) -> Image.Image:
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        return ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # a damaged profile: Pillow's plain conversion is what every viewer falls back to
+        return picture.convert("RGB")
+
+
+def _bits_of(file: Image.Image) -> int:
+    """Bits per channel of an opened, not yet decoded file. Pillow's mode says 8 for 16-bit colour, the decoder's raw mode tells."""
+    if file.mode == "F":
+        return 32
+    if file.mode == "I":
+        return 32 if file.format == "TIFF" else 16  # PNG and PGM come as "I" scaled to 65535
+    raw = file.tile[0][3] if file.tile else ""
+    raw = raw[0] if isinstance(raw, tuple) and raw else raw
+    return 16 if file.mode in _SIXTEEN_BITS or (isinstance(raw, str) and ";16" in raw) else 8
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def write_image(path: str | os.PathLike, image: torch.Tensor, metadata: Mapping[str, str] | None = None, *,
+                alpha: torch.Tensor | None = None, icc: bytes | None = None) -> None:
+    """Write ``[H, W, 3]`` 0..1 (rounded, not truncated) to ``path`` in one move, so a crash never leaves half a file.
+
+    ``alpha`` ``[H, W]`` is kept where the format has it; in JPEG and BMP the picture is laid on white. ``metadata`` becomes PNG
+    text, and one EXIF description in the other formats. ``icc`` is embedded as it is.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    array = to_uint8(image)
+    if alpha is not None and kind in ("JPEG", "BMP"):
+        array = to_uint8(image.cpu() * alpha.cpu()[..., None] + (1 - alpha.cpu()[..., None]))
+    elif alpha is not None:
+        array = np.concatenate([array, to_uint8(alpha)[..., None]], -1)
+    options = dict(_OPTIONS.get(kind, {}))
+    if icc:
+        options["icc_profile"] = icc
+    if metadata:
+        options |= _metadata_options(kind, metadata)
+    try:
+        with replace_file(path) as file:
+            Image.fromarray(array).save(file, format=kind, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise FaceLoomError(f"{path} cannot be written ({_one_line(error)}).") from error
+
+
+def _metadata_options(kind: str, metadata: Mapping[str, str]) -> dict:
+    if kind == "PNG":
+        text = PngImagePlugin.PngInfo()
+        for key, value in metadata.items():
+            text.add_itxt(key, value)
+        return {"pnginfo": text}
+    if kind == "BMP":
+        raise FaceLoomError("A .bmp file has no room for provenance; write .png, .jpg, .webp or .tif.")
+    exif = Image.Exif()
+    exif[_IMAGE_DESCRIPTION] = "; ".join(f"{key}: {value}" for key, value in metadata.items()).encode("ascii", "replace").decode()
+    exif[_SOFTWARE] = "FaceLoom"
+    return {"exif": exif}
+
+
+def format_of(path: str | os.PathLike) -> str:
+    """Pillow's name of the format that ``path``'s suffix asks for."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise FaceLoomError(f"{path} cannot be written: pictures are written as {', '.join(IMAGE_SUFFIXES)}.")
+    return _FORMATS[suffix]
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file open for writing that becomes ``path`` when the block ends well, and vanishes when it does not (Ctrl-C included).
+    Parent folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        with open(temporary, "x+b") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Raise FaceLoomError unless files can be made in ``folder`` (which is made if it is not there)."""
+    folder = Path(folder)
+    probe = folder / f".faceloom-{secrets.token_hex(4)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise FaceLoomError(f"Nothing can be written to {folder} ({error.strerror or error}).") from error
+
+
+def to_pil(image: torch.Tensor) -> Image.Image:
+    """``[H, W, 3]`` 0..1 as an 8-bit PIL picture."""
+    return Image.fromarray(to_uint8(image))
+
+
+def to_uint8(image: torch.Tensor) -> np.ndarray:
+    """Any tensor of 0..1 as uint8 numpy, rounded."""
+    return image.detach().to("cpu", torch.float32).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()

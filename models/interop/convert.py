@@ -1,0 +1,59 @@
+"""Original checkpoints as safetensors: nothing in them can run, they open at once, and in half precision they are half as large."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from ..diffusion.lora import load_flat_lora
+from ..errors import FaceLoomError
+from ..files.checkpoints import WRAPPERS, load_parts, load_weights
+
+
+def convert(path: Path, target: Path | None = None, *, half: bool = False, force: bool = False) -> Path:
+    """Write ``path`` (PyTorch or Keras) as safetensors beside it, or as ``target``.
+
+    Of pickled modules the weights are taken out; nothing in them is run, and what asks for more than that is refused.
+    Of files with several networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in
+    half precision. An existing file is an error unless ``force``.
+    """
+    target = target or path.with_suffix(".safetensors")
+    if target.exists() and not force:
+        raise FaceLoomError(f"{target} is already there; move it away, or use --force.")
+    metadata = None
+    if path.suffix.lower() in (".keras", ".h5", ".hdf5"):
+        from ..networks.keras_net import keras_metadata, load_keras
+
+        net = load_keras(path)
+        tensors, metadata = net.weights(), keras_metadata(net)
+    else:
+        tensors = _tensors(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    def kept(value: torch.Tensor) -> torch.Tensor:
+        return (value.half() if half and value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
+
+    part = target.with_name(f"{target.name}.part")
+    try:
+        save_file({key: kept(value) for key, value in tensors.items()}, part, metadata)
+        os.replace(part, target)
+    except (OSError, SafetensorError) as error:
+        raise FaceLoomError(f"{target} cannot be written ({error}).") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    lora = load_flat_lora(path)
+    if lora is not None:
+        return lora
+    parts = load_parts(path, objects=True)
+    wrapper = next((name for name in WRAPPERS if parts.get(name)), None)
+    named = [name for name, tensors in parts.items() if name and tensors]
+    if wrapper is None and named and path.suffix.lower() != ".safetensors":
+        return parts.get("", {}) | {f"{name}.{key}": value for name in named for key, value in parts[name].items()}
+    return load_weights(path, objects=True) | (parts.get("", {}) if wrapper else {})

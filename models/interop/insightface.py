@@ -1,0 +1,67 @@
+"""The FaceAnalysis objects that IP-Adapter and InstantID nodes pass around (sockets INSIGHTFACE, FACEANALYSIS), used here.
+
+Only the files they were made from are taken over: the networks are opened again by FaceLoom, which runs whole batches, looks at tiles
+and turned frames, and feeds pictures that were not cut down to 8 bits on the way. They stay open as long as the object they came in.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ..detect.attributes import AgeAndSex, load_attributes
+from ..detect.onnx import OnnxDetector, load_detector
+from ..errors import FaceLoomError
+from ..face3d.points106 import Landmarker, load_points106
+from ..identity.onnx import OnnxRecognizer, load_recognizer
+
+Network = TypeVar("Network")
+
+# By object, what was opened of it: dropped together with the object.
+_opened: weakref.WeakKeyDictionary[object, dict[tuple, object]] = weakref.WeakKeyDictionary()
+
+
+def detector_of(analysis, providers: str | Sequence[str] = "auto") -> OnnxDetector:
+    """The analysis' detector."""
+    return _open(analysis, "detection", load_detector, providers)
+
+
+def recognizer_of(analysis, providers: str | Sequence[str] = "auto") -> OnnxRecognizer:
+    """The analysis' recognizer."""
+    return _open(analysis, "recognition", load_recognizer, providers)
+
+
+def attributes_of(analysis, providers: str | Sequence[str] = "auto") -> AgeAndSex:
+    """The analysis' age and sex network."""
+    return _open(analysis, "genderage", load_attributes, providers)
+
+
+def _open(analysis, task: str, load: Callable[..., Network], providers: str | Sequence[str]) -> Network:
+    file = _file_of(analysis, task)
+    key = (task, file, file.stat().st_mtime_ns, providers if isinstance(providers, str) else tuple(providers))
+    networks = _opened.setdefault(analysis, {}) if isinstance(analysis, Hashable) else {}
+    if key not in networks:
+        networks[key] = load(file, providers=providers)
+    return networks[key]
+
+
+def landmarker_of(detector, providers: str | Sequence[str] = "auto") -> Landmarker:
+    """The 106 landmarks that come with a detector: those of a ``LandmarkedDetector``, or an analysis' own."""
+    if hasattr(detector, "landmarker"):
+        return detector.landmarker
+    if hasattr(detector, "detect"):
+        raise FaceLoomError(f"The connected detector ({detector.name}) comes without 106 landmarks; choose 2d106det.onnx as the landmarks "
+                            "of Load Face Detector.")
+    return _open(detector, "landmark_2d_106", load_points106, providers)
+
+
+def _file_of(analysis, task: str) -> Path:
+    model = getattr(analysis, "models", {}).get(task)
+    if model is None:
+        raise FaceLoomError(f"The connected insightface object has no {task} network; load it with a pack such as buffalo_l or antelopev2.")
+    path = getattr(model, "model_file", None)
+    if path is None or not Path(path).is_file():
+        raise FaceLoomError(f"The {task} network of the connected insightface object is not a file on this machine; load it with FaceLoom.")
+    return Path(path)

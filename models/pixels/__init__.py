@@ -1,0 +1,1 @@
+"""Arithmetic on picture tensors: matrices, sampling, resizing, masks and edges. Knows no faces, files or networks."""

@@ -1,0 +1,192 @@
+"""Pictures for people to look at: numbered faces, landmark drawings, coloured regions, contact sheets. Drawn with PIL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import FaceLoomError
+from ..faces import Face, Faces
+from ..files.picture import to_pil
+
+# Colours that stay apart on skin and from each other (Okabe & Ito 2008, then lighter and darker steps).
+PALETTE: tuple[tuple[int, int, int], ...] = (
+    (0, 0, 0), (240, 200, 160), (213, 94, 0), (230, 159, 0), (0, 158, 115), (86, 180, 233), (0, 114, 178), (240, 228, 66), (255, 255, 255),
+    (204, 121, 167), (150, 60, 120), (160, 110, 70), (200, 150, 100), (110, 70, 160), (40, 60, 130), (140, 170, 90), (110, 120, 130),
+    (255, 215, 0), (255, 140, 200), (220, 220, 220),
+)  # fmt: skip
+# iBUG 68 polylines: (first, last, closed) and a colour each.
+LINES_68: tuple[tuple[int, int, bool, tuple[int, int, int]], ...] = (
+    (0, 16, False, (86, 180, 233)), (17, 21, False, (230, 159, 0)), (22, 26, False, (230, 159, 0)), (27, 30, False, (240, 228, 66)),
+    (30, 35, False, (240, 228, 66)), (36, 41, True, (0, 200, 140)), (42, 47, True, (0, 200, 140)), (48, 59, True, (230, 110, 170)),
+    (60, 67, True, (255, 170, 210)),
+)  # fmt: skip
+# Lines are drawn this many times larger and averaged down: PIL's own lines are not anti-aliased.
+_FINE = 4
+
+
+def _to_tensor(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture.convert("RGB"), np.float32) / 255)
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=max(8, round(size)))
+
+
+def _badge(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float, fill: tuple[int, int, int],
+           limit: tuple[int, int]) -> None:
+    """Text on a filled box whose lower left corner is (x, y), moved inside the picture ``limit`` (width, height)."""
+    font = _font(size)
+    pad = size * 0.3
+    width, height = font.getlength(text) + 2 * pad, size * 1.4
+    x, y = max(0, min(x, limit[0] - width)), max(height, min(y, limit[1]))
+    draw.rectangle((x, y - height, x + width, y), fill=fill)
+    light = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2] > 140
+    draw.text((x + pad, y - height / 2), text, font=font, fill=(0, 0, 0) if light else (255, 255, 255), anchor="lm")
+
+
+def _caption(index: int, face: Face) -> str:
+    parts = [f"{index}", f"{face.score:.2f}"]
+    if face.sex is not None:
+        parts.append(face.sex)
+    if face.age is not None:
+        parts.append(f"{face.age:.0f} y")
+    return "  ".join(parts)
+
+
+def draw_faces(images: torch.Tensor, faces: Faces) -> torch.Tensor:
+    """``[B, H, W, 3]`` with every face's box, index in ``faces``, score, age and sex if known, and five keypoints drawn in.
+
+    Lines and text grow with the picture and stay readable on small faces; frames without faces come back as they are.
+    """
+    faces.check_image(images.shape)
+    out = images.to(torch.float32, copy=True)
+    for frame in sorted({face.frame for face in faces}):
+        picture = to_pil(images[frame])
+        draw = ImageDraw.Draw(picture)
+        unit = max(1.0, min(picture.size) / 400)
+        for index, face in enumerate(faces):
+            if face.frame != frame:
+                continue
+            color = PALETTE[2 + index % 5]
+            line = max(1, round(min(2 * unit, face.size / 20)))
+            box = [round(float(v)) for v in face.box]
+            draw.rectangle((min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])), outline=color, width=line)
+            radius = max(1.0, min(1.5 * unit, face.size / 30))
+            for x, y in face.keypoints.tolist():
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255), outline=color)
+            _badge(draw, box[0], box[1], _caption(index, face), max(10, 11 * unit), color, picture.size)
+        out[frame] = _to_tensor(picture).to(out.device)
+    return out
+
+
+def draw_landmarks(points: np.ndarray, height: int, width: int, image: torch.Tensor | None = None) -> torch.Tensor:
+    """``[height, width, 3]``: the iBUG polylines of ``[..., 68, 2]`` points on black (a control image), or over ``image`` ``[H, W, 3]``."""
+    points = np.asarray(points, np.float64).reshape(-1, 68, 2)
+    canvas = Image.new("RGB", (width * _FINE, height * _FINE))
+    cover = Image.new("L", canvas.size)
+    color_draw, cover_draw = ImageDraw.Draw(canvas), ImageDraw.Draw(cover)
+    line = max(1.5, min(height, width) / 256) * _FINE
+    for face in (points + 0.5) * _FINE - 0.5:
+        for first, last, closed, color in LINES_68:
+            part = face[first : last + 1]
+            part = np.concatenate([part, part[:1]]) if closed else part
+            path = [tuple(p) for p in part.tolist()]
+            for draw, ink in ((color_draw, color), (cover_draw, 255)):
+                draw.line(path, fill=ink, width=round(line), joint="curve")
+                for x, y in path:
+                    draw.ellipse((x - line * .75, y - line * .75, x + line * .75, y + line * .75), fill=ink)
+    drawn = _to_tensor(canvas.reduce(_FINE))
+    if image is None:
+        return drawn
+    share = torch.from_numpy(np.array(cover.reduce(_FINE), np.float32) / 255)[..., None]
+    return image.to(torch.float32).cpu() * (1 - share) + drawn
+
+
+def color_regions(crops: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    """``[N, S, S, 3]``: crops tinted by ``[N, S, S]`` integer labels in ``PALETTE`` colours, dark borders between regions, and a
+    legend of those present. Label 0 stays untinted."""
+    index = labels.to(torch.int64)
+    colors = torch.tensor(PALETTE, dtype=torch.float32, device=crops.device) / 255
+    tint = colors[index.to(crops.device)]
+    share = (index > 0).to(crops.device, torch.float32)[..., None] * 0.55
+    out = crops.to(torch.float32) * (1 - share) + tint * share
+    edge = torch.zeros_like(index, dtype=torch.bool)
+    edge[:, :, 1:] |= index[:, :, 1:] != index[:, :, :-1]
+    edge[:, 1:] |= index[:, 1:] != index[:, :-1]
+    out[edge.to(crops.device)] *= 0.35
+    return torch.stack([_legend(out[i], sorted(set(index[i].unique().tolist()) - {0}), names) for i in range(len(out))])
+
+
+def _legend(image: torch.Tensor, present: Sequence[int], names: Sequence[str]) -> torch.Tensor:
+    picture = to_pil(image)
+    draw = ImageDraw.Draw(picture)
+    size = max(9.0, min(picture.size) / 40)
+    y = 0.0
+    for label in present:
+        y += size * 1.5
+        _badge(draw, 0, y, names[label].replace("_", " "), size, PALETTE[label], picture.size)
+    return _to_tensor(picture).to(image.device)
+
+
+def outline_masks(crops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """``[N, S, S, 3]``: what ``[N, S, S]`` masks leave out is dimmed and bluish, and a bright line runs where they pass 0.5."""
+    share = masks.to(crops.device, torch.float32)[..., None]
+    dim = crops * 0.35 + crops.new_tensor([0.02, 0.05, 0.12])
+    out = crops * share + dim * (1 - share)
+    inside = masks.to(crops.device) >= 0.5
+    radius = max(1, round(min(masks.shape[-2:]) / 400))
+    wide = torch.nn.functional.max_pool2d(inside[:, None].to(torch.float32), 2 * radius + 1, 1, radius)[:, 0] > 0
+    out[wide & ~inside] = out.new_tensor([1.0, 0.85, 0.2])
+    return out
+
+
+def contact_sheet(rows: Sequence[Sequence[torch.Tensor]], labels: Sequence[Sequence[str]] | Sequence[str] | None = None, *,
+                  title: str = "", tile: int = 320, gap: int = 12) -> torch.Tensor:
+    """Pictures in rows with captions under them, ``[H, W, 3]`` float32 on a light ground.
+
+    ``rows``: pictures ``[h, w, 3]`` (or ``[h, w]`` masks) of any sizes; each is fitted into a square of ``tile`` pixels, never
+    enlarged more than eight times. ``labels``: one caption per picture, or one list that serves as the columns' heading for every row.
+    """
+    if not rows or not any(len(row) for row in rows):
+        raise FaceLoomError("A contact sheet needs at least one picture.")
+    if labels and isinstance(labels[0], str):
+        labels = [list(labels)] * len(rows)
+    columns = max(len(row) for row in rows)
+    text = max(11, tile // 20)
+    line = math.ceil(text * 1.7) if labels else 0
+    head = math.ceil(text * 3) if title else 0
+    size = (columns * (tile + gap) + gap, head + len(rows) * (tile + line + gap) + gap)
+    sheet = Image.new("RGB", size, (244, 244, 242))
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((gap, gap + text), title, font=_font(text * 1.4), fill=(25, 25, 25), anchor="lm")
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            picture = _tile(image, tile)
+            x, y = gap + c * (tile + gap), head + gap + r * (tile + line + gap)
+            sheet.paste(picture, (x + (tile - picture.width) // 2, y + (tile - picture.height) // 2))
+            if labels and c < len(labels[r]):
+                draw.text((x + tile // 2, y + tile + line // 2), _shorten(labels[r][c], _font(text), tile), font=_font(text),
+                          fill=(60, 60, 60), anchor="mm")
+    return _to_tensor(sheet)
+
+
+def _tile(image: torch.Tensor, tile: int) -> Image.Image:
+    image = image[..., None].expand(*image.shape, 3) if image.ndim == 2 else image[..., :3]
+    picture = to_pil(image)
+    scale = min(tile / max(picture.size), 8.0)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

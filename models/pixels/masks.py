@@ -1,0 +1,199 @@
+"""Masks ``[N, H, W]`` float32 0..1: drawing polygons, growing, feathering, and fitting whatever is connected to a mask socket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..errors import FaceLoomError
+
+# A distance that stands for "no border within reach".
+_FAR = 1e6
+# Added and subtracted again, it rounds a float64 to multiples of 2^-32.
+_ROUNDING = 2.0**20
+# Distance = this × logit of an anti-aliased edge blurred by [1 2 1] / 4 (standard deviation of both, over the logistic's 1.702).
+_EDGE_WIDTH = math.sqrt(0.5 + 1 / 12) / 1.702
+
+
+def polygon_mask(points: np.ndarray | Sequence, height: int, width: int) -> torch.Tensor:
+    """``[height, width]`` float32 on the CPU: the exact share of every pixel's square that lies inside the polygon.
+
+    ``points`` is ``[K, 2]`` (x, y), closed by itself, or a list of such polygons whose signed areas add up (a hole is a polygon
+    that runs the other way round). Integers are pixel centres: pixel (0, 0) is the square from -0.5 to 0.5. Parts outside the
+    picture are clipped exactly. Signed-area accumulation: each edge is cut at the pixel grid and adds its coverage to its own
+    pixel and to everything right of it, which one running sum per row spreads out; the cost is the outline's length plus one
+    pass over the rectangle it fills.
+    """
+    polygons = [points] if len(points) and np.ndim(points[0]) == 1 else points
+    polygons = [np.asarray(polygon, np.float64) + 0.5 for polygon in polygons]
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        raise FaceLoomError("A mask outline contains NaN or infinite points; check the landmarks it was made from.")
+    mask = torch.zeros((height, width))
+    corners = np.concatenate([np.zeros((0, 2)), *polygons])
+    if not len(corners):
+        return mask
+    low = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
+    high = np.clip(np.floor(corners.max(0)) + 1, 0, (width, height)).astype(int)
+    columns, rows = (high - low).tolist()  # nothing can be covered outside this window
+    if columns > 0 and rows > 0:
+        steps = [_coverage_steps(polygon - low, rows, columns) for polygon in polygons]
+        coverage = torch.from_numpy(sum(steps[1:], steps[0])).cumsum(1)[:, :columns].abs_()
+        coverage.add_(_ROUNDING).sub_(_ROUNDING)  # the sums' last bits would leave 1e-16 where nothing is covered
+        mask[low[1] : high[1], low[0] : high[0]] = coverage.clamp_(max=1)
+    return mask
+
+
+def _coverage_steps(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``[height, width + 1]``: by how much one polygon's coverage differs from pixel to pixel; pixel (0, 0) is the square 0..1 here."""
+    start, step = polygon, np.roll(polygon, -1, 0) - polygon
+    # A place on the outline is a number: whole ones are its corners, k + t lies at t between corners k and k + 1.
+    cuts = [np.arange(len(polygon) + 1.0)]
+    for axis, limit in ((0, width), (1, height)):
+        ends = start[:, axis], start[:, axis] + step[:, axis]
+        first = np.clip(np.floor(np.minimum(*ends)) + 1, 0, limit + 1).astype(np.int64)
+        last = np.clip(np.ceil(np.maximum(*ends)) - 1, -1, limit).astype(np.int64)
+        count = np.maximum(last - first + 1, 0)
+        edge = np.repeat(np.arange(len(polygon)), count)
+        line = np.arange(len(edge)) + (first - np.cumsum(count) + count)[edge]
+        cuts.append(edge + (line - start[edge, axis]) / step[edge, axis])
+    cut = np.sort(np.concatenate(cuts))
+    middle = (cut[1:] + cut[:-1]) / 2
+    edge = np.minimum(middle.astype(np.int64), len(polygon) - 1)
+    rise = step[edge, 1] * (cut[1:] - cut[:-1])
+    middle -= edge
+    x, y = (start[edge, axis] + step[edge, axis] * middle for axis in (0, 1))
+    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    seen = (row >= 0) & (row < height) & (column < width)
+    column, row, rise, x = column[seen], row[seen], rise[seen], x[seen]
+    share = np.where(column < 0, 0, x - column)
+    index = row * (width + 1) + np.maximum(column, 0)
+    steps = np.bincount(np.concatenate([index, index + 1]), np.concatenate([rise * (1 - share), rise * share]), height * (width + 1))
+    return steps.reshape(height, width + 1).astype(np.float64, copy=False)  # of nothing, bincount makes whole numbers
+
+
+def grow_mask(mask: torch.Tensor, pixels: float) -> torch.Tensor:
+    """Move the border of ``[..., H, W]`` masks outwards by ``pixels`` (inwards where negative; fractions count), round at corners.
+
+    The border is where the mask passes 0.5. The result has an edge one pixel wide; softer slopes of the given mask are kept on
+    the side that does not move (growing never lowers a value, shrinking never raises one). The picture's own edge is no border.
+    """
+    if pixels == 0 or mask.numel() == 0:
+        return mask
+    distance = signed_distance(mask, abs(pixels) + 1, coarse=max(1, min(3, int(abs(pixels) / 24))))
+    moved = (0.5 + pixels - distance).clamp(0, 1)
+    return torch.maximum(mask, moved) if pixels > 0 else torch.minimum(mask, moved)
+
+
+def feather_mask(mask: torch.Tensor, pixels: float, side: str = "both") -> torch.Tensor:
+    """Give the border of ``[..., H, W]`` masks a ramp ``pixels`` wide.
+
+    ``side="inside"``: 0 at the border, 1 at ``pixels`` inside it, nowhere above the given mask. ``side="both"``: 0.5 on the border and
+    half of the ramp on each side. The ramp is smootherstep of the distance (Perlin 2002: slope and curvature vanish at both ends,
+    so that no Mach band shows). Parts thinner than the ramp keep a lower peak instead of vanishing.
+    """
+    if side not in ("inside", "both"):
+        raise FaceLoomError(f'Feather side must be "inside" or "both", not "{side}".')
+    if pixels < 0:
+        raise FaceLoomError("Feather must be 0 or more pixels.")
+    if pixels == 0 or mask.numel() == 0:
+        return mask
+    if side == "inside":
+        distance = signed_distance(mask, pixels, coarse=max(1, int(pixels / 10)))
+        return torch.minimum(mask, _smootherstep(-distance / pixels))
+    distance = signed_distance(mask, pixels / 2, coarse=max(1, int(pixels / 16)))
+    return _smootherstep(0.5 - distance / pixels)
+
+
+def _smootherstep(x: torch.Tensor) -> torch.Tensor:
+    x = x.clamp(0, 1)
+    return x * x * x * (x * (x * 6 - 15) + 10)
+
+
+def signed_distance(mask: torch.Tensor, reach: float, coarse: int = 1) -> torch.Tensor:
+    """``[..., H, W]``: Euclidean distance in pixels to the mask's 0.5 border, negative inside; beyond ``reach`` only its sign counts.
+
+    Coverage of border pixels places the border between pixel centres (as in Gustavson & Strand 2011, "Anti-aliased Euclidean distance
+    transform"); 0.05 px on average on anti-aliased shapes. Separable (columns by running maximum, rows by a window of ``reach``), so the
+    cost is pixels × reach. ``coarse`` > 1 works on that many times fewer pixels each way and interpolates.
+    """
+    height, width = mask.shape[-2:]
+    flat = mask.reshape(-1, height, width).to(torch.float32)
+    if coarse > 1:
+        pad = (0, -width % coarse, 0, -height % coarse)
+        flat = F.avg_pool2d(F.pad(flat[:, None], pad, mode="replicate"), coarse)[:, 0]
+    inside = flat >= 0.5
+    window = math.ceil(reach / coarse) + 2
+    outward = _distance_to(inside, flat, window)
+    inward = _distance_to(~inside, 1 - flat, window)
+    distance = torch.where(inside, -inward, outward)
+    if coarse > 1:
+        distance = distance.clamp(-window, window) * coarse
+        size = (distance.shape[1] * coarse, distance.shape[2] * coarse)
+        distance = F.interpolate(distance[:, None], size=size, mode="bicubic", align_corners=False)[:, 0, :height, :width]
+    return distance.reshape(mask.shape)
+
+
+def _distance_to(seeds: torch.Tensor, coverage: torch.Tensor, window: int) -> torch.Tensor:
+    """Distance from every pixel to the border of ``seeds`` ``[N, H, W]`` bool, exact up to ``window`` pixels, larger beyond."""
+    height, width = seeds.shape[-2:]
+    # How far the border lies beyond a seed's centre: a slightly blurred edge is an error function of known width; invert it.
+    kernel = coverage.new_tensor([1.0, 2.0, 1.0]) / 4
+    blurred = F.conv2d(F.pad(coverage[:, None], (1, 1, 1, 1), mode="replicate"), (kernel[:, None] * kernel)[None, None])[:, 0]
+    overhang = (torch.logit(blurred, 1e-3) * _EDGE_WIDTH).clamp_(max=0.75)
+    overhang = torch.maximum(overhang, coverage - 0.5)  # corners
+    rows = torch.arange(height, device=seeds.device, dtype=torch.float32)[:, None]
+    above = torch.where(seeds, rows, -_FAR).cummax(1).values
+    below = torch.where(seeds, -rows, -_FAR).flip(1).cummax(1).values.flip(1).neg()
+    up, down = rows - above, below - rows
+    nearest = torch.where(up <= down, above, below).clamp(0, height - 1).to(torch.int64)
+    vertical = torch.minimum(up, down)
+    overhang = overhang.gather(1, nearest)
+    window = min(window, width - 1)
+    vertical = F.pad(vertical.square(), (window, window), value=_FAR**2)
+    overhang = F.pad(overhang, (window, window))
+    best = torch.full_like(coverage, _FAR)
+    for shift in range(-window, window + 1):
+        part = slice(window + shift, window + shift + width)
+        best = torch.minimum(best, (vertical[:, :, part] + shift * shift).sqrt_() - overhang[:, :, part])
+    return best
+
+
+def extent(mask: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 (exclusive) of the pixels of ``[H, W]`` that are above 0, or None."""
+    most = torch.cat([mask.amax(0), mask.amax(1)]).cpu().numpy() > 0
+    columns, rows = np.flatnonzero(most[: mask.shape[1]]), np.flatnonzero(most[mask.shape[1] :])
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else None
+
+
+def is_empty(mask: torch.Tensor) -> bool:
+    """Whether this is the 64×64 mask of zeros that ComfyUI's LoadImage sends for a picture without alpha: no mask was meant."""
+    return tuple(mask.shape[-2:]) == (64, 64) and not bool(mask.any())
+
+
+def fit_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str = "mask") -> torch.Tensor:
+    """Whatever is connected to a mask socket as ``[count, height, width]`` float32 0..1 on its own device.
+
+    Accepts ``[H, W]``, ``[B, H, W]``, ``[B, 1, H, W]``, ``[B, H, W, 1]`` of any size and type (bool and uint8 too). One mask is shared by
+    all; any other number must be ``count``. LoadImage's placeholder (see ``is_empty``) gives zeros whatever its batch. NaN is an error.
+    """
+    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
+        mask = mask[:, 0] if mask.shape[1] == 1 else mask[..., 0]
+    if mask.ndim == 2:
+        mask = mask[None]
+    if mask.ndim != 3 or 0 in mask.shape[1:]:
+        raise FaceLoomError(f"The {name} must be a mask [B, H, W], not {tuple(mask.shape)}; convert an image with Convert Image to Mask.")
+    mask = mask.to(torch.float32) / 255 if mask.dtype == torch.uint8 else mask.to(torch.float32)
+    if is_empty(mask):
+        return mask.new_zeros((count, height, width))
+    if not bool(torch.isfinite(mask).all()):
+        raise FaceLoomError(f"The {name} contains NaN or infinite values; check the node before it.")
+    if len(mask) not in (1, count):
+        raise FaceLoomError(f"The {name} has {len(mask)} pictures but {count} are needed; connect one for all, or one for each.")
+    mask = mask.clamp(0, 1)
+    if tuple(mask.shape[1:]) != (height, width):
+        mask = F.interpolate(mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=True)[:, 0].clamp(0, 1)
+    return mask.expand(count, height, width)

@@ -1,0 +1,1 @@
+"""Faces to Faces: choosing them by a rule, following them along a clip, and steadying them."""

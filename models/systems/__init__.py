@@ -1,0 +1,1 @@
+"""The published diffusion systems for face swapping: REFace, DiffSwap, DiffFace and Face-Adapter."""

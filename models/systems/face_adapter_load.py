@@ -1,0 +1,100 @@
+"""Face-Adapter from its authors' files: net_id2token.pth and what lies beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import FaceLoomError
+from ..face3d.basel_model import load_bfm
+from ..files.catalogue import catalogue
+from ..files.checkpoints import DeviceManager, TorchModel, load_weights
+from ..files.folders import Folders, Found, companion
+from ..networks import build
+from ..networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, TokenDecoder, token_decoder
+from ..networks.iresnet import IResNet, depth_of
+from ..networks.reface import to_clip
+from ..parse import Parser
+from ..parse.bisenet import BiSeNetParser, bisenet_from
+from ..runtime.picture_input import resize
+from .face_adapter import FaceAdapter, FaceAdapterNets
+
+# The authors' folders: what others made, the CLIP vision model they trained with, and their ControlNet.
+OTHERS, VISION, CONTROL = "third_party", "vision_encoder", "controlnet"
+_PARSER = "79999_iter"
+
+
+def load_face_adapter(path: str | os.PathLike | Found, *, folders: Folders | None = None, devices: DeviceManager | None = None
+                      ) -> FaceAdapter:
+    """The adapter whose net_id2token.pth this is.
+
+    The other files are looked for in its folder, in ``third_party`` there, and in ``folders``. Without net_seg_res18.pth there is no
+    reenactment, without 79999_iter.pth no parser of its own.
+    """
+    path = path.path if isinstance(path, Found) else Path(path)
+
+    def net(row: str, make, needed: bool = True) -> nn.Module | None:
+        file = _beside(path, row, folders, needed)
+        if file is None:
+            return None
+        weights = load_weights(file)
+        return build(lambda: make(weights), weights, file.name)
+
+    nets = FaceAdapterNets(
+        net("faceadapter_glint360k", lambda weights: IResNet(depth_of(weights), len(weights["fc.weight"]))),
+        _tokens(ID2Token, path),
+        _tokens(Image2Token, _beside(path, "faceadapter_image2token", folders)),
+        net("faceadapter_d3dfr", lambda weights: CoefficientNet()),
+        net("faceadapter_seg", lambda weights: AreaNet(), needed=False),
+    )
+    shape = load_bfm(_beside(path, "faceadapter_bfm", folders))
+    return FaceAdapter("face-adapter", TorchModel(path.stem, nets, devices), shape, _own_parser(path, folders, devices))
+
+
+def _beside(path: Path, row_name: str, folders: Folders | None, needed: bool = True) -> Path | None:
+    return companion(path, row_name, folders=folders, inside=(OTHERS,), needed=needed)
+
+
+def folder_file(path: Path, folder: str) -> Path | None:
+    """The weights in one of the authors' folders beside ``path``."""
+    found = sorted((path.parent / folder).glob("*.safetensors")) + sorted((path.parent / folder).glob("*.bin"))
+    return found[0] if found else None
+
+
+class ClipVision:
+    """A CLIP vision model in transformers' layout (a folder with config.json), as ``face_adapter.Vision``."""
+
+    def __init__(self, folder: str | os.PathLike, devices: DeviceManager | None = None) -> None:
+        try:
+            from transformers import CLIPVisionModel
+        except ImportError as error:
+            raise FaceLoomError("Without ComfyUI Face-Adapter needs transformers; run: pip install faceloom[research].") from error
+        net = CLIPVisionModel.from_pretrained(folder, local_files_only=True)
+        self.model = TorchModel("CLIP vision", net, devices)
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> Tensor:
+        net, device = self.model.ready(len(pictures) << 26)
+        pixels = to_clip(resize(pictures, net.config.image_size).movedim(-1, 1))
+        return net(pixel_values=pixels.to(device, net.dtype)).last_hidden_state.float().to(pictures.device).clone()
+
+
+def _tokens(kind: type[TokenDecoder], file: Path) -> TokenDecoder:
+    weights = load_weights(file)
+    shapes = {key: list(tensor.shape) for key, tensor in weights.items()}
+    if f"{kind.projection}.weight" not in shapes or "query" not in shapes:
+        raise FaceLoomError(f"{file.name} is not one of Face-Adapter's token networks; it begins with {', '.join(list(shapes)[:3])}.")
+    return build(lambda: token_decoder(kind, shapes), weights, file.name)
+
+
+def _own_parser(path: Path, folders: Folders | None, devices: DeviceManager | None) -> Parser | None:
+    """BiSeNet as the authors feed it: pictures in [-1, 1], though it was trained with ImageNet's mean and deviation."""
+    file = _beside(path, _PARSER, folders, needed=False)
+    if file is None:
+        return None
+    contract = replace(catalogue()[_PARSER].contract, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return BiSeNetParser(_PARSER, bisenet_from(load_weights(file), file.name), contract, devices)

@@ -1,0 +1,87 @@
+"""faceswap's masks beside OpenCV, whose lines and hulls they are made of, and beside what follows from their description."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from faceloom.models.parse.landmarks import mean_points
+from faceloom.models.swap.research.deepfakes_mask import HULLS, _draw_line, blurred, finished, hull, landmark_mask, square_fade
+
+POINTS = mean_points() * 100 + 12
+
+
+def test_lines_are_opencvs():
+    cv2 = pytest.importorskip("cv2")
+    random = np.random.default_rng(0)
+    for number in range(600):
+        start = random.integers(0, 40, 2)
+        end = np.clip(start + random.integers(-3, 4, 2), 0, 39) if number % 3 == 0 else random.integers(0, 40, 2)
+        wanted, got = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.int64)
+        cv2.line(wanted, tuple(map(int, start)), tuple(map(int, end)), 255, 1, cv2.LINE_AA)
+        _draw_line(got, start, end)
+        np.testing.assert_array_equal(got, wanted, f"{start} {end}")
+
+
+@pytest.mark.parametrize("size", [64, 96, 128])
+def test_hulls_are_opencvs_but_for_where_lines_meet(size):
+    cv2 = pytest.importorskip("cv2")
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        points = POINTS * size / 128 + random.normal(0, 1.5, POINTS.shape)
+        wanted = np.zeros((size, size), np.uint8)
+        for group in HULLS:
+            cv2.fillConvexPoly(wanted, cv2.convexHull(np.rint(points[list(group)]).astype(np.int32)), 255, cv2.LINE_AA)
+        off = np.abs(landmark_mask(points, size) * 255 - wanted)
+        assert off.max() < 2.5 and (off > .5).sum() < 10
+
+
+@pytest.mark.parametrize("edge", [1, 3, 5, 9, 15])
+def test_blurs_are_opencvs(edge):
+    cv2 = pytest.importorskip("cv2")
+    mask = landmark_mask(POINTS, 128)
+    np.testing.assert_allclose(blurred(mask, "gaussian", edge, 1), cv2.GaussianBlur(mask, (edge, edge), 0), atol=1e-5)
+    np.testing.assert_allclose(blurred(mask, "normalized", edge, 1), cv2.blur(mask, (edge, edge)), atol=1e-5)
+
+
+def test_hulls_leave_out_what_lies_on_edges():
+    points = np.array([[0, 0], [4, 0], [2, 0], [8, 0], [8, 8], [4, 4], [0, 8], [0, 8], [3, 8]])
+    assert sorted(map(tuple, hull(points))) == [(0, 0), (0, 8), (8, 0), (8, 8)]
+    assert hull(np.array([[1, 1], [3, 3], [2, 2]])).tolist() == [[1, 1], [3, 3]]  # a profile's brow may be a line
+
+
+def test_masks_show_a_face_beyond_the_square():
+    mask = landmark_mask(POINTS - (60, 0), 128)
+    assert mask[64, 0] == 1 and mask[64, 100] == 0
+    assert landmark_mask(POINTS + 500, 128).max() == 0
+
+
+def test_extended_masks_take_in_half_of_what_is_between_brows_and_eyes():
+    plain, extended = landmark_mask(POINTS, 128), landmark_mask(POINTS, 128, True)
+    gained = plain[:, 64].argmax(), extended[:, 64].argmax()
+    assert (extended < plain - .1).sum() < 12 and extended.sum() > plain.sum()  # brows' ends move a little to the side
+    brow, eye = POINTS[19, 1], POINTS[37, 1]
+    assert abs((gained[0] - gained[1]) - (eye - brow) / 2) < 3
+
+
+def test_finished_masks_are_0_and_1_but_for_a_narrow_border():
+    mask = finished(landmark_mask(POINTS, 128))
+    assert mask.dtype == np.float32 and mask[70, 64] == 1 and mask[2, 2] == 0
+    between = (mask > 0) & (mask < 1)
+    assert mask[between].min() >= .04 and mask[between].max() <= .96
+    rows = between[70, :64]
+    assert 4 <= rows.sum() <= 12  # four boxes of three pixels over a smoothed line
+
+
+@pytest.mark.parametrize("erode", [10, -10, 30])
+def test_erosion_is_a_share_of_the_masks_radius(erode):
+    away = np.arange(200) - 99.5
+    disc = (np.hypot(away, away[:, None]) < 50).astype(np.float32)
+    radius = np.sqrt(finished(disc, erode).sum() / np.pi)
+    assert abs(50 - radius - int(abs(erode) / 100 * np.sqrt(disc.sum()) / 2) * np.sign(erode)) < 1
+
+
+def test_the_squares_border_fades():
+    fade = square_fade(256)
+    assert fade[0].max() < .05 and fade[128, 40] > .999 and abs(fade[128, 7] + fade[128, 8] - 1) < 1e-6
+    assert finished(np.ones((256, 256), np.float32))[128, 128] == 1
+    np.testing.assert_allclose(finished(np.ones((256, 256), np.float32)), fade, atol=1e-6)
