@@ -2,6 +2,6 @@
 
 import sys
 
-from .report import main
+from bench.report import main
 
 sys.exit(main())

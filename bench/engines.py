@@ -24,18 +24,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from faceloom.models.crops.crop import crop_faces, hand_out_crops
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
-from faceloom.models.files.picture import as_images, to_uint8
 from faceloom.models.paste import paste, paste_into
-from faceloom.models.pixels.sampling import TEMPLATES, crop_faces, hand_out_crops
+from faceloom.models.pixels.tensors import as_images, to_uint8
 from faceloom.models.swap import swap_faces
 from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.onnx import OnnxEngine
 
-from .doubles import EDGE, LATENT, Double, save_full_cost, save_trivial
-from .measure import peak_memory, ratio, turns
-from .paste import build_frame, face_edge
+from bench.doubles import EDGE, LATENT, Double, save_full_cost, save_trivial
+from bench.measure import peak_memory, ratio, turns
+from bench.paste import build_frame, face_edge
 
 DOUBLES: dict[str, Callable[[Path], Double]] = {"trivial": save_trivial, "full cost": save_full_cost}
 HOW_TO_GET = "The network engines were not measured: their doubles need onnx and onnxruntime; run: python -m pip install insightface"

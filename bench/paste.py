@@ -14,14 +14,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from faceloom.models.crops.crop import crop_faces
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.faces import Face, Faces, Identity
-from faceloom.models.files.picture import to_uint8
 from faceloom.models.parse import region_mask
 from faceloom.models.paste import paste_into
-from faceloom.models.pixels.sampling import TEMPLATES, compose, crop_faces, similarity, transform, warp
+from faceloom.models.pixels.affine import compose, similarity, transform
+from faceloom.models.pixels.sampling import warp
+from faceloom.models.pixels.tensors import to_uint8
 from faceloom.models.swap import swap_faces
 
-from .measure import interleaved, peak_memory, ratio
+from bench.measure import interleaved, peak_memory, ratio
 
 FACE, CROP = 300, 512
 

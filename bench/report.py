@@ -19,10 +19,10 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.faces import Faces, Identity
 from faceloom.models.identity import make_identity
 
-from . import engines, paste
-from .measure import machine, threads
-from .paste import CROP, FACE, build_frame
-from .systems import measure_systems
+from bench import engines, paste
+from bench.measure import machine, threads
+from bench.paste import CROP, FACE, build_frame
+from bench.systems import measure_systems
 
 FRAMES = {"720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 SECTIONS = ("paste", "engines")

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Identity
-from faceloom.models.files.checkpoints import PlainDevices, TorchModel
 from faceloom.models.networks.aei import AEINet
 from faceloom.models.networks.arcface_se import ArcFaceSE
 from faceloom.models.networks.faceshifter import FaceShifterNet, FixerNet
@@ -30,13 +29,14 @@ from faceloom.models.networks.psp import StyleEncoder
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.networks.stylegan2 import StyleGAN2
 from faceloom.models.parse import REGIONS
+from faceloom.models.runtime.devices import PlainDevices, TorchModel
 from faceloom.models.swap.research import facedancer, fslsd, ghost, megafs, reliableswap, simswap
 from faceloom.models.swap.research.engine import TorchEngine
 from torch import nn
 
-from .keras_graphs import generator, identity_graph
-from .measure import interleaved, peak_memory, ratio
-from .paste import CROP, build_frame
+from bench.keras_graphs import generator, identity_graph
+from bench.measure import interleaved, peak_memory, ratio
+from bench.paste import CROP, build_frame
 
 FRAME = 1080, 1920
 NO_EXPORT = "GHOST's export was not measured: it needs onnx and onnxruntime; run: python -m pip install onnx onnxruntime"

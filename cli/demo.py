@@ -23,7 +23,8 @@ import torch
 from ..models.detect import detect_faces
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
-from ..models.files.picture import check_writable, replace_file, write_image
+from ..models.files.cache import check_writable, replace_file
+from ..models.files.picture import write_image
 from ..models.identity import RECOGNIZERS, Recognizer, make_identity
 from ..models.identity.combine import same_person_cosine
 from ..models.pipeline import Clock, Settings, Swapped, engine_named, swap_photograph

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..models.errors import FaceLoomError
+from ..models.files.cache import file_hash, pinned_hash
 from ..models.files.catalogue import KINDS, Pack, Row, packs, resolve
 from ..models.files.download import get, get_pack
-from ..models.files.folders import KEYS, Choice, Folders, Found, available, default_folders, file_hash, find, pinned_hash
+from ..models.files.find import Choice, Found, find_by_name, list_choices
+from ..models.files.folders import KEYS, Folders, default_folders
 from ..models.files.terminal import command
 from ..models.progress import Progress
 
@@ -84,7 +86,7 @@ def _convert(arguments: argparse.Namespace, folders: Folders) -> int:
         raise FaceLoomError(f"Name the files to convert, by path or as `{command('models', 'list')}` shows them.")
 
     def work(name: str) -> None:
-        path = Path(name) if Path(name).is_file() else find(name, folders).path
+        path = Path(name) if Path(name).is_file() else find_by_name(name, folders).path
         print(f"{path} -> {convert(path, half=arguments.half, force=arguments.force)}")
 
     return _each(arguments.names, work)
@@ -93,7 +95,7 @@ def _convert(arguments: argparse.Namespace, folders: Folders) -> int:
 def _list(kind: str | None, folders: Folders) -> int:
     for each in (kind,) if kind else KINDS:
         print(f"{each}")
-        for choice in available(each, folders):
+        for choice in list_choices(each, folders):
             print(f" {'*' if choice.path else ' '} {_line(choice)}")
     if not kind:
         print(f"packs\n   {', '.join(packs())}")
@@ -118,7 +120,7 @@ def _get(item: Row | Pack, arguments: argparse.Namespace, folders: Folders) -> N
         return
     print(f"{item.name}: {item.terms}")
     fresh = arguments.force or arguments.sha256
-    present = None if fresh else next((choice.path for choice in available(item.kind, folders) if choice.row == item), None)
+    present = None if fresh else next((choice.path for choice in list_choices(item.kind, folders) if choice.row == item), None)
     if present is None or present == folders.target(item):
         with _bar(item.file) as progress:
             present = get(item, folders, mirror=arguments.mirror, sha256=arguments.sha256, force=arguments.force, progress=progress)
@@ -150,9 +152,9 @@ def _verify(names: Sequence[str], folders: Folders) -> int:
             bad.append(found.path)
 
     if names:
-        failed = _each(_single(names), lambda name: check(find(name, folders)))
+        failed = _each(_single(names), lambda name: check(find_by_name(name, folders)))
     else:
-        here = [choice for kind in KINDS for choice in available(kind, folders) if choice.row and choice.path]
+        here = [choice for kind in KINDS for choice in list_choices(kind, folders) if choice.row and choice.path]
         failed = _each([Found(choice.path, choice.row) for choice in here], check)
     return int(bool(failed or bad))
 
@@ -170,7 +172,7 @@ def _verdict(row: Row | None, path: Path) -> tuple[bool, str]:
 
 
 def _show_place(name: str, folders: Folders) -> None:
-    found = find(name, folders)
+    found = find_by_name(name, folders)
     print(found.path, *([found.note] if found.note else []), sep="  ")
 
 

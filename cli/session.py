@@ -13,7 +13,7 @@ from ..models.faces import Identity
 from ..models.files.picture import Picture, read_picture, write_image
 from ..models.pipeline import Clock, Settings, engine_named, read_identity, swap_photograph
 from . import own_version
-from .swap import Job, copy_file
+from .jobs import Job, copy_file
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

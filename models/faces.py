@@ -158,7 +158,7 @@ class Identity:
     embeddings: unit vectors ``[D]`` by space (``dlib128`` ...), combined over the photos. crops: ``[K, S, S, 3]`` float32 RGB 0..1
     canonical crops of the reference photos, best first, made with ``framing``. faces: the K faces those crops show, in **crop**
     pixel coordinates. name: what the artist calls them. photos: how many photos went in (may be more than the crops kept).
-    norms: by space, the mean length the recogniser gave its vectors before they were made unit (some swap networks want it).
+    norms: by space, the mean length the recognizer gave its vectors before they were made unit (some swap networks want it).
     """
 
     embeddings: Mapping[str, np.ndarray]
@@ -177,3 +177,13 @@ class Identity:
     def __repr__(self) -> str:
         spaces = ", ".join(sorted(self.embeddings)) or "no embedding"
         return f"Identity({self.name or 'unnamed'}, {self.photos} photo(s), {spaces})"
+
+
+def box_from_68(points: np.ndarray) -> np.ndarray:
+    """``[4]`` upright box from the middle of the forehead to the chin, ear to ear, as other detectors draw it."""
+    points = points.astype(np.float64)
+    brows = points[17:27]
+    up = points[27] - points[33]  # nose bridge against nose base
+    forehead = brows + 0.6 * up
+    everything = np.concatenate([points, forehead])
+    return np.concatenate([everything.min(0), everything.max(0)])

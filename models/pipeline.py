@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .crops.crop import crop_matrices, hand_out_crops
+from .crops.transformed import transform_face
 from .detect import detect_faces
 from .errors import FaceLoomError
 from .faces import Faces, Identity
 from .files.picture import read_image
 from .identity import make_identity
-from .identity.crops import face_through
 from .identity.files import load_identity
 from .identity.photos import join_photos
 from .paste import paste
-from .pixels.sampling import crop_matrices, hand_out_crops, invert, scale_of, transform
+from .pixels.affine import invert, scale_of, transform
 from .progress import Progress, silent
 from .restore import restore_crops
 from .swap import ENGINES, SwapEngine, swap_faces
@@ -147,5 +148,5 @@ def surroundings(image: torch.Tensor, faces: Faces, reach: float = 1.0) -> tuple
     corners = transform(np.array([(x, y) for x in ends for y in ends]), invert(crop_matrices(faces, 1))[0])
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width - 1, height - 1])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [width, height])
-    face = face_through(faces[0], np.array([[1, 0, -x0], [0, 1, -y0]], np.float64))
+    face = transform_face(faces[0], np.array([[1, 0, -x0], [0, 1, -y0]], np.float64))
     return image[:, y0:y1, x0:x1].clone(), replace(faces, items=(face,), height=int(y1 - y0), width=int(x1 - x0))

@@ -6,7 +6,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
-from ..models.files.checkpoints import TorchModel
+from ..models.runtime.devices import TorchModel
 
 
 class ComfyDevices:

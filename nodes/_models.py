@@ -11,8 +11,9 @@ from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
 from ..models.files.catalogue import Row, rows
-from ..models.files.checkpoints import TorchModel
-from ..models.files.folders import KEYS, SUFFIXES, Choice, Folders, Found, available, check_name, default_folders, find, originals
+from ..models.files.find import Choice, Found, check_name, find_by_name, list_choices, list_research_files
+from ..models.files.folders import KEYS, SUFFIXES, Folders, default_folders
+from ..models.runtime.devices import TorchModel
 from ..models.runtime.onnx import OnnxModel
 from ._devices import show_patcher
 from ._runtime import listener
@@ -53,8 +54,8 @@ def listed(kinds: Sequence[str], built_in: str) -> list[str]:
     """What a loader offers: what is built in, then the files that are here, then those that could be; research systems' original files
     last of each."""
     where = folders()
-    choices = [choice for kind in kinds for choice in available(WITHIN.get(kind, kind), where) if _fits(choice, kind)]
-    choices += [choice for kind in kinds for choice in originals(kind, where)]
+    choices = [choice for kind in kinds for choice in list_choices(WITHIN.get(kind, kind), where) if _fits(choice, kind)]
+    choices += [choice for kind in kinds for choice in list_research_files(kind, where)]
     here = [choice.name for choice in choices if choice.path]
     elsewhere = [choice.name + NOT_HERE for choice in choices if not choice.path]
     return [built_in, *here, *elsewhere]
@@ -76,7 +77,7 @@ def file_input(kinds: Sequence[str], built_in: str, tooltip: str, name: str = "f
 
 def research_input(row_name: str, tooltip: str, name: str = "file") -> io.Input:
     """The one file of a research system that a loader opens, here or not."""
-    chosen = [choice for choice in available("research", folders()) if choice.row and choice.row.name == row_name]
+    chosen = [choice for choice in list_choices("research", folders()) if choice.row and choice.row.name == row_name]
     options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
     return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
 
@@ -114,7 +115,7 @@ def checked(*names: str | None) -> bool | str:
 def load(name: str, kind: str, provider: str, open_file: Callable[[Found, Folders, str | Sequence[str]], object]) -> tuple[object, str]:
     """``open_file(found, folders, providers)`` for a file of the list. Returns what it loaded and what to show on the node."""
     where, providers = folders(), PROVIDERS[provider]
-    found = find(_plain(name), where, kind, listener())
+    found = find_by_name(_plain(name), where, kind, listener())
     loaded = show_patcher(open_file(found, where, providers))
     return loaded, _told(found, loaded)
 
@@ -123,7 +124,7 @@ def load_research(name: str, open_file: Callable[[Found, Folders], tuple]) -> tu
     """``open_file(found, folders)`` for a file that holds several things. Returns them and what to show on the node, which is about the
     first."""
     where = folders()
-    found = find(_plain(name), where, "research", listener())
+    found = find_by_name(_plain(name), where, "research", listener())
     parts = open_file(found, where)
     return parts, _told(found, show_patcher(parts[0]))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..models.crops.crop import hand_out_crops
 from ..models.crops.squares import ALIGNMENTS, align_faces
-from ..models.files.picture import as_images
-from ..models.pixels.sampling import hand_out_crops
+from ..models.pixels.tensors import as_images
 from ._runtime import give_crops, show
 from ._sockets import CATEGORY, Faces
 

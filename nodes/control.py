@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.face3d.control import WHERE, control_hints, keypoint_pictures
-from ..models.files.picture import as_crops
+from ..models.pixels.tensors import as_crops
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, Faces
 

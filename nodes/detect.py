@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..models.crops.crop import hand_out_crops
 from ..models.detect import bounding_boxes, detect_faces
-from ..models.files.picture import as_images
-from ..models.pixels.drawing import draw_faces
-from ..models.pixels.sampling import hand_out_crops
+from ..models.detect.overlay import draw_faces
+from ..models.pixels.tensors import as_images
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
 from ._sockets import CATEGORY, BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
 

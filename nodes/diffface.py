@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.files.picture import as_images
+from ..models.pixels.tensors import as_images
 from ..models.systems.diffface import PRESETS, Settings, Weights
 from ..models.systems.diffface_model import load_diffface
 from ._devices import ComfyDevices, half

@@ -7,13 +7,14 @@ import torch
 from comfy_api.latest import io
 
 from ..models.diffusion.blending import BLENDINGS
-from ..models.diffusion.crop import composite, resize, sampling_size, undo_drift
+from ..models.diffusion.crop import composite, sampling_size, undo_drift
 from ..models.diffusion.guidance import Guidance
 from ..models.diffusion.parsing import differentiable_parser
-from ..models.diffusion.swap import Pull, guidance_for, sampled_rows
-from ..models.files.picture import as_crops
+from ..models.diffusion.swap import GuidanceStrengths, guidance_for, sampled_rows
 from ..models.identity.differentiable import differentiable
 from ..models.pixels.masks import fit_mask
+from ..models.pixels.resize import resample
+from ..models.pixels.tensors import as_crops
 from . import _memory, _sampling
 from ._runtime import give
 from ._sockets import CATEGORY, FaceAnalysis, FaceParser, FaceRecognizer, Faces, GazeEstimator, Identity, InsightFace, as_recognizer
@@ -109,11 +110,11 @@ class DiffusionInpaintSwap(io.ComfyNode):
         rows = sampled_rows(images, masks)
         if not rows or denoise == 0:
             return io.NodeOutput(give(images))
-        pull = Pull(identity_strength if identity is not None else 0.0, expression_strength, gaze_strength, views, seed)
+        pull = GuidanceStrengths(identity_strength if identity is not None else 0.0, expression_strength, gaze_strength, views, seed)
         recognizer = as_recognizer(recognizer) if pull.identity > 0 else None
         pull.check(len(images), identity, recognizer, parser, faces, gaze_estimator)
         edge = sampling_size(size or _sampling.native_size(model), vae.spacial_compression_encode())
-        pictures, holes = resize(images[rows], edge), resize(masks[rows], edge)
+        pictures, holes = resample(images[rows], edge), resample(masks[rows], edge)
         latents = _sampling.encode(vae, pictures)
         _sampling.check_model(model, vae, latents)
         positive, negative = _sampling.rows_of([positive, negative], rows, len(images))
@@ -141,5 +142,5 @@ class DiffusionInpaintSwap(io.ComfyNode):
         if fix_color:
             results = undo_drift(results, pictures, holes)
         out = images.clone()
-        out[rows] = composite(images[rows], resize(results, images.shape[1]), masks[rows])
+        out[rows] = composite(images[rows], resample(results, images.shape[1]), masks[rows])
         return io.NodeOutput(give(out))

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
-from ..models.files.picture import as_images
+from ..models.pixels.tensors import as_images
 from ..models.systems.face_adapter import MODES
 from ..models.systems.face_adapter_load import CONTROL, VISION, folder_file, load_face_adapter
 from ..models.systems.face_adapter_swap import LATENT

@@ -6,10 +6,10 @@ import torch
 from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
-from ..models.files.picture import as_images
 from ..models.identity import make_identity
 from ..models.identity.blend import blend_identities
 from ..models.identity.photos import join_photos
+from ..models.pixels.tensors import as_images
 from ._runtime import give, listener, show
 from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_recognizer
 

@@ -16,7 +16,8 @@ from ..models.detect.onnx import load_detector
 from ..models.detect.with_attributes import DescribedDetector, LandmarkedDetector
 from ..models.diffusion.gaze import load_gaze_estimator
 from ..models.face3d.points106 import load_points106
-from ..models.files.folders import Folders, Found
+from ..models.files.find import Found
+from ..models.files.folders import Folders
 from ..models.identity import RECOGNIZERS
 from ..models.identity.onnx import load_recognizer
 from ..models.parse.load import load_occluder, load_parser

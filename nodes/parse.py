@@ -6,10 +6,10 @@ import torch
 from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
-from ..models.files.picture import as_crops, as_images
 from ..models.parse import REGIONS, parse_preview, region_mask
 from ..models.parse.landmarks import LANDMARK_REGIONS
 from ..models.parse.occlude import faces_in_crops, occlusion_mask
+from ..models.pixels.tensors import as_crops, as_images
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, FaceOccluder, FaceParser, Faces
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.files.picture import as_crops, as_images
+from ..models.pixels.tensors import as_crops, as_images
 from ..models.restore import restore_crops
 from ..models.restore.descriptor import restorer_from_descriptor
 from ._devices import ComfyDevices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.files.picture import as_images
+from ..models.pixels.tensors import as_images
 from ..models.select.rules import RANKS, select_faces
 from ._runtime import listener, show
 from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_attributes, as_recognizer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.files.picture import as_images
-from ..models.pixels.sampling import hand_out_crops
+from ..models.crops.crop import hand_out_crops
+from ..models.pixels.tensors import as_images
 from ..models.select.smooth import smooth_faces
 from ._runtime import give_crops, show
 from ._sockets import CATEGORY, Faces

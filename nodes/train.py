@@ -10,11 +10,12 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..models.diffusion.crop import resize, sampling_size
+from ..models.diffusion.crop import sampling_size
 from ..models.diffusion.dreambooth import Recipe, square_photos
 from ..models.errors import FaceLoomError
-from ..models.files.picture import as_images
 from ..models.identity.files import identity_path
+from ..models.pixels.resize import resample
+from ..models.pixels.tensors import as_images
 from . import _lora, _sampling
 from ._runtime import listener, show
 from ._sockets import CATEGORY
@@ -94,7 +95,7 @@ class TrainFaceLoRA(io.ComfyNode):
 
 def _encode(vae, pictures: torch.Tensor, edge: int) -> torch.Tensor:
     """Latents of the middle squares."""
-    return _sampling.encode(vae, torch.cat([resize(photo[None], edge) for photo in square_photos(as_images(pictures, "photos"))]))
+    return _sampling.encode(vae, torch.cat([resample(photo[None], edge) for photo in square_photos(as_images(pictures, "photos"))]))
 
 
 def lora_path(filename: str) -> Path:

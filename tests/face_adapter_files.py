@@ -10,7 +10,7 @@ from faceloom.models.face3d.basel_model import DISTANCE, EDGE, FOCAL
 from faceloom.models.face3d.fit import five_points, landmarks_of, mean_face
 from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token
 from faceloom.models.networks.iresnet import IResNet
-from faceloom.models.pixels.sampling import similarity
+from faceloom.models.pixels.affine import similarity
 from faceloom.models.systems.face_adapter import TEMPLATE
 from ldm_files import filled
 from torch import nn

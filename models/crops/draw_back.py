@@ -7,14 +7,15 @@ import math
 import numpy as np
 import torch
 
+from ..pixels.affine import bounds, invert
 from ..pixels.masks import extent
-from ..pixels.sampling import bounds, invert, warp
+from ..pixels.sampling import warp
 
 # Share of its square's edge over which an answer fades in, so that a chin cut off by the square shows no line.
 FADE = 1 / 16
 
 
-def draw(crop: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, to_crop: np.ndarray, outline: torch.Tensor, share: float = 1.0
+def draw_back(crop: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, to_crop: np.ndarray, outline: torch.Tensor, share: float = 1.0
          ) -> None:
     """Draw ``answer`` ``[E, E, 3]`` into ``crop`` ``[S, S, 3]`` through ``to_crop`` ``[2, 3]``, answer → crop.
 

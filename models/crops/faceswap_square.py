@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from ..pixels.sampling import similarity, transform
+from ..pixels.affine import similarity, transform
 
 _X = (
     .010086, .085135, .191003, .300643, .40327, .596729, .699356, .808997, .914864, .989913, .5, .5, .5, .5, .376753, .435909, .5, .56409,

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..faces import Face, Faces
-from ..files.picture import to_uint8
-from ..pixels.sampling import invert, transform
+from ..pixels.affine import invert, transform
+from ..pixels.tensors import to_uint8
 from .squares import quad_square
 
 _CORNERS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
-from ..files.picture import as_images
+from ..pixels.tensors import as_images
 from ..progress import Progress, silent
 from .boxes import boxes_per_frame
 from .dlib import DlibDetector

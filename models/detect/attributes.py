@@ -12,10 +12,11 @@ import torch
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..files.catalogue import KINDS, NetContract, catalogue
-from ..files.folders import Folders, locate
+from ..files.find import find_by_path_or_name
+from ..files.folders import Folders
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
-from ..runtime.input import encode
+from ..runtime.input import to_network_input
 from ..runtime.onnx import OnnxModel, open_session
 
 # The network's picture is a square around the box, this much larger than its longer side.
@@ -42,7 +43,7 @@ class AgeAndSex:
             some = faces.items[start:start + FACES]
             matrices = np.stack([_around(face.box, size) for face in some])
             pictures = sample_crops(images[..., :3], [face.frame for face in some], matrices, size)
-            answers = self.model.run({self.model.inputs[0].name: encode(pictures, self.contract).cpu().numpy()})[0]
+            answers = self.model.run({self.model.inputs[0].name: to_network_input(pictures, self.contract).cpu().numpy()})[0]
             items += [replace(face, sex="male" if male > female else "female", age=max(float(age) * 100, 0.0))
                       for face, (female, male, age) in zip(some, answers, strict=True)]
             progress(len(items), len(faces))
@@ -59,7 +60,7 @@ def _around(box: np.ndarray, size: int) -> np.ndarray:
 def load_attributes(path_or_name: str | Path = "genderage", *, folders: Folders | None = None,
                     providers: str | Sequence[str] = "auto") -> AgeAndSex:
     """The age and sex network in a file, or of a catalogue name."""
-    found = locate(path_or_name, "attributes", folders)
+    found = find_by_path_or_name(path_or_name, "attributes", folders)
     if found.row and found.row.kind != "attributes":
         raise FaceLoomError(f"{found.path.name} is {KINDS[found.row.kind]}, not {KINDS['attributes']}; load it with the node for that.")
     model = open_session(found.path, providers=providers, kind="attributes")

@@ -9,15 +9,15 @@ import numpy as np
 from ..errors import FaceLoomError
 from ..face3d.topology import points68_from_dense
 from ..faces import Face, keypoints_from_68
-from ..pixels.sampling import scale_of, similarity
+from ..pixels.affine import scale_of, similarity
 
 
 def face_from_dense(frame: int, dense: np.ndarray, score: float) -> Face:
     """A face with everything that ``dense`` ``[478, 3]`` (pixels) tells: 68 points, keypoints and box."""
-    from .dlib_points import face_box
+    from ..faces import box_from_68
 
     points = points68_from_dense(dense[:, :2])
-    return Face(frame, face_box(points), keypoints_from_68(points), score, points68=points, dense=dense)
+    return Face(frame, box_from_68(points), keypoints_from_68(points), score, points68=points, dense=dense)
 
 
 def faces_from_core(landmarks: Mapping, frames: int, height: int, width: int) -> list[list[Face]]:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from ..errors import FaceLoomError
-from ..faces import Face, keypoints_from_68
+from ..faces import Face, box_from_68, keypoints_from_68
 from ..progress import Progress, silent
 from .dlib_many_starts import ConsensusFitter
 from .dlib_network import FaceNetwork, Sighting
-from .dlib_points import PointFitter, face_box, gray_bytes
+from .dlib_points import PointFitter, gray_bytes
 from .dlib_search import find
 
 _FILES = {
@@ -107,4 +107,4 @@ class DlibDetector:
 
     @staticmethod
     def _face(frame: int, points: np.ndarray, score: float) -> Face:
-        return Face(frame, face_box(points), keypoints_from_68(points), score, points68=points)
+        return Face(frame, box_from_68(points), keypoints_from_68(points), score, points68=points)

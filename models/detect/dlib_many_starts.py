@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..pixels.sampling import invert, similarity, transform
+from ..pixels.affine import invert, similarity, transform
 from .dlib_points import MIRROR_68, PointFitter, square_matrix, upright
 
 # The network's box to dlib's square: how far below the middle, and the edge, in box edges. Measured where both see a face.

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..faces import keypoints_from_68
-from ..pixels.sampling import invert, scale_of, transform
+from ..pixels.affine import invert, scale_of, transform
 
 # dlib's square around a face, in terms of the 51 inner points (brows, eyes, nose, mouth): edge over their root-mean-square
 # radius, and how far below their mean its middle lies, in edges. Measured on the detector's own boxes.
@@ -82,16 +82,6 @@ def face_angle(points: np.ndarray) -> float:
     down = (mouth0 + mouth1 - eye0 - eye1) / 2
     direction = across / 2 + np.array([down[1], -down[0]])
     return float(np.arctan2(direction[1], direction[0]))
-
-
-def face_box(points: np.ndarray) -> np.ndarray:
-    """``[4]`` upright box from the middle of the forehead to the chin, ear to ear, as other detectors draw it."""
-    points = points.astype(np.float64)
-    brows = points[17:27]
-    up = points[27] - points[33]  # nose bridge against nose base
-    forehead = brows + 0.6 * up
-    everything = np.concatenate([points, forehead])
-    return np.concatenate([everything.min(0), everything.max(0)])
 
 
 class PointFitter:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ..faces import box_from_68
 from .boxes import overlaps, suppress
-from .dlib_points import PointFitter, face_box, square_matrix, square_of, upright
+from .dlib_points import PointFitter, square_matrix, square_of, upright
 
 _MINIMUM = 80  # pixels, the smallest face HOG knows
 _COARSE = 320  # longest edge of the small look
@@ -149,7 +150,7 @@ class _Search:
 
     def _merge(self) -> None:
         rank = np.array([found.margin - _TILT_UNKNOWN * (found.network and self.turned) for found in self.finds])
-        kept = suppress(np.array([face_box(f.points) for f in self.finds]).reshape(-1, 4), rank)
+        kept = suppress(np.array([box_from_68(f.points) for f in self.finds]).reshape(-1, 4), rank)
         self.finds = [self.finds[i] for i in kept]
 
     def _known(self, hit: _Hit) -> bool:

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Face
-from ..files.picture import to_uint8
-from ..pixels.sampling import crop_matrix, invert, scale_of, transform, warp
+from ..pixels.affine import invert, scale_of, transform
+from ..pixels.sampling import warp
+from ..pixels.tensors import to_uint8
 from ..progress import Progress, silent
 from .core_landmarks import face_from_dense
 from .dlib import DlibDetector

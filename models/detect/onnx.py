@@ -12,12 +12,13 @@ import torch
 from ..errors import FaceLoomError
 from ..faces import Face
 from ..files.catalogue import KINDS, NetContract, catalogue
-from ..files.folders import Folders, locate
-from ..pixels.sampling import invert, transform, warp
+from ..files.find import find_by_path_or_name
+from ..files.folders import Folders
+from ..pixels.affine import invert, transform
+from ..pixels.sampling import warp
 from ..progress import Progress, silent
-from ..runtime.input import encode
+from ..runtime.input import bind_picture, to_network_input
 from ..runtime.onnx import OnnxModel, open_session
-from ..runtime.picture_input import bind_picture
 from .boxes import overlaps, suppress
 from .decode import DECODERS, Found
 
@@ -132,7 +133,7 @@ class OnnxDetector:
                 progress(len(seen), len(looks))
                 some = [looks[i] for i in same[start:start + LOOKS]]
                 pictures = torch.stack([warp(images[look.frame], look.matrix, edge, edge, "zeros").clamp(0, 1) for look in some])
-                outputs = self.model.run({self._input.name: encode(pictures, self.contract).cpu().numpy()}, chunk=LOOKS)
+                outputs = self.model.run({self._input.name: to_network_input(pictures, self.contract).cpu().numpy()}, chunk=LOOKS)
                 answers = DECODERS[self.contract.family](outputs, len(some), edge, threshold)
                 size = images.shape[2], images.shape[1]
                 seen.update({i: _in_frame(answer, looks[i], size) for i, answer in zip(same[start:start + LOOKS], answers, strict=True)})
@@ -211,7 +212,7 @@ def _face(frame: int, box: np.ndarray, score: float, points: np.ndarray) -> Face
 def load_detector(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,
                   providers: str | Sequence[str] = "auto") -> OnnxDetector:
     """The detector in a file, or of a catalogue name; a file the catalogue does not know is told by its outputs."""
-    found = locate(path_or_name, "detector", folders)
+    found = find_by_path_or_name(path_or_name, "detector", folders)
     path, row = found.path, found.row
     if row and row.kind != "detector":
         raise FaceLoomError(f"{path.name} is {KINDS[row.kind]}, not {KINDS['detector']}; load it with the node for that.")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..errors import FaceLoomError, check_finite
-from ..pixels.magnify import LOBES, lanczos
 from ..pixels.masks import grow_mask
 
 # SD's UNets halve the latent three times, so their pictures come in steps of 64 pixels.
@@ -22,36 +21,6 @@ def sampling_size(wanted: int, vae_multiple: int) -> int:
     """The size nearest to ``wanted`` that both the VAE and the UNet divide evenly, at least one step."""
     step = math.lcm(_UNET_STEP, vae_multiple)
     return max(1, round(wanted / step)) * step
-
-
-def resize(pictures: Tensor, size: int) -> Tensor:
-    """Square ``[N, S, S, C]`` or masks ``[N, S, S]`` to ``size``, float to float, clipped to 0..1.
-
-    Shrinking averages exact areas; enlarging is Lanczos (three lobes). The picture's border lies where it lay.
-    """
-    if pictures.shape[1] == size:
-        return pictures
-    weights = _resampling(pictures.shape[1], size).to(pictures.device, pictures.dtype)
-    out = torch.einsum("oh,nh...->no...", weights, pictures)
-    out = torch.einsum("ow,nhw...->nho...", weights, out)
-    return out.clamp(0, 1)
-
-
-def _resampling(old: int, new: int) -> Tensor:
-    """``[new, old]`` rows that sum to 1."""
-    scale = old / new
-    if new < old:
-        edges = torch.arange(new + 1, dtype=torch.float64) * scale
-        pixels = torch.arange(old, dtype=torch.float64)
-        low = torch.maximum(edges[:-1, None], pixels)
-        high = torch.minimum(edges[1:, None], pixels + 1)
-        return ((high - low).clamp(min=0) / scale).to(torch.float32)
-    centres = (torch.arange(new, dtype=torch.float64) + 0.5) * scale - 0.5
-    first = torch.floor(centres).to(torch.int64) - LOBES + 1
-    taps = first[:, None] + torch.arange(2 * LOBES)
-    weights = torch.zeros(new, old, dtype=torch.float64)
-    weights.scatter_add_(1, taps.clamp(0, old - 1), lanczos(centres[:, None] - taps))
-    return (weights / weights.sum(1, keepdim=True)).to(torch.float32)
 
 
 def undo_drift(results: Tensor, originals: Tensor, masks: Tensor) -> Tensor:

@@ -11,13 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..crops.crop import crop_matrix
+from ..crops.templates import TEMPLATES
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.checkpoints import DeviceManager, TorchModel, load_weights
-from ..files.folders import Folders, Found, locate
+from ..files.checkpoints import load_weights
+from ..files.find import Found, find_by_path_or_name
+from ..files.folders import Folders
 from ..networks import build
 from ..networks.eyenet import EyeNet
-from ..pixels.sampling import TEMPLATES, crop_matrix, transform
+from ..pixels.affine import transform
+from ..runtime.devices import DeviceManager, TorchModel
 from .guidance import eye_pictures, gaze_loss
 
 # Half the box of an eye in distances between the eyes: DiffFace's boxes (the eye and 5 pixels to the sides, 9 up and down, of 256) on an
@@ -43,7 +47,7 @@ class GazeEstimator:
 def load_gaze_estimator(path_or_name: str | Path | Found, *, folders: Folders | None = None, devices: DeviceManager | None = None
                         ) -> GazeEstimator:
     """The estimator in ``GazeEstimator.pt``, whose size is read from its weights."""
-    path = locate(path_or_name, "research", folders).path
+    path = find_by_path_or_name(path_or_name, "research", folders).path
     return GazeEstimator(path.stem, eyenet_from(load_weights(path), path.name), devices)
 
 

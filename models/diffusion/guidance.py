@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import check_finite
 from ..identity.differentiable import Embedder, align_crops
-from ..pixels.sampling import compose
+from ..pixels.affine import compose
 
 # At strength 1 the sum of one step's moves is this share of the predicted latent's own spread.
 STEP = 0.12
@@ -65,7 +65,7 @@ def eye_pictures(pictures: Tensor, boxes: Sequence | np.ndarray) -> Tensor:
 
 
 class IdentityLoss:
-    """1 - cosine between the identity and what a recogniser sees in crops, averaged over several views of each.
+    """1 - cosine between the identity and what a recognizer sees in crops, averaged over several views of each.
 
     matrices: ``[N, 2, 3]`` crop → aligned. wanted: unit ``[D]``. views: 1 is the aligned face alone; more add turned and shifted looks
     at it, which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.

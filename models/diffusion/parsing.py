@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import FaceLoomError
 from ..files.catalogue import NetContract
 from ..files.onnx import OnnxFile
-from ..identity.differentiable import torch_from_onnx
+from ..runtime.as_torch import torch_from_onnx
 
 _SIZE = 512
 

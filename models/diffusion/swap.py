@@ -18,7 +18,7 @@ from .guidance import Guidance, IdentityLoss, ParserLoss
 
 
 @dataclass(frozen=True)
-class Pull:
+class GuidanceStrengths:
     """The strengths of guidance (0 is off), how many views the identity is measured in, and the seed of those views."""
 
     identity: float = 0.0
@@ -62,7 +62,7 @@ def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
     return rows
 
 
-def guidance_for(pull: Pull, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
+def guidance_for(pull: GuidanceStrengths, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
                  embedder: Embedder | None = None, wanted: Tensor | None = None,
                  parse: Callable[[Tensor], Tensor] | None = None, eyes: EyeNet | None = None) -> Guidance:
     """The guidance of these crops ``[N, S, S, 3]``, at sampling size and on the device that samples.

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
+from ..pixels.affine import transform
 from ..pixels.edges import canny
-from ..pixels.sampling import crop_matrix, transform
 from ..progress import Progress, silent
 from .fit import fit_face, mean_face
 from .raster import rasterize, vertex_normals

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..pixels.drawing import draw_landmarks
+from ..pixels.affine import transform
 from ..pixels.masks import feather_mask, grow_mask
-from ..pixels.sampling import crop_matrix, transform
 from ..progress import Progress, silent
+from .drawings import draw_landmarks
 from .expression import nearest_pose, reference_fits, transfer_shape
 from .fit import Fit, fit_face, landmarks_of, mean_face
 from .raster import rasterize

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..pixels.sampling import sample_crops, transform
+from ..pixels.affine import transform
+from ..pixels.sampling import sample_crops
 from ..runtime.onnx import OnnxModel, open_session
 
 # Crops [N, 3, S, S] 0..1 RGB → [N, 106, 2] points in their pixels, in insightface's order.

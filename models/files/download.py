@@ -15,8 +15,9 @@ from types import MappingProxyType
 
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
+from .cache import file_hash, pinned_hash, record_hash
 from .catalogue import Pack, Row, packs
-from .folders import Folders, file_hash, pinned_hash, record_hash
+from .folders import Folders
 from .terminal import command
 from .transfer import PATIENT, PIECE, Failure, Job, Policy, check_disk, fetch, verify
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..errors import FaceLoomError
 from ..progress import Progress
-from .folders import read_json, write_json
+from .cache import read_json, write_json
 from .terminal import command
 
 PIECE = 1 << 20

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..files.picture import as_images
+from ..pixels.tensors import as_images
 from ..progress import Progress, silent
 from .combine import HOW, combine, outliers, report, same_person_cosine, unit
 from .crops import reference_crops

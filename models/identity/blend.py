@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..crops.crop import crop_matrix
+from ..crops.transformed import transform_face
 from ..errors import FaceLoomError
 from ..faces import Face, Identity
-from ..pixels.sampling import crop_matrix, warp
+from ..pixels.sampling import warp
 from .combine import unit
-from .crops import MOST, face_through
+from .crops import MOST
 
 
 def spherical_mean(vectors: np.ndarray, weights: np.ndarray, rounds: int = 64) -> np.ndarray:
@@ -68,7 +70,7 @@ def _crops_of(order: list[Identity]) -> tuple[np.ndarray, tuple[Face, ...], floa
             if (identity.crops.shape[1], identity.framing) != (size, framing):
                 matrix = crop_matrix(face, size, framing)
                 crop = warp(torch.from_numpy(np.array(crop)), matrix, size, size).clamp(0, 1).mul(255).round().div(255).numpy()
-                face = face_through(face, matrix)
+                face = transform_face(face, matrix)
             crops.append(crop)
             faces.append(face)
     stacked = np.stack(crops[:MOST]) if crops else np.zeros((0, size, size, 3), np.float32)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..detect.dlib_points import face_box
+from ..crops.crop import crop_matrix
+from ..crops.templates import TEMPLATES
+from ..crops.transformed import transform_face
 from ..faces import Face, Faces
-from ..pixels.sampling import TEMPLATES, crop_matrix, sample_crops, scale_of, transform
+from ..pixels.sampling import sample_crops
 
 FRAMING = 1.6  # the whole head with forehead and hair
 MOST = 8
@@ -24,22 +26,6 @@ def native_size(faces: Faces, framing: float = FRAMING) -> int:
     return int(np.clip(np.ceil(wanted / _STEP) * _STEP, _SMALLEST, _LARGEST))
 
 
-def face_through(face: Face, matrix: np.ndarray, frame: int = 0) -> Face:
-    """The face as it appears after ``matrix`` ``[2, 3]`` (a similarity), z of the dense points scaled with it."""
-    keypoints = transform(face.keypoints, matrix)
-    points = None if face.points68 is None else transform(face.points68, matrix).astype(np.float32)
-    dense = face.dense
-    if dense is not None:
-        dense = np.concatenate([transform(dense[:, :2], matrix), dense[:, 2:] * float(scale_of(matrix))], 1)
-    if points is not None:
-        box = face_box(points)
-    else:
-        x0, y0, x1, y1 = face.box
-        corners = transform(np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]), matrix)
-        box = np.concatenate([corners.min(0), corners.max(0)])
-    return replace(face, frame=frame, box=box, keypoints=keypoints, points68=points, dense=dense, square=None)
-
-
 def reference_crops(images: torch.Tensor, faces: Faces) -> tuple[np.ndarray, tuple[Face, ...], float]:
     """Crops ``[K, S, S, 3]`` of the first 8 faces, those faces in crop pixels, and the framing.
 
@@ -50,4 +36,4 @@ def reference_crops(images: torch.Tensor, faces: Faces) -> tuple[np.ndarray, tup
     matrices = np.stack([crop_matrix(face, size, FRAMING) for face in faces])
     crops = sample_crops(images, faces.frame_indices, matrices, size)
     crops = crops.mul(255).round().div(255).cpu().numpy()
-    return crops, tuple(face_through(face, matrix) for face, matrix in zip(faces, matrices, strict=True)), FRAMING
+    return crops, tuple(transform_face(face, matrix) for face, matrix in zip(faces, matrices, strict=True)), FRAMING

@@ -1,10 +1,9 @@
-"""Recognisers whose answer can be differentiated: ArcFace networks in ONNX files as torch modules, and the alignment before them."""
+"""Recognizers whose answer can be differentiated: ArcFace networks in ONNX files as torch modules, and the alignment before them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..crops.crop import crop_matrix
+from ..crops.templates import TEMPLATES, template_matrix
 from ..errors import FaceLoomError
 from ..faces import Face
 from ..files.catalogue import NetContract
 from ..files.onnx import OnnxFile
-from ..files.onnx_nodes import Node, read_nodes
-from ..pixels.sampling import TEMPLATES, compose, crop_matrix, invert, sampling_grid, scale_of, template_matrix, transform
+from ..pixels.affine import compose, invert, scale_of, transform
+from ..pixels.sampling import sampling_grid
+from ..runtime.as_torch import torch_from_onnx
 
 
 @dataclass(frozen=True, eq=False)
 class Embedder:
-    """A recogniser in torch. space: of its vectors. net: ``[N, 3, n, n]`` in the contract's range to ``[N, D]``."""
+    """A recognizer in torch. space: of its vectors. net: ``[N, 3, n, n]`` in the contract's range to ``[N, D]``."""
 
     space: str
     net: nn.Module
@@ -37,9 +39,9 @@ class Embedder:
 
 
 def differentiable(recognizer: Any) -> Embedder:
-    """The recogniser as an ``Embedder`` with weights of its own, which any autograd mode may use.
+    """The recognizer as an ``Embedder`` with weights of its own, which any autograd mode may use.
 
-    Torch networks are copied, ONNX files converted; a recogniser of another kind may have a method ``differentiable``. Anything else
+    Torch networks are copied, ONNX files converted; a recognizer of another kind may have a method ``differentiable``. Anything else
     (the built-in dlib network) is an error.
     """
     own = getattr(recognizer, "differentiable", None)
@@ -52,19 +54,8 @@ def differentiable(recognizer: Any) -> Embedder:
         file = getattr(model, "file", None)
         if not isinstance(file, OnnxFile):
             raise FaceLoomError("Identity guidance needs an ArcFace network; connect one from Load Face Recognizer (the built-in dlib "
-                                "recogniser has no gradient).")
+                                "recognizer has no gradient).")
         return Embedder(recognizer.space, torch_from_onnx(file, model.name), recognizer.contract)
-
-
-def torch_from_onnx(file: OnnxFile, name: str = "The model", output: int = 0) -> nn.Module:
-    """The graph of an ONNX file with one input, up to one of its outputs, as a module in float32.
-
-    Its result equals onnxruntime's to rounding. Operations that no recogniser or parser uses are refused by name. A batch of any size goes
-    in, also where the file was exported for one picture.
-    """
-    if file.external:
-        raise FaceLoomError(f"{name} keeps its weights in another file; export it as one file.")
-    return _Graph(file, name, output).eval().requires_grad_(False)
 
 
 def align_crops(crops: Tensor, matrices: np.ndarray, size: int) -> Tensor:
@@ -102,164 +93,3 @@ def rescaled(matrices: np.ndarray, old: int, new: int) -> np.ndarray:
     return compose(np.asarray(matrices, np.float64), np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5]]))
 
 
-class _Graph(nn.Module):
-    """Runs the nodes one after the other. Weights are buffers; small integers (shapes, axes) stay numpy."""
-
-    def __init__(self, file: OnnxFile, name: str, output: int) -> None:
-        super().__init__()
-        nodes = read_nodes(file)
-        aliases = {node.outputs[0]: node.inputs[0] for node in nodes if node.operator in _SAME}
-        self.input, self.output = file.inputs[0].name, _root(aliases, file.outputs[output].name)
-        nodes = _needed(tuple(replace(node, inputs=tuple(_root(aliases, name) for name in node.inputs)) for node in nodes), self.output)
-        self.nodes = tuple(node for node in nodes if node.operator != "Constant")
-        unknown = sorted({node.operator for node in self.nodes} - set(_OPERATORS))
-        if unknown:
-            raise FaceLoomError(f"{name} uses {', '.join(unknown)}, through which guidance cannot be computed; choose another network.")
-        arrays = {tensor.name: tensor.array() for tensor in file.initializers}
-        arrays |= {node.outputs[0]: np.asarray(next(iter(node.attributes.values()))) for node in nodes if node.operator == "Constant"}
-        self.plain = {key: array for key, array in arrays.items() if array.dtype.kind in "iu"}
-        self.slots = {key: f"weight{i}" for i, key in enumerate(arrays) if key not in self.plain}
-        for key, slot in self.slots.items():
-            self.register_buffer(slot, torch.tensor(arrays[key].astype(np.float32)))
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        values: dict[str, Any] = {"": None, self.input: pictures, **self.plain}
-        values |= {key: getattr(self, slot) for key, slot in self.slots.items()}
-        for node in self.nodes:
-            values[node.outputs[0]] = _OPERATORS[node.operator](node.attributes, *(values[name] for name in node.inputs))
-        return values[self.output]
-
-
-def _root(aliases: Mapping[str, str], name: str) -> str:
-    while name in aliases:
-        name = aliases[name]
-    return name
-
-
-def _needed(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
-    """Those that the output depends on: training heads and the like are left out."""
-    wanted, used = {output}, []
-    for node in reversed(nodes):
-        if wanted.intersection(node.outputs) and node.operator not in _SAME:
-            used.append(node)
-            wanted.update(node.inputs)
-    return tuple(reversed(used))
-
-
-def _pads(attributes: Mapping, x: Tensor, kernel: tuple[int, ...], value: float = 0.0) -> Tensor:
-    if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        strides = attributes.get("strides", [1, 1])
-        total = [max((-(-size // step) - 1) * step + edge - size, 0) for size, step, edge in zip(x.shape[2:], strides, kernel, strict=True)]
-        first = [t // 2 if attributes["auto_pad"] == "SAME_UPPER" else -(-t // 2) for t in total]
-        pads = [*first, *(t - f for t, f in zip(total, first, strict=True))]
-    else:
-        pads = attributes.get("pads", [0, 0, 0, 0])
-    return F.pad(x, (pads[1], pads[3], pads[0], pads[2]), value=value) if any(pads) else x
-
-
-def _conv(attributes: Mapping, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    x = _pads(attributes, x, tuple(weight.shape[2:]))
-    return F.conv2d(x, weight, bias, attributes.get("strides", 1), 0, attributes.get("dilations", 1), attributes.get("group", 1))
-
-
-def _batch_norm(attributes: Mapping, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    return F.batch_norm(x, mean, var, weight, bias, False, 0.0, attributes.get("epsilon", 1e-5))
-
-
-def _prelu(attributes: Mapping, x: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(x >= 0, x, x * slope)
-
-
-def _clip(attributes: Mapping, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    return x.clamp(attributes.get("min") if low is None else float(low), attributes.get("max") if high is None else float(high))
-
-
-def _gemm(attributes: Mapping, a: Tensor, b: Tensor, c: Tensor | float = 0.0) -> Tensor:
-    a = a.mT if attributes.get("transA") else a
-    b = b.mT if attributes.get("transB") else b
-    return attributes.get("alpha", 1.0) * (a @ b) + attributes.get("beta", 1.0) * c
-
-
-def _reshape(attributes: Mapping, x: Tensor, shape: np.ndarray | None = None) -> Tensor:
-    wanted = [int(size) for size in (attributes["shape"] if shape is None else np.atleast_1d(shape))]
-    wanted = [x.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
-    if wanted and wanted[0] == 1 and -1 in wanted:  # exported for one picture
-        wanted[0] = x.shape[0]
-    return x.reshape(wanted)
-
-
-def _pool(average: bool) -> Callable[..., Tensor]:
-    def pool(attributes: Mapping, x: Tensor) -> Tensor:
-        kernel = attributes["kernel_shape"]
-        strides = attributes.get("strides", [1, 1])
-        x = _pads(attributes, x, tuple(kernel), 0.0 if average else float("-inf"))
-        return F.avg_pool2d(x, kernel, strides) if average else F.max_pool2d(x, kernel, strides)
-
-    return pool
-
-
-def _axes(attributes: Mapping, axes: np.ndarray | None) -> list[int]:
-    return [int(axis) for axis in (attributes.get("axes", []) if axes is None else np.atleast_1d(axes))]
-
-
-def _unsqueeze(attributes: Mapping, x: Any, axes: np.ndarray | None = None) -> Any:
-    for axis in sorted(_axes(attributes, axes)):
-        x = x.unsqueeze(axis) if isinstance(x, Tensor) else np.expand_dims(x, axis)
-    return x
-
-
-def _squeeze(attributes: Mapping, x: Any, axes: np.ndarray | None = None) -> Any:
-    return x.squeeze(tuple(_axes(attributes, axes))) if isinstance(x, Tensor) else np.squeeze(x, tuple(_axes(attributes, axes)))
-
-
-def _concat(attributes: Mapping, *parts: Any) -> Any:
-    return torch.cat(parts, attributes["axis"]) if isinstance(parts[0], Tensor) else np.concatenate([np.atleast_1d(p) for p in parts])
-
-
-def _reduce(kind: str) -> Callable[..., Tensor]:
-    def reduce(attributes: Mapping, x: Tensor, axes: np.ndarray | None = None) -> Tensor:
-        dims, keep = _axes(attributes, axes), bool(attributes.get("keepdims", 1))
-        return x.mean(dims, keep) if kind == "mean" else torch.linalg.vector_norm(x, dim=dims, keepdim=keep)
-
-    return reduce
-
-
-def _resize(attributes: Mapping, x: Tensor, region: Any = None, scales: Tensor | None = None, sizes: np.ndarray | None = None) -> Tensor:
-    if sizes is not None:
-        size = [int(edge) for edge in sizes[2:]]
-    else:
-        size = [int(edge * float(scale)) for edge, scale in zip(x.shape[2:], scales[2:], strict=True)]
-    if attributes.get("mode", "nearest") == "nearest":
-        return F.interpolate(x, size, mode="nearest")
-    corners = attributes.get("coordinate_transformation_mode") == "align_corners"
-    return F.interpolate(x, size, mode={"linear": "bilinear", "cubic": "bicubic"}[attributes["mode"]], align_corners=corners)
-
-
-def _slice(attributes: Mapping, x: Any, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None = None,
-           steps: np.ndarray | None = None) -> Any:
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    cut = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        cut[int(axis)] = slice(int(start), int(end), int(step))
-    return x[tuple(cut)]
-
-
-_SAME = ("Identity", "Dropout")
-# What the recognisers of insightface, facenet's kin, the parsers of BiSeNet's shape and PyTorch's exporters are made of.
-_OPERATORS: dict[str, Callable[..., Any]] = {
-    "Conv": _conv, "BatchNormalization": _batch_norm, "PRelu": _prelu, "Clip": _clip, "Gemm": _gemm, "Reshape": _reshape,
-    "AveragePool": _pool(True), "MaxPool": _pool(False), "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Concat": _concat,
-    "ReduceMean": _reduce("mean"), "ReduceL2": _reduce("norm"),
-    "Add": lambda attributes, a, b: a + b, "Sub": lambda attributes, a, b: a - b,
-    "Mul": lambda attributes, a, b: a * b, "Div": lambda attributes, a, b: a / b,
-    "MatMul": lambda attributes, a, b: a @ b, "Relu": lambda attributes, x: x.relu(), "Sigmoid": lambda attributes, x: x.sigmoid(),
-    "Sqrt": lambda attributes, x: x.sqrt(),
-    "LeakyRelu": lambda attributes, x: F.leaky_relu(x, attributes.get("alpha", 0.01)),
-    "Flatten": lambda attributes, x: x.flatten(attributes.get("axis", 1)) if attributes.get("axis", 1) == 1 else x.reshape(x.shape[0], -1),
-    "GlobalAveragePool": lambda attributes, x: x.mean((2, 3), keepdim=True),
-    "Transpose": lambda attributes, x: x.permute(attributes["perm"]),
-    "Shape": lambda attributes, x: np.array(x.shape, np.int64),
-    "Gather": lambda attributes, x, index: np.take(x, index, attributes.get("axis", 0)),
-    "Cast": lambda attributes, x: x, "Resize": _resize, "Slice": _slice,
-}  # fmt: skip

@@ -8,8 +8,9 @@ import torch
 from ..detect.dlib import import_dlib, load
 from ..detect.dlib_points import PointFitter, gray_bytes, square_matrix, square_of
 from ..faces import Face, Faces
-from ..files.picture import to_uint8
-from ..pixels.sampling import transform, warp
+from ..pixels.affine import transform
+from ..pixels.sampling import warp
+from ..pixels.tensors import to_uint8
 from ..progress import Progress, silent
 
 _CHIP = 150  # what the network was trained on

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..errors import FaceLoomError
 from ..faces import Face, Identity
-from ..files.picture import to_uint8
+from ..pixels.tensors import to_uint8
 from .combine import unit
 
 SUFFIX = ".safetensors"

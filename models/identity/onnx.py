@@ -1,4 +1,4 @@
-"""Recognisers of ArcFace's shape: an aligned picture of the face in, one vector out."""
+"""Recognizers of ArcFace's shape: an aligned picture of the face in, one vector out."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..crops.templates import template_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..files.catalogue import KINDS, NetContract
-from ..files.folders import Folders, locate
-from ..pixels.sampling import sample_crops, template_matrix
+from ..files.find import find_by_path_or_name
+from ..files.folders import Folders
+from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
-from ..runtime.input import encode
+from ..runtime.input import to_network_input
 from ..runtime.onnx import OnnxModel, open_session
 from .combine import unit
 
-# What every recogniser of insightface's packs was trained with; a file the catalogue does not know is taken for one of these.
+# What every recognizer of insightface's packs was trained with; a file the catalogue does not know is taken for one of these.
 ARCFACE = NetContract(family="arcface", size=112, template="arcface_112_v2", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # Faces sampled before the network is called.
 FACES = 64
@@ -54,13 +56,13 @@ class OnnxRecognizer:
 
     def embed_crops(self, crops: torch.Tensor, progress: Progress = silent) -> np.ndarray:
         """The same for pictures ``[N, n, n, 3]`` that are aligned already."""
-        return self.model.run({self.model.inputs[0].name: encode(crops, self.contract).cpu().numpy()}, progress)[0]
+        return self.model.run({self.model.inputs[0].name: to_network_input(crops, self.contract).cpu().numpy()}, progress)[0]
 
 
 def load_recognizer(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,
                     providers: str | Sequence[str] = "auto") -> OnnxRecognizer:
-    """The recogniser in a file, or of a catalogue name. Its space is the catalogue's, or the file's own name where it is in none."""
-    found = locate(path_or_name, "recognizer", folders)
+    """The recognizer in a file, or of a catalogue name. Its space is the catalogue's, or the file's own name where it is in none."""
+    found = find_by_path_or_name(path_or_name, "recognizer", folders)
     path, row = found.path, found.row
     if row and row.kind != "recognizer":
         raise FaceLoomError(f"{path.name} is {KINDS[row.kind]}, not {KINDS['recognizer']}; load it with the node for that.")

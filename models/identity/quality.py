@@ -6,8 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..crops.crop import crop_matrix
 from ..faces import Face, Faces
-from ..pixels.sampling import crop_matrix, sample_crops
+from ..pixels.sampling import sample_crops
 
 _SIZE = 192
 _ENOUGH = 64.0  # pixels between the eyes beyond which more resolution tells the networks nothing

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..crops.transformed import transform_face
 from ..detect import Detector, detect_faces
-from ..diffusion.crop import resize
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
 from ..files.catalogue import rows
 from ..identity import Recognizer, make_identity
-from ..identity.crops import face_through
+from ..pixels.resize import resample
 
 # The space each adapter was trained in: insightface's buffalo_l or antelopev2.
 ADAPTERS = {"IP-Adapter FaceID": "w600k", "IP-Adapter FaceID Kolors": "glint360k", "InstantID": "glint360k", "PuLID": "glint360k"}
@@ -34,7 +34,7 @@ _GRID, _ALIKE = 16, 3.0
 class AdapterFace(dict):
     """A face as insightface has it: every entry is an attribute too, and what it lacks is None.
 
-    bbox: ``[4]``. kps: ``[5, 2]``. det_score. embedding: ``[D]`` of the recogniser's own length. All float32 and the caller's own.
+    bbox: ``[4]``. kps: ``[5, 2]``. det_score. embedding: ``[D]`` of the recognizer's own length. All float32 and the caller's own.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -52,7 +52,7 @@ class AdapterFace(dict):
 
 
 def adapter_embedding(identity: Identity, adapter: str, recognizer: Recognizer | None = None) -> np.ndarray:
-    """``[D]`` float32, the identity's vector in the adapter's space, as long as the recogniser makes it.
+    """``[D]`` float32, the identity's vector in the adapter's space, as long as the recognizer makes it.
 
     Where the identity has none, ``recognizer`` looks at its pictures.
     """
@@ -87,11 +87,11 @@ def adapter_pictures(identity: Identity, size: int = 1024, padding: float = 0.15
     crops = torch.from_numpy(np.array(identity.crops[:count]))
     inner = max(1, round(size / (1 + 2 * padding)))
     before = (size - inner) // 2
-    pictures = F.pad(resize(crops, inner), (0, 0, before, size - inner - before, before, size - inner - before))
+    pictures = F.pad(resample(crops, inner), (0, 0, before, size - inner - before, before, size - inner - before))
     scale = inner / crops.shape[1]
     shift = before + scale / 2 - 0.5
     matrix = np.array([[scale, 0, shift], [0, scale, shift]])
-    return pictures, tuple(face_through(face, matrix, i) for i, face in enumerate(identity.faces[:count]))
+    return pictures, tuple(transform_face(face, matrix, i) for i, face in enumerate(identity.faces[:count]))
 
 
 class IdentityAnalysis:
@@ -120,7 +120,7 @@ class IdentityAnalysis:
         nearest = int(apart.argmin())
         if float(apart[nearest]) * 255 < _ALIKE and picture.shape[1] == picture.shape[2]:
             scale = picture.shape[1] / self.size
-            found = [face_through(self.faces[nearest], np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]]))]
+            found = [transform_face(self.faces[nearest], np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]]))]
         else:
             found = self._detected(picture, img.tobytes())
         return [self._described(face) for face in found[:max_num or None]]

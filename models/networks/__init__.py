@@ -56,7 +56,7 @@ def conv3(inner: int, outer: int, stride: int = 1, bias: bool = False) -> nn.Con
 
 
 @contextmanager
-def weights_as_they_lie(x: torch.Tensor) -> Iterator[None]:
+def without_onednn_for_small_maps(x: torch.Tensor) -> Iterator[None]:
     """Convolve maps ``x`` ``[N, C, H, W]`` of few pixels on a processor by plain matrix products.
 
     oneDNN lays the kernels out anew for every call, which for large kernels and few pixels takes up to ten times as long as the sums.

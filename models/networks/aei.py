@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from . import conv3, weights_as_they_lie
+from . import conv3, without_onednn_for_small_maps
 
 WIDTHS = (32, 64, 128, 256, 512, 1024, 1024)
 # Channels into and out of the generator's blocks; the attribute maps' own widths follow from the encoder.
@@ -32,7 +32,7 @@ class Down(nn.Sequential):
         super().__init__(nn.Conv2d(inner, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.LeakyReLU(LEAK))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with weights_as_they_lie(x):
+        with without_onednn_for_small_maps(x):
             return super().forward(x)
 
 
@@ -46,7 +46,7 @@ class Up(nn.Module):
         self.join = join
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        with weights_as_they_lie(x):
+        with without_onednn_for_small_maps(x):
             x = self.deconv(x)
         x = functional.leaky_relu(self.bn(x), LEAK)
         return torch.cat((x, skip), 1) if self.join == "cat" else x + skip

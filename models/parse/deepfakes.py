@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..crops.crop import crop_matrices
 from ..crops.faceswap_square import square_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.checkpoints import DeviceManager, TorchModel
 from ..networks import build
 from ..networks.deepfakes_masks import FaceFCN, FaceUNet
-from ..pixels.sampling import compose, crop_matrices, invert, sample_crops
+from ..pixels.affine import compose, invert
+from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
+from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
 from .landmarks import points_68
 from .occlude import draw_mask

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from ..pixels.resize import resize
 from ..progress import Progress, silent
-from ..runtime.picture_input import resize
 from . import REGIONS
 
 # The 19 classes of CelebAMask-HQ in the order of zllrunning's BiSeNet and everything trained after it.

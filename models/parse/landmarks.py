@@ -9,9 +9,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..crops.crop import crop_matrices
 from ..faces import Face, Faces, keypoints_from_68
+from ..pixels.affine import similarity, transform
 from ..pixels.masks import polygon_mask
-from ..pixels.sampling import crop_matrices, similarity, transform
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
 # fringes hang lower, and hair in the mask looks worse than a missing finger's breadth of skin.

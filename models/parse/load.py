@@ -6,12 +6,15 @@ import os
 from collections.abc import Sequence
 
 from ..files.catalogue import Row, catalogue, guess_row
-from ..files.checkpoints import DeviceManager, load_weights
-from ..files.folders import Folders, locate
+from ..files.checkpoints import load_weights
+from ..files.find import find_by_path_or_name
+from ..files.folders import Folders
 from ..files.kinds import expect_row, kind_of, kind_of_weights
+from ..networks.bisenet import bisenet_from
+from ..runtime.devices import DeviceManager
 from ..runtime.onnx import open_session
 from . import Parser
-from .bisenet import BiSeNetParser, bisenet_from
+from .bisenet import BiSeNetParser
 from .deepfakes import FaceNetOccluder, is_mask_net, mask_net_from
 from .occlude import Occluder, OnnxOccluder
 from .onnx import OnnxParser
@@ -46,7 +49,7 @@ def load_masker(path_or_name: Source, *, folders: Folders | None = None, devices
 
 def _load(path_or_name: Source, kinds: tuple[str, ...], folders: Folders | None, devices: DeviceManager | None,
           providers: str | Sequence[str]) -> Parser | Occluder:
-    found = locate(path_or_name, kinds[0], folders)
+    found = find_by_path_or_name(path_or_name, kinds[0], folders)
     path = found.path
     row = found.row or next(filter(None, (guess_row(path.name, kind) for kind in kinds)), None)
     if row and row.kind not in kinds:

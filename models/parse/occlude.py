@@ -7,16 +7,18 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..crops.crop import crop_matrices
+from ..crops.templates import template_matrix
+from ..crops.transformed import transform_face
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..files.catalogue import NetContract
-from ..identity.crops import face_through
+from ..pixels.affine import compose, invert
 from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_empty
-from ..pixels.sampling import compose, crop_matrices, invert, sample_crops, template_matrix, warp
+from ..pixels.sampling import sample_crops, warp
 from ..progress import Progress, silent
-from ..runtime.input import encode
+from ..runtime.input import bind_picture, listed, to_network_input
 from ..runtime.onnx import OnnxModel
-from ..runtime.picture_input import bind_picture, listed
 
 # Faces sampled before the network is called.
 FACES = 64
@@ -58,7 +60,7 @@ def faces_in_crops(faces: Faces, size: int) -> Faces:
     """The faces as they lie in their own canonical crops, one crop a frame, for occluders where only the crops are at hand:
     ``occlusion_mask(crops, faces_in_crops(faces, size), size, occluder)``. What a crop leaves out of the photograph is not seen then."""
     matrices = crop_matrices(faces, size)
-    return Faces(tuple(face_through(face, matrix, i) for i, (face, matrix) in enumerate(zip(faces, matrices, strict=True))),
+    return Faces(tuple(transform_face(face, matrix, i) for i, (face, matrix) in enumerate(zip(faces, matrices, strict=True))),
                  len(faces), size, size, faces.framing, size)
 
 
@@ -113,7 +115,7 @@ class OnnxOccluder:
 
     def _answer(self, squares: torch.Tensor, progress: Progress) -> torch.Tensor:
         """``[n, edge, edge]``."""
-        answer = self.model.run({self._input.name: encode(squares, self.contract)}, progress)[0]
+        answer = self.model.run({self._input.name: to_network_input(squares, self.contract)}, progress)[0]
         if answer.numel() != squares[..., 0].numel():
             raise FaceLoomError(f"{self.name} should answer one mask per picture, but answers {listed(self.model.outputs)}.")
         mask = answer.reshape(squares.shape[:3])

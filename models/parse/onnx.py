@@ -7,9 +7,8 @@ import torch
 from ..errors import FaceLoomError
 from ..files.catalogue import NetContract
 from ..progress import Progress, silent
-from ..runtime.input import encode
+from ..runtime.input import bind_picture, listed, to_network_input
 from ..runtime.onnx import OnnxModel
-from ..runtime.picture_input import bind_picture, listed
 from .labels import CLASSES, parse_crops
 
 
@@ -27,7 +26,7 @@ class OnnxParser:
         return parse_crops(self._scores, crops, self.contract.size, progress)
 
     def _scores(self, pictures: torch.Tensor, progress: Progress) -> torch.Tensor:
-        answers = self.model.run({self._input.name: encode(pictures, self.contract)}, progress)
+        answers = self.model.run({self._input.name: to_network_input(pictures, self.contract)}, progress)
         scores = answers[self._output]
         if scores.ndim != 4 or scores.shape[1] != len(CLASSES):
             raise FaceLoomError(f"{self.name} answered {tuple(scores.shape)}, not scores of the {len(CLASSES)} classes of CelebAMask-HQ.")

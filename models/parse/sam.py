@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.checkpoints import DeviceManager, TorchModel
-from ..pixels.sampling import compose, crop_matrix, invert, sample_crops, transform
+from ..pixels.affine import compose, invert, transform
+from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
+from ..runtime.devices import DeviceManager, TorchModel
 from .occlude import draw_mask
 
 # The published networks by the width of their picture encoder.

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..crops.crop import crop_matrices, handed_out
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.picture import as_crops, expand_rgb
+from ..pixels.affine import bounds, invert, scale_of
 from ..pixels.masks import extent, feather_mask
-from ..pixels.sampling import bounds, crop_matrices, handed_out, invert, lattice, read_grid, sample_crops, sampling_grid, scale_of, warp
+from ..pixels.sampling import lattice, read_grid, sample_crops, sampling_grid, warp
+from ..pixels.tensors import as_crops, expand_rgb
 from ..progress import Progress, silent
 from . import blends
 from .color import METHODS, match_color

@@ -10,8 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import FaceLoomError
-from ..faces import Face, Faces
-from ..files.picture import to_pil
+from .tensors import to_pil
 
 # Colours that stay apart on skin and from each other (Okabe & Ito 2008, then lighter and darker steps).
 PALETTE: tuple[tuple[int, int, int], ...] = (
@@ -19,14 +18,6 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (204, 121, 167), (150, 60, 120), (160, 110, 70), (200, 150, 100), (110, 70, 160), (40, 60, 130), (140, 170, 90), (110, 120, 130),
     (255, 215, 0), (255, 140, 200), (220, 220, 220),
 )  # fmt: skip
-# iBUG 68 polylines: (first, last, closed) and a colour each.
-LINES_68: tuple[tuple[int, int, bool, tuple[int, int, int]], ...] = (
-    (0, 16, False, (86, 180, 233)), (17, 21, False, (230, 159, 0)), (22, 26, False, (230, 159, 0)), (27, 30, False, (240, 228, 66)),
-    (30, 35, False, (240, 228, 66)), (36, 41, True, (0, 200, 140)), (42, 47, True, (0, 200, 140)), (48, 59, True, (230, 110, 170)),
-    (60, 67, True, (255, 170, 210)),
-)  # fmt: skip
-# Lines are drawn this many times larger and averaged down: PIL's own lines are not anti-aliased.
-_FINE = 4
 
 
 def _to_tensor(picture: Image.Image) -> torch.Tensor:
@@ -47,64 +38,6 @@ def _badge(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float
     draw.rectangle((x, y - height, x + width, y), fill=fill)
     light = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2] > 140
     draw.text((x + pad, y - height / 2), text, font=font, fill=(0, 0, 0) if light else (255, 255, 255), anchor="lm")
-
-
-def _caption(index: int, face: Face) -> str:
-    parts = [f"{index}", f"{face.score:.2f}"]
-    if face.sex is not None:
-        parts.append(face.sex)
-    if face.age is not None:
-        parts.append(f"{face.age:.0f} y")
-    return "  ".join(parts)
-
-
-def draw_faces(images: torch.Tensor, faces: Faces) -> torch.Tensor:
-    """``[B, H, W, 3]`` with every face's box, index in ``faces``, score, age and sex if known, and five keypoints drawn in.
-
-    Lines and text grow with the picture and stay readable on small faces; frames without faces come back as they are.
-    """
-    faces.check_image(images.shape)
-    out = images.to(torch.float32, copy=True)
-    for frame in sorted({face.frame for face in faces}):
-        picture = to_pil(images[frame])
-        draw = ImageDraw.Draw(picture)
-        unit = max(1.0, min(picture.size) / 400)
-        for index, face in enumerate(faces):
-            if face.frame != frame:
-                continue
-            color = PALETTE[2 + index % 5]
-            line = max(1, round(min(2 * unit, face.size / 20)))
-            box = [round(float(v)) for v in face.box]
-            draw.rectangle((min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])), outline=color, width=line)
-            radius = max(1.0, min(1.5 * unit, face.size / 30))
-            for x, y in face.keypoints.tolist():
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255), outline=color)
-            _badge(draw, box[0], box[1], _caption(index, face), max(10, 11 * unit), color, picture.size)
-        out[frame] = _to_tensor(picture).to(out.device)
-    return out
-
-
-def draw_landmarks(points: np.ndarray, height: int, width: int, image: torch.Tensor | None = None) -> torch.Tensor:
-    """``[height, width, 3]``: the iBUG polylines of ``[..., 68, 2]`` points on black (a control image), or over ``image`` ``[H, W, 3]``."""
-    points = np.asarray(points, np.float64).reshape(-1, 68, 2)
-    canvas = Image.new("RGB", (width * _FINE, height * _FINE))
-    cover = Image.new("L", canvas.size)
-    color_draw, cover_draw = ImageDraw.Draw(canvas), ImageDraw.Draw(cover)
-    line = max(1.5, min(height, width) / 256) * _FINE
-    for face in (points + 0.5) * _FINE - 0.5:
-        for first, last, closed, color in LINES_68:
-            part = face[first : last + 1]
-            part = np.concatenate([part, part[:1]]) if closed else part
-            path = [tuple(p) for p in part.tolist()]
-            for draw, ink in ((color_draw, color), (cover_draw, 255)):
-                draw.line(path, fill=ink, width=round(line), joint="curve")
-                for x, y in path:
-                    draw.ellipse((x - line * .75, y - line * .75, x + line * .75, y + line * .75), fill=ink)
-    drawn = _to_tensor(canvas.reduce(_FINE))
-    if image is None:
-        return drawn
-    share = torch.from_numpy(np.array(cover.reduce(_FINE), np.float32) / 255)[..., None]
-    return image.to(torch.float32).cpu() * (1 - share) + drawn
 
 
 def color_regions(crops: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> torch.Tensor:

@@ -1,152 +1,21 @@
-"""Alignment: templates, similarity transforms, and sampling crops of faces.
-
-A matrix is ``[2, 3]`` float64 and maps image pixel coordinates to crop pixel coordinates, integers being pixel centres.
-``crop_matrix`` is the one place that knows the canonical crop.
-"""
+"""Sampling pictures: through a matrix ``[2, 3]`` from image to crop pixels, bicubic, Lanczos or area filtered as the scale asks."""
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..errors import FaceLoomError
-from ..faces import Face, Faces
-from ..files.picture import expand_rgb
+from .affine import bounds, invert, scale_of
 from .magnify import twice
-
-# Left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge.
-TEMPLATES: dict[str, np.ndarray] = {
-    name: np.array(values, np.float64).reshape(5, 2)
-    for name, values in {
-        "arcface_112_v1": (.35473214, .45658929, .64526786, .45658929, .5, .61154464, .37913393, .776875, .62086607, .776875),
-        "arcface_112_v2": (.34191607, .46157411, .65653393, .45983393, .500225, .64050536, .37097589, .82469196, .63151696, .82325089),
-        "arcface_128": (.36167656, .40387734, .63696719, .40235469, .50019687, .56044219, .38710391, .72160547, .61507734, .72034453),
-        "dfl_whole_face": (.35342266, .39285716, .62797622, .39285716, .48660713, .5401786, .38839287, .68750011, .59821427, .68750011),
-        "ffhq_512": (.37691676, .46864664, .62285697, .46912813, .50123859, .61331904, .39308822, .725411, .61150205, .72490465),
-        "mtcnn_512": (.36562865, .46733799, .63305391, .46585885, .50019127, .61942959, .39032951, .77598822, .61178945, .77476328),
-        "styleganex_384": (.42353745, .52289879, .57725008, .52319972, .50123859, .61331904, .43364461, .68337652, .57015325, .68306005),
-    }.items()
-}
 
 # From this many image pixels per crop pixel on, a crop is area filtered; below, a bicubic look-up aliases too little to see.
 _SHRINKS = 1.25
 # Up to this many image pixels per crop pixel, the image is made twice as fine first.
 _GROWS = 0.5
-
-
-def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, uniform scale and translation from ``[..., K, 2]`` source points to target points.
-
-    Closed form (Umeyama 1991, without reflection; in two dimensions it is one complex division). Returns ``[..., 2, 3]`` float64.
-    Points that fix no similarity (all in one place, not numbers, or without any resemblance to the target's layout) are an error.
-    """
-    a, b = (np.ascontiguousarray(points, np.float64).view(np.complex128)[..., 0] for points in (source, target))
-    a_mean, b_mean = (c.sum(-1, keepdims=True) / c.shape[-1] for c in (a, b))
-    a, b = a - a_mean, b - b_mean
-    energy, target_energy = ((c.real**2 + c.imag**2).sum(-1) for c in (a, b))
-    overlap = (a.conj() * b).sum(-1)
-    if not np.all((energy > 1e-6) & (np.abs(overlap) > 1e-3 * np.sqrt(energy * target_energy))):
-        raise FaceLoomError("A face's keypoints lie in one place or in no order a face can have; remove that face with Face Select.")
-    turn = overlap / energy
-    shift = b_mean[..., 0] - turn * a_mean[..., 0]
-    return np.stack([turn.real, -turn.imag, shift.real, turn.imag, turn.real, shift.imag], -1).reshape(*turn.shape, 2, 3)
-
-
-def template_matrix(keypoints: np.ndarray, template: str, size: int) -> np.ndarray:
-    """``[..., 5, 2]`` keypoints to ``[..., 2, 3]``: the alignment a network was trained with (insightface's convention:
-    template times size is a pixel coordinate)."""
-    return similarity(keypoints, TEMPLATES[template] * size)
-
-
-def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.ndarray:
-    """Image → canonical crop of ``size`` pixels, ``[2, 3]`` (or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints).
-
-    The template is a fraction of the crop's edge counted from its border, so crops of different sizes show exactly the same
-    square of the photograph. ``framing`` 1.0 is FFHQ; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of
-    its own is cropped by that one.
-    """
-    return _at_size(_square(face), size, framing)
-
-
-def _square(face: Face | np.ndarray) -> np.ndarray:
-    """Image → the unit square that a face, or faces of these keypoints, are cropped by."""
-    if isinstance(face, Face):
-        return similarity(face.keypoints, TEMPLATES["ffhq_512"]) if face.square is None else face.square
-    return similarity(face, TEMPLATES["ffhq_512"])
-
-
-def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
-    """Image → unit square ``[..., 2, 3]`` to image → crop that shows ``framing`` times as much."""
-    matrix = square * (size / framing)
-    matrix[..., 2] += size * (0.5 - 0.5 / framing) - 0.5
-    return matrix
-
-
-# Every stage asks for the crops of the same faces.
-_squares: weakref.WeakKeyDictionary[Faces, np.ndarray] = weakref.WeakKeyDictionary()
-
-
-def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
-    """``[N, 2, 3]``: the canonical crop of every face, at ``size`` or the faces' own crop size."""
-    if faces not in _squares:
-        mixed = any(face.square is not None for face in faces)
-        _squares[faces] = np.stack([_square(face) for face in faces]) if mixed else _square(faces.keypoints)
-    return _at_size(_squares[faces], size or faces.crop_size, faces.framing)
-
-
-def around(faces: Faces, times: float = 2.0) -> list[tuple[slice, slice, slice]]:
-    """Frames (one each), rows and columns of the upright rectangle around all crops of each frame that has any, every crop taken
-    ``times`` as wide and high about its middle."""
-    found: dict[int, list[float]] = {}
-    margin = (times - 1) / 2
-    for face, matrix in zip(faces, invert(crop_matrices(faces, 1))):  # integers are pixel centres: a crop of one pixel is -0.5 to 0.5
-        x0, y0, x1, y1 = bounds(matrix, -0.5 - margin, -0.5 - margin, 0.5 + margin, 0.5 + margin)
-        box = found.setdefault(face.frame, [x0, y0, x1, y1])
-        box[:] = min(x0, box[0]), min(y0, box[1]), max(x1, box[2]), max(y1, box[3])
-    return [(slice(frame, frame + 1), slice(max(0, math.floor(y0)), max(0, math.ceil(y1) + 1)), slice(max(0, math.floor(x0)),
-            max(0, math.ceil(x1) + 1))) for frame, (x0, y0, x1, y1) in sorted(found.items())]
-
-
-def bounds(matrix: np.ndarray, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of the upright rectangle around a rectangle's image under ``[2, 3]``. (In plain numbers: arrays of four points take
-    many times as long, and this is asked for many times a face.)"""
-    (a, b, x), (c, d, y) = matrix.tolist()
-    across, down = (left + right) / 2, (top + bottom) / 2
-    x, y = a * across + b * down + x, c * across + d * down + y
-    half, tall = (right - left) / 2, (bottom - top) / 2
-    width, height = abs(a) * half + abs(b) * tall, abs(c) * half + abs(d) * tall
-    return x - width, y - height, x + width, y + height
-
-
-def invert(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of ``[..., 2, 3]`` affine matrices."""
-    a, b, x, c, d, y = (matrix[..., i, j] for i in (0, 1) for j in (0, 1, 2))
-    determinant = a * d - b * c
-    out = np.empty(matrix.shape, np.float64)
-    out[..., 0, 0], out[..., 0, 1], out[..., 0, 2] = d, -b, b * y - d * x
-    out[..., 1, 0], out[..., 1, 1], out[..., 1, 2] = -c, a, c * x - a * y
-    return out / determinant[..., None, None]
-
-
-def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The affine matrix that applies ``first``, then ``second``."""
-    linear = second[..., :2] @ first[..., :2]
-    return np.concatenate([linear, second[..., :2] @ first[..., 2:] + second[..., 2:]], -1)
-
-
-def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply ``[..., 2, 3]`` to ``[..., K, 2]`` points."""
-    return np.asarray(points, np.float64) @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
-
-
-def scale_of(matrix: np.ndarray) -> np.ndarray:
-    """Crop pixels per image pixel, ``[...]``."""
-    return np.sqrt(np.abs(matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]))
 
 
 def sampling_grid(to_image: np.ndarray, height: int, width: int, image_height: int, image_width: int,
@@ -280,42 +149,3 @@ def sample_crops(images: torch.Tensor, frames: Sequence[int] | np.ndarray, matri
     return out
 
 
-def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:
-    """The canonical crops ``[N, S, S, 3]`` of all faces; ``[0, S, S, 3]`` when there are none. Alpha is dropped, grey becomes RGB.
-
-    They are the caller's own, to write in. Crops that ``hand_out_crops`` cut before are copied."""
-    faces.check_image(images.shape)
-    size = size or faces.crop_size
-    cut_before = [handed_out(images, face, faces.framing, size) for face in faces]
-    if all(crop is None for crop in cut_before):
-        return sample_crops(expand_rgb(images), faces.frame_indices, crop_matrices(faces, size), size)
-    crops = torch.empty((len(faces), size, size, 3), dtype=torch.float32, device=images.device)
-    for i, before in enumerate(cut_before):
-        crops[i] = crop_faces(images, faces.take([i]), size)[0] if before is None else before
-    return crops
-
-
-# Where a face's crop is, as long as somebody holds it and its photograph: both, its number, its framing, and what it adds up to.
-_handed_out: weakref.WeakKeyDictionary[Face, tuple[weakref.ref, weakref.ref, int, float, float]] = weakref.WeakKeyDictionary()
-
-
-def hand_out_crops(images: torch.Tensor, faces: Faces) -> torch.Tensor:
-    """``crop_faces`` for crops that, like ``images``, nobody writes in: all stages after this one want the same crops again, and need
-    not cut them while these are still there."""
-    crops = crop_faces(images, faces)
-    for i, face in enumerate(faces):
-        _handed_out[face] = weakref.ref(images), weakref.ref(crops), i, faces.framing, float(crops[i].sum())
-    return crops
-
-
-def handed_out(images: torch.Tensor, face: Face, framing: float, size: int) -> torch.Tensor | None:
-    """The crop ``[size, size, 3]`` of a face of this very ``images`` from ``hand_out_crops``, not to be written in; None where there is
-    none, or where somebody wrote in it all the same."""
-    photograph, crops, number, framed, total = _handed_out.get(face, (None, None, 0, 0.0, 0.0))
-    if photograph is None or photograph() is not images or framed != framing:
-        return None
-    crops = crops()
-    if crops is None or crops.shape[1] != size:
-        return None
-    crop = crops[number]
-    return crop if float(crop.sum()) == total else None

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..errors import FaceLoomError
-from ..files.checkpoints import DeviceManager, TorchModel
 from ..progress import Progress, silent
+from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
 from .square import restore_squares
 

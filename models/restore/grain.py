@@ -16,8 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..crops.crop import crop_matrices
 from ..faces import Faces
-from ..pixels.sampling import compose, crop_matrices, invert, scale_of, transform, warp
+from ..pixels.affine import compose, invert, scale_of, transform
+from ..pixels.sampling import warp
 from ..progress import Progress, silent
 
 # Orthonormal lightness and two colour differences: noise that is independent in R, G and B has equal variance in all three.

@@ -10,9 +10,11 @@ import torch
 
 from ..errors import FaceLoomError
 from ..files.catalogue import NetContract, catalogue
-from ..files.checkpoints import DeviceManager, load_weights
-from ..files.folders import Folders, locate
+from ..files.checkpoints import load_weights
+from ..files.find import find_by_path_or_name
+from ..files.folders import Folders
 from ..files.kinds import expect_row, kind_of_weights
+from ..runtime.devices import DeviceManager
 from ..runtime.onnx import open_session
 from . import Restorer
 from .descriptor import restorer_from_descriptor
@@ -32,7 +34,7 @@ def load_restorer(path_or_name: str | os.PathLike, *, folders: Folders | None = 
     ``contract`` overrides the catalogue's for ONNX; ``devices`` moves torch networks, ``providers`` says where ONNX graphs run (see
     ``runtime.open_session``). A file of another kind is an error that says which.
     """
-    found = locate(path_or_name, "restorer", folders)
+    found = find_by_path_or_name(path_or_name, "restorer", folders)
     path, row = found.path, found.row
     expect_row(path.name, "restorer", row.kind if row else "restorer")
     name = row.name if row else path.stem

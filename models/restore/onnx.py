@@ -9,9 +9,8 @@ from ..errors import FaceLoomError
 from ..files.catalogue import NetContract
 from ..files.onnx import Port
 from ..progress import Progress, silent
-from ..runtime.input import decode, encode
+from ..runtime.input import bind_picture, from_network_output, listed, to_network_input
 from ..runtime.onnx import OnnxModel
-from ..runtime.picture_input import bind_picture, listed
 from .square import restore_squares
 
 
@@ -43,13 +42,13 @@ class OnnxRestorer:
         return restore_squares(run, crops, self.contract.size, self.contract.template, points, progress)
 
     def _answer(self, squares: torch.Tensor, fidelity: float, progress: Progress) -> torch.Tensor:
-        feeds = {self._input.name: encode(squares, self.contract)}
+        feeds = {self._input.name: to_network_input(squares, self.contract)}
         if self._fidelity is not None:
             feeds[self._fidelity.name] = np.full((1,) * len(self._fidelity.shape or ()), fidelity)
         answer = self.model.run(feeds, progress)[self._output]
         if answer.ndim != 4 or len(answer) != len(squares):
             raise FaceLoomError(f"{self.name} should answer one picture per face, but answers {listed(self.model.outputs)}.")
-        return decode(answer, self.contract).clamp(0, 1)
+        return from_network_output(answer, self.contract).clamp(0, 1)
 
 
 def _fidelity_port(model: OnnxModel, picture: Port, name: str | None) -> Port | None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..crops.draw_back import draw
+from ..crops.crop import crop_matrix
+from ..crops.draw_back import draw_back
 from ..crops.squares import quad_square
+from ..crops.templates import TEMPLATES
 from ..faces import Face, Faces
-from ..pixels.sampling import TEMPLATES, compose, crop_matrix, invert, sample_crops, similarity, transform
+from ..pixels.affine import compose, invert, similarity, transform
+from ..pixels.resize import resize
+from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
-from ..runtime.picture_input import resize
 
 # Crops held at once at the network's size.
 CROPS = 8
@@ -41,7 +44,8 @@ def restore_squares(run: Run, crops: torch.Tensor, edge: int, template: str | No
         squares = resize(part, edge) if whole else sample_crops(part, range(len(part)), matrices[start : start + CROPS], edge)
         answers = run(squares, lambda done, _, start=start: progress(start + done, count)).to(crops.device)
         if not whole:
-            answers = torch.stack([draw_back(*drawn, edge) for drawn in zip(part, answers, matrices[start : start + CROPS], strict=True)])
+            drawn = zip(part, answers, matrices[start : start + CROPS], strict=True)
+            answers = torch.stack([draw_square_back(*each, edge) for each in drawn])
         restored.append(answers)
     return torch.cat(restored)
 
@@ -69,11 +73,11 @@ def square_matrix(template: str, edge: int, points: np.ndarray) -> np.ndarray:
     return similarity(points, TEMPLATES[template] * edge - (0.5 if template == "ffhq_512" else 0))
 
 
-def draw_back(crop: torch.Tensor, answer: torch.Tensor, matrix: np.ndarray, edge: int) -> torch.Tensor:
+def draw_square_back(crop: torch.Tensor, answer: torch.Tensor, matrix: np.ndarray, edge: int) -> torch.Tensor:
     """``crop`` ``[S, S, 3]`` with the answer ``[t, t, 3]`` to its square drawn in, fading in at the square's edge."""
     finer = len(answer) / edge
     to_answer = compose(np.array([[finer, 0, (finer - 1) / 2], [0, finer, (finer - 1) / 2]]), matrix)
     drawn = crop.to(torch.float32, copy=True)
     mask = drawn.new_empty(drawn.shape[:2])
-    draw(drawn, mask, answer, invert(to_answer), torch.ones_like(mask))
+    draw_back(drawn, mask, answer, invert(to_answer), torch.ones_like(mask))
     return torch.lerp(crop.to(torch.float32), drawn, mask[..., None])

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from ..errors import FaceLoomError
-from ..files.checkpoints import DeviceManager, PlainDevices, TorchModel, load_weights
-from ..files.folders import cache_folder, read_json, write_json
+from ..files.cache import cache_folder, read_json, write_json
+from ..files.checkpoints import load_weights
 from ..files.kinds import expect_kind
 from ..files.onnx import OnnxFile, Port, read_onnx
 from ..progress import Progress, silent
+from .devices import DeviceManager, PlainDevices, TorchModel
 from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release, run_chunks, tells_of_memory
 from .providers import CARDS, log, onnxruntime, short_name
 from .session import card_of, create_session, first_line

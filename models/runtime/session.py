@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import FaceLoomError
-from ..files.folders import cache_folder
+from ..files.cache import cache_folder
 from ..files.onnx import OnnxFile
 from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release
 from .providers import CARDS, NUMBERED, PROVIDERS, Machine, candidates, fall_back_warning, onnxruntime, short_name

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
-from ..pixels.sampling import invert, transform
+from ..pixels.affine import invert, transform
 from .filters import kalman, running_mean, savitzky_golay
 from .track import follow, runs
 

@@ -8,11 +8,12 @@ from typing import Protocol
 
 import torch
 
+from ..crops.crop import crop_faces, crop_matrices, face_windows
 from ..detect import kept_positions
 from ..faces import Faces, Identity
-from ..files.picture import as_images
+from ..pixels.affine import scale_of
 from ..pixels.masks import fit_mask, is_empty
-from ..pixels.sampling import around, crop_faces, crop_matrices, scale_of
+from ..pixels.tensors import as_images
 from ..progress import Progress, silent
 from .load import load_engine
 
@@ -50,7 +51,7 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
     where it is 0 the crops are the target's, bit for bit, and a face it leaves nothing of is not swapped. LoadImage's placeholder is
     no mask.
     """
-    images = as_images(images, within=partial(around, faces))
+    images = as_images(images, within=partial(face_windows, faces))
     faces.check_image(images.shape)
     size = size or faces.crop_size
     chosen = sorted(kept_positions(which, len(faces)))

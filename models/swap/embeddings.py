@@ -1,4 +1,4 @@
-"""Who a one-shot network is to draw: from recogniser vectors to the vector its generator takes."""
+"""Who a one-shot network is to draw: from recognizer vectors to the vector its generator takes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RecognizerOf = Callable[[str], Recognizer]
 class Latents:
     """The way into one network's latent space.
 
-    contract: says which steps are taken. recognizer_of: gives the recogniser of a space. converter, emap: opened once, None where
-    the contract has no such step. adapter: the space of the second recogniser whose unit vector is added.
+    contract: says which steps are taken. recognizer_of: gives the recognizer of a space. converter, emap: opened once, None where
+    the contract has no such step. adapter: the space of the second recognizer whose unit vector is added.
     """
 
     contract: Contract

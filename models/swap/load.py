@@ -13,14 +13,16 @@ import torch
 
 from ..errors import FaceLoomError
 from ..face3d.points106 import Landmarker, load_points106
+from ..files.cache import file_hash
 from ..files.catalogue import Contract, Row, catalogue, row_of_hash, rows
-from ..files.checkpoints import DeviceManager
-from ..files.folders import Folders, available, default_folders, file_hash, find, locate
+from ..files.find import find_by_name, find_by_path_or_name, list_choices
+from ..files.folders import Folders, default_folders
 from ..identity import Recognizer
 from ..identity.onnx import load_recognizer
 from ..parse import Parser
 from ..parse.load import load_parser
 from ..progress import Progress, silent
+from ..runtime.devices import DeviceManager
 from ..runtime.onnx import OnnxModel, open_session
 from .embeddings import Latents
 from .inputs import bind, listed
@@ -38,7 +40,7 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
                 ) -> OnnxEngine | TorchEngine:
     """The engine for a swap model file, or for a name in the models folders.
 
-    Original files of research systems (``.pth``, ``.safetensors``, ``.h5`` ...) are recognised by what is in them. ``parser`` (or BiSeNet,
+    Original files of research systems (``.pth``, ``.safetensors``, ``.h5`` ...) are recognized by what is in them. ``parser`` (or BiSeNet,
     if it is on disk) and ``landmarker`` (or 2d106det) make their own masks; these, ``devices``, ``half`` and the systems' own ``options``
     go to ``published.load_published``. The rest is about ONNX files.
 
@@ -49,7 +51,7 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     ``providers``: where to run, see ``runtime.open_session``.
     """
     folders = folders or default_folders()
-    found = locate(path_or_name, "swap", folders)
+    found = find_by_path_or_name(path_or_name, "swap", folders)
     if found.path.suffix.lower() in SUFFIXES:
         return load_published(found.path, folders=folders, parser=parser or _parser(folders, devices, providers),
                               landmarker=landmarker or _points106(folders, providers), devices=devices, half=half, **options)
@@ -65,7 +67,7 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
 def _points106(folders: Folders, providers: str | Sequence[str]) -> Landmarker | None:
     """The landmark network that GHOST and FSLSD look at their own crops with, where it is on disk and can be run. It is opened when it is
     first asked."""
-    known = (choice for choice in available("landmarker", folders) if choice.row and choice.row.name == POINTS)
+    known = (choice for choice in list_choices("landmarker", folders) if choice.row and choice.row.name == POINTS)
     path = next((choice.path for choice in known if choice.path), None)
     opened = cache(lambda: load_points106(path, providers))
     return (lambda crops: opened()(crops)) if path and find_spec("onnxruntime") else None
@@ -84,7 +86,7 @@ class LateParser:
 
 def _parser(folders: Folders, devices: DeviceManager | None, providers: str | Sequence[str]) -> Parser | None:
     """The face parser the systems were published with, where it is on disk."""
-    on_disk = (choice for choice in available("parser", folders) if choice.path and choice.row and choice.row.contract)
+    on_disk = (choice for choice in list_choices("parser", folders) if choice.path and choice.row and choice.row.contract)
     choice = next((choice for choice in on_disk if choice.row.contract.family == "bisenet"), None)
     return choice and LateParser(choice.name, lambda: load_parser(choice.path, folders=folders, devices=devices, providers=providers))
 
@@ -147,15 +149,17 @@ def _latents(contract: Contract, model: OnnxModel, folders: Folders, recognizer:
             return recognizer
         return load_recognizer(recognizer_name(space, folders), folders=folders, providers=providers)
 
-    converter = open_session(find(contract.converter, folders).path, providers=providers, kind="converter") if contract.converter else None
+    converter = None
+    if contract.converter:
+        converter = open_session(find_by_name(contract.converter, folders).path, providers=providers, kind="converter")
     adapter = catalogue()[contract.adapter].contract.space if contract.adapter else None
     return Latents(contract, recognizer_of, converter, emap, adapter)
 
 
 def recognizer_name(space: str, folders: Folders) -> str:
-    """The catalogue's recogniser of an embedding space, one that is on disk if any is."""
+    """The catalogue's recognizer of an embedding space, one that is on disk if any is."""
     names = [row.name for row in rows("recognizer") if row.contract and row.contract.space == space]
     if not names:
         raise FaceLoomError(f"No recognizer in the catalogue makes {space} embeddings; connect one to ArcFace Embed.")
-    on_disk = {choice.row.name for choice in available("recognizer", folders) if choice.row and choice.path}
+    on_disk = {choice.row.name for choice in list_choices("recognizer", folders) if choice.row and choice.path}
     return next((name for name in names if name in on_disk), names[0])

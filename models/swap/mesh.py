@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..crops.crop import crop_faces, crop_matrix
 from ..errors import FaceLoomError
 from ..face3d.expression import distance_to, eye_openings, mouth_opening, nearest_pose, reference_fits, transfer_shape
 from ..face3d.fit import Fit, fit_face, mean_face
@@ -20,8 +21,8 @@ from ..face3d.raster import rasterize, vertex_normals
 from ..face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from ..faces import Faces, Identity
 from ..parse.skin import local_mean, skin_likelihood, smooth
+from ..pixels.affine import scale_of, transform
 from ..pixels.masks import signed_distance
-from ..pixels.sampling import crop_faces, crop_matrix, scale_of, transform
 from ..progress import Progress, silent
 
 _FEATHER = 0.06  # width of the mask's soft border, in eye distances

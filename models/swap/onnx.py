@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..crops.draw_back import draw
+from ..crops.crop import crop_faces, crop_matrices
+from ..crops.draw_back import draw_back
+from ..crops.templates import template_matrix
 from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
 from ..files.catalogue import Contract
-from ..files.picture import expand_rgb, sound
 from ..parse import region_mask
-from ..pixels.sampling import compose, crop_faces, crop_matrices, invert, sample_crops, template_matrix
+from ..pixels.affine import compose, invert
+from ..pixels.sampling import sample_crops
+from ..pixels.tensors import expand_rgb, sound
 from ..progress import Progress, silent
-from ..runtime.input import decode, encode
+from ..runtime.input import from_network_output, to_network_input
 from ..runtime.onnx import OnnxModel
 from .embeddings import Latents, mix, photo_of
 from .inputs import Ports
@@ -92,7 +95,7 @@ class OnnxEngine:
         photo, face = photo_of(identity)
         matrix = template_matrix(face.keypoints, contract.source_template, contract.source_size)
         picture = sample_crops(photo, [0], matrix[None], contract.source_size)
-        return encode(picture, replace(contract, mean=contract.source_mean, std=contract.source_std)).cpu().numpy()
+        return to_network_input(picture, replace(contract, mean=contract.source_mean, std=contract.source_std)).cpu().numpy()
 
     def _identity_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float, tiles: int
                         ) -> dict[str, torch.Tensor]:
@@ -117,12 +120,12 @@ class OnnxEngine:
         outlines = region_mask(("face",), size, faces=faces).to(images.device) if own is None else join_tiles(own, boost)
         share = strength if self._latents is None and self._ports.morph is None else 1.0
         for each in zip(crops, masks, answers, compose(crop_matrices(faces, size), invert(to_square)), outlines, strict=True):
-            draw(*each, share)
+            draw_back(*each, share)
 
     def _answer(self, tiles: torch.Tensor, feeds: dict[str, torch.Tensor], progress: Progress) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
-        outputs = self.model.run(feeds | {self._ports.target.name: encode(tiles, self.contract)}, progress)
-        picture = decode(outputs[self.contract.picture_output], self.contract)
+        outputs = self.model.run(feeds | {self._ports.target.name: to_network_input(tiles, self.contract)}, progress)
+        picture = from_network_output(outputs[self.contract.picture_output], self.contract)
         if picture.shape != tiles.shape:
             raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")

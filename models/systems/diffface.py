@@ -1,5 +1,5 @@
 """DiffFace (Kim et al. 2022, arXiv 2212.13344): a pixel-space diffusion model that is told who to paint, guided step by step by a
-recogniser, a face parser and a gaze estimator, while the target outside the face stays as it is.
+recognizer, a face parser and a gaze estimator, while the target outside the face stays as it is.
 
 Pictures are ``[N, 3, n, n]`` -1..1 here. The networks are handed in as callables.
 """
@@ -119,7 +119,7 @@ def gazes(experts: Experts, pictures: Tensor, boxes: Sequence[np.ndarray]) -> Te
 
 
 def small(pictures: Tensor) -> Tensor:
-    """As the recogniser takes them: the nearest pixels."""
+    """As the recognizer takes them: the nearest pixels."""
     return F.interpolate(pictures, (_FACE, _FACE), mode="nearest")
 
 

@@ -12,19 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.crop import composite, resize
+from ..crops.crop import crop_faces, crop_matrix
+from ..diffusion.crop import composite
 from ..diffusion.gaze import eye_boxes, eyenet_from
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
-from ..files.checkpoints import DeviceManager, TorchModel, load_weights
-from ..files.folders import Folders, Found, companion
+from ..files.checkpoints import load_weights
+from ..files.find import Found, find_companion
+from ..files.folders import Folders
 from ..networks import build
 from ..networks.arcface_se import arcface_of
+from ..networks.bisenet import bisenet_from
 from ..networks.guided_unet import guided_unet_of
-from ..parse.bisenet import bisenet_from
+from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
-from ..pixels.sampling import crop_faces, crop_matrix, transform
+from ..pixels.resize import resample
 from ..progress import Progress, silent
+from ..runtime.devices import DeviceManager, TorchModel
 from .diffface import SIZE, Chance, Experts, Scene, Settings, best_of, distances, identity_of, paint, set_scene
 
 # Bytes that a step needs besides the weights, with the gradient through the denoiser and without.
@@ -69,12 +73,12 @@ class DiffFace:
         edge = crops.shape[1]
         with torch.inference_mode(False), torch.no_grad():
             experts, device = self._experts(settings)
-            targets = signed(resize(crops, self.size)).to(device)
+            targets = signed(resample(crops, self.size)).to(device)
             wanted = identity_of(experts, portraits_of(identity, self.size).to(device))
             holes = [None] * len(crops)
             if masks is not None:
                 masks = fit_mask(masks, len(crops), edge, edge).clone()
-                holes = (resize(masks, self.size) > 0.5).float()[:, None, None].to(device)
+                holes = (resample(masks, self.size) > 0.5).float()[:, None, None].to(device)
             results, inside = [], []
             total = len(crops) * settings.repeats * settings.first
             for i, (target, hole) in enumerate(zip(targets[:, None], holes, strict=True)):
@@ -88,8 +92,8 @@ class DiffFace:
                 results.append(self._best(experts, scene, settings, chances, place, report, show))
                 inside.append(scene.masks[:, 0])
             results, inside = (torch.cat(parts).to(crops.device) for parts in (results, inside))
-            inside = resize(inside, edge) if masks is None else masks.to(crops.device)
-            return composite(crops.clone(), resize(unsigned(results), edge), inside), inside
+            inside = resample(inside, edge) if masks is None else masks.to(crops.device)
+            return composite(crops.clone(), resample(unsigned(results), edge), inside), inside
 
     def _best(self, experts: Experts, scene: Scene, settings: Settings, chances: Sequence[Chance], place: int,
               progress: Callable[[int], None], show: Callable[[Tensor], None] | None) -> Tensor:
@@ -156,17 +160,17 @@ def load_diffface(path: str | os.PathLike | Found, *, folders: Folders | None = 
                   half: bool = False) -> DiffFace:
     """DiffFace whose Model.pt this is; the other files are looked for beside it and in ``folders``.
 
-    Without GazeEstimator.pt the gaze cannot be held. The recogniser is a pickled module, of which only the weights are read. half: the
+    Without GazeEstimator.pt the gaze cannot be held. The recognizer is a pickled module, of which only the weights are read. half: the
     denoiser in half precision, as it was published.
     """
     path = path.path if isinstance(path, Found) else Path(path)
     with torch.inference_mode(False):
         weights = load_weights(path)
         denoiser = build(lambda: guided_unet_of(weights, path.name), weights, path.name, dtype=torch.float16 if half else torch.float32)
-        arcface = companion(path, "diffface_arcface", "simswap_arcface_checkpoint", folders=folders)
+        arcface = find_companion(path, "diffface_arcface", "simswap_arcface_checkpoint", folders=folders)
         recognizer = arcface_of(load_weights(arcface, objects=True), arcface.name)
-        parsing = companion(path, "79999_iter", folders=folders)
+        parsing = find_companion(path, "79999_iter", folders=folders)
         parser = bisenet_from(load_weights(parsing), parsing.name)
-        gaze = companion(path, "diffface_gaze", folders=folders, needed=False)
+        gaze = find_companion(path, "diffface_gaze", folders=folders, needed=False)
         eyes = gaze and eyenet_from(load_weights(gaze), gaze.name)
         return DiffFace(path.stem, DiffFaceNets(denoiser, recognizer, parser, eyes), devices)

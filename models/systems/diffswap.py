@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..crops.crop import crop_faces, crop_matrices
 from ..crops.quad_as_published import draw_squares, quad_of
 from ..crops.squares import align_faces
 from ..diffusion.ddim import TRAINED, Step, alphas_of, schedule
@@ -24,18 +25,19 @@ from ..face3d.fit import fit_face, landmarks_of
 from ..face3d.mask3d import landmark_mask
 from ..faces import Face, Faces, Identity
 from ..files.catalogue import row_named
-from ..files.checkpoints import DeviceManager, TorchModel, load_weights
-from ..files.folders import companion, how_to_get
-from ..files.picture import as_images, to_uint8
+from ..files.checkpoints import load_weights
+from ..files.find import find_companion, how_to_get
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
 from ..parse.landmarks import points_68
 from ..paste import check_crops, paste
+from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
-from ..pixels.sampling import crop_faces, crop_matrices, transform
+from ..pixels.resize import resize
+from ..pixels.tensors import as_images, to_uint8
 from ..progress import Progress, silent
+from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
-from ..runtime.picture_input import resize
 from .diffswap_picture import cut, hull_mask, identity_view, join, latent_mask, organ_masks, put_back
 
 ALIGNMENT = "FFHQ quad"
@@ -305,7 +307,7 @@ def face_model(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor] | No
     if any(key.startswith("cond_stage_model.face_model.") for key in weights):
         return None
     row = row_named("diffswap_glint360k_r100")
-    beside = companion(path, row.name, needed=False)
+    beside = find_companion(path, row.name, needed=False)
     if beside is None:
         raise FaceLoomError(f"{path.name} has no ArcFace in it and needs {row.file}: {how_to_get(row, path.parent)}.")
     return load_weights(beside)

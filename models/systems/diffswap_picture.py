@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..pixels.sampling import TEMPLATES, compose, invert, similarity
+from ..crops.templates import TEMPLATES
+from ..pixels.affine import compose, invert, similarity
 
 LOOK = 112  # the identity network's picture
 ORGANS = (slice(36, 42), slice(42, 48), slice(27, 36), slice(48, 68))  # left eye, right eye, nose, mouth of 68 points

@@ -15,17 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..crops.crop import crop_matrices, crop_matrix
 from ..crops.squares import box_square
+from ..crops.templates import TEMPLATES
 from ..errors import FaceLoomError
 from ..face3d.basel_model import FaceModel
 from ..faces import Faces, Identity
-from ..files.checkpoints import TorchModel
 from ..networks.iresnet import IResNet
 from ..parse import Parser, region_labels
-from ..pixels.sampling import TEMPLATES, compose, crop_matrices, crop_matrix, invert, sample_crops, similarity
+from ..pixels.affine import compose, invert, similarity
+from ..pixels.resize import resize
+from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
+from ..runtime.devices import TorchModel
 from ..runtime.memory import run_chunks
-from ..runtime.picture_input import resize
 from .face_adapter_picture import CANVAS, SIZE, blend_mask, draw_points, swap_area, with_gaze
 
 MODES = ("swap", "reenact")

@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from ..errors import FaceLoomError
 from ..face3d.basel_model import load_bfm
 from ..files.catalogue import catalogue
-from ..files.checkpoints import DeviceManager, TorchModel, load_weights
-from ..files.folders import Folders, Found, companion
+from ..files.checkpoints import load_weights
+from ..files.find import Found, find_companion
+from ..files.folders import Folders
 from ..networks import build
+from ..networks.bisenet import bisenet_from
 from ..networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, TokenDecoder, token_decoder
 from ..networks.iresnet import IResNet, depth_of
 from ..networks.reface import to_clip
 from ..parse import Parser
-from ..parse.bisenet import BiSeNetParser, bisenet_from
-from ..runtime.picture_input import resize
+from ..parse.bisenet import BiSeNetParser
+from ..pixels.resize import resize
+from ..runtime.devices import DeviceManager, TorchModel
 from .face_adapter import FaceAdapter, FaceAdapterNets
 
 # The authors' folders: what others made, the CLIP vision model they trained with, and their ControlNet.
@@ -56,7 +59,7 @@ def load_face_adapter(path: str | os.PathLike | Found, *, folders: Folders | Non
 
 
 def _beside(path: Path, row_name: str, folders: Folders | None, needed: bool = True) -> Path | None:
-    return companion(path, row_name, folders=folders, inside=(OTHERS,), needed=needed)
+    return find_companion(path, row_name, folders=folders, inside=(OTHERS,), needed=needed)
 
 
 def folder_file(path: Path, folder: str) -> Path | None:

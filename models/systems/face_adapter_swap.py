@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..crops.crop import crop_faces
 from ..crops.squares import align_faces
 from ..diffusion.ddim import guided
 from ..diffusion.euler import euler
 from ..faces import Faces, Identity
-from ..files.picture import as_images
 from ..parse import Parser
 from ..paste import paste
-from ..pixels.sampling import crop_faces
+from ..pixels.tensors import as_images
 from ..progress import Progress, silent
 from .face_adapter import ALIGNMENT, Conditions, FaceAdapter, Vision
 from .face_adapter_picture import SIZE

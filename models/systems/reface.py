@@ -15,23 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..crops.crop import crop_faces, crop_matrices, crop_matrix
 from ..crops.quad_as_published import cut, draw_squares, quad_of
 from ..crops.squares import align_faces, quad_square
 from ..diffusion.ddim import ddim, guided, schedule
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..files.checkpoints import DeviceManager, TorchModel, load_weights
-from ..files.picture import as_images, to_uint8
+from ..files.checkpoints import load_weights
 from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_vae
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
 from ..parse import REGIONS, Parser, region_mask
 from ..parse.landmarks import points_68
 from ..paste import check_crops, paste
+from ..pixels.affine import transform
 from ..pixels.masks import feather_mask
-from ..pixels.sampling import crop_faces, crop_matrices, crop_matrix, sample_crops, transform
+from ..pixels.resize import resize
+from ..pixels.sampling import sample_crops
+from ..pixels.tensors import as_images, to_uint8
 from ..progress import Progress, silent
+from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
-from ..runtime.picture_input import resize
 
 ALIGNMENT = "FFHQ quad"
 SIZE, CUT, LOOK = 512, 1024, CLIP_L["image_size"]  # edges of what is painted, of what the authors cut, of the source

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.templates import template_matrix
 from faceloom.models.detect import detect_faces
-from faceloom.models.pixels.sampling import template_matrix
 
 from bench import measure
 from bench import paste as bench_paste

@@ -15,9 +15,9 @@ import pytest
 import torch
 from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, swap
 from faceloom.models import pipeline
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import ORDERS, detect_faces
 from faceloom.models.files.picture import read_image, read_picture, write_image
-from faceloom.models.pixels.sampling import TEMPLATES
 from faceloom.models.swap.research.options import SYSTEMS, GhostOptions
 from PIL import Image
 

@@ -8,7 +8,7 @@ import torch
 from faceloom.models.crops.faceswap_square import RATIO, square_matrix
 from faceloom.models.networks.keras_graph import class_of, nested
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
-from faceloom.models.pixels.sampling import transform
+from faceloom.models.pixels.affine import transform
 from faceloom.models.swap.research.deepfakes_mask import blurred, landmark_mask
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn

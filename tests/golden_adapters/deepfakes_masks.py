@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from faceloom.models.networks.bisenet import BiSeNet, published_key
 from faceloom.models.networks.deepfakes_masks import FaceFCN, FaceUNet
-from faceloom.models.parse.bisenet import BiSeNet, published_key
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn
 

@@ -13,9 +13,9 @@ from faceloom.models.diffusion.guidance import eye_pictures, gaze_loss, identity
 from faceloom.models.diffusion.lora import linears
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.networks.arcface_se import ArcFaceSE
+from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.eyenet import EyeNet
 from faceloom.models.networks.guided_unet import guided_unet_of
-from faceloom.models.parse.bisenet import BiSeNet
 from faceloom.models.systems.diffface import (
     Experts,
     Settings,

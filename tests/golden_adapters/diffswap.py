@@ -7,12 +7,13 @@ import re
 import numpy as np
 import torch
 from faceloom.models.crops.quad_as_published import quad_of
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.diffusion.ddim import schedule
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.diffswap import FaceEmbedder, as_latents, load_vq, nearest_codes, organ_means, unet_form, unet_weights
 from faceloom.models.networks.iresnet import depth_of
 from faceloom.models.networks.ldm import load_unet
-from faceloom.models.pixels.sampling import TEMPLATES, invert, similarity
+from faceloom.models.pixels.affine import invert, similarity
 from faceloom.models.systems.diffswap import ALPHAS, CROP, Settings, masked_ddim
 from faceloom.models.systems.diffswap_picture import (
     LOOK,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from faceloom.models.crops.crop import crop_matrix
 from faceloom.models.crops.squares import box_square
 from faceloom.models.face3d.basel_model import face_model, rotation
 from faceloom.models.faces import Face
@@ -11,7 +12,7 @@ from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2To
 from faceloom.models.networks.iresnet import IResNet, depth_of
 from faceloom.models.parse import REGIONS
 from faceloom.models.parse.labels import CLASSES
-from faceloom.models.pixels.sampling import crop_matrix, similarity
+from faceloom.models.pixels.affine import similarity
 from faceloom.models.systems.face_adapter import TEMPLATE, arcface_features, shape_of
 from faceloom.models.systems.face_adapter_picture import blend_mask, draw_points, rainbow, swap_area, with_gaze
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.faces import Face, Faces
-from faceloom.models.pixels.sampling import invert, transform
+from faceloom.models.pixels.affine import invert, transform
 from PIL import Image
 
 
@@ -69,6 +69,6 @@ def nearest(faces: Faces, truth: Face, matrix: np.ndarray) -> tuple[Face, float]
 def box_overlap(face: Face, truth: Face, matrix: np.ndarray) -> float:
     """Intersection over union of the found box and the box of the true 68 points after ``matrix``."""
     from faceloom.models.detect.boxes import overlaps
-    from faceloom.models.detect.dlib_points import face_box
+    from faceloom.models.faces import box_from_68
 
-    return float(overlaps(face.box, face_box(transform(truth.points68, matrix))[None])[0][0])
+    return float(overlaps(face.box, box_from_68(transform(truth.points68, matrix))[None])[0][0])

@@ -69,7 +69,7 @@ def vae(path: Path) -> Path:
 
 def bisenet(path: Path) -> Path:
     """A BiSeNet that has learned nothing."""
-    from faceloom.models.parse.bisenet import BiSeNet
+    from faceloom.models.networks.bisenet import BiSeNet
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):

@@ -136,9 +136,9 @@ def source(pack, hopper):
 @pytest.fixture(scope="session")
 def twins(pack, collins) -> Callable:
     """``twins(512)``: two faces of one photograph, by FFHQ's own crop of that size, and their crops."""
+    from faceloom.models.crops.crop import crop_faces
     from faceloom.models.crops.squares import align_faces
     from faceloom.models.detect import detect_faces
-    from faceloom.models.pixels.sampling import crop_faces
 
     def cut(size: int):
         photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2)], 2)

@@ -22,9 +22,9 @@ QUICK = {"steps": 2, "skip": 0, "repeats": 1, "weights": "own", "views": 1, "ide
 def files(nodes, models_in, tmp_path_factory):
     """DiffFace's files with networks of few channels, where ComfyUI looks for them."""
     from faceloom.models.networks.arcface_se import ArcFaceSE
+    from faceloom.models.networks.bisenet import BiSeNet
     from faceloom.models.networks.eyenet import EyeNet
     from faceloom.models.networks.guided_unet import GuidedUNet
-    from faceloom.models.parse.bisenet import BiSeNet
 
     folder = tmp_path_factory.mktemp("models")
     place = folder / "faceloom" / "diffface"
@@ -46,9 +46,9 @@ def loaded(nodes, files):
 
 @pytest.fixture(scope="module")
 def scene(pack, hopper, collins):
+    from faceloom.models.crops.crop import crop_faces
     from faceloom.models.detect import detect_faces
     from faceloom.models.identity import make_identity
-    from faceloom.models.pixels.sampling import crop_faces
 
     faces = detect_faces(hopper, crop_size=128)
     masks = torch.zeros(1, 128, 128)

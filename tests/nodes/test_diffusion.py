@@ -63,16 +63,17 @@ def mask():
 
 def reference(sd15, crops, mask, settings, **latent):
     """The same by core nodes: VAEEncode, SetLatentNoiseMask, KSampler, VAEDecode."""
-    from faceloom.models.diffusion.crop import composite, resize
+    from faceloom.models.diffusion.crop import composite
+    from faceloom.models.pixels.resize import resample
 
     import nodes as core
 
-    small, hole = resize(crops, SIZE), resize(mask.expand(len(crops), -1, -1), SIZE)
+    small, hole = resample(crops, SIZE), resample(mask.expand(len(crops), -1, -1), SIZE)
     given = {"samples": sd15["vae"].encode(small), "noise_mask": hole[:, None], **latent}
     given = core.common_ksampler(sd15["model"], settings["seed"], settings["steps"], settings["cfg"], settings["sampler_name"],
                                  settings["scheduler"], sd15["positive"], sd15["negative"], given, denoise=settings["denoise"])[0]
     result = sd15["vae"].decode(given["samples"])
-    return composite(crops, resize(result, crops.shape[1]), mask.expand(len(crops), -1, -1))
+    return composite(crops, resample(result, crops.shape[1]), mask.expand(len(crops), -1, -1))
 
 
 class TestSampling:
@@ -163,15 +164,16 @@ class TestModels:
 
     def test_inpainting_checkpoint(self, paint, sd15, crops, mask):
         """Nine channels: the same as InpaintModelConditioning and KSampler."""
-        from faceloom.models.diffusion.crop import composite, resize
+        from faceloom.models.diffusion.crop import composite
+        from faceloom.models.pixels.resize import resample
 
         import nodes as core
 
         inpaint = sd15 | {"model": doubles.sd15(9)}
-        small, hole = resize(crops[:1], SIZE), resize(mask, SIZE)
+        small, hole = resample(crops[:1], SIZE), resample(mask, SIZE)
         positive, negative, latent = core.InpaintModelConditioning().encode(sd15["positive"], sd15["negative"], small, sd15["vae"], hole)
         sampled = core.common_ksampler(inpaint["model"], 7, 2, 2.0, "euler", "normal", positive, negative, latent, denoise=0.6)[0]
-        wanted = composite(crops[:1], resize(sd15["vae"].decode(sampled["samples"]), 96), mask)
+        wanted = composite(crops[:1], resample(sd15["vae"].decode(sampled["samples"]), 96), mask)
         assert (paint(**inpaint, crops=crops[:1], mask=mask) - wanted).abs().max() < 1e-4
         assert (wanted - reference(inpaint, crops[:1], mask, PLAIN)).abs().max() > 1e-3  # the masked picture does matter
 
@@ -423,7 +425,7 @@ class TestGuidance:
 
     @pytest.fixture
     def scene(self, pack, collins, found):
-        from faceloom.models.pixels.sampling import crop_faces
+        from faceloom.models.crops.crop import crop_faces
 
         with torch.inference_mode():
             crop = crop_faces(collins, found["collins"])
@@ -436,12 +438,12 @@ class TestGuidance:
     @pytest.fixture
     def likeness(self, found, grace, recognizer):
         """Cosine of a crop to Grace Hopper by onnxruntime, through the pack's own embedding."""
+        from faceloom.models.crops.crop import crop_matrix
+        from faceloom.models.crops.transformed import transform_face
         from faceloom.models.faces import Faces
-        from faceloom.models.identity.crops import face_through
-        from faceloom.models.pixels.sampling import crop_matrix
 
         face = found["collins"][0]
-        shown = Faces((face_through(face, crop_matrix(face, 128)),), 1, 128, 128)
+        shown = Faces((transform_face(face, crop_matrix(face, 128)),), 1, 128, 128)
         return lambda crop: float(recognizer.embed(crop, shown)[0] @ grace.embeddings[recognizer.space])
 
     @pytest.mark.parametrize("decode", ["vae", "preview"])
@@ -473,7 +475,7 @@ class TestGuidance:
         """Each crop is seen where its own face is."""
         from dataclasses import replace
 
-        from faceloom.models.pixels.sampling import crop_faces
+        from faceloom.models.crops.crop import crop_faces
 
         both = replace(found["collins"], items=found["collins"].items + found["hopper"].items)
         crops = torch.cat([scene["crops"], crop_faces(hopper, found["hopper"])])
@@ -521,9 +523,9 @@ class TestGuidance:
         """A parser of one convolution: its scores stay nearer to the target's."""
         from types import SimpleNamespace
 
+        from faceloom.models.crops.crop import crop_faces
         from faceloom.models.diffusion.parsing import differentiable_parser
         from faceloom.models.files.catalogue import NetContract
-        from faceloom.models.pixels.sampling import crop_faces
 
         net = doubles.fill(torch.nn.Sequential(torch.nn.Conv2d(3, 19, 9, 4, 4)))
         parser = SimpleNamespace(model=SimpleNamespace(net=net), contract=NetContract("bisenet", size=128, mean=(0.5,) * 3, std=(0.2,) * 3))
@@ -536,8 +538,8 @@ class TestGuidance:
 
     def test_gaze_is_held(self, paint, scene, hopper, found, estimator):
         """The model paints Eileen Collins over Grace Hopper; her eyes look more and more where the target's do, and only the eyes move."""
+        from faceloom.models.crops.crop import crop_faces
         from faceloom.models.diffusion.gaze import GazeLoss, eye_boxes
-        from faceloom.models.pixels.sampling import crop_faces
 
         target, boxes = crop_faces(hopper, found["hopper"]), eye_boxes(1, 128, found["hopper"])
         given = scene | {"crops": target, "faces": found["hopper"], "gaze_estimator": estimator}

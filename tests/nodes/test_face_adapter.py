@@ -42,9 +42,9 @@ def adapter(place):
 @pytest.fixture(scope="module")
 def aligned(pack, collins):
     """Two faces of one photograph by Face-Adapter's crop, and their crops."""
+    from faceloom.models.crops.crop import crop_faces
     from faceloom.models.crops.squares import align_faces
     from faceloom.models.detect import detect_faces
-    from faceloom.models.pixels.sampling import crop_faces
 
     photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2) * 0.8], 2)
     faces = align_faces(detect_faces(photo, order="left-right"), "box", 512)

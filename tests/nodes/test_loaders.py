@@ -251,7 +251,7 @@ class TestInsightFace:
         return types.SimpleNamespace(models={task: types.SimpleNamespace(model_file=str(shared / "models" / f"{name}.onnx"))
                                              for task, name in made.items()})
 
-    def test_detects_and_recognises(self, nodes, analysis, hopper):
+    def test_detects_and_recognizes(self, nodes, analysis, hopper):
         faces, _, _, count = nodes["FaceDetect"].execute(hopper, 0.5, "large-small", "all", 256, 0, 1.0, "pass", detector=analysis).args
         assert count == 1 and 180 < faces[0].keypoints[2, 0] < 300
         identity = nodes["ArcFaceEmbed"].execute([hopper], [faces], ["average"], ["Grace"], [analysis]).args[0]
@@ -281,7 +281,7 @@ class TestInsightFace:
 class TestMemory:
     @pytest.fixture
     def bisenet(self, models):
-        from faceloom.models.parse.bisenet import BiSeNet
+        from faceloom.models.networks.bisenet import BiSeNet
 
         torch.manual_seed(0)
         (models / "faceloom" / "parsers").mkdir(parents=True)

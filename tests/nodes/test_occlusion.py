@@ -46,7 +46,7 @@ def run(nodes):
 
 @pytest.fixture(scope="module")
 def models(networks, tmp_path_factory) -> Path:
-    """A models folder with the occluder, a recogniser and a swap network."""
+    """A models folder with the occluder, a recognizer and a swap network."""
     folder = tmp_path_factory.mktemp("models")
     networks.occluder_of_magenta(folder / "faceloom/parsers/xseg_3.onnx")
     networks.recognizer(folder / "faceloom/recognizers/arcface_w600k_r50.onnx")
@@ -56,8 +56,8 @@ def models(networks, tmp_path_factory) -> Path:
 
 def negative():
     """A research system's engine whose network is none: it answers every face with its blurred negative."""
-    from faceloom.models.files.checkpoints import TorchModel
-    from faceloom.models.pixels.sampling import template_matrix
+    from faceloom.models.crops.templates import template_matrix
+    from faceloom.models.runtime.devices import TorchModel
     from faceloom.models.swap.research.engine import TorchEngine
 
     class Negative(TorchEngine):
@@ -78,7 +78,7 @@ def negative():
 @pytest.fixture(params=["mesh", "ONNX", "research"])
 def swapped(request, run, models, models_in, photo, collins, hopper, counted) -> dict:
     """Eileen Collins behind the bar, by each kind of engine."""
-    from faceloom.models.pixels.sampling import crop_faces
+    from faceloom.models.crops.crop import crop_faces
 
     with models_in(models, ".pth"):
         occluder = run("LoadFaceParser", occluder="xseg_3.onnx")[1]

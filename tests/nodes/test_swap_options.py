@@ -15,7 +15,7 @@ def choose(nodes):
 @pytest.fixture
 def ghost(pack):
     import torch
-    from faceloom.models.files.checkpoints import TorchModel
+    from faceloom.models.runtime.devices import TorchModel
     from faceloom.models.swap.research.ghost import GhostEngine, GhostNets
 
     return GhostEngine("G_unet_1block", TorchModel("ghost", GhostNets(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))),

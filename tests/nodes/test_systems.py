@@ -1,4 +1,4 @@
-"""Authors' original files in Load Swap Model: listed, recognised, moved by ComfyUI, and swapping, in this process and through a server."""
+"""Authors' original files in Load Swap Model: listed, recognized, moved by ComfyUI, and swapping, in this process and through a server."""
 
 from __future__ import annotations
 
@@ -120,14 +120,15 @@ class TestListing:
         assert "G_unet_2blocks.pth (not downloaded)" not in files_of(nodes)
 
     def test_the_form_that_is_chosen_is_the_one_that_is_loaded(self, pack, place):
-        from faceloom.models.files.folders import default_folders, find
+        from faceloom.models.files.find import find_by_name
+        from faceloom.models.files.folders import default_folders
 
         for name in ("ftm_final.pth", "ftm_final.safetensors"):
             (place / "megafs").mkdir(exist_ok=True)
             (place / "megafs" / name).write_bytes(b"x")
         folders = default_folders(place.parent)
         for name in ("ftm_final.pth", "ftm_final.safetensors"):
-            found = find(name, folders, "swap")
+            found = find_by_name(name, folders, "swap")
             assert found.path.name == name and found.row.name == "megafs_ftm"
 
     def test_what_is_missing_is_named_with_how_to_get_it(self, nodes, place):
@@ -281,7 +282,7 @@ def graph_of(system: str, file: str, connected: set[str], options: dict) -> dict
 @pytest.fixture(scope="module")
 def running(server, networks, pack):
     """A server whose models folder has three systems' files, a parser and 106 landmarks."""
-    from faceloom.models.parse.bisenet import BiSeNet
+    from faceloom.models.networks.bisenet import BiSeNet
 
     models = server.base / "models"
     made = [make(models / "faceloom" / folder, networks).parent for folder, make, *_ in SYSTEMS.values()]

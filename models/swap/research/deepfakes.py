@@ -13,16 +13,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...crops.draw_back import draw
+from ...crops.crop import crop_matrices
+from ...crops.draw_back import draw_back
 from ...crops.faceswap_square import square_matrix
 from ...errors import FaceLoomError
 from ...faces import Face, Faces, Identity
-from ...files.checkpoints import DeviceManager, TorchModel
 from ...networks.keras_graph import input_shapes
 from ...networks.keras_net import KerasNet, needed_weights
 from ...parse import Parser, region_mask
 from ...parse.landmarks import points_68
-from ...pixels.sampling import compose, crop_matrices, invert, sample_crops, transform
+from ...pixels.affine import compose, invert, transform
+from ...pixels.sampling import sample_crops
+from ...runtime.devices import DeviceManager, TorchModel
 from ..pixel_boost import even_tiles, finer, join_tiles, split_tiles
 from .deepfakes_mask import finished, landmark_mask
 from .engine import TorchEngine
@@ -115,7 +117,7 @@ class DeepfakesEngine(TorchEngine):
             outlines = resized(soft, self.size * boost)[..., None]
         to_crop = compose(crop_matrices(faces, crops.shape[1]), invert(finer(to_drawn, boost)))
         for each in zip(crops, masks, answers, to_crop, outlines, strict=True):
-            draw(*each, strength)
+            draw_back(*each, strength)
 
     def _masks(self, points: list[np.ndarray], matrices: np.ndarray, targets: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
         """``[N, size, size]`` 0..1: where the faces are, as hard as the chosen way of telling is."""

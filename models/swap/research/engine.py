@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...crops.draw_back import draw
+from ...crops.crop import crop_faces, crop_matrices
+from ...crops.draw_back import draw_back
 from ...errors import FaceLoomError, check_finite
 from ...faces import Faces, Identity
-from ...files.checkpoints import TorchModel
-from ...files.picture import expand_rgb, sound
 from ...parse import region_mask
-from ...pixels.sampling import compose, crop_faces, crop_matrices, invert, sample_crops
+from ...pixels.affine import compose, invert
+from ...pixels.sampling import sample_crops
+from ...pixels.tensors import expand_rgb, sound
 from ...progress import Progress, silent
+from ...runtime.devices import TorchModel
 from ...runtime.memory import run_chunks
 from ..embeddings import mix
 from ..pixel_boost import MAX_BOOST, even_tiles, finer, join_tiles, split_tiles
@@ -48,7 +50,7 @@ class TorchEngine(ABC):
     def __init__(self, name: str, model: TorchModel, **options) -> None:
         self.name = name
         self.model = model
-        lay(model.net, self.layout)
+        set_memory_format(model.net, self.layout)
         self.options = self.options.changed(name, **options)
         self._sources: weakref.WeakKeyDictionary[Identity, torch.Tensor] = weakref.WeakKeyDictionary()
         self.check()
@@ -133,7 +135,7 @@ class TorchEngine(ABC):
         to_crop = compose(crop_matrices(faces, size), invert(to_square))
         share = 1.0 if self.mixes else strength
         for each in zip(crops, masks, answers, to_crop, outlines, strict=True):
-            draw(*each, share)
+            draw_back(*each, share)
 
     @torch.inference_mode()
     def run(self, tiles: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -160,7 +162,7 @@ class TorchEngine(ABC):
         return [tensor.contiguous(memory_format=self.layout) if tensor.ndim == 4 else tensor for tensor in moved]
 
 
-def lay(net: nn.Module, layout: torch.memory_format) -> None:
+def set_memory_format(net: nn.Module, layout: torch.memory_format) -> None:
     """Convolutions' kernels as ``layout`` says; their values stay."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):

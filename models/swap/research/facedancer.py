@@ -9,11 +9,11 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from ...crops.templates import template_matrix
 from ...errors import FaceLoomError
 from ...faces import Faces
-from ...files.checkpoints import DeviceManager, TorchModel
 from ...networks.keras_net import KerasNet
-from ...pixels.sampling import template_matrix
+from ...runtime.devices import DeviceManager, TorchModel
 from .engine import TorchEngine, sampled
 from .options import OUTLINE, FaceDancerOptions
 

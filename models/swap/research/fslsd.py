@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ...crops.templates import template_matrix
 from ...face3d.points106 import Landmarker
 from ...faces import Faces
-from ...files.checkpoints import DeviceManager, TorchModel
 from ...networks import build
 from ...networks.fslsd import FSLSDNet
 from ...networks.psp import StyleEncoder
 from ...parse import Parser
-from ...pixels.sampling import template_matrix
+from ...runtime.devices import DeviceManager, TorchModel
 from .engine import TorchEngine, sampled
 from .options import FSLSDOptions
 from .regions import parsed_mask

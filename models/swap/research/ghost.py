@@ -20,13 +20,13 @@ from ...errors import FaceLoomError
 from ...face3d.points106 import Landmarker
 from ...faces import Faces, Identity
 from ...files.catalogue import catalogue
-from ...files.checkpoints import DeviceManager, TorchModel
 from ...networks import build
 from ...networks.aei import AEINet
 from ...networks.ghost_sr import SuperResolutionNet
 from ...networks.iresnet import IResNet, depth_of
-from ...pixels.sampling import similarity, transform
+from ...pixels.affine import similarity, transform
 from ...progress import Progress, silent
+from ...runtime.devices import DeviceManager, TorchModel
 from ...select.track import follow, runs
 from .engine import PER_FACE, TorchEngine, sampled
 from .ghost_mask import MaskParameters, blend_mask, mask_parameters

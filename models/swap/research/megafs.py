@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ...crops.templates import template_matrix
 from ...errors import FaceLoomError
 from ...faces import Faces
-from ...files.checkpoints import DeviceManager, TorchModel
 from ...networks import build
 from ...networks.megafs import HierarchicalEncoder, swapper_of
 from ...networks.stylegan2 import StyleGAN2
 from ...parse import Parser
-from ...pixels.sampling import template_matrix
+from ...runtime.devices import DeviceManager, TorchModel
 from .engine import TorchEngine, sampled
 from .options import OUTLINE, PUBLISHED, MegaFSOptions
 from .regions import FACE, NO_PARSER, kept_mask

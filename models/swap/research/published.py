@@ -10,10 +10,12 @@ import torch
 
 from ...errors import FaceLoomError
 from ...face3d.points106 import Landmarker
-from ...files.checkpoints import DeviceManager, load_parts, load_weights
-from ...files.folders import Folders, companion
+from ...files.checkpoints import load_parts, load_weights
+from ...files.find import find_companion
+from ...files.folders import Folders
 from ...files.terminal import command
 from ...parse import Parser
+from ...runtime.devices import DeviceManager
 from .engine import TorchEngine
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".keras", ".h5", ".hdf5")
@@ -33,7 +35,7 @@ HELPERS = {
 
 def beside(path: Path, what: str, folders: Folders | None = None, needed: bool = True) -> Path | None:
     """The companion file of ``path``, original or converted to safetensors: in its folder, else where the models folders have it."""
-    found = companion(path, BESIDE[what], folders=folders, what=what, needed=needed)
+    found = find_companion(path, BESIDE[what], folders=folders, what=what, needed=needed)
     converted = found and found.with_suffix(".safetensors")
     return converted if converted and converted.is_file() else found
 
@@ -59,7 +61,7 @@ class Source:
 
 def load_published(path: Path, *, folders: Folders | None = None, parser: Parser | None = None, landmarker: Landmarker | None = None,
                    devices: DeviceManager | None = None, half: bool = False, **options) -> TorchEngine:
-    """The engine for an original file of GHOST, ReliableSwap, MegaFS, FaceDancer, FSLSD or faceswap, recognised by what is in it.
+    """The engine for an original file of GHOST, ReliableSwap, MegaFS, FaceDancer, FSLSD or faceswap, recognized by what is in it.
 
     folders: where companion files are looked for that do not lie beside it. parser, landmarker (106 points): used for the systems' own
     masks. half: float16 where it was published so or proven. options: the system's own, see ``options.py``.

@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ...crops.templates import template_matrix
 from ...errors import FaceLoomError
 from ...faces import Faces
-from ...files.checkpoints import DeviceManager, TorchModel
 from ...networks import build
 from ...networks.arcface_se import arcface_of
 from ...networks.faceshifter import FaceShifterNet, FixerNet, form_of_fixer, to_112
 from ...networks.iresnet import depth_of
 from ...networks.simswap import SimSwapNet, form_of
 from ...parse import Parser
-from ...pixels.sampling import template_matrix
+from ...runtime.devices import DeviceManager, TorchModel
 from .engine import TorchEngine, sampled
 from .options import OUTLINE, PUBLISHED, ReliableSwapOptions
 from .regions import NO_PARSER, kept_mask

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ...crops.templates import template_matrix
 from ...faces import Faces
-from ...files.checkpoints import DeviceManager, TorchModel
 from ...networks import build
 from ...networks.arcface_se import arcface_of
 from ...networks.simswap import SimSwapNet, form_of
 from ...parse import Parser
-from ...pixels.sampling import template_matrix
+from ...runtime.devices import DeviceManager, TorchModel
 from .engine import TorchEngine, sampled
 from .ghost import nearest_template
 from .options import OUTLINE, PUBLISHED, SimSwapOptions

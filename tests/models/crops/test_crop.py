@@ -8,25 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices, crop_matrix, hand_out_crops
+from faceloom.models.crops.templates import TEMPLATES, template_matrix
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.pixels import sampling as geometry
-from faceloom.models.pixels.sampling import (
-    TEMPLATES,
-    compose,
-    crop_faces,
-    crop_matrices,
-    crop_matrix,
-    hand_out_crops,
-    invert,
-    lattice,
-    sample_crops,
-    scale_of,
-    similarity,
-    template_matrix,
-    transform,
-    warp,
-)
+from faceloom.models.pixels.affine import compose, invert, scale_of, similarity, transform
+from faceloom.models.pixels.sampling import lattice, sample_crops, warp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from faceloom.models.crops.draw_back import FADE, draw, fade
+from faceloom.models.crops.draw_back import FADE, draw_back, fade
 
 CROP = torch.rand((64, 64, 3), generator=torch.Generator().manual_seed(1))
 WHITE = torch.ones((32, 32, 3))
@@ -16,7 +16,7 @@ SHIFT = np.array([[1, 0, 10], [0, 1, 20.0]])
 def drawn(answer, to_crop, outline, share=1.0, crop=CROP):
     """The crop and the mask, in new memory."""
     crop, mask = crop.clone(), torch.full(crop.shape[:2], 0.5)
-    draw(crop, mask, answer, to_crop, outline, share)
+    draw_back(crop, mask, answer, to_crop, outline, share)
     return crop, mask
 
 
@@ -99,6 +99,6 @@ def test_a_crop_laid_out_in_planes_is_drawn_on_alike():
     outline = torch.ones(64, 64)
     planes = CROP.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     mask = torch.zeros(64, 64)
-    draw(planes, mask, WHITE * 0.8, SHIFT, outline, 0.5)
+    draw_back(planes, mask, WHITE * 0.8, SHIFT, outline, 0.5)
     expected = drawn(WHITE * 0.8, SHIFT, outline, 0.5)
     assert torch.equal(planes, expected[0]) and torch.equal(mask, expected[1])

@@ -21,7 +21,7 @@ from faceloom.models.crops.faceswap_square import (
     square_matrix,
 )
 from faceloom.models.parse.landmarks import mean_points
-from faceloom.models.pixels.sampling import invert, transform
+from faceloom.models.pixels.affine import invert, transform
 from scipy.spatial.transform import Rotation
 
 GOLDEN = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[4] / "shared" / "golden")) / "faceswap_align_masks.json"

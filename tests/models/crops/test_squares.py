@@ -3,12 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from faceloom.models.crops.crop import crop_faces, crop_matrices, crop_matrix
 from faceloom.models.crops.squares import ALIGNMENTS, align_faces, box_square, quad_square
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, keypoints_from_68
 from faceloom.models.identity.crops import reference_crops
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import crop_faces, crop_matrices, crop_matrix, invert, transform
+from faceloom.models.pixels.affine import invert, transform
 
 UNIT = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
 

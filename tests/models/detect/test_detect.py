@@ -12,11 +12,11 @@ from faceloom.models.detect import DETECTORS, ORDERS, bounding_boxes, detect_fac
 from faceloom.models.detect import dlib as built_in
 from faceloom.models.detect.boxes import boxes_per_frame, overlaps, suppress
 from faceloom.models.detect.dlib import DlibDetector
-from faceloom.models.detect.dlib_points import MIRROR_68, face_box, square_matrix, square_of, upright
+from faceloom.models.detect.dlib_points import MIRROR_68, square_matrix, square_of, upright
 from faceloom.models.detect.dlib_search import margin_of, score_of
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.faces import Face
-from faceloom.models.pixels.sampling import transform
+from faceloom.models.faces import Face, box_from_68
+from faceloom.models.pixels.affine import transform
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -238,7 +238,7 @@ def test_square_undoes_itself(hopper):
 
 def test_box_holds_forehead_to_chin(hopper):
     face, = detect_faces(hopper)
-    assert face.box == pytest.approx(face_box(face.points68), abs=1e-3)
+    assert face.box == pytest.approx(box_from_68(face.points68), abs=1e-3)
     height, eyes = face.box[3] - face.box[1], face.keypoints[:2, 1].mean()
     assert 0.3 < (eyes - face.box[1]) / height < 0.5
     assert face.points68[:, 1].max() == pytest.approx(face.box[3], abs=1e-3)

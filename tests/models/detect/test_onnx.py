@@ -15,7 +15,8 @@ from faceloom.models.detect.onnx import load_detector, small, turned, whole_and_
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
-from faceloom.models.pixels.sampling import sample_crops, transform, warp
+from faceloom.models.pixels.affine import transform
+from faceloom.models.pixels.sampling import sample_crops, warp
 from faceloom.models.runtime.onnx import OnnxModel
 
 onnx = pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")

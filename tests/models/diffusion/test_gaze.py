@@ -3,13 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.gaze import GazeLoss, eye_boxes, eyenet_from, load_gaze_estimator
 from faceloom.models.diffusion.guidance import STEP, Guidance
-from faceloom.models.diffusion.swap import Pull, guidance_for
+from faceloom.models.diffusion.swap import GuidanceStrengths, guidance_for
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.eyenet import EyeNet
-from faceloom.models.pixels.sampling import crop_faces, crop_matrix, transform
+from faceloom.models.pixels.affine import transform
 from safetensors.torch import save_file
 
 
@@ -121,7 +122,7 @@ class TestLoss:
 
     def test_guidance_made_for_crops(self, portraits):
         crops, faces = portraits
-        guidance = guidance_for(Pull(gaze=0.5), lambda z: z, crops, faces, eyes=eyenet())
+        guidance = guidance_for(GuidanceStrengths(gaze=0.5), lambda z: z, crops, faces, eyes=eyenet())
         (strength, loss), = guidance.losses
         assert strength == guidance.strongest == 0.5 and loss(crops.movedim(-1, 1)).tolist() == [0, 0]
 
@@ -139,5 +140,5 @@ class TestLoss:
 
 def test_a_gaze_without_an_estimator_is_a_sentence():
     with pytest.raises(FaceLoomError, match="gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0"):
-        Pull(gaze=0.5).check(1, None, None, None, None)
-    Pull(gaze=0.5).check(1, None, None, None, None, object())
+        GuidanceStrengths(gaze=0.5).check(1, None, None, None, None)
+    GuidanceStrengths(gaze=0.5).check(1, None, None, None, None, object())

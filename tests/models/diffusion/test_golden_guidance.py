@@ -16,8 +16,8 @@ from faceloom.models.diffusion.blending import preserving_factor
 from faceloom.models.diffusion.guidance import eye_pictures, gaze_loss, identity_loss, parser_loss
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.networks.arcface_se import ArcFaceSE
+from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.eyenet import EyeNet
-from faceloom.models.parse.bisenet import BiSeNet
 
 FOLDER = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
 MEAN, STD = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.blending import ramp, step_mask
 from faceloom.models.diffusion.guidance import STEP, Guidance, IdentityLoss, ParserLoss, direction, eye_pictures, smooth
 from faceloom.models.diffusion.parsing import differentiable_parser
-from faceloom.models.diffusion.swap import Pull, guidance_for, sampled_rows
+from faceloom.models.diffusion.swap import GuidanceStrengths, guidance_for, sampled_rows
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity.differentiable import alignment, differentiable, embedding_in_crop
 from faceloom.models.identity.onnx import load_recognizer
-from faceloom.models.pixels.sampling import crop_faces
 
 MASK = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
 
@@ -143,7 +143,7 @@ class TestOnPortraits:
     @pytest.mark.slow
     def test_guidance_made_for_crops_raises_the_likeness(self, scene):
         faces, crops, wanted, embedder = scene
-        guidance = guidance_for(Pull(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
+        guidance = guidance_for(GuidanceStrengths(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
         pictures = guidance.apply(crops.movedim(-1, 1))
         matrices = alignment(1, 128, embedder.contract, faces.items, faces.framing)
         before, after = (float(embedding_in_crop(embedder, p, matrices)[0] @ wanted) for p in (crops.movedim(-1, 1), pictures))

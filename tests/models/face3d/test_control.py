@@ -4,12 +4,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.control import control_hints, draw_keypoints, draw_mesh, keypoint_pictures, mesh_points
 from faceloom.models.face3d.fit import fit_face
 from faceloom.models.faces import Face, Faces
-from faceloom.models.pixels.sampling import crop_faces, crop_matrix, transform
+from faceloom.models.pixels.affine import transform
 
 COLORS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255)])
 

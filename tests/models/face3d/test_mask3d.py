@@ -25,7 +25,8 @@ def test_pose_mask_and_drawing_of_a_known_head():
 
 def test_a_profiles_mask_has_no_background_behind_the_far_cheek():
     """The silhouette of a head turned 50° reaches the visible horizon of its far cheek, not the hidden far jaw line."""
-    from faceloom.models.pixels.sampling import crop_matrix, transform
+    from faceloom.models.crops.crop import crop_matrix
+    from faceloom.models.pixels.affine import transform
 
     face, truth = seen(50)
     mask, _, _ = landmark_mask(one(face), 256)

@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files import catalogue as table
 from faceloom.models.files import folders as disk
+from faceloom.models.files.cache import file_hash
 from faceloom.models.files.catalogue import (
     Contract,
     NetContract,
@@ -26,8 +28,8 @@ from faceloom.models.files.catalogue import (
     row_of_file,
     rows,
 )
-from faceloom.models.files.folders import Folders, available, companion, default_folders, file_hash, find
-from faceloom.models.pixels.sampling import TEMPLATES
+from faceloom.models.files.find import find_by_name, find_companion, list_choices
+from faceloom.models.files.folders import Folders, default_folders
 
 ROWS = rows()
 
@@ -191,7 +193,7 @@ def test_rows_are_guessed_from_the_beginning_of_a_name():
     "insightface/inswapper_128.onnx", "inswapper_128.onnx", "faceloom/swap/inswapper_128.onnx", "reswapper/Inswapper_128.ONNX"])
 def test_a_file_is_found_wherever_peers_keep_it(models, folders, place):
     path = put(models / place)
-    assert find("inswapper_128", folders).path == path == find("inswapper_128.onnx", folders).path
+    assert find_by_name("inswapper_128", folders).path == path == find_by_name("inswapper_128.onnx", folders).path
 
 
 @pytest.mark.parametrize("place", [
@@ -199,23 +201,23 @@ def test_a_file_is_found_wherever_peers_keep_it(models, folders, place):
 def test_antelopev2_is_found_at_both_levels(models, folders, place):
     path = put(models / place / "scrfd_10g_bnkps.onnx")
     put(models / place / "glintr100.onnx")
-    assert find("det_10g", folders).path == path and find("glintr100", folders).path.parent == path.parent
+    assert find_by_name("det_10g", folders).path == path and find_by_name("glintr100", folders).path.parent == path.parent
 
 
 def test_insightface_s_own_folder_and_links(tmp_path, models, folders):
     path = put(tmp_path / "home/.insightface/models/buffalo_l/w600k_r50.onnx")
-    assert find("w600k_r50", folders).path == path
+    assert find_by_name("w600k_r50", folders).path == path
     real = put(tmp_path / "elsewhere/real.bin")
     (models / "reswapper").mkdir(parents=True)
     (models / "reswapper/reswapper_256.onnx").symlink_to(real)
-    assert find("reswapper_256", folders).path == models / "reswapper/reswapper_256.onnx"
+    assert find_by_name("reswapper_256", folders).path == models / "reswapper/reswapper_256.onnx"
 
 
 def test_folders_that_comfyui_hands_in_come_first(tmp_path, models):
     extra = put(tmp_path / "big disk/faces/inswapper_128.onnx")
     put(models / "insightface/inswapper_128.onnx")
     folders = default_folders(models, {"insightface": [str(extra.parent)]})
-    assert find("inswapper_128", folders).path == extra
+    assert find_by_name("inswapper_128", folders).path == extra
     assert folders.target(catalogue()["inswapper_128"]) == extra
     assert folders.target(catalogue()["w600k_mbf"]) == extra.parent / "models/buffalo_s/w600k_mbf.onnx"
     assert folders.target(catalogue()["ghost_1_256"]) == models / "faceloom/swap/ghost_1_256.onnx"
@@ -254,7 +256,7 @@ def test_the_terminal_knows_comfyui_s_extra_folders(tmp_path, monkeypatch):
     path = put(tmp_path / "disk/more/faces/inswapper_128.onnx")
     folders = default_folders()
     assert folders.bases("insightface")[:3] == (tmp_path / "disk/faces", tmp_path / "disk/more/faces", comfyui / "models/insightface")
-    assert folders.bases("hyperswap")[0] == tmp_path / "disk/hyper" and find("inswapper_128", folders).path == path
+    assert folders.bases("hyperswap")[0] == tmp_path / "disk/hyper" and find_by_name("inswapper_128", folders).path == path
     assert default_folders(tmp_path / "mine").bases("hyperswap")[0] == tmp_path / "mine/hyperswap", "what is asked for comes first"
     for spoilt in (b"a: [", b"- 1", b"\xff", b""):
         put(comfyui / "extra_model_paths.yaml", spoilt)
@@ -264,29 +266,29 @@ def test_the_terminal_knows_comfyui_s_extra_folders(tmp_path, monkeypatch):
 def test_facefusion_s_folder_is_searched_as_a_root(tmp_path, monkeypatch):
     path = put(tmp_path / "facefusion/.assets/models/hyperswap_1a_256.onnx")
     monkeypatch.setenv("FACELOOM_MODELS", str(path.parent))
-    assert find("hyperswap_1a_256", default_folders()).path == path
+    assert find_by_name("hyperswap_1a_256", default_folders()).path == path
 
 
 def test_a_missing_file_says_everything(models, folders):
     with pytest.raises(FaceLoomError) as raised:
-        find("hyperswap_1a_256.onnx", folders)
+        find_by_name("hyperswap_1a_256.onnx", folders)
     text = str(raised.value)
     assert "hyperswap_1a_256.onnx (ResearchRAIL, no commercial use) is not on this machine" in text
     assert "`python -m faceloom models get hyperswap_1a_256`" in text and str(models / "hyperswap") in text
     assert "https://github.com/facefusion/facefusion-assets/releases/download/models-3.3.0/hyperswap_1a_256.onnx" in text
     with pytest.raises(FaceLoomError, match=r"Model.pt \(CC BY-NC 4.0.*get it from https://github.com/hxngiee/DiffFace and put it into"):
-        find("diffface_unet", folders)
+        find_by_name("diffface_unet", folders)
     with pytest.raises(FaceLoomError, match=r"models get det_2.5g`, or put the file into"):
-        find("det_2.5g", folders)
+        find_by_name("det_2.5g", folders)
 
 
 @pytest.mark.parametrize("name", ["../secret.onnx", "a/../../b.onnx", "/etc/passwd", "C:\\x.onnx", "~/x.onnx", "a\0b", "", "a\\..\\b.onnx"])
 def test_names_are_never_paths(folders, name):
     with pytest.raises(FaceLoomError, match="is not the name of a model file"):
-        find(name, folders)
+        find_by_name(name, folders)
 
 
-def test_a_file_of_another_name_is_recognised_by_its_hash(models, folders, monkeypatch):
+def test_a_file_of_another_name_is_recognized_by_its_hash(models, folders, monkeypatch):
     data = b"inswapper, renamed"
     known(monkeypatch, "inswapper_128", data)
     put(models / "insightface/other.onnx", b"inswapper, changed")
@@ -294,72 +296,72 @@ def test_a_file_of_another_name_is_recognised_by_its_hash(models, folders, monke
     put(models / "insightface/weights.pth", data)
     put(models / "insightface/longer.onnx", data + b"!")
     path = put(models / "insightface/best model.onnx", data)
-    found = find("inswapper_128", folders)
-    assert found.path == path and "recognised as inswapper_128" in found.note
-    assert find("best model.onnx", folders).row.name == "inswapper_128"
+    found = find_by_name("inswapper_128", folders)
+    assert found.path == path and "recognized as inswapper_128" in found.note
+    assert find_by_name("best model.onnx", folders).row.name == "inswapper_128"
 
 
 def test_another_export_under_the_right_name_is_used_with_a_note(models, folders, monkeypatch):
     known(monkeypatch, "inswapper_128", b"the real one")
     path = put(models / "insightface/inswapper_128.onnx", b"re-exported")
-    found = find("inswapper_128", folders)
+    found = find_by_name("inswapper_128", folders)
     assert found.path == path and found.row.name == "inswapper_128" and "not the file the catalogue knows" in found.note
     path.write_bytes(b"the real one")
-    assert find("inswapper_128", folders).note == ""
+    assert find_by_name("inswapper_128", folders).note == ""
     path.write_bytes(b"the real two")
-    assert "not the file" in find("inswapper_128", folders).note
+    assert "not the file" in find_by_name("inswapper_128", folders).note
     known(monkeypatch, "inswapper_128", b"the real one", also=(hashlib.sha256(b"the real two").hexdigest(),))
-    assert find("inswapper_128", folders).note == ""
+    assert find_by_name("inswapper_128", folders).note == ""
 
 
 def test_an_unpinned_file_is_compared_with_its_first_download(models, folders):
     path = put(models / "reswapper/reswapper_128.onnx", b"first")
-    assert find("reswapper_128", folders).note == ""
+    assert find_by_name("reswapper_128", folders).note == ""
     disk.record_hash(path, hashlib.sha256(b"first").hexdigest())
-    assert find("reswapper_128", folders).note == ""
+    assert find_by_name("reswapper_128", folders).note == ""
     path.write_bytes(b"other")
-    assert "not the file" in find("reswapper_128", folders).note
+    assert "not the file" in find_by_name("reswapper_128", folders).note
 
 
 def test_a_file_the_catalogue_does_not_know(models, folders):
     put(models / "faceloom/swap/InSwapper_128 mine.onnx")
     path = put(models / "faceloom/swap/experiment.onnx")
-    found = find("swap/experiment.onnx", folders)
+    found = find_by_name("swap/experiment.onnx", folders)
     assert (found.path, found.row) == (path, None) and "read from the file" in found.note
-    assert find("InSwapper_128 mine.onnx", folders, "swap").row.name == "inswapper_128"
+    assert find_by_name("InSwapper_128 mine.onnx", folders, "swap").row.name == "inswapper_128"
     with pytest.raises(FaceLoomError, match=r"no model called nowhere.onnx"):
-        find("nowhere.onnx", folders)
+        find_by_name("nowhere.onnx", folders)
     with pytest.raises(FaceLoomError, match=r"^\*\.dfm .* is not on this machine: get it from https://github\.com/iperov/DeepFaceLive"):
-        find("deepfacelive", folders)
+        find_by_name("deepfacelive", folders)
     with pytest.raises(FaceLoomError, match=r"^Tom\.dfm is not in any of the models folders"):
-        find("Tom.dfm", folders)
+        find_by_name("Tom.dfm", folders)
     dfm = put(models / "faceloom/swap/Tom.dfm")
-    assert find("Tom.dfm", folders) == disk.Found(dfm, catalogue()["deepfacelive"])
+    assert find_by_name("Tom.dfm", folders) == disk.Found(dfm, catalogue()["deepfacelive"])
 
 
 def test_common_names_of_research_files_count_only_in_their_folder(models, folders):
     put(models / "last.ckpt")
     with pytest.raises(FaceLoomError, match=r"last.ckpt"):
-        find("reface", folders)
+        find_by_name("reface", folders)
     path = put(models / "faceloom/reface/last.ckpt")
-    assert find("reface", folders).path == path
+    assert find_by_name("reface", folders).path == path
 
 
 def test_a_companion_lies_in_the_folder_then_in_one_inside_then_in_the_models_folders(models, folders):
     main = models / "faceloom" / "mine" / "Model.pt"
     names = ("diffface_arcface", "simswap_arcface_checkpoint")
-    assert companion(main, *names, folders=folders, needed=False) is None
+    assert find_companion(main, *names, folders=folders, needed=False) is None
     with pytest.raises(FaceLoomError, match=rf"^Model\.pt needs Arcface\.tar \(.*\), which is not on this machine: .*{main.parent}\.$"):
-        companion(main, *names, folders=folders)
+        find_companion(main, *names, folders=folders)
     with pytest.raises(FaceLoomError, match=r"^Model\.pt needs the ArcFace \(Arcface\.tar, "):
-        companion(main, *names, what="the ArcFace")
+        find_companion(main, *names, what="the ArcFace")
     for place in ("simswap/arcface_checkpoint.tar", "diffface/Arcface.tar", "mine/others/arcface_checkpoint.tar", "mine/others/Arcface.tar",
                   "mine/arcface_checkpoint.tar", "mine/Arcface.tar"):
         made = models / "faceloom" / place
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_bytes(b"x")
-        assert companion(main, *names, folders=folders, inside=("others",)) == made
-    assert companion(main.with_name("none") / "Model.pt", *names, needed=False) is None
+        assert find_companion(main, *names, folders=folders, inside=("others",)) == made
+    assert find_companion(main.with_name("none") / "Model.pt", *names, needed=False) is None
 
 
 def test_what_a_loader_lists(models, folders):
@@ -368,16 +370,16 @@ def test_what_a_loader_lists(models, folders):
     put(models / "faceloom/swap/Tom.dfm")
     put(models / "insightface/models/buffalo_l/w600k_r50.onnx")
     put(models / "hyperswap/notes.txt")
-    choices = available("swap", folders)
+    choices = list_choices("swap", folders)
     here = [choice.name for choice in choices if choice.path]
     assert here == ["hyperswap_1c_256.onnx", "swap/Tom.dfm", "my own.onnx"] and [choice.name for choice in choices][:3] == here
     assert "inswapper_128.onnx" in [choice.name for choice in choices if not choice.path]
     assert not any("*" in choice.name for choice in choices)
     assert len({choice.name for choice in choices}) == len(choices)
     assert {choice.name: choice.row for choice in choices}["my own.onnx"] is None
-    assert [choice.name for choice in available("recognizer", folders) if choice.path] == ["w600k_r50.onnx"]
+    assert [choice.name for choice in list_choices("recognizer", folders) if choice.path] == ["w600k_r50.onnx"]
     for choice in choices[:3]:
-        assert find(choice.name, folders).path == choice.path
+        assert find_by_name(choice.name, folders).path == choice.path
 
 
 def test_links_in_circles_and_to_nowhere_are_passed_over(models, folders):
@@ -386,7 +388,7 @@ def test_links_in_circles_and_to_nowhere_are_passed_over(models, folders):
     (models / "hyperswap/nowhere.onnx").symlink_to(models / "nothing")
     (models / "insightface").mkdir()
     (models / "insightface/self").symlink_to(".")
-    assert [(choice.name, choice.path) for choice in available("swap", folders) if choice.path] == [("mine.ONNX", path)]
+    assert [(choice.name, choice.path) for choice in list_choices("swap", folders) if choice.path] == [("mine.ONNX", path)]
 
 
 def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkeypatch):
@@ -396,11 +398,11 @@ def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkey
     read, real = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: read.append(Path(folder)) or real(folder))
     for _ in range(3):
-        assert [choice.name for choice in available("swap", folders) if choice.path] == ["one.onnx"]
+        assert [choice.name for choice in list_choices("swap", folders) if choice.path] == ["one.onnx"]
     assert read.count(models / "hyperswap") == 1
     for name in ("two.onnx", "three.onnx"):  # a folder that has only just changed may change again within the clock's tick
         put(models / "hyperswap" / name)
-        assert name in [choice.name for choice in available("swap", folders)]
+        assert name in [choice.name for choice in list_choices("swap", folders)]
 
 
 def test_the_hash_of_a_file_is_remembered_until_it_changes(models, monkeypatch):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.files.checkpoints import PlainDevices, TorchModel, load_weights
+from faceloom.models.files.checkpoints import load_weights
+from faceloom.models.runtime.devices import PlainDevices, TorchModel
 
 WEIGHTS = {"a.weight": torch.arange(4.0), "a.bias": torch.ones(2, dtype=torch.float16)}
 

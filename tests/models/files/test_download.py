@@ -22,9 +22,10 @@ from pathlib import Path
 import pytest
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files import download, transfer
+from faceloom.models.files.cache import LEDGER, read_json
 from faceloom.models.files.catalogue import Pack, Row, catalogue
 from faceloom.models.files.download import addresses, get, get_pack
-from faceloom.models.files.folders import LEDGER, Folders, read_json
+from faceloom.models.files.folders import Folders
 from faceloom.models.files.transfer import Policy
 
 DATA = bytes(range(256)) * 4096  # 1 MiB

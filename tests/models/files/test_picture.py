@@ -13,17 +13,9 @@ import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files import picture as images
-from faceloom.models.files.picture import (
-    as_images,
-    check_writable,
-    expand_rgb,
-    read_image,
-    read_picture,
-    replace_file,
-    to_pil,
-    to_uint8,
-    write_image,
-)
+from faceloom.models.files.cache import check_writable, replace_file
+from faceloom.models.files.picture import read_image, read_picture, write_image
+from faceloom.models.pixels.tensors import as_images, expand_rgb, to_pil, to_uint8
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms

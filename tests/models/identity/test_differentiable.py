@@ -6,12 +6,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.onnx import read_onnx
-from faceloom.models.identity.differentiable import align_crops, alignment, differentiable, embedding_in_crop, rescaled, torch_from_onnx
+from faceloom.models.identity.differentiable import align_crops, alignment, differentiable, embedding_in_crop, rescaled
 from faceloom.models.identity.onnx import load_recognizer
-from faceloom.models.pixels.sampling import crop_faces
+from faceloom.models.runtime.as_torch import torch_from_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -126,10 +127,10 @@ def test_made_in_inference_mode_it_still_differentiates(recognizer):
     assert float(change) == pytest.approx(2e-2 * float(slope.norm()), rel=0.05)
 
 
-def test_the_built_in_recogniser_has_no_gradient():
+def test_the_built_in_recognizer_has_no_gradient():
     from faceloom.models.identity.dlib import DlibRecognizer
 
-    with pytest.raises(FaceLoomError, match="dlib recogniser has no gradient"):
+    with pytest.raises(FaceLoomError, match="dlib recognizer has no gradient"):
         differentiable(DlibRecognizer())
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from faceloom.models.crops.templates import TEMPLATES
+from faceloom.models.crops.transformed import transform_face
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.blend import blend_identities, spherical_mean
 from faceloom.models.identity.combine import combine, outliers, same_person_cosine, unit
-from faceloom.models.identity.crops import face_through
 from faceloom.models.identity.dlib import DlibRecognizer
 from faceloom.models.identity.quality import frontality, quality, resolution
-from faceloom.models.pixels.sampling import TEMPLATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,7 +99,7 @@ def test_crops_hold_the_head_at_its_own_size(photos):
 def test_points_go_through_a_matrix_together():
     rng = np.random.default_rng(0)
     face = Face(2, np.array([0, 0, 10, 20]), rng.uniform(0, 9, (5, 2)), dense=rng.uniform(0, 9, (478, 3)))
-    turned = face_through(face, np.array([[0.0, -3, 5], [3, 0, 7]]))
+    turned = transform_face(face, np.array([[0.0, -3, 5], [3, 0, 7]]))
     assert turned.keypoints == pytest.approx(face.keypoints[:, ::-1] * (-3, 3) + (5, 7), abs=1e-4)
     assert turned.dense[:, 2] == pytest.approx(face.dense[:, 2] * 3, rel=1e-5)
     assert turned.box == pytest.approx([-55, 7, 5, 37], abs=1e-4)

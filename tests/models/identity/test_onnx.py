@@ -1,4 +1,4 @@
-"""ArcFace-shaped recognisers: a double of every row of the catalogue, and a real network beside insightface's own class."""
+"""ArcFace-shaped recognizers: a double of every row of the catalogue, and a real network beside insightface's own class."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.templates import template_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
@@ -15,7 +16,7 @@ from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.onnx import load_recognizer
-from faceloom.models.pixels.sampling import sample_crops, template_matrix
+from faceloom.models.pixels.sampling import sample_crops
 
 onnx = pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
@@ -63,7 +64,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def save_double(path: Path, normalisation, *, scales_itself: bool = False, width: int = 512) -> Path:
-    """A recogniser whose vector is a fixed linear picture of 4 × 4 block means of the RGB 0..1 picture it was shown."""
+    """A recognizer whose vector is a fixed linear picture of 4 × 4 block means of the RGB 0..1 picture it was shown."""
     mean, std = (np.float32(part).reshape(1, 3, 1, 1) for part in normalisation)
     steps = [("Mul", ["input", "std"], "scaled"), ("Add", ["scaled", "mean"], "picture")]
     if scales_itself:  # as MXNet's exports do: 0..255 in, the first two nodes bring it to -1..1
@@ -144,7 +145,7 @@ def test_batches_are_the_same_as_one_by_one(tmp_path):
     assert recognizer.embed(IMAGES, FACES.take([])).shape == (0, 512)
 
 
-def test_files_that_are_no_recognisers(tmp_path):
+def test_files_that_are_no_recognizers(tmp_path):
     path = save_double(tmp_path / "inswapper_128.onnx", HALF)
     with pytest.raises(FaceLoomError, match=r"inswapper_128\.onnx is a swap model, not a face recognizer"):
         load_recognizer(path)

@@ -65,12 +65,13 @@ def identity(collins, hopper):
     """Two different photos, so that the identity is not one of them; vectors of two spaces."""
     made = [make_identity(image, detect_faces(image, keep="first"))[0] for image in (collins, hopper[:, :512])]
     size = 256
-    from faceloom.models.diffusion.crop import resize
-    from faceloom.models.identity.crops import face_through
+    from faceloom.models.crops.transformed import transform_face
+    from faceloom.models.pixels.resize import resample
 
-    crops = [resize(torch.from_numpy(np.array(one.crops)), size).numpy() for one in made]
+    crops = [resample(torch.from_numpy(np.array(one.crops)), size).numpy() for one in made]
     scales = [size / one.crops.shape[1] for one in made]
-    faces = [face_through(one.faces[0], np.array([[s, 0, s / 2 - 0.5], [0, s, s / 2 - 0.5]])) for one, s in zip(made, scales, strict=True)]
+    matrices = [np.array([[s, 0, s / 2 - 0.5], [0, s, s / 2 - 0.5]]) for s in scales]
+    faces = [transform_face(one.faces[0], matrix) for one, matrix in zip(made, matrices, strict=True)]
     random = np.random.default_rng(3)
     vectors = {space: random.normal(size=512) for space in ("w600k", "glint360k")}
     units = {space: (vector / np.linalg.norm(vector)).astype(np.float32) for space, vector in vectors.items()}
@@ -121,7 +122,7 @@ def test_the_norm_crop_of_faceid_has_the_eyes_at_its_template(identity):
 
 @pytest.mark.parametrize("change", ["half size", "fp16", "enlarged"])
 def test_a_picture_is_known_again(identity, change):
-    from faceloom.models.diffusion.crop import resize
+    from faceloom.models.pixels.resize import resample
 
     class Blind:
         name = "blind"
@@ -131,7 +132,7 @@ def test_a_picture_is_known_again(identity, change):
 
     pictures, analysis = adapter_analysis(identity, "InstantID", count=2, detector=Blind())
     whole = instantid(analysis, pictures, keypoints=True)
-    changed = {"half size": resize(pictures, 512), "fp16": pictures.half().float(), "enlarged": resize(pictures, 1280)}[change]
+    changed = {"half size": resample(pictures, 512), "fp16": pictures.half().float(), "enlarged": resample(pictures, 1280)}[change]
     scale = changed.shape[1] / 1024
     assert np.allclose(instantid(analysis, changed, keypoints=True), (whole + 0.5) * scale - 0.5, atol=1e-3)
 

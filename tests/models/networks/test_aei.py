@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faceloom.models.networks import FEW_PIXELS, weights_as_they_lie
+from faceloom.models.networks import FEW_PIXELS, without_onednn_for_small_maps
 from faceloom.models.networks.aei import Blend, double, normalised
 from torch.nn import functional
 
@@ -33,7 +33,7 @@ def test_blend_between_the_attributes_and_the_identity():
 @pytest.mark.parametrize("edge", [8, 9])
 def test_kernels_stay_as_they_lie_for_few_pixels_only(edge):
     before = torch.backends.mkldnn.enabled
-    with pytest.raises(ZeroDivisionError), weights_as_they_lie(torch.zeros(1, 3, edge, edge)):
+    with pytest.raises(ZeroDivisionError), without_onednn_for_small_maps(torch.zeros(1, 3, edge, edge)):
         assert torch.backends.mkldnn.enabled == (before and edge * edge > FEW_PIXELS)
         raise ZeroDivisionError
     assert torch.backends.mkldnn.enabled == before
@@ -43,7 +43,7 @@ def test_tracing_goes_through():
     """An export traces sizes as tensors, which torch's switches do not take."""
     class Small(torch.nn.Conv2d):
         def forward(self, x):
-            with weights_as_they_lie(x):
+            with without_onednn_for_small_maps(x):
                 return super().forward(x)
 
     net, x = Small(3, 2, 1), torch.rand(1, 3, 4, 4)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.networks.bisenet import BiSeNet, bisenet_from
 from faceloom.models.networks.resnet import Basic, ResNet
-from faceloom.models.parse.bisenet import BiSeNet, bisenet_from
 from faceloom.models.parse.load import load_parser
 
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in ((.485, .456, .406), (.229, .224, .225)))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_matrices
 from faceloom.models.crops.faceswap_square import square_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.kinds import kind_of_weights
+from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.deepfakes_masks import FaceFCN, FaceUNet
-from faceloom.models.parse.bisenet import BiSeNet
 from faceloom.models.parse.deepfakes import FaceNetOccluder, mask_net_from
 from faceloom.models.parse.load import load_masker, load_occluder, load_parser
-from faceloom.models.pixels.sampling import compose, crop_matrices, invert, sample_crops, transform
+from faceloom.models.pixels.affine import compose, invert, transform
+from faceloom.models.pixels.sampling import sample_crops
 from torch import nn
 
 EDGES = {1: 256, 2: 300, 21: 500}

@@ -15,6 +15,7 @@ pytest.importorskip("onnx", reason="the doubles are written with the onnx packag
 pytest.importorskip("onnxruntime")
 
 from contracts import other_templates, unnoticed
+from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.files.catalogue import catalogue, rows
@@ -24,7 +25,6 @@ from faceloom.models.parse.load import load_masker, load_occluder, load_parser
 from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, draw_mask, faces_in_crops, occlusion_mask
 from faceloom.models.parse.sam import SamOccluder, box_in
 from faceloom.models.pixels.masks import feather_mask, grow_mask
-from faceloom.models.pixels.sampling import crop_faces, crop_matrices
 from faceloom.models.runtime.onnx import open_session
 from graphs import A128, DFL, FFHQ, PLAIN, Graph, apply, fit, grid, inverse
 

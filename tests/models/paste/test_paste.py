@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices, hand_out_crops
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.files.picture import to_uint8
 from faceloom.models.paste import BLENDS, COLORS, blends, edited_weight, paste
-from faceloom.models.pixels.sampling import TEMPLATES, crop_faces, crop_matrices, hand_out_crops, invert, scale_of, transform
+from faceloom.models.pixels.affine import invert, scale_of, transform
+from faceloom.models.pixels.tensors import to_uint8
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from skimage.registration import phase_cross_correlation

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceloom.models.detect.overlay import draw_faces
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.face3d.drawings import draw_landmarks
 from faceloom.models.faces import Face, Faces, keypoints_from_68
 from faceloom.models.parse.landmarks import mean_points
-from faceloom.models.pixels.drawing import PALETTE, contact_sheet, draw_faces, draw_landmarks
+from faceloom.models.pixels.drawing import PALETTE, contact_sheet
 
 
 def person(frame: int, x: float, y: float, scale: float, **extra) -> Face:

@@ -8,11 +8,13 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, keypoints_from_68
 from faceloom.models.parse import region_mask
 from faceloom.models.parse.landmarks import mean_points
-from faceloom.models.pixels.sampling import crop_faces, crop_matrices, invert, scale_of, warp
+from faceloom.models.pixels.affine import invert, scale_of
+from faceloom.models.pixels.sampling import warp
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.grain import _blur, edge_width, measure_noise
 from PIL import Image

@@ -15,13 +15,13 @@ pytest.importorskip("onnx", reason="the doubles are written with the onnx packag
 pytest.importorskip("onnxruntime")
 
 from contracts import other_templates, refuses_broken, unnoticed
+from faceloom.models.crops.crop import crop_matrix
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.files.catalogue import NetContract, catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.parse.load import load_parser
-from faceloom.models.pixels.sampling import crop_matrix
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.descriptor import restorer_from_descriptor
 from faceloom.models.restore.load import load_restorer

@@ -101,7 +101,7 @@ def test_interrupting():
     silent(0, 1)
 
 
-def test_onnxruntime_s_allocation_errors_are_recognised(monkeypatch):
+def test_onnxruntime_s_allocation_errors_are_recognized(monkeypatch):
     network = open_session(swap_double(), name="double")
 
     class Full:

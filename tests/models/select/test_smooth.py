@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from faceloom.models.crops.crop import crop_matrices
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, keypoints_from_68
-from faceloom.models.pixels.sampling import crop_matrices
 from faceloom.models.select.filters import kalman, running_mean, savitzky_golay
 from faceloom.models.select.smooth import METHODS, smooth_faces
 

@@ -29,7 +29,7 @@ HALF = ((.5, .5, .5), (.5, .5, .5))
 
 @dataclass(frozen=True)
 class Truth:
-    """What the authors of one network expect. latent: the steps from a recogniser's raw vector. half: computes in half precision; what
+    """What the authors of one network expect. latent: the steps from a recognizer's raw vector. half: computes in half precision; what
     goes in and comes out is single precision all the same. masks: of every mask it answers, the axis (0: x) along which it rises."""
 
     template: np.ndarray

@@ -8,10 +8,10 @@ import doubles
 import numpy as np
 import torch
 from doubles import FFHQ, TRUTHS, source_weights, truth_latent
+from faceloom.models.crops.crop import crop_faces
 from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.files.folders import Folders
 from faceloom.models.parse import region_mask
-from faceloom.models.pixels.sampling import crop_faces
 from graphs import apply, fit, grid, inverse
 
 STEP = 1 / 255
@@ -58,7 +58,7 @@ def identity() -> Identity:
 
 
 class Mirror:
-    """A recogniser that knows the two faces of the scene by heart."""
+    """A recognizer that knows the two faces of the scene by heart."""
 
     def __init__(self, space: str) -> None:
         self.space = space

@@ -13,9 +13,9 @@ pytest.importorskip("onnxruntime")
 
 import doubles
 from doubles import TRUTHS, save_double, truth_latent
+from faceloom.models.crops.crop import crop_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Identity
-from faceloom.models.pixels.sampling import crop_faces
 from faceloom.models.swap.embeddings import mix
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, IMAGES, RAW, SIZE, STEP, Mirror, expectation, identity, path_of, photo, unit
@@ -169,7 +169,7 @@ def test_identity_of_another_space_is_looked_up_in_its_photos(folders):
 
 
 def test_several_photos_without_an_embedding(folders):
-    """The mean direction, at the mean length the recogniser gives: not shortened by how much the photos differ."""
+    """The mean direction, at the mean length the recognizer gives: not shortened by how much the photos differ."""
     raw = np.random.default_rng(3).normal(0, 1, (3, 512)).astype(np.float32) * np.float32([[.5], [1], [1.5]])
     picture, face = photo()
 

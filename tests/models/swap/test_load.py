@@ -184,7 +184,7 @@ def test_missing_converter_is_named_when_the_engine_is_loaded(folders, tmp_path)
         load_engine(save_double("ghost_1_256", tmp_path), folders=folders)
 
 
-def test_recognisers_on_disk_come_first(folders):
+def test_recognizers_on_disk_come_first(folders):
     assert recognizer_name("w600k", folders) == "w600k_r50"
     own = folders.roots[0] / "faceloom" / "recognizers" / "arcface_w600k_r50.onnx"
     own.parent.mkdir(parents=True)
@@ -194,7 +194,7 @@ def test_recognisers_on_disk_come_first(folders):
         recognizer_name("nobody", folders)
 
 
-def test_a_recogniser_file_is_opened_only_when_it_is_needed(folders, tmp_path):
+def test_a_recognizer_file_is_opened_only_when_it_is_needed(folders, tmp_path):
     engine = load_engine(save_double("inswapper_128", tmp_path), folders=folders)
     with pytest.raises(FaceLoomError, match=r"w600k_r50.onnx .* models get w600k_r50"):
         engine._latents.recognizer_of("w600k")

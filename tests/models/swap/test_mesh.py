@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces, Identity
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.onnx import load_recognizer
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import crop_faces
 from faceloom.models.swap import swap_faces
 
 

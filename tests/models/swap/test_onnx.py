@@ -11,10 +11,10 @@ import torch
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
+from faceloom.models.crops.crop import hand_out_crops
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.pixels import sampling as geometry
-from faceloom.models.pixels.sampling import hand_out_crops
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
 

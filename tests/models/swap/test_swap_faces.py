@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
-from faceloom.models.pixels.sampling import TEMPLATES, crop_faces
 from faceloom.models.swap import ENGINES, swap_faces
 
 IDENTITY = Identity({}, np.zeros((0, 8, 8, 3)), ())

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from faceloom.models.crops.crop import crop_faces, crop_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.ddpm import schedule
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.arcface_se import ArcFaceSE
+from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.eyenet import EyeNet
 from faceloom.models.networks.guided_unet import GuidedUNet
-from faceloom.models.parse.bisenet import BiSeNet
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import crop_faces, crop_matrix, transform
+from faceloom.models.pixels.affine import transform
 from faceloom.models.systems import diffface
 from faceloom.models.systems.diffface import PRESETS, Chance, Experts, Scene, Settings, Weights, best_of, guided_step, paint, set_scene
 from faceloom.models.systems.diffface_model import DiffFace, DiffFaceNets, eyes_of, load_diffface, portraits_of
@@ -248,7 +249,7 @@ class TestSwap:
         assert torch.equal(again[0], swapped[0][0])
 
     def test_guidance_brings_the_face_nearer(self, nets, system, material):
-        """The loss that is pulled on falls: the recogniser's distance with guidance is smaller than without."""
+        """The loss that is pulled on falls: the recognizer's distance with guidance is smaller than without."""
         _, _, crops, masks, identity = material
         experts = nets.experts()
         targets = F.interpolate(crops[:1].movedim(-1, 1), (32, 32)) * 2 - 1

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.crops.squares import align_faces
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.ddim import Step, schedule
 from faceloom.models.errors import FaceLoomError
@@ -15,7 +17,7 @@ from faceloom.models.face3d.mask3d import landmark_mask
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.diffswap import as_latents, nearest_codes, organ_means, unet_form, unet_weights, vq_form
 from faceloom.models.parse.landmarks import points_68
-from faceloom.models.pixels.sampling import TEMPLATES, crop_faces, crop_matrices, invert, transform
+from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.systems.diffswap import (
     ALPHAS,
     CROP,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.euler import euler, sigmas_of
@@ -15,7 +16,7 @@ from faceloom.models.face3d.basel_model import DISTANCE, FOCAL, FaceModel, load_
 from faceloom.models.faces import Faces, Identity, keypoints_from_68
 from faceloom.models.identity import make_identity
 from faceloom.models.parse import REGIONS
-from faceloom.models.pixels.sampling import crop_faces, crop_matrices, invert, transform
+from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.systems.face_adapter import TEMPLATE, canvas_matrices, shape_of, source_crop
 from faceloom.models.systems.face_adapter_load import VISION, ClipVision, folder_file, load_face_adapter
 from faceloom.models.systems.face_adapter_picture import blend_mask, draw_points, rainbow, swap_area, with_gaze
@@ -309,7 +310,7 @@ class Means(nn.Module):
 
 def adapter_means(of) -> float:
     """What ``Means`` says of an identity, or of crops and their faces."""
-    from faceloom.models.pixels.sampling import similarity
+    from faceloom.models.pixels.affine import similarity
     from faceloom.models.systems.face_adapter import aligned_pictures
 
     if isinstance(of, Identity):
@@ -341,7 +342,7 @@ class TestFiles:
             load_face_adapter(tmp_path / "net_id2token.pth").conditions(*target, source, look, mode="reenact")
 
     def test_its_own_parser_sees_pictures_as_the_authors_show_them(self, folder, tmp_path, target, source):
-        from faceloom.models.parse.bisenet import BiSeNet
+        from faceloom.models.networks.bisenet import BiSeNet
 
         for file in folder.iterdir():
             (tmp_path / file.name).symlink_to(file)

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.ddim import SD_ALPHAS, Step, ddim, schedule
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.parse import REGIONS
-from faceloom.models.pixels.sampling import crop_faces, crop_matrices, invert, transform
+from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.systems.reface import (
     SIZE,
     Settings,

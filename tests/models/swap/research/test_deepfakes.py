@@ -8,16 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.crops.faceswap_square import square_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces
-from faceloom.models.files.folders import Folders, originals
+from faceloom.models.files.find import list_research_files
+from faceloom.models.files.folders import Folders
 from faceloom.models.interop.convert import convert
 from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.parse import REGIONS
 from faceloom.models.parse.landmarks import points_68
-from faceloom.models.pixels.sampling import compose, crop_faces, crop_matrices, invert, sample_crops, transform, warp
+from faceloom.models.pixels.affine import compose, invert, transform
+from faceloom.models.pixels.sampling import sample_crops, warp
 from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.research.deepfakes import NOTE, deepfakes_engine
 from faceloom.models.swap.research.deepfakes_mask import finished, landmark_mask, square_fade
@@ -242,7 +245,7 @@ def test_files_are_listed_from_their_folder(tmp_path):
     place.mkdir(parents=True)
     for name in ("couple.keras", "old.h5", "other.safetensors"):
         (place / name).write_bytes(b"x")
-    here = {choice.path.name: choice.row and choice.row.name for choice in originals("swap", Folders((tmp_path,))) if choice.path}
+    here = {choice.path.name: choice.row and choice.row.name for choice in list_research_files("swap", Folders((tmp_path,))) if choice.path}
     assert here == {"couple.keras": "deepfakes_faceswap", "old.h5": None, "other.safetensors": None}
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.keras_graph import input_shapes
 from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import crop_faces, sample_crops, similarity
+from faceloom.models.pixels.affine import similarity
+from faceloom.models.pixels.sampling import sample_crops
 from faceloom.models.swap import swap_faces
 from faceloom.models.swap.research.facedancer import facedancer_engine, rectangle_mask
 from golden_adapters.base import Golden

@@ -10,6 +10,7 @@ import pytest
 import torch
 from faceloom.bench.keras_graphs import generator, identity_graph
 from faceloom.bench.systems import Disc, keras, randomized
+from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.aei import AEINet
@@ -18,7 +19,6 @@ from faceloom.models.networks.iresnet import IResNet
 from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import crop_faces
 from faceloom.models.swap.research.facedancer import facedancer_engine
 from faceloom.models.swap.research.ghost import ghost_engine
 from faceloom.models.swap.research.published import Source

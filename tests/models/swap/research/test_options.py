@@ -10,9 +10,9 @@ import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces
-from faceloom.models.files.checkpoints import TorchModel
 from faceloom.models.files.folders import default_folders
 from faceloom.models.identity import make_identity
+from faceloom.models.runtime.devices import TorchModel
 from faceloom.models.swap import ENGINES, lost_detail
 from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.research.facedancer import FaceDancerEngine, rectangle_mask

@@ -8,15 +8,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces, Identity
-from faceloom.models.files.checkpoints import TorchModel
 from faceloom.models.identity import make_identity
 from faceloom.models.networks import build
 from faceloom.models.networks.iresnet import IResNet
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import compose, crop_faces, crop_matrices, invert, similarity, transform
+from faceloom.models.pixels.affine import compose, invert, similarity, transform
+from faceloom.models.runtime.devices import TorchModel
 from faceloom.models.swap import swap_faces
 from faceloom.models.swap.research import ghost as published
 from faceloom.models.swap.research.ghost import TEMPLATES, GhostEngine, GhostNets, nearest_template, resized

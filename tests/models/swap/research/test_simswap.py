@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 from faceloom.cli import main
+from faceloom.models.crops.crop import crop_faces
+from faceloom.models.crops.templates import template_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.files.checkpoints import TorchModel
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.arcface_se import ArcFaceSE
 from faceloom.models.networks.faceshifter import FaceShifterNet, FixerNet, form_of_fixer
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import crop_faces, sample_crops, template_matrix
+from faceloom.models.pixels.sampling import sample_crops
+from faceloom.models.runtime.devices import TorchModel
 from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.research.ghost import nearest_template
 from faceloom.models.swap.research.options import with_options

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from faceloom.cli import main
+from faceloom.models.crops.crop import crop_faces
+from faceloom.models.crops.templates import template_matrix
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.files.checkpoints import TorchModel, load_parts, load_weights
+from faceloom.models.files.checkpoints import load_parts, load_weights
 from faceloom.models.identity import make_identity
 from faceloom.models.interop.convert import convert
 from faceloom.models.networks.aei import AEINet
@@ -21,8 +23,9 @@ from faceloom.models.networks.keras_net import KerasNet, load_keras
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
-from faceloom.models.pixels.sampling import crop_faces, sample_crops, template_matrix
+from faceloom.models.pixels.sampling import sample_crops
 from faceloom.models.pixels.soft_erosion import cone, soft_erosion
+from faceloom.models.runtime.devices import TorchModel
 from faceloom.models.swap.load import LateParser, load_engine
 from faceloom.models.swap.research.facedancer import rectangle_mask
 from faceloom.models.swap.research.fslsd import FSLSDEngine, FSLSDNets, heat_maps

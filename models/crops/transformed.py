@@ -1,0 +1,26 @@
+"""A face in other coordinates: those of a crop, or of a part of its photograph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..faces import Face, box_from_68
+from ..pixels.affine import scale_of, transform
+
+
+def transform_face(face: Face, matrix: np.ndarray, frame: int = 0) -> Face:
+    """The face as it appears after ``matrix`` ``[2, 3]`` (a similarity), z of the dense points scaled with it."""
+    keypoints = transform(face.keypoints, matrix)
+    points = None if face.points68 is None else transform(face.points68, matrix).astype(np.float32)
+    dense = face.dense
+    if dense is not None:
+        dense = np.concatenate([transform(dense[:, :2], matrix), dense[:, 2:] * float(scale_of(matrix))], 1)
+    if points is not None:
+        box = box_from_68(points)
+    else:
+        x0, y0, x1, y1 = face.box
+        corners = transform(np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]), matrix)
+        box = np.concatenate([corners.min(0), corners.max(0)])
+    return replace(face, frame=frame, box=box, keypoints=keypoints, points68=points, dense=dense, square=None)
