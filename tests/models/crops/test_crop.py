@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops import crop
 from faceloom.models.crops.crop import crop_faces, crop_matrices, crop_matrix, hand_out_crops
 from faceloom.models.crops.templates import TEMPLATES, template_matrix
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.pixels import sampling as geometry
+from faceloom.models.pixels import affine, sampling
 from faceloom.models.pixels.affine import compose, invert, scale_of, similarity, transform
 from faceloom.models.pixels.sampling import lattice, sample_crops, warp
 from hypothesis import given, settings
@@ -167,7 +168,7 @@ def test_a_smooth_picture_is_magnified_exactly(scale):
     y, x = np.mgrid[:100, :120]
     out = warp(torch.from_numpy(picture(x, y)), matrix, 150, 150).numpy()
     rows, columns = np.mgrid[:150, :150]
-    there = transform(np.stack([columns, rows], -1).reshape(-1, 2), geometry.invert(matrix)).reshape(150, 150, 2)
+    there = transform(np.stack([columns, rows], -1).reshape(-1, 2), affine.invert(matrix)).reshape(150, 150, 2)
     inside = ((there > 4) & (there < (115, 95))).all(-1)
     assert inside.sum() > 10000 and np.abs(out - picture(there[..., 0], there[..., 1]))[inside].max() < 0.15 / 255
 
@@ -251,22 +252,22 @@ def test_rows_dealt_to_threads_are_the_whole_to_the_last_bit(threads, height):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        dealt = geometry.warp(image, matrix, height, 70)
+        dealt = sampling.warp(image, matrix, height, 70)
     finally:
         torch.set_num_threads(before)
-    region, to_region = geometry.read_region(image, geometry.invert(matrix), height, 70)
-    grid = geometry.sampling_grid(to_region, height, 70, *region.shape[2:])
+    region, to_region = sampling.read_region(image, affine.invert(matrix), height, 70)
+    grid = sampling.sampling_grid(to_region, height, 70, *region.shape[2:])
     whole = torch.nn.functional.grid_sample(region, grid.contiguous(), mode="bicubic", padding_mode="border", align_corners=False)
     assert dealt.shape == (height, 70, 3) and torch.equal(dealt, whole[0].permute(1, 2, 0))
 
 
 def test_a_grid_of_several_matrices_and_of_a_lattice():
     matrices = np.array([[[1.5, 0.25, 3.0], [-0.25, 1.5, 7.0]], [[0.5, 0.0, 1.0], [0.0, 0.5, 2.0]]])
-    grid = geometry.sampling_grid(matrices, 40, 60, 100, 200)
+    grid = sampling.sampling_grid(matrices, 40, 60, 100, 200)
     points = transform(np.array([[13.0, 21.0]]), matrices)[:, 0]
     assert grid.shape == (2, 40, 60, 2)
     assert np.allclose(grid[:, 21, 13].numpy(), (points + 0.5) * 2 / (200, 100) - 1, atol=1e-6)
-    few = geometry.sampling_grid(matrices, 40, 60, 100, 200, step=8)
+    few = sampling.sampling_grid(matrices, 40, 60, 100, 200, step=8)
     assert torch.equal(few, grid[:, 4::8, 4::8])
 
 
@@ -274,17 +275,17 @@ def test_around_is_one_rectangle_per_frame_with_faces():
     """A crop of 60 pixels at (30, 20), twice as wide about its middle, and one at the frame's edge."""
     keypoints = [TEMPLATES["ffhq_512"] * 60 - 0.5 + shift for shift in ((30, 20), (120, 20), (-50, 170))]
     faces = faces_at(*keypoints, frames=3, height=200, width=300, frame_of=[0, 0, 2])
-    (first, rows, columns), (second, low, left) = geometry.around(faces)
+    (first, rows, columns), (second, low, left) = crop.face_windows(faces)
     assert (first, second) == (slice(0, 1), slice(2, 3))
     assert abs(rows.start - 0) <= 1 and abs(rows.stop - 110) <= 1 and abs(columns.start - 0) <= 1 and abs(columns.stop - 210) <= 1
     assert abs(low.start - 140) <= 1 and low.stop >= 200 and left.start == 0 and abs(left.stop - 40) <= 1
-    assert geometry.around(faces.take([])) == []
+    assert crop.face_windows(faces.take([])) == []
 
 
 def test_bounds_are_those_of_the_corners():
     matrix = np.array([[0.8, -0.6, 5.0], [0.6, 0.8, -7.0]]) * 1.5
     corners = transform(np.array([[-2.0, 3], [11, 3], [-2, 8], [11, 8]]), matrix)
-    assert np.allclose(geometry.bounds(matrix, -2, 3, 11, 8), [*corners.min(0), *corners.max(0)])
+    assert np.allclose(affine.bounds(matrix, -2, 3, 11, 8), [*corners.min(0), *corners.max(0)])
 
 
 def test_matrices_are_kept_as_long_as_their_faces():
@@ -292,9 +293,9 @@ def test_matrices_are_kept_as_long_as_their_faces():
     faces = faces_at(TEMPLATES["ffhq_512"] * 60, TEMPLATES["ffhq_512"] * 90 + 7, framing=1.3)
     crop_matrices(faces, 64)[:] = 0
     assert np.allclose(crop_matrices(faces, 100), [crop_matrix(face, 100, 1.3) for face in faces], atol=1e-12)
-    before = len(geometry._squares)
+    before = len(crop._squares)
     del faces
-    assert len(geometry._squares) == before - 1
+    assert len(crop._squares) == before - 1
 
 
 def test_a_face_with_a_square_of_its_own_needs_no_keypoints_that_fit():
@@ -315,13 +316,13 @@ def test_crops_that_are_held_are_copied_and_not_cut_again(collins, monkeypatch):
     images, faces, crops = held(collins)
     before = crops.clone()
     assert torch.equal(crops, sample_crops(images, [0, 0], crop_matrices(faces), 48))
-    monkeypatch.setattr(geometry, "warp", None)
+    monkeypatch.setattr(sampling, "warp", None)
     again = crop_faces(images, faces)
     assert torch.equal(again, crops)
     again.zero_()
     assert torch.equal(crops, before), "whoever asks may write in what he gets"
     assert torch.equal(crop_faces(images, faces.take([1])), crops[1:])
-    assert torch.equal(geometry.handed_out(images, faces[1], 1.0, 48), crops[1])
+    assert torch.equal(crop.handed_out(images, faces[1], 1.0, 48), crops[1])
 
 
 @pytest.mark.parametrize("change", ["crops let go", "another photograph", "size", "framing", "another square", "photograph let go"])
@@ -341,7 +342,7 @@ def test_crops_are_cut_anew_where_they_would_differ_or_nobody_holds_them(change,
     else:
         other = collins
         del images
-    assert geometry.handed_out(other, faces[0], faces.framing, size) is None
+    assert crop.handed_out(other, faces[0], faces.framing, size) is None
     assert torch.equal(crop_faces(other, faces, size), sample_crops(other, [0, 0], crop_matrices(faces, size), size))
 
 
@@ -355,8 +356,8 @@ def test_held_and_missing_crops_together(collins):
 
 def test_nothing_is_kept_of_crops_that_were_let_go(collins):
     images, faces, crops = held(collins.clone())
-    photograph, cut, before = weakref.ref(images), weakref.ref(crops), len(geometry._handed_out)
+    photograph, cut, before = weakref.ref(images), weakref.ref(crops), len(crop._handed_out)
     del images, crops
     assert photograph() is None and cut() is None
     del faces
-    assert len(geometry._handed_out) == before - 2
+    assert len(crop._handed_out) == before - 2

@@ -11,10 +11,10 @@ import torch
 pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
+from faceloom.models.crops import crop
 from faceloom.models.crops.crop import hand_out_crops
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.pixels import sampling as geometry
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
 
@@ -122,7 +122,7 @@ def test_crops_that_are_held_give_the_same_swap_and_stay_as_they_are(name, folde
     crops = hand_out_crops(IMAGES, FACES)
     before = crops.clone()
     cut = []
-    monkeypatch.setattr(geometry, "sample_crops", lambda *arguments: cut.append(arguments))
+    monkeypatch.setattr(crop, "sample_crops", lambda *arguments: cut.append(arguments))
     swapped, masks = engine.swap(IMAGES, FACES, identity(), SIZE)
     assert not cut and torch.equal(swapped, expected) and torch.equal(masks, reach) and torch.equal(crops, before)
 
