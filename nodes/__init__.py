@@ -1,6 +1,12 @@
-"""What ComfyUI sees of FaceLoom: schemas, sockets, progress and previews. Nothing here computes."""
+"""What ComfyUI sees of FaceLoom: schemas, sockets, progress and previews. Nothing here computes.
+
+A node is one class in a file of this folder whose name does not begin with an underscore; it is found here by itself.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
@@ -8,48 +14,26 @@ from typing_extensions import override
 from ..models.runtime.memory import share_card
 from ._devices import make_room
 from ._models import register_folders
-from .adapters import IdentityForAdapters
-from .align import FaceAlign
-from .control import FaceControlHints, FaceKeypointsImage
-from .detect import FaceDetect
-from .diffface import DiffFaceSwap, LoadDiffFace
-from .diffswap import DiffSwapEncode, DiffSwapSampler, LoadDiffSwap
-from .diffusion import DiffusionInpaintSwap
-from .face_adapter import FaceAdapterEncode, LoadFaceAdapter
-from .identity import ArcFaceEmbed, IdentityBlend
-from .identity_files import IdentityLoad, IdentitySave, register_identity_folders
-from .landmarks import ThreeDLandmarkMask
-from .loaders import LoadFaceDetector, LoadFaceParser, LoadFaceRecognizer, LoadGazeEstimator, LoadRestoreModel, LoadSwapModel
-from .parse import FaceParseMask
-from .paste import PasteBack
-from .reface import LoadREFace, REFaceEncode
-from .restore import Restore
-from .select import FaceSelect
-from .smooth import FaceSmooth
-from .swap import OneShotSwap
-from .swap_options import SwapModelOptions
-from .train import TrainFaceLoRA
+from .identity_files import register_identity_folders
 
-NODES: list[type[io.ComfyNode]] = [
-    FaceDetect, ArcFaceEmbed, FaceParseMask, ThreeDLandmarkMask, OneShotSwap, Restore, PasteBack,
-    FaceSelect, IdentitySave, IdentityLoad, IdentityBlend,
-    LoadSwapModel, LoadFaceDetector, LoadFaceRecognizer, LoadFaceParser, LoadRestoreModel, DiffusionInpaintSwap,
-    FaceAlign,
-    IdentityForAdapters, FaceKeypointsImage, FaceControlHints, LoadGazeEstimator,
-    SwapModelOptions, FaceSmooth,
-    LoadREFace, REFaceEncode,
-    LoadFaceAdapter, FaceAdapterEncode,
-    LoadDiffSwap, DiffSwapEncode, DiffSwapSampler,
-    LoadDiffFace, DiffFaceSwap,
-    TrainFaceLoRA,
-]
 
+def find_nodes() -> list[type[io.ComfyNode]]:
+    """Return the node classes of all modules of this folder, by name."""
+    modules = [import_module(f".{module.name}", __package__) for module in iter_modules(__path__) if not module.name.startswith("_")]
+    classes = [value for module in modules for value in vars(module).values()
+               if isinstance(value, type) and issubclass(value, io.ComfyNode) and value.__module__ == module.__name__]
+    return sorted(classes, key=lambda node: node.__name__)
+
+
+# The one thing that importing the pack registers: folders of models and identities, and who makes room on a shared graphics card.
 share_card(make_room)
 register_folders()
 register_identity_folders()
 
 
 class FaceLoomExtension(ComfyExtension):
+    """The nodes, for ComfyUI's loader."""
+
     @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return NODES
+        return find_nodes()
