@@ -150,8 +150,9 @@ def environment(engine: SwapEngine, device: torch.device) -> dict[str, object]:
     return {
         "engine": engine.name, "detector": "dlib", "device": str(device), "threads": torch.get_num_threads(),
         "machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count(), "python": platform.python_version(),
-        "versions": {"faceloom": own_version()} | {name: found for name in ("torch", "numpy", "dlib", "dlib-bin", "onnxruntime",
-                                                                             "onnxruntime-gpu") if (found := package_version(name))},
+        # torch's own word, which names the build (2.14.1+cu130); its package's metadata may not
+        "versions": {"faceloom": own_version(), "torch": str(torch.__version__)} | {
+            name: found for name in ("numpy", "dlib", "dlib-bin", "onnxruntime", "onnxruntime-gpu") if (found := package_version(name))},
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

@@ -1,4 +1,4 @@
-"""Portraits and shared material for the tests."""
+"""Portraits and shared material for the tests, and how many processes run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,22 @@ import torch
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS), str(TESTS / "models"), str(TESTS / "models" / "swap")]  # helpers that several tests import
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # as one of several processes, which are one a core
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What ``-n auto`` in pyproject.toml means: a run of all tests takes every core, at most four, for a process holds about a gigabyte;
+    a run of files that were named stays in this process, where ``print`` and a debugger work. ``-n 0`` and ``-n 2`` say it oneself."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several processes have one thread each, in numpy's BLAS and in the programs that tests start as well."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

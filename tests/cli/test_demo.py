@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,6 +68,13 @@ def test_the_report_says_what_ran_where_and_for_how_long(made):
     ran = report["ran"]
     assert ran["engine"] == "mesh" and ran["detector"] == "dlib" and ran["device"] == "cpu"
     assert ran["versions"]["torch"] == torch.__version__ and ran["python"].count(".") == 2
+
+
+def test_the_report_names_the_build_of_torch_that_ran(monkeypatch):
+    """A package's metadata may say 2.14.1 where what runs is 2.14.1+cu130, and CUDA or not is what a reader asks first."""
+    monkeypatch.setattr(torch, "__version__", "9.8.7+cu130")
+    ran = demo.environment(SimpleNamespace(name="mesh"), torch.device("cpu"))
+    assert ran["versions"]["torch"] == "9.8.7+cu130"
 
 
 def test_the_pictures_say_what_they_are(made):

@@ -76,19 +76,16 @@ def test_every_input_and_output_has_a_sentence(nodes, name):
         assert text and text[0].isupper() and text.endswith("."), text
 
 
-@pytest.mark.parametrize("language", ["en", "de", "fr"])
+@pytest.mark.parametrize("language", ["de", "fr"])
 @pytest.mark.parametrize("name", RELEASED)
 def test_locales_name_every_input_and_output(nodes, name, language):
+    """There is no folder for English: ComfyUI takes the schema's own words where a language has none."""
     schema = nodes[name].define_schema()
     words = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())[name]
     assert words["display_name"] and words["description"]
     assert set(words["inputs"]) == {key for key, _ in everything(schema.inputs)}
     assert list(words["outputs"]) == [str(i) for i in range(len(schema.outputs))]
     assert all(entry["name"] and entry["tooltip"] for part in ("inputs", "outputs") for entry in words[part].values())
-    if language == "en":
-        assert words["description"] == schema.description
-        written = {key: entry["tooltip"] for key, entry in words["inputs"].items()}
-        assert written == {key: item.tooltip for key, item in everything(schema.inputs)}
 
 
 @pytest.mark.parametrize("language", ["de", "fr"])

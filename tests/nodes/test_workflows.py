@@ -258,7 +258,7 @@ class TestServer:
             assert server.get(f"/extensions/faceloom/docs/{path.name}") == path.read_bytes()
         assert "/extensions/faceloom/text.js" in server.json("/extensions")
         words = server.json("/i18n")
-        for language in ("en", "de", "fr"):
+        for language in ("de", "fr"):
             ours = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())
             assert ours.items() <= words[language]["nodeDefs"].items()
 
