@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.files import cache
 from faceloom.models.files import catalogue as table
 from faceloom.models.files import folders as disk
-from faceloom.models.files.cache import file_hash
+from faceloom.models.files.cache import file_hash, record_hash
 from faceloom.models.files.catalogue import (
     Contract,
     NetContract,
@@ -28,7 +29,7 @@ from faceloom.models.files.catalogue import (
     row_of_file,
     rows,
 )
-from faceloom.models.files.find import find_by_name, find_companion, list_choices
+from faceloom.models.files.find import Found, check_name, find_by_name, find_companion, list_choices
 from faceloom.models.files.folders import Folders, default_folders
 
 ROWS = rows()
@@ -95,7 +96,7 @@ def test_every_row_is_well_formed(row):
     assert not re.search("non-commercial|-NC|S-Lab|ResearchRAIL", row.licence) or row.commercial is False
     assert not re.search("disputed|unknown|not stated", row.licence) or row.commercial is not True
     for name in row.names:
-        disk.check_name(name)
+        check_name(name)
 
 
 @pytest.mark.parametrize("row", rows("swap"), ids=lambda row: row.name)
@@ -317,7 +318,7 @@ def test_another_export_under_the_right_name_is_used_with_a_note(models, folders
 def test_an_unpinned_file_is_compared_with_its_first_download(models, folders):
     path = put(models / "reswapper/reswapper_128.onnx", b"first")
     assert find_by_name("reswapper_128", folders).note == ""
-    disk.record_hash(path, hashlib.sha256(b"first").hexdigest())
+    record_hash(path, hashlib.sha256(b"first").hexdigest())
     assert find_by_name("reswapper_128", folders).note == ""
     path.write_bytes(b"other")
     assert "not the file" in find_by_name("reswapper_128", folders).note
@@ -336,7 +337,7 @@ def test_a_file_the_catalogue_does_not_know(models, folders):
     with pytest.raises(FaceLoomError, match=r"^Tom\.dfm is not in any of the models folders"):
         find_by_name("Tom.dfm", folders)
     dfm = put(models / "faceloom/swap/Tom.dfm")
-    assert find_by_name("Tom.dfm", folders) == disk.Found(dfm, catalogue()["deepfacelive"])
+    assert find_by_name("Tom.dfm", folders) == Found(dfm, catalogue()["deepfacelive"])
 
 
 def test_common_names_of_research_files_count_only_in_their_folder(models, folders):
@@ -408,7 +409,7 @@ def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkey
 def test_the_hash_of_a_file_is_remembered_until_it_changes(models, monkeypatch):
     path = put(models / "a.onnx", b"one")
     assert file_hash(path) == hashlib.sha256(b"one").hexdigest()
-    monkeypatch.setattr(disk, "hash_stream", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(cache, "hash_stream", lambda *_: pytest.fail("read again"))
     assert file_hash(path) == hashlib.sha256(b"one").hexdigest()
     monkeypatch.undo()
     path.write_bytes(b"three")
@@ -429,7 +430,7 @@ def test_a_spoilt_or_unwritable_memory_costs_nothing(tmp_path, models, monkeypat
 def test_progress_of_hashing_can_interrupt(models):
     seen = []
     path = put(models / "a.onnx", bytes(9 << 20))
-    disk.hash_stream(path, lambda done, total: seen.append((done, total)))
+    cache.hash_stream(path, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (9 << 20, 9 << 20) and len(seen) == 3
 
 
