@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
-from ..models.runtime.memory import share_card
+from ..models.runtime.memory import register_memory_freer
 from ._devices import make_room
 from ._models import register_folders
 from .adapters import IdentityForAdapters
@@ -44,7 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     TrainFaceLoRA,
 ]
 
-share_card(make_room)
+register_memory_freer(make_room)
 register_folders()
 register_identity_folders()
 

@@ -42,7 +42,7 @@ def check_writable(folder: str | os.PathLike) -> None:
     except OSError as error:
         raise FaceLoomError(f"Nothing can be written to {folder} ({error.strerror or error}).") from error
 
-LEDGER = "faceloom_hashes.json"
+HASH_RECORD = "faceloom_hashes.json"
 
 
 def cache_folder() -> Path:
@@ -83,12 +83,12 @@ def hash_stream(path: Path, progress: Progress = silent) -> str:
 
 def pinned_hash(row: Row, path: Path) -> str | None:
     """What the file must hash to: what was recorded beside it when it was fetched, else the catalogue's sha256."""
-    return read_json(path.parent / LEDGER).get(path.name) or row.sha256
+    return read_json(path.parent / HASH_RECORD).get(path.name) or row.sha256
 
 
 def record_hash(path: Path, sha256: str) -> None:
     """Remember beside a file what it was when it was fetched: the catalogue does not pin it, or the user chose another."""
-    write_json(path.parent / LEDGER, {**read_json(path.parent / LEDGER), path.name: sha256})
+    write_json(path.parent / HASH_RECORD, {**read_json(path.parent / HASH_RECORD), path.name: sha256})
 
 
 def read_json(path: Path) -> dict:

@@ -36,7 +36,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Contract:
+class SwapContract:
     """How a one-shot swap network wants its crop and its identity, and what it answers.
 
     Crop: ``template`` (a key of ``geometry.TEMPLATES``) at ``size`` pixels (None: the graph says), ``mean`` and ``std`` per channel in
@@ -130,7 +130,7 @@ class Row:
     sha256: str | None = None
     also: tuple[str, ...] = ()
     crc32: str | None = None
-    contract: Contract | NetContract | None = None
+    contract: SwapContract | NetContract | None = None
     note: str = ""
     loads: str | None = None
 
@@ -176,7 +176,7 @@ def parse_row(data: Mapping) -> Row:
         what = ", ".join(sorted(unknown)) or values.get("kind")
         raise FaceLoomError(f"The catalogue row {data.get('name')} has unknown keys or an unknown kind: {what}.")
     if contract is not None:
-        contract = (Contract if values["kind"] == "swap" else NetContract)(**_tuples(contract))
+        contract = (SwapContract if values["kind"] == "swap" else NetContract)(**_tuples(contract))
     values["sha256"] = _pinned(values["sha256"])
     return Row(contract=contract, **values)
 
@@ -231,13 +231,13 @@ def _patterns() -> tuple[tuple[str, Row], ...]:
     return tuple((name.lower(), row) for row in rows() if "*" in row.file for name in row.names)
 
 
-def row_of_file(file_name: str) -> Row | None:
+def row_by_file_name(file_name: str) -> Row | None:
     """The row that goes by this file name (case does not matter)."""
     name = os.path.basename(file_name).lower()
     return _by_file_name().get(name) or next((row for pattern, row in _patterns() if fnmatchcase(name, pattern)), None)
 
 
-def row_of_hash(sha256: str) -> Row | None:
+def row_by_hash(sha256: str) -> Row | None:
     """The row with this sha256."""
     return _by_hash().get(sha256)
 
@@ -261,9 +261,9 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def row_named(name: str) -> Row:
+def row_by_name(name: str) -> Row:
     """The row with this name or file name."""
-    row = catalogue().get(name) or row_of_file(name)
+    row = catalogue().get(name) or row_by_file_name(name)
     if row is None:
         raise FaceLoomError(f"There is no model called {name}; `{command('models', 'list')}` shows all.{_suggest(name)}")
     return row
@@ -276,10 +276,10 @@ def _suggest(name: str) -> str:
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
-def resolve(names: Iterable[str]) -> tuple[Row, ...]:
+def rows_by_names(names: Iterable[str]) -> tuple[Row, ...]:
     """Rows for names given by a user: row names, file names or pack names; every row once."""
     found: dict[str, Row] = {}
     for name in names:
-        for row in packs()[name].rows if name in packs() else (row_named(name),):
+        for row in packs()[name].rows if name in packs() else (row_by_name(name),):
             found[row.name] = row
     return tuple(found.values())

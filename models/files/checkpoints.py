@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import FaceLoomError
-from .onnx import read_onnx, sniff
+from .onnx import name_other_format, read_onnx
 from .terminal import command
 
 # Wrappers that training code puts around the tensors, the one to prefer first.
@@ -83,7 +83,7 @@ def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, d
 
 def _read(path: Path, objects: bool = False) -> Any:
     with path.open("rb") as stream:
-        other = sniff(stream.read(64))
+        other = name_other_format(stream.read(64))
     if path.suffix.lower() == ".safetensors" or other == "a safetensors file":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -107,7 +107,7 @@ def _read(path: Path, objects: bool = False) -> Any:
 def _spoilt(path: Path, kind: str) -> FaceLoomError:
     """The error for a file that cannot be read as what it should be."""
     with path.open("rb") as stream:
-        other = sniff(stream.read(64))
+        other = name_other_format(stream.read(64))
     if not path.stat().st_size:
         other = "empty; fetch it again"
     elif other is None and _is_onnx(path):

@@ -19,11 +19,11 @@ from .cache import file_hash, pinned_hash, record_hash
 from .catalogue import Pack, Row, packs
 from .folders import Folders
 from .terminal import command
-from .transfer import PATIENT, PIECE, Failure, Job, Policy, check_disk, fetch, verify
+from .transfer import DEFAULT_POLICY, PIECE, AddressError, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
 
 
-def get(row: Row, folders: Folders, *, mirror: str | None = None, sha256: str | None = None, force: bool = False,
-        policy: Policy = PATIENT, progress: Progress = silent) -> Path:
+def download_file(row: Row, folders: Folders, *, mirror: str | None = None, sha256: str | None = None, force: bool = False,
+        policy: RetryPolicy = DEFAULT_POLICY, progress: Progress = silent) -> Path:
     """Fetch one row's file into its folder, unless it is there and right. Returns its path.
 
     mirror: a web address whose ``/FILE`` is asked first. sha256: what the user says the file must be instead of what the catalogue says.
@@ -40,12 +40,12 @@ def get(row: Row, folders: Folders, *, mirror: str | None = None, sha256: str | 
         _from_pack(packs()[row.packs[0]], target.parent, mirror, policy, progress, {row.name: wanted})
         return target
     size = None if sha256 else row.bytes
-    digest = fetch(Job(row.file, row.name, target, addresses(row.urls, row.file, mirror), wanted, size, policy, progress))
+    digest = run_job(DownloadJob(row.file, row.name, target, list_addresses(row.urls, row.file, mirror), wanted, size, policy, progress))
     _remember(target, row, digest)
     return target
 
 
-def get_pack(pack: Pack, folders: Folders, *, mirror: str | None = None, policy: Policy = PATIENT,
+def download_pack(pack: Pack, folders: Folders, *, mirror: str | None = None, policy: RetryPolicy = DEFAULT_POLICY,
              progress: Progress = silent) -> list[Path]:
     """Fetch a zip archive and take out every row of it that is not on disk."""
     place = _place(pack, folders)
@@ -54,7 +54,7 @@ def get_pack(pack: Pack, folders: Folders, *, mirror: str | None = None, policy:
     return [_held(row, place) for row in pack.rows]
 
 
-def addresses(urls: Sequence[str], file: str, mirror: str | None = None) -> tuple[str, ...]:
+def list_addresses(urls: Sequence[str], file: str, mirror: str | None = None) -> tuple[str, ...]:
     """The addresses to try, in order: the mirror's, then the catalogue's with ``HF_ENDPOINT`` in place of Hugging Face."""
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
     if endpoint:
@@ -104,12 +104,13 @@ def _held(row: Row, place: Path) -> Path | None:
     return next((place / name for name in row.names if (place / name).is_file()), None)
 
 
-def _from_pack(pack: Pack, place: Path, mirror: str | None, policy: Policy, progress: Progress,
+def _from_pack(pack: Pack, place: Path, mirror: str | None, policy: RetryPolicy, progress: Progress,
                wanted: Mapping[str, str | None] = MappingProxyType({})) -> None:
     """Fetch the archive, take out the rows in ``wanted`` (each with the sha256 it must have) and those that ``place`` lacks,
     and delete it."""
     archive = place.with_name(f"{pack.name}.zip")
-    fetch(Job(archive.name, pack.name, archive, addresses((pack.url,), archive.name, mirror), pack.sha256, None, policy, progress))
+    urls = list_addresses((pack.url,), archive.name, mirror)
+    run_job(DownloadJob(archive.name, pack.name, archive, urls, pack.sha256, None, policy, progress))
     made: list[tuple[Path, Path, Row, str]] = []
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -129,7 +130,7 @@ def _from_pack(pack: Pack, place: Path, mirror: str | None, policy: Policy, prog
             path.unlink(missing_ok=True)
 
 
-def _extract(archive: zipfile.ZipFile, row: Row, place: Path, wanted: Mapping[str, str | None], policy: Policy
+def _extract(archive: zipfile.ZipFile, row: Row, place: Path, wanted: Mapping[str, str | None], policy: RetryPolicy
              ) -> tuple[Path, Path, Row, str]:
     """One file out of the archive, checked, beside the archive: its folder is only touched when all are there. Returns where it is, where
     it belongs, its row and its sha256. Names inside the archive are only compared, never used as paths."""
@@ -139,13 +140,13 @@ def _extract(archive: zipfile.ZipFile, row: Row, place: Path, wanted: Mapping[st
         raise FaceLoomError(f"{Path(archive.filename).name} does not hold {row.file}; it is not the archive that is known.")
     target, size = place / name, None if row.name in wanted else row.bytes
     sha256 = wanted.get(row.name) or pinned_hash(row, target)
-    job = Job(row.file, row.name, place.with_name(f"{place.name}-{name}"), (), sha256, size, policy, silent)
-    check_disk(job, entries[name].file_size)
+    job = DownloadJob(row.file, row.name, place.with_name(f"{place.name}-{name}"), (), sha256, size, policy, silent)
+    check_disk_space(job, entries[name].file_size)
     try:
         with archive.open(entries[name]) as source, job.part.open("wb") as stream:
             shutil.copyfileobj(source, stream, PIECE)
-        return job.part, target, row, verify(job)
-    except Failure as failure:
+        return job.part, target, row, verify_download(job)
+    except AddressError as failure:
         raise FaceLoomError(f"{row.file} in {Path(archive.filename).name} is not the file that is known: {failure}.") from failure
     except BaseException:
         job.part.unlink(missing_ok=True)

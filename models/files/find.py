@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
 from .cache import file_hash, pinned_hash
-from .catalogue import Row, catalogue, guess_row, row_named, row_of_file, row_of_hash, rows
+from .catalogue import Row, catalogue, guess_row, row_by_file_name, row_by_hash, row_by_name, rows
 from .folders import Folders, ModelFile, default_folders
 from .terminal import command
 
@@ -28,7 +28,7 @@ KIND_FOLDERS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file to load. row: what the catalogue says of it (None: nothing, read the graph). note: what the user should know, or ""."""
 
     path: Path
@@ -45,7 +45,7 @@ class Choice:
     row: Row | None
 
 
-def find_by_name(name: str, folders: Folders, kind: str | None = None, progress: Progress = silent) -> Found:
+def find_by_name(name: str, folders: Folders, kind: str | None = None, progress: Progress = silent) -> FoundFile:
     """The file for a row name, a file name, or the name of a ``Choice``.
 
     A file of another name is recognized by its hash; one of the right name with another hash is used, and the note says so. A missing
@@ -59,23 +59,23 @@ def find_by_name(name: str, folders: Folders, kind: str | None = None, progress:
     named = (file.path for file in files if file.path.name == name and file.belongs(row))
     path = next(named, None) or _first(_by_name(files), row)
     if path is not None:
-        return Found(path, row, _note(path, row, progress))
+        return FoundFile(path, row, _note(path, row, progress))
     by_hash = _find_by_hash(row, files, progress)
     if by_hash is None:
-        raise missing(row, folders)
-    return Found(by_hash, row, f"{by_hash.name} was recognized as {row.name} by its hash.")
+        raise missing_file_error(row, folders)
+    return FoundFile(by_hash, row, f"{by_hash.name} was recognized as {row.name} by its hash.")
 
 
-def find_by_path_or_name(path_or_name: str | os.PathLike | Found, kind: str, folders: Folders | None = None) -> Found:
+def find_by_path_or_name(path_or_name: str | os.PathLike | FoundFile, kind: str, folders: Folders | None = None) -> FoundFile:
     """A file by its path (the command line's way), else by ``find``; with the row of its name or of what its name begins with.
 
     What ``find`` found is passed on: names that come from others must go through it and never be taken for paths.
     """
-    if isinstance(path_or_name, Found):
+    if isinstance(path_or_name, FoundFile):
         return path_or_name
     path = Path(path_or_name)
     if path.is_file():
-        return Found(path, row_of_file(path.name) or guess_row(path.name, kind))
+        return FoundFile(path, row_by_file_name(path.name) or guess_row(path.name, kind))
     return find_by_name(str(path_or_name), folders or default_folders(), kind)
 
 
@@ -112,7 +112,7 @@ def list_research_files(kind: str, folders: Folders) -> list[Choice]:
 def _foreign(files: list[ModelFile], places: Sequence[str], folders: Folders) -> list[Choice]:
     """Files of these folders that the catalogue does not know."""
     bases = {base for folder in places for base in _bases_of(folder, folders)}
-    return [Choice(file.name, file.path, None) for file in files if file.path.parent in bases and row_of_file(file.path.name) is None]
+    return [Choice(file.name, file.path, None) for file in files if file.path.parent in bases and row_by_file_name(file.path.name) is None]
 
 
 def _listed(known: list[Choice], foreign: list[Choice]) -> list[Choice]:
@@ -148,7 +148,7 @@ def how_to_get(row: Row, place: Path) -> str:
     return f"run `{command('models', 'get', row.name)}`, or put the file{where} into {place}"
 
 
-def missing(row: Row, folders: Folders) -> FaceLoomError:
+def missing_file_error(row: Row, folders: Folders) -> FaceLoomError:
     """The error for a file that is not there."""
     return FaceLoomError(f"{row.file} ({row.terms}) is not on this machine: {how_to_get(row, folders.target(row).parent)}.")
 
@@ -179,27 +179,27 @@ def _first(named: Mapping[str, list[ModelFile]], row: Row) -> Path | None:
 
 def _row_or_none(name: str) -> Row | None:
     try:
-        return row_named(name)
+        return row_by_name(name)
     except FaceLoomError:
         return None
 
 
-def _find_foreign(name: str, kind: str | None, files: list[ModelFile], folders: Folders, progress: Progress) -> Found:
+def _find_foreign(name: str, kind: str | None, files: list[ModelFile], folders: Folders, progress: Progress) -> FoundFile:
     """A file the catalogue does not know by name."""
     match = next((file for file in files if name in (file.name, f"{file.key}/{file.name}", file.path.name)), None)
     if match is None:
-        if row_named(name).name == name:  # of files of any name; says what names are near one that is none
-            raise missing(row_named(name), folders)
+        if row_by_name(name).name == name:  # of files of any name; says what names are near one that is none
+            raise missing_file_error(row_by_name(name), folders)
         raise FaceLoomError(f"{name} is not in any of the models folders: {', '.join(str(root) for root in folders.roots)}.")
-    row = row_of_file(match.path.name)
+    row = row_by_file_name(match.path.name)
     if row is not None:
-        return Found(match.path, row)
-    row = row_of_hash(file_hash(match.path, progress))
+        return FoundFile(match.path, row)
+    row = row_by_hash(file_hash(match.path, progress))
     if row is not None:
-        return Found(match.path, row, f"{match.path.name} was recognized as {row.name} by its hash.")
+        return FoundFile(match.path, row, f"{match.path.name} was recognized as {row.name} by its hash.")
     row = guess_row(match.path.name, kind)
     like = f"it is treated like {row.name} because of its name" if row else "its contract is read from the file"
-    return Found(match.path, row, f"{match.path.name} is not in the catalogue; {like}.")
+    return FoundFile(match.path, row, f"{match.path.name} is not in the catalogue; {like}.")
 
 
 def _find_by_hash(row: Row, files: list[ModelFile], progress: Progress) -> Path | None:
@@ -208,7 +208,7 @@ def _find_by_hash(row: Row, files: list[ModelFile], progress: Progress) -> Path 
     if not row.hashes:
         return None
     for file in files:
-        if file.path.suffix.lower() not in suffixes or row_of_file(file.path.name) is not None:
+        if file.path.suffix.lower() not in suffixes or row_by_file_name(file.path.name) is not None:
             continue
         with suppress(OSError, FaceLoomError):  # one that is gone or cannot be read is not it
             size_fits = row.bytes is None or row.also or file.path.stat().st_size == row.bytes

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .cache import cache_folder
-from .catalogue import Row, row_of_file
+from .catalogue import Row, row_by_file_name
 from .extra_paths import extra_paths
 
-SUFFIXES = {".onnx", ".dfm", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".task", ".h5", ".keras", ".tar", ".mat"}
+MODEL_SUFFIXES = {".onnx", ".dfm", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".task", ".h5", ".keras", ".tar", ".mat"}
 
 # Folders below a models folder (also ComfyUI's folder keys) and how many levels down files lie in them. insightface keeps its packs in
 # insightface/models/NAME, where unzipping antelopev2 makes one level more; FaceFusion keeps all in one folder, which is a root here.
-KEYS: Mapping[str, int] = {
+FOLDER_DEPTHS: Mapping[str, int] = {
     "faceloom": 2, "insightface": 4, "reswapper": 1, "hyperswap": 1, "facerestore_models": 1, "facedetection": 1, "facexlib": 1,
     "ultralytics": 2, "sams": 1, "detection": 1, "antelopev2": 2, "buffalo_l": 2,
 }  # fmt: skip
 
 
-SETTLED = 3_000_000_000  # ns after which another change to a folder has another time, even on FAT
+SETTLED_NS = 3_000_000_000  # ns after which another change to a folder has another time, even on FAT
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Folders:
     def files(self) -> Iterator[ModelFile]:
         """Every model file below the known folders, in search order."""
         seen: set[Path] = set()
-        places = [(base, key, depth) for key, depth in KEYS.items() for base in self.bases(key)]
+        places = [(base, key, depth) for key, depth in FOLDER_DEPTHS.items() for base in self.bases(key)]
         for base, key, depth in [*places, *((root, "", 1) for root in self.roots)]:
             for path, name in _walk(base, depth):
                 if path not in seen:
@@ -67,7 +67,7 @@ class ModelFile:
     def belongs(self, row: Row) -> bool:
         """Whether its name is one of the row's. Names of research files are too common to be believed outside their folder."""
         if "*" in row.file:
-            return row_of_file(self.path.name) is row
+            return row_by_file_name(self.path.name) is row
         known = self.path.name.lower() in (name.lower() for name in row.names)
         return known and (row.kind != "research" or self.path.parent.name == PurePosixPath(row.folder).name)
 
@@ -113,9 +113,10 @@ def _contents(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name.lower())
     except OSError:
         return (), ()
-    files = tuple(folder / entry.name for entry in entries if os.path.splitext(entry.name)[1].lower() in SUFFIXES and _is(entry.is_file))
+    files = tuple(folder / entry.name for entry in entries
+                  if os.path.splitext(entry.name)[1].lower() in MODEL_SUFFIXES and _is(entry.is_file))
     inner = tuple(folder / entry.name for entry in entries if not entry.name.startswith(".") and _is(entry.is_dir))
-    if time.time_ns() - changed > SETTLED:
+    if time.time_ns() - changed > SETTLED_NS:
         _seen[folder] = changed, files, inner
     return files, inner
 

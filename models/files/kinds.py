@@ -40,7 +40,7 @@ def edge_of(port: Port) -> int | None:
     return height if isinstance(height, int) else None
 
 
-def kind_of(inputs: Sequence[Port], outputs: Sequence[Port]) -> str | None:
+def kind_of_graph(inputs: Sequence[Port], outputs: Sequence[Port]) -> str | None:
     """A key of ``catalogue.KINDS``, or None where the shapes do not tell."""
     pictures = [port for port in inputs if channels_of(port) == 3]
     vectors = [port for port in inputs if _width(port)]
@@ -75,12 +75,12 @@ def _width(port: Port) -> int | None:
     return shape[1] if len(shape) == 2 and isinstance(shape[1], int) and shape[1] >= 64 else None
 
 
-def expect_kind(name: str, kind: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+def check_graph_kind(name: str, kind: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
     """Raise if the shapes say that this file is of another kind."""
-    expect_row(name, kind, kind_of(inputs, outputs) or kind)
+    check_kind(name, kind, kind_of_graph(inputs, outputs) or kind)
 
 
-def expect_row(name: str, kind: str, found: str) -> None:
+def check_kind(name: str, kind: str, found: str) -> None:
     """Raise if the catalogue says that this file is of another kind."""
     if found != kind:
         raise FaceLoomError(f"{name} is {KINDS[found]}, not {KINDS[kind]}; load it with the node for that.")

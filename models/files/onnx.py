@@ -146,7 +146,7 @@ def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
     """Open a file or the bytes of one. Raises FaceLoomError, saying what it is instead, if it is no whole ONNX model."""
     name = "The model" if isinstance(source, bytes) else Path(source).name
     data = memoryview(source) if isinstance(source, bytes) else _map(Path(source))
-    other = sniff(bytes(data[:64]))
+    other = name_other_format(bytes(data[:64]))
     if other:
         raise FaceLoomError(f"{name} is not an ONNX model but {other}.")
     try:
@@ -160,7 +160,7 @@ def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
     return model
 
 
-def sniff(head: bytes) -> str | None:
+def name_other_format(head: bytes) -> str | None:
     """What a file that was taken for a model is, from its first bytes."""
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):

@@ -19,12 +19,12 @@ import torch
 
 from ..errors import FaceLoomError
 from ..files.checkpoints import load_weights
-from ..files.kinds import expect_kind
+from ..files.kinds import check_graph_kind
 from ..files.onnx import OnnxFile, Port, read_onnx
 from ..progress import Progress, silent
 from .devices import DeviceManager, PlainDevices, TorchModel
-from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release, run_chunks, tells_of_memory
-from .providers import CARDS, log, onnxruntime
+from .memory import OnnxMemoryError, is_out_of_memory, mentions_memory, release_cached_memory, request_card_memory, run_chunks
+from .providers import CARD_PROVIDERS, log, onnxruntime
 from .session import card_of, create_session, first_line
 
 __all__ = ["DeviceManager", "OnnxModel", "PlainDevices", "TorchModel", "load_weights", "open_session", "run_chunks"]
@@ -100,7 +100,7 @@ class OnnxModel:
         count = max(counts, default=1)
         each = PER_PIXEL * max(_pixels(shape) for shape in [*(values.shape for values in feeds.values()), *self._answers()])
         chunk = chunk if count > 1 and self.batches() else 1
-        if self.providers[0] in CARDS:
+        if self.providers[0] in CARD_PROVIDERS:
             chunk = max(1, min(chunk, count, TOGETHER // each))
 
         def rows(values: Values, span: range) -> Values:
@@ -120,8 +120,8 @@ class OnnxModel:
 
     def _answer(self, feeds: Mapping[str, Values], memory: int, last: bool) -> list[Values]:
         """memory: bytes it takes to work in. last: whether they may go back afterwards."""
-        if self.providers[0] in CARDS and memory > self._held:
-            ask_for_room(memory - self._held)
+        if self.providers[0] in CARD_PROVIDERS and memory > self._held:
+            request_card_memory(memory - self._held)
             self._held = memory
         if last and self._held > KEPT and self._gives_back:
             try:
@@ -150,9 +150,9 @@ class OnnxModel:
 
     def _make_room(self) -> None:
         self._held = 0
-        release()
-        if self.providers[0] in CARDS:
-            ask_for_room(None)
+        release_cached_memory()
+        if self.providers[0] in CARD_PROVIDERS:
+            request_card_memory(None)
 
     def _call(self, run: Callable[[], Result]) -> Result:
         """``run()``, with onnxruntime's errors as sentences, and torch's current card afterwards as before: onnxruntime changes it."""
@@ -228,7 +228,7 @@ class OnnxModel:
             raise
         except FaceLoomError:
             return None
-        if used[0] != self.providers[0] and tells_of_memory(warning):
+        if used[0] != self.providers[0] and mentions_memory(warning):
             raise OnnxMemoryError(warning)
         return session if used[0] == self.providers[0] else None
 
@@ -277,7 +277,7 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     file = read_onnx(source)
     label = name or ("model" if isinstance(source, bytes) else Path(source).name)
     if kind:
-        expect_kind(label, kind, file.inputs, file.outputs)
+        check_graph_kind(label, kind, file.inputs, file.outputs)
     lacking = None if isinstance(source, bytes) else file.lacking(Path(source).parent)
     if lacking:
         raise FaceLoomError(f"{label} keeps its weights in {lacking}, which is not beside it; put both into one folder.")

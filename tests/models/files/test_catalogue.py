@@ -18,18 +18,18 @@ from faceloom.models.files import catalogue as table
 from faceloom.models.files import folders as disk
 from faceloom.models.files.cache import file_hash, record_hash
 from faceloom.models.files.catalogue import (
-    Contract,
     NetContract,
+    SwapContract,
     catalogue,
     guess_row,
     packs,
     parse_row,
-    resolve,
-    row_named,
-    row_of_file,
+    row_by_file_name,
+    row_by_name,
     rows,
+    rows_by_names,
 )
-from faceloom.models.files.find import Found, check_name, find_by_name, find_companion, list_choices
+from faceloom.models.files.find import FoundFile, check_name, find_by_name, find_companion, list_choices
 from faceloom.models.files.folders import Folders, default_folders
 
 ROWS = rows()
@@ -91,7 +91,7 @@ def test_every_row_is_well_formed(row):
     assert row.urls or row.page or row.packs, "no way to get it"
     assert row.page is None or row.page.startswith("https://")
     assert set(row.packs) <= set(packs())
-    assert row.folder.split("/")[0] in disk.KEYS and ".." not in row.folder
+    assert row.folder.split("/")[0] in disk.FOLDER_DEPTHS and ".." not in row.folder
     assert row.licence and row.vendor and row.commercial in (True, False, None)
     assert not re.search("non-commercial|-NC|S-Lab|ResearchRAIL", row.licence) or row.commercial is False
     assert not re.search("disputed|unknown|not stated", row.licence) or row.commercial is not True
@@ -102,7 +102,7 @@ def test_every_row_is_well_formed(row):
 @pytest.mark.parametrize("row", rows("swap"), ids=lambda row: row.name)
 def test_swap_rows_have_a_whole_contract(row):
     contract = row.contract
-    assert isinstance(contract, Contract)
+    assert isinstance(contract, SwapContract)
     assert contract.template in TEMPLATES and contract.color in ("rgb", "bgr") and contract.layout in ("nchw", "nhwc")
     assert contract.size in (128, 256, 512) or (contract.size is None and contract.source == "none")
     assert all(len(getattr(contract, name)) == 3 for name in ("mean", "std", "output_mean", "output_std", "source_mean", "source_std"))
@@ -165,19 +165,20 @@ def test_terms_say_it_once():
 
 
 def test_names_are_resolved():
-    assert [row.name for row in resolve(["buffalo_l", "det_10g", "GFPGANv1.4.pth"])] == [
+    assert [row.name for row in rows_by_names(["buffalo_l", "det_10g", "GFPGANv1.4.pth"])] == [
         "det_10g", "2d106det", "1k3d68", "w600k_r50", "genderage", "GFPGANv1.4"]  # fmt: skip
-    assert row_of_file("some/INSWAPPER_128.onnx").name == "inswapper_128"
-    assert row_of_file("Tom.dfm").name == "deepfacelive" and row_of_file("inswapper.onnx") is None
+    assert row_by_file_name("some/INSWAPPER_128.onnx").name == "inswapper_128"
+    assert row_by_file_name("Tom.dfm").name == "deepfacelive" and row_by_file_name("inswapper.onnx") is None
     with pytest.raises(FaceLoomError, match=r"no model called inswaper_128.*Did you mean inswapper_128"):
-        row_named("inswaper_128")
+        row_by_name("inswaper_128")
     with pytest.raises(FaceLoomError, match=r"shows all\.$"):
-        row_named("zzzzz")
+        row_by_name("zzzzz")
 
 
 def test_a_suffix_alone_tells_no_converted_file():
-    assert row_of_file("couple.keras").name == "deepfakes_faceswap"
-    assert row_of_file("couple.safetensors") is None and row_of_file("FaceDancer_config_x.safetensors").name == "facedancer_configs"
+    assert row_by_file_name("couple.keras").name == "deepfakes_faceswap"
+    assert row_by_file_name("couple.safetensors") is None
+    assert row_by_file_name("FaceDancer_config_x.safetensors").name == "facedancer_configs"
 
 
 def test_rows_are_guessed_from_the_beginning_of_a_name():
@@ -337,7 +338,7 @@ def test_a_file_the_catalogue_does_not_know(models, folders):
     with pytest.raises(FaceLoomError, match=r"^Tom\.dfm is not in any of the models folders"):
         find_by_name("Tom.dfm", folders)
     dfm = put(models / "faceloom/swap/Tom.dfm")
-    assert find_by_name("Tom.dfm", folders) == Found(dfm, catalogue()["deepfacelive"])
+    assert find_by_name("Tom.dfm", folders) == FoundFile(dfm, catalogue()["deepfacelive"])
 
 
 def test_common_names_of_research_files_count_only_in_their_folder(models, folders):
@@ -394,7 +395,7 @@ def test_links_in_circles_and_to_nowhere_are_passed_over(models, folders):
 
 def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkeypatch):
     put(models / "hyperswap/one.onnx")
-    before = time.time_ns() - 10 * disk.SETTLED
+    before = time.time_ns() - 10 * disk.SETTLED_NS
     os.utime(models / "hyperswap", ns=(before, before))
     read, real = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: read.append(Path(folder)) or real(folder))
