@@ -21,6 +21,7 @@ from ..errors import FaceLoomError
 from ..files.checkpoints import load_weights
 from ..files.kinds import check_graph_kind
 from ..files.onnx import OnnxFile, Port, read_onnx
+from ..files.onnx_batch import with_free_batch
 from ..progress import Progress, silent
 from .devices import DeviceManager, PlainDevices, TorchModel
 from .memory import OnnxMemoryError, is_out_of_memory, mentions_memory, release_cached_memory, request_card_memory, run_chunks
@@ -222,7 +223,7 @@ class OnnxModel:
         if self.file.external:  # bytes in memory would not find the weights beside the file
             return None
         try:
-            freed = self.file.with_free_batch(mode == "reshapes")
+            freed = with_free_batch(self.file, mode == "reshapes")
             session, used, warning = create_session(self.name, freed, self.file, self.providers[0], self._threads, self._key)
         except OnnxMemoryError:
             raise
@@ -278,7 +279,7 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     label = name or ("model" if isinstance(source, bytes) else Path(source).name)
     if kind:
         check_graph_kind(label, kind, file.inputs, file.outputs)
-    lacking = None if isinstance(source, bytes) else file.lacking(Path(source).parent)
+    lacking = None if isinstance(source, bytes) else file.missing_weights_file(Path(source).parent)
     if lacking:
         raise FaceLoomError(f"{label} keeps its weights in {lacking}, which is not beside it; put both into one folder.")
     return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)

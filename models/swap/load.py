@@ -125,13 +125,13 @@ def _fits(contract: SwapContract, model: OnnxModel) -> bool:
         return False
     if not len(bound.mask_outputs) == len(contract.mask_outputs) == len(model.outputs) - 1:
         return False
-    return _emap(model) is not None if contract.emap else model.file.unread(EMAP) is None
+    return _emap(model) is not None if contract.emap else model.file.unused_initializer(EMAP) is None
 
 
 def _emap(model: OnnxModel) -> np.ndarray | None:
     """The map from ArcFace's space to the generator's that exporters keep among the initializers: the last 512×512 one, of those that the
     graph itself has no use for if there are any."""
-    found = model.file.unread(EMAP) or model.file.initializer(EMAP)
+    found = model.file.unused_initializer(EMAP) or model.file.initializer(EMAP)
     return None if found is None else found.array().astype(np.float32)
 
 

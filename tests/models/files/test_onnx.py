@@ -11,6 +11,7 @@ import pytest
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.kinds import channels_of, check_graph_kind, edge_of, kind_of_graph
 from faceloom.models.files.onnx import Port, name_other_format, read_onnx
+from faceloom.models.files.onnx_batch import with_free_batch
 from faceloom.models.runtime.onnx import open_session
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def test_symbolic_and_unknown_shapes():
 def test_inputs_that_are_initializers_are_no_inputs():
     data = model([node("Add", "x w", "y")], {"x": [1, 2], "w": [1, 2]}, {"y": [1, 2]}, [("w", np.ones((1, 2), np.float32))])
     assert [port.name for port in read_onnx(data).inputs] == ["x"]
-    free = onnx.load_from_string(read_onnx(data).with_free_batch())
+    free = onnx.load_from_string(with_free_batch(read_onnx(data)))
     assert [port.type.tensor_type.shape.dim[0].dim_param for port in free.graph.input] == ["batch", ""]
 
 
@@ -124,8 +125,8 @@ def test_a_damaged_file_never_fails_otherwise(place, flip):
     data[place % len(data)] ^= flip
     with contextlib.suppress(FaceLoomError):
         file = read_onnx(bytes(data))
-        file.with_free_batch(reshapes=True)
-        file.lacking(Path())
+        with_free_batch(file, reshapes=True)
+        file.missing_weights_file(Path())
         for tensor in file.initializers:
             tensor.array()
 

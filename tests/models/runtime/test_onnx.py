@@ -9,6 +9,7 @@ import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.onnx import read_onnx
+from faceloom.models.files.onnx_batch import with_free_batch
 from faceloom.models.runtime import onnx as runtime
 from faceloom.models.runtime.memory import OnnxMemoryError
 from faceloom.models.runtime.onnx import open_session
@@ -133,7 +134,7 @@ def test_reshapes_of_constants_and_shared_shapes_are_left_alone():
                   node("Identity", "used", "z"), node("Reshape", "x used", "u")],
                  {"x": [1, 2, 2]}, {"y": [1, 4], "z": ([2], INT64), "u": [1, 4]},
                  [("w", np.arange(4, dtype=np.float32)), ("other", np.array([1, 4], np.int64)), ("used", np.array([1, -1], np.int64))])
-    free = onnx.load_from_string(read_onnx(data).with_free_batch(reshapes=True))
+    free = onnx.load_from_string(with_free_batch(read_onnx(data), reshapes=True))
     stored = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in free.graph.initializer}
     assert stored["other"] == [1, 4] and stored["used"] == [1, -1]
     assert numpy_helper.to_array(free.graph.node[0].attribute[0].t).tolist() == [0, -1]
@@ -143,7 +144,7 @@ def test_reshapes_of_constants_and_shared_shapes_are_left_alone():
 def test_inner_shapes_do_not_contradict_the_freed_batch():
     inner = [helper.make_tensor_value_info("h", FLOAT, [1, 4])]
     data = model([node("Mul", "x x", "h"), node("Mul", "h x", "y")], {"x": [1, 4]}, {"y": [1, 4]}, value_info=inner)
-    free = onnx.load_from_string(read_onnx(data).with_free_batch())
+    free = onnx.load_from_string(with_free_batch(read_onnx(data)))
     assert not free.graph.value_info and free.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     x = np.random.default_rng(0).random((3, 4), np.float32)
     np.testing.assert_allclose(open_session(data).run({"x": x})[0], x**3, rtol=1e-6)
