@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..models.errors import FaceLoomError
-from ..models.files.cache import file_hash, pinned_hash
+from ..models.files.cache import expected_hash, file_hash
 from ..models.files.catalogue import KINDS, Pack, Row, packs, rows_by_names
 from ..models.files.download import download_file, download_pack
 from ..models.files.find import Choice, FoundFile, find_by_name, list_choices
@@ -162,7 +162,7 @@ def _verify(names: Sequence[str], folders: Folders) -> int:
 
 def _verdict(row: Row | None, path: Path) -> tuple[bool, str]:
     digest, size = file_hash(path), path.stat().st_size
-    pinned, known, expected = (pinned_hash(row, path), row.hashes, row.bytes) if row else (None, (), None)
+    pinned, known, expected = (expected_hash(row, path), row.hashes, row.bytes) if row else (None, (), None)
     if digest in (pinned, *known):
         return True, "ok"
     if pinned is not None or not size:

@@ -15,11 +15,11 @@ from types import MappingProxyType
 
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
-from .cache import file_hash, pinned_hash, record_hash
+from .cache import expected_hash, file_hash, record_hash
 from .catalogue import Pack, Row, packs
 from .folders import Folders
 from .terminal import command
-from .transfer import DEFAULT_POLICY, PIECE, AddressError, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
+from .transfer import DEFAULT_POLICY, PIECE_BYTES, AddressError, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
 
 
 def download_file(row: Row, folders: Folders, *, mirror: str | None = None, sha256: str | None = None, force: bool = False,
@@ -31,7 +31,7 @@ def download_file(row: Row, folders: Folders, *, mirror: str | None = None, sha2
     taken out of it, with the archive's other rows that are not on disk.
     """
     target = folders.target(row)
-    wanted = sha256 or pinned_hash(row, target)
+    wanted = sha256 or expected_hash(row, target)
     if target.is_file() and not force:
         return _checked(target, row, wanted)
     if row.by_hand:
@@ -86,7 +86,7 @@ def _checked(target: Path, row: Row, wanted: str | None) -> Path:
 
 def _remember(target: Path, row: Row, digest: str) -> None:
     """Write down what was fetched where the catalogue does not say it, or something else was fetched before."""
-    if digest != pinned_hash(row, target):
+    if digest != expected_hash(row, target):
         record_hash(target, digest)
 
 
@@ -139,12 +139,12 @@ def _extract(archive: zipfile.ZipFile, row: Row, place: Path, wanted: Mapping[st
     if name is None:
         raise FaceLoomError(f"{Path(archive.filename).name} does not hold {row.file}; it is not the archive that is known.")
     target, size = place / name, None if row.name in wanted else row.bytes
-    sha256 = wanted.get(row.name) or pinned_hash(row, target)
+    sha256 = wanted.get(row.name) or expected_hash(row, target)
     job = DownloadJob(row.file, row.name, place.with_name(f"{place.name}-{name}"), (), sha256, size, policy, silent)
     check_disk_space(job, entries[name].file_size)
     try:
         with archive.open(entries[name]) as source, job.part.open("wb") as stream:
-            shutil.copyfileobj(source, stream, PIECE)
+            shutil.copyfileobj(source, stream, PIECE_BYTES)
         return job.part, target, row, verify_download(job)
     except AddressError as failure:
         raise FaceLoomError(f"{row.file} in {Path(archive.filename).name} is not the file that is known: {failure}.") from failure

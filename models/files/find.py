@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
-from .cache import file_hash, pinned_hash
+from .cache import expected_hash, file_hash
 from .catalogue import Row, catalogue, guess_row, row_by_file_name, row_by_hash, row_by_name, rows
 from .folders import Folders, ModelFile, default_folders
 from .terminal import command
@@ -219,7 +219,7 @@ def _find_by_hash(row: Row, files: list[ModelFile], progress: Progress) -> Path 
 
 def _note(path: Path, row: Row, progress: Progress) -> str:
     """Empty if the file is one the catalogue (or the first download) vouches for."""
-    pinned = pinned_hash(row, path)
+    pinned = expected_hash(row, path)
     likely = row.bytes is None or bool(row.also) or row.bytes == path.stat().st_size
     if pinned is None or (likely and file_hash(path, progress) in {pinned, *row.hashes}):
         return ""

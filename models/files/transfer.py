@@ -26,8 +26,8 @@ from ..progress import Progress
 from .cache import read_json, write_json
 from .terminal import command
 
-PIECE = 1 << 20
-SPARE = 64 << 20  # bytes to leave free on the disk
+PIECE_BYTES = 1 << 20
+SPARE_DISK_BYTES = 64 << 20  # bytes to leave free on the disk
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of file systems that cannot lock, such as some network drives
 
 
@@ -205,14 +205,14 @@ def _what_comes(job: DownloadJob, url: str, response, offset: int) -> tuple[int,
 
 def _piece(job: DownloadJob, response) -> bytes:
     with _network(job):
-        return response.read1(PIECE)
+        return response.read1(PIECE_BYTES)
 
 
 def verify_download(job: DownloadJob, resumed: bool = False) -> str:
     """The sha256 of the whole ``.part``, if it is what it should be; else it is deleted."""
     digest, size = hashlib.sha256(), _size(job.part)
     with job.part.open("rb") as stream:
-        while piece := stream.read(PIECE):
+        while piece := stream.read(PIECE_BYTES):
             digest.update(piece)
     found = digest.hexdigest()
     if not size:
@@ -268,7 +268,7 @@ def _content_range(response) -> tuple[int, int | None]:
 
 def check_disk_space(job: DownloadJob, needed: int) -> None:
     free = shutil.disk_usage(job.target.parent).free
-    if needed + SPARE > free:
+    if needed + SPARE_DISK_BYTES > free:
         raise FaceLoomError(f"{job.name} needs {needed / 1e6:.0f} MB, but {job.target.parent} has only {free / 1e6:.0f} MB free.")
 
 

@@ -410,7 +410,7 @@ def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkey
 def test_the_hash_of_a_file_is_remembered_until_it_changes(models, monkeypatch):
     path = put(models / "a.onnx", b"one")
     assert file_hash(path) == hashlib.sha256(b"one").hexdigest()
-    monkeypatch.setattr(cache, "hash_stream", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(cache, "compute_hash", lambda *_: pytest.fail("read again"))
     assert file_hash(path) == hashlib.sha256(b"one").hexdigest()
     monkeypatch.undo()
     path.write_bytes(b"three")
@@ -431,7 +431,7 @@ def test_a_spoilt_or_unwritable_memory_costs_nothing(tmp_path, models, monkeypat
 def test_progress_of_hashing_can_interrupt(models):
     seen = []
     path = put(models / "a.onnx", bytes(9 << 20))
-    cache.hash_stream(path, lambda done, total: seen.append((done, total)))
+    cache.compute_hash(path, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (9 << 20, 9 << 20) and len(seen) == 3
 
 
