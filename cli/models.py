@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..models.errors import FaceLoomError
-from ..models.files.cache import file_hash, pinned_hash
-from ..models.files.catalogue import KINDS, Pack, Row, packs, resolve
-from ..models.files.download import get, get_pack
-from ..models.files.find import Choice, Found, find_by_name, list_choices
-from ..models.files.folders import KEYS, Folders, default_folders
+from ..models.files.cache import expected_hash, file_hash
+from ..models.files.catalogue import KINDS, Pack, Row, packs, rows_by_names
+from ..models.files.download import download_file, download_pack
+from ..models.files.find import Choice, FoundFile, find_by_name, list_choices
+from ..models.files.folders import FOLDER_DEPTHS, Folders, default_folders
 from ..models.files.terminal import command
 from ..models.progress import Progress
 
@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _each(_single(arguments.names), lambda name: _show_place(name, folders)) if arguments.names else _show_folders(folders)
     if not arguments.names:
         raise FaceLoomError(f"Name the models to get; `{command('models', 'list')}` shows all.")
-    if arguments.sha256 and len(resolve(arguments.names)) != 1:
+    if arguments.sha256 and len(rows_by_names(arguments.names)) != 1:
         raise FaceLoomError("--sha256 goes with one model at a time.")
-    items = [packs().get(name) or resolve([name])[0] for name in arguments.names]  # all are looked up before anything is fetched
+    items = [packs().get(name) or rows_by_names([name])[0] for name in arguments.names]  # all are looked up before anything is fetched
     return _each(items, lambda item: _get(item, arguments, folders))
 
 
@@ -115,7 +115,7 @@ def _get(item: Row | Pack, arguments: argparse.Namespace, folders: Folders) -> N
     if isinstance(item, Pack):
         print(f"{item.name}: {item.rows[0].terms}")
         with _bar(f"{item.name}.zip") as progress:
-            paths = get_pack(item, folders, mirror=arguments.mirror, progress=progress)
+            paths = download_pack(item, folders, mirror=arguments.mirror, progress=progress)
         print(*paths, sep="\n")
         return
     print(f"{item.name}: {item.terms}")
@@ -123,7 +123,8 @@ def _get(item: Row | Pack, arguments: argparse.Namespace, folders: Folders) -> N
     present = None if fresh else next((choice.path for choice in list_choices(item.kind, folders) if choice.row == item), None)
     if present is None or present == folders.target(item):
         with _bar(item.file) as progress:
-            present = get(item, folders, mirror=arguments.mirror, sha256=arguments.sha256, force=arguments.force, progress=progress)
+            present = download_file(item, folders, mirror=arguments.mirror, sha256=arguments.sha256, force=arguments.force,
+                                    progress=progress)
     print(present)
 
 
@@ -145,7 +146,7 @@ def _verify(names: Sequence[str], folders: Folders) -> int:
     """Of the named models, or of all that are here and in the catalogue."""
     bad: list[Path] = []
 
-    def check(found: Found) -> None:
+    def check(found: FoundFile) -> None:
         good, verdict = _verdict(found.row, found.path)
         print(f"{found.path.name if found.row is None or '*' in found.row.file else found.row.name:34} {verdict}  {found.path}")
         if not good:
@@ -155,13 +156,13 @@ def _verify(names: Sequence[str], folders: Folders) -> int:
         failed = _each(_single(names), lambda name: check(find_by_name(name, folders)))
     else:
         here = [choice for kind in KINDS for choice in list_choices(kind, folders) if choice.row and choice.path]
-        failed = _each([Found(choice.path, choice.row) for choice in here], check)
+        failed = _each([FoundFile(choice.path, choice.row) for choice in here], check)
     return int(bool(failed or bad))
 
 
 def _verdict(row: Row | None, path: Path) -> tuple[bool, str]:
     digest, size = file_hash(path), path.stat().st_size
-    pinned, known, expected = (pinned_hash(row, path), row.hashes, row.bytes) if row else (None, (), None)
+    pinned, known, expected = (expected_hash(row, path), row.hashes, row.bytes) if row else (None, (), None)
     if digest in (pinned, *known):
         return True, "ok"
     if pinned is not None or not size:
@@ -178,6 +179,6 @@ def _show_place(name: str, folders: Folders) -> None:
 
 def _show_folders(folders: Folders) -> int:
     print(f"downloads go below {folders.roots[0]}")
-    for folder in dict.fromkeys([*folders.roots, *(base for key in KEYS for base in folders.bases(key) if base.is_dir())]):
+    for folder in dict.fromkeys([*folders.roots, *(base for key in FOLDER_DEPTHS for base in folders.bases(key) if base.is_dir())]):
         print(f" {'*' if folder.is_dir() else ' '} {folder}")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
-from ..models.files.picture import Picture, read_picture, write_image
+from ..models.files.picture import PictureFile, read_picture_file, write_image
 from ..models.pipeline import Clock, Settings, engine_named, read_identity, swap_photograph
 from . import own_version
 from .jobs import Job, copy_file
@@ -49,7 +49,7 @@ class Session:
         """Swap one photograph and write it. Returns what became of it."""
         start = time.perf_counter()
         with self.clock.stage("read"):
-            picture = read_picture(job.target)
+            picture = read_picture_file(job.target)
         done = swap_photograph(picture.image[None], self.identity, self.engine, self.settings, self.clock)
         if not len(done.faces):
             return self._without_face(job, picture)
@@ -62,7 +62,7 @@ class Session:
             record["note"] = f"{job.target} has {picture.bits} bits per channel; {job.out} has 8."
         return record
 
-    def _without_face(self, job: Job, picture: Picture) -> dict:
+    def _without_face(self, job: Job, picture: PictureFile) -> dict:
         if self.no_face == "error":
             raise FaceLoomError(f"There is no face in {job.target}; lower --threshold, or pass --no-face copy to pass it through.")
         if self.no_face == "skip":

@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
-from ..models.runtime.memory import share_card
+from ..models.runtime.memory import register_memory_freer
 from ._devices import make_room
 from ._models import register_folders
 from .identity_files import register_identity_folders
@@ -26,7 +26,7 @@ def find_nodes() -> list[type[io.ComfyNode]]:
 
 
 # The one thing that importing the pack registers: folders of models and identities, and who makes room on a shared graphics card.
-share_card(make_room)
+register_memory_freer(make_room)
 register_folders()
 register_identity_folders()
 

@@ -11,8 +11,8 @@ from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
 from ..models.files.catalogue import Row, rows
-from ..models.files.find import Choice, Found, check_name, find_by_name, list_choices, list_research_files
-from ..models.files.folders import KEYS, SUFFIXES, Folders, default_folders
+from ..models.files.find import Choice, FoundFile, check_name, find_by_name, list_choices, list_research_files
+from ..models.files.folders import FOLDER_DEPTHS, MODEL_SUFFIXES, Folders, default_folders
 from ..models.runtime.devices import TorchModel
 from ..models.runtime.onnx import OnnxModel
 from ._devices import show_patcher
@@ -38,16 +38,16 @@ WITHIN: dict[str, str] = {"points106": "landmarker"}
 
 def register_folders() -> None:
     """Tell ComfyUI which folders hold face models. Those that a user or another pack named stay, and stay in front."""
-    for key in KEYS:
+    for key in FOLDER_DEPTHS:
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))
         paths, suffixes = folder_paths.folder_names_and_paths[key]
         if not suffixes:
-            folder_paths.folder_names_and_paths[key] = (paths, set(SUFFIXES))
+            folder_paths.folder_names_and_paths[key] = (paths, set(MODEL_SUFFIXES))
 
 
 def folders() -> Folders:
     """Everywhere model files may be, ``extra_model_paths.yaml`` included."""
-    return default_folders(folder_paths.models_dir, {key: folder_paths.get_folder_paths(key) for key in KEYS})
+    return default_folders(folder_paths.models_dir, {key: folder_paths.get_folder_paths(key) for key in FOLDER_DEPTHS})
 
 
 def listed(kinds: Sequence[str], built_in: str) -> list[str]:
@@ -112,7 +112,7 @@ def checked(*names: str | None) -> bool | str:
     return True
 
 
-def load(name: str, kind: str, provider: str, open_file: Callable[[Found, Folders, str | Sequence[str]], object]) -> tuple[object, str]:
+def load(name: str, kind: str, provider: str, open_file: Callable[[FoundFile, Folders, str | Sequence[str]], object]) -> tuple[object, str]:
     """``open_file(found, folders, providers)`` for a file of the list. Returns what it loaded and what to show on the node."""
     where, providers = folders(), PROVIDERS[provider]
     found = find_by_name(_plain(name), where, kind, listener())
@@ -120,7 +120,7 @@ def load(name: str, kind: str, provider: str, open_file: Callable[[Found, Folder
     return loaded, _told(found, loaded)
 
 
-def load_research(name: str, open_file: Callable[[Found, Folders], tuple]) -> tuple[tuple, str]:
+def load_research(name: str, open_file: Callable[[FoundFile, Folders], tuple]) -> tuple[tuple, str]:
     """``open_file(found, folders)`` for a file that holds several things. Returns them and what to show on the node, which is about the
     first."""
     where = folders()
@@ -129,7 +129,7 @@ def load_research(name: str, open_file: Callable[[Found, Folders], tuple]) -> tu
     return parts, _told(found, show_patcher(parts[0]))
 
 
-def _told(found: Found, loaded) -> str:
+def _told(found: FoundFile, loaded) -> str:
     """Where it runs, under which licence, and what else the user should know."""
     warning, model = "", getattr(loaded, "model", None)
     if isinstance(model, OnnxModel):

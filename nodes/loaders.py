@@ -16,7 +16,7 @@ from ..models.detect.onnx import load_detector
 from ..models.detect.with_attributes import DescribedDetector, LandmarkedDetector
 from ..models.diffusion.gaze import load_gaze_estimator
 from ..models.face3d.points106 import load_points106
-from ..models.files.find import Found
+from ..models.files.find import FoundFile
 from ..models.files.folders import Folders
 from ..models.identity import RECOGNIZERS
 from ..models.identity.onnx import load_recognizer
@@ -267,7 +267,7 @@ def _open(loader: Callable, devices: ComfyDevices | None = None) -> Callable:
     return lambda found, folders, providers: loader(found, folders=folders, providers=providers, **more)
 
 
-def _open_detector(found: Found, folders: Folders, providers: str | Sequence[str]) -> Detector:
+def _open_detector(found: FoundFile, folders: Folders, providers: str | Sequence[str]) -> Detector:
     if found.path.suffix.lower() == ".task":
         return MediaPipeDetector(found.path)
     return load_detector(found, folders=folders, providers=providers)

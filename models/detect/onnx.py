@@ -17,7 +17,7 @@ from ..files.folders import Folders
 from ..pixels.affine import invert, transform
 from ..pixels.sampling import warp
 from ..progress import Progress, silent
-from ..runtime.input import bind_picture, to_network_input
+from ..runtime.input import find_image_input, to_network_input
 from ..runtime.onnx import OnnxModel, open_session
 from .boxes import overlaps, suppress
 from .decode import DECODERS, Found
@@ -70,7 +70,7 @@ class OnnxDetector:
     def __init__(self, name: str, model: OnnxModel, contract: NetContract) -> None:
         self.name = name
         self.model = model
-        self._input, self.contract = bind_picture(model, contract, exact=False)
+        self._input, self.contract = find_image_input(model, contract, exact=False)
         self.fixed = isinstance((self._input.shape or (None,) * 4)[2], int)
         self.edge = self.contract.size or EDGE
 

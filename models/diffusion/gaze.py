@@ -16,7 +16,7 @@ from ..crops.templates import TEMPLATES
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..files.checkpoints import load_weights
-from ..files.find import Found, find_by_path_or_name
+from ..files.find import FoundFile, find_by_path_or_name
 from ..files.folders import Folders
 from ..networks import build
 from ..networks.eyenet import EyeNet
@@ -44,7 +44,7 @@ class GazeEstimator:
             return copy.deepcopy(self.model.net).eval().requires_grad_(False)
 
 
-def load_gaze_estimator(path_or_name: str | Path | Found, *, folders: Folders | None = None, devices: DeviceManager | None = None
+def load_gaze_estimator(path_or_name: str | Path | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None
                         ) -> GazeEstimator:
     """The estimator in ``GazeEstimator.pt``, whose size is read from its weights."""
     path = find_by_path_or_name(path_or_name, "research", folders).path

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what is remembered about files between runs."""
+"""Writes files whole or not at all, and remembers the hashes of files between runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from ..errors import FaceLoomError
 from ..progress import Progress, silent
 from .catalogue import Row
 
+# Beside downloaded files: the sha256 that each had when it was fetched.
+HASH_RECORD = "faceloom_hashes.json"
+
 
 @contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file open for writing that becomes ``path`` when the block ends well, and vanishes when it does not (Ctrl-C included).
-    Parent folders are made."""
+    """Open a file for writing that becomes ``path`` when the block ends well and is deleted when it does not (Ctrl-C included).
+
+    Parent folders are made. OSError where the file cannot be written.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
@@ -32,7 +37,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Raise FaceLoomError unless files can be made in ``folder`` (which is made if it is not there)."""
+    """Raise FaceLoomError unless files can be made in ``folder``, which is made if it is not there."""
     folder = Path(folder)
     probe = folder / f".faceloom-{secrets.token_hex(4)}.part"
     try:
@@ -42,11 +47,9 @@ def check_writable(folder: str | os.PathLike) -> None:
     except OSError as error:
         raise FaceLoomError(f"Nothing can be written to {folder} ({error.strerror or error}).") from error
 
-LEDGER = "faceloom_hashes.json"
-
 
 def cache_folder() -> Path:
-    """``FACELOOM_CACHE``, else ``faceloom`` in the user's cache folder."""
+    """Return FaceLoom's cache folder: ``FACELOOM_CACHE``, else ``faceloom`` in the user's cache folder."""
     if "FACELOOM_CACHE" in os.environ:
         return Path(os.environ["FACELOOM_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
@@ -54,7 +57,8 @@ def cache_folder() -> Path:
 
 
 def file_hash(path: Path, progress: Progress = silent) -> str:
-    """sha256 of a file, remembered by path, size and time of change in the user's cache folder."""
+    """Return the sha256 of a file. It is remembered in the cache folder by path, size and time of change, and only computed anew when one
+    of these differs. ``progress`` counts bytes. FaceLoomError where the file cannot be read."""
     store = cache_folder() / "hashes.json"
     known = read_json(store)
     try:
@@ -63,15 +67,15 @@ def file_hash(path: Path, progress: Progress = silent) -> str:
         stamp = [status.st_size, status.st_mtime_ns]
         if known.get(str(real), [])[:2] == stamp:
             return known[str(real)][2]
-        digest = hash_stream(real, progress)
+        digest = compute_hash(real, progress)
     except OSError as error:
         raise FaceLoomError(f"{path} cannot be read ({error.strerror or error}).") from error
     write_json(store, {**read_json(store), str(real): [*stamp, digest]})
     return digest
 
 
-def hash_stream(path: Path, progress: Progress = silent) -> str:
-    """sha256 of a file, read in pieces."""
+def compute_hash(path: Path, progress: Progress = silent) -> str:
+    """Compute the sha256 of a file, reading it in pieces. ``progress`` counts bytes."""
     total, done, sha = path.stat().st_size, 0, hashlib.sha256()
     with path.open("rb") as stream:
         while piece := stream.read(1 << 22):
@@ -81,18 +85,18 @@ def hash_stream(path: Path, progress: Progress = silent) -> str:
     return sha.hexdigest()
 
 
-def pinned_hash(row: Row, path: Path) -> str | None:
-    """What the file must hash to: what was recorded beside it when it was fetched, else the catalogue's sha256."""
-    return read_json(path.parent / LEDGER).get(path.name) or row.sha256
+def expected_hash(row: Row, path: Path) -> str | None:
+    """Return the sha256 the file must have: the one recorded beside it when it was fetched, else the catalogue's; None if there is none."""
+    return read_json(path.parent / HASH_RECORD).get(path.name) or row.sha256
 
 
 def record_hash(path: Path, sha256: str) -> None:
-    """Remember beside a file what it was when it was fetched: the catalogue does not pin it, or the user chose another."""
-    write_json(path.parent / LEDGER, {**read_json(path.parent / LEDGER), path.name: sha256})
+    """Record beside a file the sha256 it had when it was fetched: the catalogue does not pin it, or the user chose another file."""
+    write_json(path.parent / HASH_RECORD, {**read_json(path.parent / HASH_RECORD), path.name: sha256})
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object; empty if the file is not there or was spoilt (it only ever holds what can be worked out again)."""
+    """Read a JSON object. Empty if the file is not there or is damaged: such files hold only what can be worked out again."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -101,12 +105,6 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, data: dict) -> None:
-    """Write it whole or not at all; a folder that cannot be written only costs the memory."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(data, indent=1, sort_keys=True), encoding="utf-8")
-        os.replace(part, path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+    """Write a JSON object. Where the folder cannot be written to, nothing is written and nothing is raised."""
+    with suppress(OSError), replace_file(path) as file:
+        file.write(json.dumps(data, indent=1, sort_keys=True).encode("utf-8"))

@@ -1,7 +1,6 @@
-"""The table of every model file FaceLoom knows: where it is published, its hash, its licence and how it wants to be fed.
+"""The table of every model file FaceLoom knows: where it is published, its hash, its licence and what its network takes and gives.
 
-The data is ``catalogue.json``, one row per file; this module only reads it. A contract is written in one convention whatever the
-network's own: a picture is RGB 0..1, ``(picture - mean) / std`` goes in, ``answer * output_std + output_mean`` comes out.
+The data is ``catalogue.json``, one row per file; this module only reads it.
 """
 
 from __future__ import annotations
@@ -35,35 +34,45 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Contract:
-    """How a one-shot swap network wants its crop and its identity, and what it answers.
+@dataclass(frozen=True, kw_only=True)
+class PixelFormat:
+    """How a network takes an image and gives one back.
 
-    Crop: ``template`` (a key of ``geometry.TEMPLATES``) at ``size`` pixels (None: the graph says), ``mean`` and ``std`` per channel in
-    ``color`` order (``rgb`` or ``bgr``), ``layout`` ``nchw`` or ``nhwc``.
-    Answer: output number ``picture_output``, turned into a picture with ``output_mean`` and ``output_std``; ``mask_outputs`` are the
-    numbers of the one-channel outputs whose minimum is the network's own mask (none: it has none; exports that lack them are fine). The
-    numbers count in ``outputs``, the published names, where the graph has these; else in the graph's own order.
-
-    Identity, in this order:
-    ``source`` is ``embedding``, ``image`` or ``none`` (the person is in the weights).
-    Embedding: the vector of a recognizer with this ``space``; made a unit vector if ``unit``, else of the recognizer's own length.
-    ``adapter``: the catalogue name of a second recognizer whose unit vector is added. ``converter``: the catalogue name of the network
-    that turns it into the engine's own space. ``emap``: multiplied by the 512×512 matrix among the graph's initializers.
-    ``latent_unit``: the outcome is made a unit vector.
-    Image: a crop of the source photo at ``source_template``, ``source_size``, ``source_mean``, ``source_std``, in the order ``color``.
-
-    ``source_input`` and ``target_input`` are the graph's input names; None where exports differ (then the shapes tell them apart).
+    The same convention for every network: an image is RGB in 0..1; ``(image - mean) / std`` goes in and ``output * output_std +
+    output_mean`` comes out. color: the order of the channels, ``rgb`` or ``bgr``, in which ``mean`` and ``std`` are given too.
+    layout: ``nchw`` or ``nhwc``.
     """
 
-    template: str
-    size: int | None
     mean: Triple = (0, 0, 0)
     std: Triple = (1, 1, 1)
     color: str = "rgb"
     layout: str = "nchw"
     output_mean: Triple = (0, 0, 0)
     output_std: Triple = (1, 1, 1)
+
+
+@dataclass(frozen=True)
+class SwapContract(PixelFormat):
+    """What a one-shot swap network takes and gives.
+
+    Crop: ``template`` (a key of ``crops.templates.TEMPLATES``) at ``size`` pixels (None: the graph states it).
+    Output: number ``picture_output`` is the swapped crop. ``mask_outputs`` are the numbers of the one-channel outputs whose minimum is the
+    network's own mask (none: it has none; exports that lack them are accepted). Numbers count in ``outputs``, the published names, where
+    the graph has these; else in the graph's own order.
+
+    Identity: ``source`` is ``embedding``, ``image`` or ``none`` (the person is in the weights).
+    An embedding is made in this order. It is the vector of a recognizer with this ``space``, scaled to unit length if ``unit``, else of
+    the length that the recognizer gives. ``adapter``: the catalogue name of a second recognizer whose unit vector is added.
+    ``converter``: the catalogue name of the network that turns the vector into the engine's own space. ``emap``: the vector is multiplied
+    by the 512×512 matrix among the graph's initializers. ``latent_unit``: what comes out is scaled to unit length.
+    An image is a crop of the source photo at ``source_template``, ``source_size``, ``source_mean`` and ``source_std``, in the order
+    ``color``.
+
+    ``source_input`` and ``target_input`` are the names of the graph's inputs; None where exports differ (then shapes tell them apart).
+    """
+
+    template: str
+    size: int | None
     picture_output: int = 0
     mask_outputs: tuple[int, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -83,36 +92,32 @@ class Contract:
 
 
 @dataclass(frozen=True)
-class NetContract:
-    """How every other network wants its picture; the same convention as ``Contract``.
+class NetContract(PixelFormat):
+    """What every other network takes and gives.
 
-    family: which code reads the answer (``scrfd``, ``yolov8``, ``yunet``, ``arcface``, ``bisenet``, ``xseg``, ``sam``, ``codeformer`` ...).
-    template: None for networks that see no aligned crop. size: input edge, None where any size goes. space: of a recognizer or, for a
-    converter, what comes out. fidelity: input name of a restorer's fidelity weight.
+    family: which code reads the output (``scrfd``, ``yolov8``, ``yunet``, ``arcface``, ``bisenet``, ``xseg``, ``sam``, ``codeformer`` ...).
+    size: edge of the input in pixels; None where any size goes. template: of the crop; None for networks that take no aligned crop.
+    space: the name of the embeddings that a recognizer makes or that a converter turns others into. fidelity: the name of a restorer's
+    input for the fidelity weight; None where it has none.
     """
 
     family: str
     size: int | None = None
     template: str | None = None
-    mean: Triple = (0, 0, 0)
-    std: Triple = (1, 1, 1)
-    color: str = "rgb"
-    layout: str = "nchw"
-    output_mean: Triple = (0, 0, 0)
-    output_std: Triple = (1, 1, 1)
     space: str | None = None
     fidelity: str | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file.
+    """What is known of one model file.
 
-    folder: below the models folder, where a download goes. aliases: names other programs give the same model. urls: https, best first;
-    empty where it can only be fetched by hand from ``page``. packs: names of the zip archives that hold it under one of its names.
-    bytes and crc32: None where unknown. sha256: None where unpinned (the first download is remembered and later ones must match).
-    also: sha256 of other exports that answer to the same contract. commercial: None where unknown. loads: of a research file, the kind
-    whose loader opens it (``swap``: an engine); None for those that other files need beside them.
+    kind: a key of ``KINDS``. folder: below the models folder, where a download goes. vendor: who published it. urls: https addresses, best
+    first; empty where the file has to be fetched by hand from ``page``. packs: names of the zip archives that hold it under one of its
+    names. aliases: names other programs give the same model. commercial: whether commercial use is allowed; None where unknown.
+    bytes, crc32: None where unknown. sha256: None where unpinned (the hash of the first download is recorded and later ones must match).
+    also: sha256 of other exports with the same contract. loads: of a research file, the kind whose loader opens it (``swap``: an engine);
+    None for files that only others need beside them.
     """
 
     name: str
@@ -130,60 +135,62 @@ class Row:
     sha256: str | None = None
     also: tuple[str, ...] = ()
     crc32: str | None = None
-    contract: Contract | NetContract | None = None
+    contract: SwapContract | NetContract | None = None
     note: str = ""
     loads: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every file name it goes by; research files also as ``models convert`` writes them, unless only their suffix tells them."""
+        """All file names of this model, its own first. Research files also go by the name that ``models convert`` gives them, unless only
+        their suffix tells what they are."""
         stem = Path(self.file).stem
         converted = (f"{stem}.safetensors",) if self.kind == "research" and stem != "*" else ()
         return tuple(dict.fromkeys((self.file, *self.aliases, *converted)))
 
     @property
     def hashes(self) -> tuple[str, ...]:
-        """Every sha256 it is known by."""
+        """All sha256 that the file may have."""
         return ((self.sha256,) if self.sha256 else ()) + self.also
 
     @property
     def by_hand(self) -> bool:
-        """Whether nothing but a web page is known."""
+        """Whether the file cannot be downloaded by a program: only a web page is known."""
         return not self.urls and not self.packs
 
     @property
     def terms(self) -> str:
         """Licence and commercial use in a few words."""
         use = {True: "commercial use allowed", False: "no commercial use", None: "commercial use unclear"}[self.commercial]
-        said = self.commercial is False and "non-commercial" in self.licence
-        return self.licence if said else f"{self.licence}, {use}"
+        licence_says_so = self.commercial is False and "non-commercial" in self.licence
+        return self.licence if licence_says_so else f"{self.licence}, {use}"
 
 
-def _tuples(values: dict) -> dict:
+def _with_tuples(values: Mapping) -> dict:
+    """Copy a JSON object with tuples for its lists."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
-def _pinned(sha256: str) -> str | None:
+def _sha256_or_none(sha256: str) -> str | None:
     return None if sha256 == "unpinned" else sha256
 
 
 def parse_row(data: Mapping) -> Row:
-    """A row from its JSON object. Unknown keys are an error, so that a slip of the pen is found by the tests."""
-    values = _tuples(dict(data))
+    """Make a row of its JSON object. FaceLoomError for unknown keys and kinds, so that the tests find misspelt ones."""
+    values = _with_tuples(data)
     contract = values.pop("contract", None)
     unknown = set(values) - {field.name for field in fields(Row)}
     if unknown or values.get("kind") not in KINDS:
-        what = ", ".join(sorted(unknown)) or values.get("kind")
-        raise FaceLoomError(f"The catalogue row {data.get('name')} has unknown keys or an unknown kind: {what}.")
+        wrong = ", ".join(sorted(unknown)) or values.get("kind")
+        raise FaceLoomError(f"The catalogue row {data.get('name')} has unknown keys or an unknown kind: {wrong}.")
     if contract is not None:
-        contract = (Contract if values["kind"] == "swap" else NetContract)(**_tuples(contract))
-    values["sha256"] = _pinned(values["sha256"])
+        contract = (SwapContract if values["kind"] == "swap" else NetContract)(**_with_tuples(contract))
+    values["sha256"] = _sha256_or_none(values["sha256"])
     return Row(contract=contract, **values)
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A zip archive and the rows that come out of it."""
+    """A zip archive of several models, and the rows of those it holds."""
 
     name: str
     url: str
@@ -198,20 +205,20 @@ def _data() -> dict:
 
 @cache
 def catalogue() -> Mapping[str, Row]:
-    """All rows by name, in the file's order."""
+    """Return all rows by name, in the order of ``catalogue.json``."""
     return MappingProxyType({row["name"]: parse_row(row) for row in _data()["rows"]})
 
 
 def rows(kind: str | None = None) -> tuple[Row, ...]:
-    """All rows of a kind."""
+    """Return all rows of a kind, or of every kind."""
     return tuple(row for row in catalogue().values() if kind in (None, row.kind))
 
 
 @cache
 def packs() -> Mapping[str, Pack]:
-    """The zip archives by name (``buffalo_l`` ...)."""
+    """Return the zip archives by name (``buffalo_l`` ...)."""
     return MappingProxyType({
-        name: Pack(name, data["url"], _pinned(data["sha256"]), tuple(row for row in rows() if name in row.packs))
+        name: Pack(name, data["url"], _sha256_or_none(data["sha256"]), tuple(row for row in rows() if name in row.packs))
         for name, data in _data()["packs"].items()
     })
 
@@ -227,59 +234,60 @@ def _by_hash() -> Mapping[str, Row]:
 
 
 @cache
-def _patterns() -> tuple[tuple[str, Row], ...]:
+def _by_pattern() -> tuple[tuple[str, Row], ...]:
+    """Pairs of a pattern such as ``*.dfm`` and the row for files of any name that match it."""
     return tuple((name.lower(), row) for row in rows() if "*" in row.file for name in row.names)
 
 
-def row_of_file(file_name: str) -> Row | None:
-    """The row that goes by this file name (case does not matter)."""
+def row_by_file_name(file_name: str) -> Row | None:
+    """Find the row with this file name, whatever its case and folder; None if there is none."""
     name = os.path.basename(file_name).lower()
-    return _by_file_name().get(name) or next((row for pattern, row in _patterns() if fnmatchcase(name, pattern)), None)
+    return _by_file_name().get(name) or next((row for pattern, row in _by_pattern() if fnmatchcase(name, pattern)), None)
 
 
-def row_of_hash(sha256: str) -> Row | None:
-    """The row with this sha256."""
+def row_by_hash(sha256: str) -> Row | None:
+    """Find the row of the file with this sha256; None if there is none."""
     return _by_hash().get(sha256)
 
 
 def guess_row(file_name: str, kind: str | None = None) -> Row | None:
-    """The row whose name the file's name begins with, ignoring case and punctuation: ``Inswapper-128_mine.onnx`` is like ``inswapper_128``.
-
-    The longest such name wins; None if there is none.
+    """Find the row whose name a file's name begins with, ignoring case and punctuation: ``Inswapper-128_mine.onnx`` is taken for
+    ``inswapper_128``. Of several rows the one with the longest name is returned, None if there is none. kind: only rows of this kind.
     """
-    plain = _plain(Path(file_name).stem)
-    likely = [
-        (len(stem), row)
+    letters = _letters_and_digits(Path(file_name).stem)
+    matches = [
+        (len(name), row)
         for row in rows(kind)
-        for stem in {_plain(Path(name).stem) for name in row.names} | {_plain(row.name)}
-        if len(stem) >= 4 and plain.startswith(stem) and "*" not in row.file
+        for name in {_letters_and_digits(Path(known).stem) for known in row.names} | {_letters_and_digits(row.name)}
+        if len(name) >= 4 and letters.startswith(name) and "*" not in row.file
     ]
-    return max(likely, key=lambda pair: pair[0])[1] if likely else None
+    return max(matches, key=lambda pair: pair[0])[1] if matches else None
 
 
-def _plain(text: str) -> str:
+def _letters_and_digits(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def row_named(name: str) -> Row:
-    """The row with this name or file name."""
-    row = catalogue().get(name) or row_of_file(name)
+def row_by_name(name: str) -> Row:
+    """Find the row with this name or file name. FaceLoomError, with similar names, if there is none."""
+    row = catalogue().get(name) or row_by_file_name(name)
     if row is None:
         raise FaceLoomError(f"There is no model called {name}; `{command('models', 'list')}` shows all.{_suggest(name)}")
     return row
 
 
 def _suggest(name: str) -> str:
+    """Return the sentence that offers up to three names like this one, "" where there are none."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, [*catalogue(), *packs()], n=3)
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
-def resolve(names: Iterable[str]) -> tuple[Row, ...]:
-    """Rows for names given by a user: row names, file names or pack names; every row once."""
+def rows_by_names(names: Iterable[str]) -> tuple[Row, ...]:
+    """Find the rows for names given by a user: row names, file names or pack names. Every row is returned once."""
     found: dict[str, Row] = {}
     for name in names:
-        for row in packs()[name].rows if name in packs() else (row_named(name),):
+        for row in packs()[name].rows if name in packs() else (row_by_name(name),):
             found[row.name] = row
     return tuple(found.values())

@@ -1,4 +1,4 @@
-"""Torch checkpoints: reading them without running code, and networks that ComfyUI may move between devices."""
+"""Reads PyTorch checkpoints and safetensors files without running code."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from typing import Any
 import torch
 
 from ..errors import FaceLoomError
-from .onnx import read_onnx, sniff
+from .onnx import name_other_format, read_onnx
 from .terminal import command
 
-# Wrappers that training code puts around the tensors, the one to prefer first.
+# Keys under which training code puts the tensors, the one to prefer first.
 WRAPPERS = ("params_ema", "g_ema", "params", "state_dict", "model_state_dict")
 
-# In what torch's restricted reader says of objects that are not plain data; anything else is a damaged file.
-OBJECT_WORDS = ("unsupported global", "unsupported class", "call reduce", "build for type", "can only build")
+# Words in the errors of torch's restricted reader for objects that are not plain data. Its other errors mean a damaged file.
+OBJECT_ERROR_WORDS = ("unsupported global", "unsupported class", "call reduce", "build for type", "can only build")
 
 
 def load_weights(path: str | os.PathLike, key: str | None = None, *, objects: bool = False) -> dict[str, torch.Tensor]:
-    """The tensors of a ``.safetensors`` or PyTorch checkpoint by name, on the CPU.
+    """Read the tensors of a ``.safetensors`` file or PyTorch checkpoint, by name, on the CPU.
 
-    Wrappers (``state_dict``, ``params_ema`` ...) and the ``module.`` prefix of parallel training are taken off; ``key`` names the part
-    wanted of a file that holds several networks. Files with pickled Python objects are refused: reading one can run any program; with
-    ``objects`` the weights in them are taken out by ``unpickle``, which runs nothing.
+    Wrappers (``state_dict``, ``params_ema`` ...) and the ``module.`` prefix of parallel training are taken off. key: which part to read
+    of a file that holds several networks. objects: files with pickled Python objects are refused, since reading one can run any program;
+    with ``objects`` the weights in them are read by ``unpickle``, which runs nothing. FaceLoomError also where the file is missing,
+    damaged, of another format or without tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FaceLoomError(f"There is no file {path}.")
+    path = _existing(path)
     data = _read(path, objects)
     if key is not None:
         if not isinstance(data, Mapping) or not isinstance(data.get(key), Mapping):
@@ -51,22 +50,18 @@ def load_weights(path: str | os.PathLike, key: str | None = None, *, objects: bo
 
 
 def load_data(path: str | os.PathLike) -> Any:
-    """Whatever plain data a ``.safetensors`` or PyTorch file holds; ``load_weights`` says what is refused."""
-    path = Path(path)
-    if not path.is_file():
-        raise FaceLoomError(f"There is no file {path}.")
-    return _read(path, objects=True)
+    """Read whatever plain data a ``.safetensors`` or PyTorch file holds; Python objects in it are read by ``unpickle``, which runs nothing.
+    FaceLoomError where the file is missing, damaged or of another format."""
+    return _read(_existing(path), objects=True)
 
 
 def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, dict[str, torch.Tensor]]:
-    """The networks of a file that holds several: tensors by name by part, tensors that lie beside the parts under ``""``.
+    """Read a file that holds several networks: for each part its tensors by name. Tensors beside the parts are under ``""``.
 
-    Of a safetensors file the parts are what stands before the first dot of its names. The ``module.`` of parallel training is taken off.
-    objects: as in ``load_weights``.
+    In a safetensors file the part is what stands before the first dot of a tensor's name. The ``module.`` prefix of parallel training is
+    taken off. objects, errors: as in ``load_weights``.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FaceLoomError(f"There is no file {path}.")
+    path = _existing(path)
     parts: dict[str, dict[str, torch.Tensor]] = {}
     data = _read(path, objects)
     for name, value in data.items() if isinstance(data, Mapping) else ():
@@ -81,9 +76,18 @@ def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, d
     return parts
 
 
+def _existing(path: str | os.PathLike) -> Path:
+    """Return the path of a file; FaceLoomError if there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise FaceLoomError(f"There is no file {path}.")
+    return path
+
+
 def _read(path: Path, objects: bool = False) -> Any:
+    """Read plain data; with ``objects`` also of files that hold Python objects."""
     with path.open("rb") as stream:
-        other = sniff(stream.read(64))
+        other = name_other_format(stream.read(64))
     if path.suffix.lower() == ".safetensors" or other == "a safetensors file":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -91,7 +95,7 @@ def _read(path: Path, objects: bool = False) -> Any:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise _spoilt(path, "safetensors file") from error
+            raise _damaged_error(path, "safetensors file") from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -99,15 +103,15 @@ def _read(path: Path, objects: bool = False) -> Any:
             from .unpickle import read_objects
 
             return read_objects(path)
-        raise (_refused(path) if _holds_objects(error) else _spoilt(path, "PyTorch checkpoint")) from error
+        raise (_objects_error(path) if _holds_objects(error) else _damaged_error(path, "PyTorch checkpoint")) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _spoilt(path, "PyTorch checkpoint") from error
+        raise _damaged_error(path, "PyTorch checkpoint") from error
 
 
-def _spoilt(path: Path, kind: str) -> FaceLoomError:
-    """The error for a file that cannot be read as what it should be."""
+def _damaged_error(path: Path, kind: str) -> FaceLoomError:
+    """Return the error for a file that cannot be read as a ``kind``: it says what the file is instead, where that can be told."""
     with path.open("rb") as stream:
-        other = sniff(stream.read(64))
+        other = name_other_format(stream.read(64))
     if not path.stat().st_size:
         other = "empty; fetch it again"
     elif other is None and _is_onnx(path):
@@ -125,13 +129,13 @@ def _is_onnx(path: Path) -> bool:
 
 
 def _holds_objects(error: Exception) -> bool:
-    return any(words in str(error).lower() for words in OBJECT_WORDS)
+    """Whether torch's restricted reader refused a file because of Python objects in it."""
+    return any(words in str(error).lower() for words in OBJECT_ERROR_WORDS)
 
 
-def _refused(path: Path) -> FaceLoomError:
+def _objects_error(path: Path) -> FaceLoomError:
+    """Return the error for a file with Python objects: it names the command that takes the weights out."""
     return FaceLoomError(
         f"{path.name} holds Python objects, not just weights, and reading those can run any program, so it is refused; convert it once: "
         f"`{command('models', 'convert', path)}` takes the weights out and runs nothing."
     )
-
-

@@ -1,6 +1,6 @@
-"""Fetching a model file when the user asks for it, by itself or out of the zip archive it is published in.
+"""Downloads model files when the user asks for them, by themselves or out of the zip archives they are published in.
 
-``HF_ENDPOINT`` replaces Hugging Face, ``FACELOOM_MIRROR`` is asked first for every file; ``transfer`` does the rest.
+``HF_ENDPOINT`` replaces Hugging Face's address, ``FACELOOM_MIRROR`` is tried first for every file. ``transfer`` does the transfer itself.
 """
 
 from __future__ import annotations
@@ -15,59 +15,67 @@ from types import MappingProxyType
 
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
-from .cache import file_hash, pinned_hash, record_hash
+from .cache import expected_hash, file_hash, record_hash
 from .catalogue import Pack, Row, packs
 from .folders import Folders
 from .terminal import command
-from .transfer import PATIENT, PIECE, Failure, Job, Policy, check_disk, fetch, verify
+from .transfer import DEFAULT_POLICY, PIECE_BYTES, AddressError, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
 
 
-def get(row: Row, folders: Folders, *, mirror: str | None = None, sha256: str | None = None, force: bool = False,
-        policy: Policy = PATIENT, progress: Progress = silent) -> Path:
-    """Fetch one row's file into its folder, unless it is there and right. Returns its path.
+def download_file(row: Row, folders: Folders, *, mirror: str | None = None, sha256: str | None = None, force: bool = False,
+                  policy: RetryPolicy = DEFAULT_POLICY, progress: Progress = silent) -> Path:
+    """Download a row's file into its folder, unless it is there and has the right hash. Returns its path.
 
-    mirror: a web address whose ``/FILE`` is asked first. sha256: what the user says the file must be instead of what the catalogue says.
-    force: replace a file of that name that is not the catalogue's. ``progress`` counts bytes. A file that is only in a zip archive is
-    taken out of it, with the archive's other rows that are not on disk.
+    mirror: a web address whose ``/FILE`` is tried first. sha256: the hash that the user states instead of the catalogue's. force: replace a
+    file of that name that is not the catalogue's. ``progress`` counts bytes. A file that is published only in a zip archive is taken out
+    of it, together with the archive's other rows that are not on disk. FaceLoomError where no address gives the file, where it has to be
+    fetched by hand, and where another file of its name is there.
     """
     target = folders.target(row)
-    wanted = sha256 or pinned_hash(row, target)
+    expected = sha256 or expected_hash(row, target)
     if target.is_file() and not force:
-        return _checked(target, row, wanted)
+        _check_present(target, row, expected)
+        return target
     if row.by_hand:
         raise FaceLoomError(f"{row.file} ({row.terms}) is only to be had by hand: get it from {row.page} and put it into {target.parent}.")
     if not row.urls:
-        _from_pack(packs()[row.packs[0]], target.parent, mirror, policy, progress, {row.name: wanted})
+        _unpack(packs()[row.packs[0]], target.parent, mirror, policy, progress, {row.name: expected})
         return target
     size = None if sha256 else row.bytes
-    digest = fetch(Job(row.file, row.name, target, addresses(row.urls, row.file, mirror), wanted, size, policy, progress))
-    _remember(target, row, digest)
+    digest = run_job(DownloadJob(row.file, row.name, target, list_addresses(row.urls, row.file, mirror), expected, size, policy, progress))
+    _record_if_new(target, row, digest)
     return target
 
 
-def get_pack(pack: Pack, folders: Folders, *, mirror: str | None = None, policy: Policy = PATIENT,
-             progress: Progress = silent) -> list[Path]:
-    """Fetch a zip archive and take out every row of it that is not on disk."""
-    place = _place(pack, folders)
-    if not all(_held(row, place) for row in pack.rows):
-        _from_pack(pack, place, mirror, policy, progress)
-    return [_held(row, place) for row in pack.rows]
+def download_pack(pack: Pack, folders: Folders, *, mirror: str | None = None, policy: RetryPolicy = DEFAULT_POLICY,
+                  progress: Progress = silent) -> list[Path]:
+    """Download a zip archive and take out every row of it that is not on disk. Returns the paths of all its rows.
+
+    Parameters and errors are those of ``download_file``.
+    """
+    place = _pack_folder(pack, folders)
+    if not all(_file_in(place, row) for row in pack.rows):
+        _unpack(pack, place, mirror, policy, progress)
+    return [_file_in(place, row) for row in pack.rows]
 
 
-def addresses(urls: Sequence[str], file: str, mirror: str | None = None) -> tuple[str, ...]:
-    """The addresses to try, in order: the mirror's, then the catalogue's with ``HF_ENDPOINT`` in place of Hugging Face."""
+def list_addresses(urls: Sequence[str], file: str, mirror: str | None = None) -> tuple[str, ...]:
+    """List the addresses to try for a file, in order: the mirror's, then ``urls`` with ``HF_ENDPOINT`` in place of Hugging Face.
+
+    FaceLoomError where one is no web address.
+    """
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
     if endpoint:
         urls = [url.replace("https://huggingface.co", endpoint, 1) if url.startswith("https://huggingface.co/") else url for url in urls]
     mirror = mirror or os.environ.get("FACELOOM_MIRROR")
-    first = (f"{mirror.rstrip('/')}/{urllib.parse.quote(file)}",) if mirror else ()
-    for url in (*first, *urls):
-        if not _is_address(url):
+    mirrored = (f"{mirror.rstrip('/')}/{urllib.parse.quote(file)}",) if mirror else ()
+    for url in (*mirrored, *urls):
+        if not _is_web_address(url):
             raise FaceLoomError(f"{url} is not a web address; check --mirror, FACELOOM_MIRROR and HF_ENDPOINT.")
-    return tuple(dict.fromkeys((*first, *urls)))
+    return tuple(dict.fromkeys((*mirrored, *urls)))
 
 
-def _is_address(url: str) -> bool:
+def _is_web_address(url: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and not any(map(str.isspace, url))
@@ -75,78 +83,85 @@ def _is_address(url: str) -> bool:
         return False
 
 
-def _checked(target: Path, row: Row, wanted: str | None) -> Path:
+def _check_present(target: Path, row: Row, expected: str | None) -> None:
+    """Raise FaceLoomError if the file that is there has not the size or hash of the row's."""
     size = target.stat().st_size
-    wrong_size = not size or (row.bytes is not None and size != row.bytes and not row.also and wanted == row.sha256)
-    if wrong_size or (wanted and file_hash(target) not in {wanted, *row.hashes}):
+    wrong_size = not size or (row.bytes is not None and size != row.bytes and not row.also and expected == row.sha256)
+    if wrong_size or (expected and file_hash(target) not in {expected, *row.hashes}):
         raise FaceLoomError(f"{target} is there but is not the file the catalogue knows as {row.name}; keep using it, or replace it with "
                             f"`{command('models', 'get', row.name, '--force')}`.")
-    return target
 
 
-def _remember(target: Path, row: Row, digest: str) -> None:
-    """Write down what was fetched where the catalogue does not say it, or something else was fetched before."""
-    if digest != pinned_hash(row, target):
+def _record_if_new(target: Path, row: Row, digest: str) -> None:
+    """Record the hash of a fetched file where the catalogue states none, or where another was recorded before."""
+    if digest != expected_hash(row, target):
         record_hash(target, digest)
 
 
-def _place(pack: Pack, folders: Folders) -> Path:
-    """The pack's folder, ``insightface/models/NAME``: of the insightface folders that have one, else below the first.
+def _pack_folder(pack: Pack, folders: Folders) -> Path:
+    """Return the pack's folder, ``insightface/models/NAME``: of all insightface folders the one that holds most of its files.
 
-    InsightFace takes such a folder for the whole pack and fetches nothing that lacks, so that only whole packs go there.
+    InsightFace takes such a folder for the whole pack and fetches nothing that is missing in it, so only whole packs go there.
     """
     places = [base / "models" / pack.name for base in folders.bases("insightface")]
     nested = [place / pack.name for place in places]  # where unzipping antelopev2 by hand puts it
-    return max((*places, *nested), key=lambda place: sum(_held(row, place) is not None for row in pack.rows))
+    return max((*places, *nested), key=lambda place: sum(_file_in(place, row) is not None for row in pack.rows))
 
 
-def _held(row: Row, place: Path) -> Path | None:
+def _file_in(place: Path, row: Row) -> Path | None:
+    """Return the row's file in a folder, under any of its names; None if there is none."""
     return next((place / name for name in row.names if (place / name).is_file()), None)
 
 
-def _from_pack(pack: Pack, place: Path, mirror: str | None, policy: Policy, progress: Progress,
-               wanted: Mapping[str, str | None] = MappingProxyType({})) -> None:
-    """Fetch the archive, take out the rows in ``wanted`` (each with the sha256 it must have) and those that ``place`` lacks,
-    and delete it."""
+def _unpack(pack: Pack, place: Path, mirror: str | None, policy: RetryPolicy, progress: Progress,
+            expected: Mapping[str, str | None] = MappingProxyType({})) -> None:
+    """Download the archive, take out the rows named in ``expected`` and those that the folder ``place`` lacks, and delete the archive.
+
+    expected: by row name the sha256 that the file must have, None for any.
+    """
     archive = place.with_name(f"{pack.name}.zip")
-    fetch(Job(archive.name, pack.name, archive, addresses((pack.url,), archive.name, mirror), pack.sha256, None, policy, progress))
-    made: list[tuple[Path, Path, Row, str]] = []
+    urls = list_addresses((pack.url,), archive.name, mirror)
+    run_job(DownloadJob(archive.name, pack.name, archive, urls, pack.sha256, None, policy, progress))
+    extracted: list[tuple[Path, Path, Row, str]] = []
     try:
         with zipfile.ZipFile(archive) as opened:
             for row in pack.rows:
-                if row.name in wanted or not _held(row, place):
-                    made.append(_extract(opened, row, place, wanted, policy))
+                if row.name in expected or not _file_in(place, row):
+                    extracted.append(_extract(opened, row, place, expected, policy))
         place.mkdir(parents=True, exist_ok=True)
-        for part, target, row, digest in made:
+        for part, target, row, digest in extracted:
             os.replace(part, target)
-            _remember(target, row, digest)
+            _record_if_new(target, row, digest)
     except zipfile.BadZipFile as error:
         raise FaceLoomError(f"{archive.name} from {pack.url} is damaged ({error}); run the command again.") from error
     except OSError as error:
         raise FaceLoomError(f"{pack.name} cannot be written to {place} ({error.strerror or error}).") from error
     finally:
-        for path in (archive, *(part for part, *_ in made)):
+        for path in (archive, *(part for part, *_ in extracted)):
             path.unlink(missing_ok=True)
 
 
-def _extract(archive: zipfile.ZipFile, row: Row, place: Path, wanted: Mapping[str, str | None], policy: Policy
+def _extract(archive: zipfile.ZipFile, row: Row, place: Path, expected: Mapping[str, str | None], policy: RetryPolicy
              ) -> tuple[Path, Path, Row, str]:
-    """One file out of the archive, checked, beside the archive: its folder is only touched when all are there. Returns where it is, where
-    it belongs, its row and its sha256. Names inside the archive are only compared, never used as paths."""
+    """Extract one file and check it. Returns the path of the extracted file, the path it belongs to, its row and its sha256.
+
+    It is extracted beside the archive: the folder ``place`` is only touched when all files are there. Names inside the archive are only
+    compared, never used as paths.
+    """
     entries = {info.filename.replace("\\", "/").split("/")[-1]: info for info in archive.infolist() if not info.is_dir()}
     name = next((name for name in row.names if name in entries), None)
     if name is None:
         raise FaceLoomError(f"{Path(archive.filename).name} does not hold {row.file}; it is not the archive that is known.")
-    target, size = place / name, None if row.name in wanted else row.bytes
-    sha256 = wanted.get(row.name) or pinned_hash(row, target)
-    job = Job(row.file, row.name, place.with_name(f"{place.name}-{name}"), (), sha256, size, policy, silent)
-    check_disk(job, entries[name].file_size)
+    target, size = place / name, None if row.name in expected else row.bytes
+    sha256 = expected.get(row.name) or expected_hash(row, target)
+    job = DownloadJob(row.file, row.name, place.with_name(f"{place.name}-{name}"), (), sha256, size, policy, silent)
+    check_disk_space(job, entries[name].file_size)
     try:
         with archive.open(entries[name]) as source, job.part.open("wb") as stream:
-            shutil.copyfileobj(source, stream, PIECE)
-        return job.part, target, row, verify(job)
-    except Failure as failure:
-        raise FaceLoomError(f"{row.file} in {Path(archive.filename).name} is not the file that is known: {failure}.") from failure
+            shutil.copyfileobj(source, stream, PIECE_BYTES)
+        return job.part, target, row, verify_download(job)
+    except AddressError as error:
+        raise FaceLoomError(f"{row.file} in {Path(archive.filename).name} is not the file that is known: {error}.") from error
     except BaseException:
         job.part.unlink(missing_ok=True)
         raise

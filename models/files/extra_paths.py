@@ -1,4 +1,4 @@
-"""Model folders that a ComfyUI user keeps elsewhere, for commands that run without ComfyUI."""
+"""Reads the model folders that a ComfyUI user keeps elsewhere, for commands that run without ComfyUI."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def extra_paths(file: Path) -> dict[str, tuple[Path, ...]]:
-    """The folders by key that an ``extra_model_paths.yaml`` lists, as ComfyUI's utils/extra_config.py reads it.
+    """Read the folders by key that an ``extra_model_paths.yaml`` lists, as ComfyUI's utils/extra_config.py does.
 
-    Empty where there is no such file, where it is spoilt (ComfyUI itself says so), and where Python cannot read YAML.
+    Empty where there is no such file, where it is damaged (ComfyUI itself says so), and where PyYAML is not installed.
     """
     try:
         import yaml
@@ -22,16 +22,16 @@ def extra_paths(file: Path) -> dict[str, tuple[Path, ...]]:
         return {}
     found: dict[str, list[Path]] = {}
     for section in sections.values() if isinstance(sections, Mapping) else ():
-        for key, folder, first in _listed(section, file.parent):
+        for key, folder, first in _section_folders(section, file.parent):
             found.setdefault(key, []).insert(0 if first else len(found[key]), folder)
     return {key: tuple(folders) for key, folders in found.items()}
 
 
-def _listed(section: object, place: Path) -> Iterator[tuple[str, Path, bool]]:
-    """Key, folder, and whether it goes before the others."""
+def _section_folders(section: object, config_folder: Path) -> Iterator[tuple[str, Path, bool]]:
+    """Yield the key of each folder of a section, the folder, and whether it goes before the others (``is_default``)."""
     if not isinstance(section, Mapping):
         return
-    base = place / os.path.expandvars(os.path.expanduser(str(section.get("base_path", ""))))
+    base = config_folder / os.path.expandvars(os.path.expanduser(str(section.get("base_path", ""))))
     for key, lines in section.items():
         if key not in ("base_path", "is_default") and isinstance(lines, str):
             for line in filter(None, lines.split("\n")):

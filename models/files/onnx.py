@@ -1,7 +1,7 @@
-"""Just enough of the ONNX file format: inputs, outputs, initializers, and a copy with another batch dimension.
+"""Reads of an ONNX file what a loader needs: inputs, outputs, operators and initializers.
 
 ComfyUI users do not have the ``onnx`` package, and parsing half a gigabyte into Python objects to read one matrix takes seconds. Here the
-file is mapped into memory and only the tags of its protobuf records are walked (protobuf wire format; field numbers from onnx.proto3).
+file is mapped into memory and only the tags of its protobuf records are walked. Field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceLoomError
+from .protobuf import as_text, read_records, read_varints
 
 # onnx.TensorProto.DataType
 DTYPES = {
@@ -29,7 +30,8 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output. shape: None per dimension that may have any size; all None where nothing is said."""
+    """An input or output of a graph. shape: None for each dimension that may have any size; None itself where the file states no shape.
+    dtype: None where the file states none, or one that numpy does not have."""
 
     name: str
     shape: Shape | None
@@ -38,7 +40,10 @@ class Port:
 
 @dataclass(frozen=True)
 class Initializer:
-    """A stored tensor. Its numbers are only read by ``array``."""
+    """A tensor that is stored in the file (TensorProto). ``array`` reads its numbers, nothing else does.
+
+    fields: field number, wire type and value of the records that hold the numbers.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -51,32 +56,33 @@ class Initializer:
         return any(number == 14 and value == 1 for number, _, value in self.fields)
 
     @property
-    def place(self) -> str | None:
-        """The file beside the model that its numbers are in (``location`` of onnx.proto3's external_data); None if it is not said."""
-        entries = [{field: _text(text) for field, _, text, _ in _records(value)} for number, _, value in self.fields if number == 13]
+    def external_file(self) -> str | None:
+        """The path, from the model's folder, of the file that holds its numbers (``location`` of onnx.proto3's external_data); None where
+        the numbers are in the model or no path is stated."""
+        entries = [{field: as_text(text) for field, _, text, _ in read_records(value)} for number, _, value in self.fields if number == 13]
         return next((entry.get(2) for entry in entries if entry.get(1) == "location"), None) if self.external else None
 
     def array(self) -> np.ndarray:
-        """The numbers, as a copy."""
+        """Copy the numbers into an array. FaceLoomError where they are in another file, of a type numpy does not have, or damaged."""
         if self.external or self.dtype is None:
             raise FaceLoomError(f"The tensor {self.name} of this ONNX file is stored elsewhere or in a format that cannot be read here; "
                                 "save the model as one file.")
         raw = next((value for number, _, value in self.fields if number == 9), None)
         try:
-            values = self._listed().astype(self.dtype) if raw is None else np.frombuffer(raw, self.dtype).copy()
+            values = self._typed_list().astype(self.dtype) if raw is None else np.frombuffer(raw, self.dtype).copy()
             return values.reshape(self.shape)
         except (TypeError, ValueError) as error:
             raise FaceLoomError(f"The tensor {self.name} of this ONNX file is damaged; fetch the file again.") from error
 
-    def _listed(self) -> np.ndarray:
-        """The typed lists small tensors may use instead of raw bytes (half floats lie as bits in the int32 list)."""
-        kinds = {4: np.float32, 10: np.float64}
+    def _typed_list(self) -> np.ndarray:
+        """Read the typed lists that small tensors may use instead of raw bytes (half floats lie as bits in the int32 list)."""
+        floats = {4: np.float32, 10: np.float64}
         values: list[np.ndarray] = []
         for number, wire, value in self.fields:
-            if number in kinds:
-                values.append(np.frombuffer(value, kinds[number]))
+            if number in floats:
+                values.append(np.frombuffer(value, floats[number]))
             elif number in (5, 7, 11):
-                numbers = list(_varints(value)) if wire == 2 else [value]
+                numbers = list(read_varints(value)) if wire == 2 else [value]
                 values.append(np.array(numbers, np.uint64).astype(np.int64))
         flat = np.concatenate(values) if values else np.zeros(0)
         return flat.astype(np.uint16).view(np.float16) if self.dtype == np.float16 else flat
@@ -84,75 +90,62 @@ class Initializer:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX model, opened for reading. ``inputs`` leave out the initializers that old exporters list among them; ``operators`` are in the
-    order of the graph's nodes. ``reads``: the names of all values that nodes take."""
+    """An ONNX model, opened for reading.
+
+    data: the whole file. inputs: without the initializers that old exporters list among them. operators: of the graph's nodes, in order.
+    node_inputs: the names of all values that a node takes.
+    """
 
     data: memoryview
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     initializers: tuple[Initializer, ...]
     operators: tuple[str, ...]
-    reads: frozenset[str]
+    node_inputs: frozenset[str]
 
     @property
     def external(self) -> bool:
-        """Whether weights lie in files beside it."""
+        """Whether weights lie in files beside the model."""
         return any(tensor.external for tensor in self.initializers)
 
-    def lacking(self, folder: Path) -> str | None:
-        """The first file of weights that is not in ``folder``."""
+    def missing_weights_file(self, folder: Path) -> str | None:
+        """Return the path of the first file of weights that is not in ``folder``; None where all are."""
         try:
-            places = dict.fromkeys(tensor.place for tensor in self.initializers)
-            return next((place for place in places if place and not (folder / place).is_file()), None)
+            files = dict.fromkeys(tensor.external_file for tensor in self.initializers)
+            return next((file for file in files if file and not (folder / file).is_file()), None)
         except (IndexError, ValueError) as error:
-            raise FaceLoomError("This ONNX file is damaged; fetch it again.") from error
+            raise damaged_file_error() from error
 
     def initializer(self, shape: tuple[int, ...]) -> Initializer | None:
-        """The last initializer of this shape (the emap of inswapper is the last of 512×512)."""
+        """Return the last initializer of this shape (the emap of inswapper is the last of 512×512)."""
         return next((tensor for tensor in reversed(self.initializers) if tensor.shape == shape), None)
 
-    def unread(self, shape: tuple[int, ...]) -> Initializer | None:
-        """The last initializer of this shape that no node takes, which is there for whoever reads the file."""
-        return next((tensor for tensor in reversed(self.initializers) if tensor.shape == shape and tensor.name not in self.reads), None)
+    def unused_initializer(self, shape: tuple[int, ...]) -> Initializer | None:
+        """Return the last initializer of this shape that no node takes: it is there for programs that read the file."""
+        unused = (tensor for tensor in reversed(self.initializers) if tensor.name not in self.node_inputs)
+        return next((tensor for tensor in unused if tensor.shape == shape), None)
 
     def node_names(self, count: int) -> list[str]:
-        """The names of the first ``count`` nodes."""
-        graph = next(value for number, wire, value, _ in _records(self.data) if (number, wire) == (7, 2))
-        nodes = islice((value for number, _, value, _ in _records(graph) if number == 1), count)
-        return [next((_text(text) for field, _, text, _ in _records(node) if field == 3), "") for node in nodes]
+        """Return the names of the first ``count`` nodes, "" for those without one."""
+        nodes = islice((value for number, _, value, _ in read_records(self.graph()) if number == 1), count)
+        return [next((as_text(text) for field, _, text, _ in read_records(node) if field == 3), "") for node in nodes]
 
-    def with_free_batch(self, reshapes: bool = False) -> bytes:
-        """The same model with a symbolic first dimension on every input and output of two or more dimensions.
-
-        reshapes: exporters bake the batch of 1 into the target shapes of Reshape nodes; replace it there by "as it comes" (0).
-        Whether the graph then computes the same has to be tried.
-        """
-        try:
-            return b"".join(self._free_parts(reshapes))  # the only copy of the weights
-        except (IndexError, ValueError) as error:
-            raise FaceLoomError("This ONNX file is damaged; fetch it again.") from error
-
-    def _free_parts(self, reshapes: bool) -> Iterator[bytes | memoryview]:
-        stored = {tensor.name for tensor in self.initializers}
-        for number, wire, value, span in _records(self.data):
-            if (number, wire) == (7, 2):
-                graph = _free_graph(value, stored, _baked_shapes(value, stored) if reshapes else frozenset())
-                yield from (_encode(7 << 3 | 2), _encode(sum(map(len, graph))), *graph)
-            else:
-                yield span
+    def graph(self) -> memoryview:
+        """Return the GraphProto message."""
+        return next(value for number, wire, value, _ in read_records(self.data) if (number, wire) == (7, 2))
 
 
 def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
-    """Open a file or the bytes of one. Raises FaceLoomError, saying what it is instead, if it is no whole ONNX model."""
+    """Open a file, or the bytes of one. FaceLoomError, which says what the file is instead, where it is no whole ONNX model."""
     name = "The model" if isinstance(source, bytes) else Path(source).name
-    data = memoryview(source) if isinstance(source, bytes) else _map(Path(source))
-    other = sniff(bytes(data[:64]))
+    data = memoryview(source) if isinstance(source, bytes) else _map_file(Path(source))
+    other = name_other_format(bytes(data[:64]))
     if other:
         raise FaceLoomError(f"{name} is not an ONNX model but {other}.")
     try:
-        model = _parse(data)
+        model = _parse_model(data)
     except (IndexError, ValueError) as error:
-        if bytes(data[:1]) != b"\x08":  # the format's version, with which protobuf begins every model
+        if bytes(data[:1]) != b"\x08":  # every ONNX model begins with its format version, field 1
             raise FaceLoomError(f"{name} is not an ONNX model.") from error
         raise FaceLoomError(f"{name} is not a whole ONNX model; the download was probably cut short, so fetch it again.") from error
     if model is None:
@@ -160,8 +153,8 @@ def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
     return model
 
 
-def sniff(head: bytes) -> str | None:
-    """What a file that was taken for a model is, from its first bytes."""
+def name_other_format(head: bytes) -> str | None:
+    """Say what a file that was taken for a model really is, from its first 64 bytes; None for ONNX models and unknown files."""
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page that was saved in its place; fetch it again"
@@ -178,7 +171,13 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def _map(path: Path) -> memoryview:
+def damaged_file_error() -> FaceLoomError:
+    """Return the error for a model whose damage shows only after it was opened."""
+    return FaceLoomError("This ONNX file is damaged; fetch it again.")
+
+
+def _map_file(path: Path) -> memoryview:
+    """Map a file into memory, read-only."""
     if not path.is_file():
         raise FaceLoomError(f"There is no file {path}.")
     if not path.stat().st_size:
@@ -187,216 +186,95 @@ def _map(path: Path) -> memoryview:
         return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint too long")
-
-
-def _varints(data: memoryview | int) -> Iterator[int]:
-    data, at = _bytes_of(data), 0
-    while at < len(data):
-        value, at = _varint(data, at)
-        yield value
-
-
-def _bytes_of(value: memoryview | int) -> memoryview:
-    """The value of a record that must be bytes: in a damaged file it may be a number."""
-    if isinstance(value, int):
-        raise ValueError("a number where bytes belong")
-    return value
-
-
-def _records(data: memoryview | int) -> Iterator[tuple[int, int, memoryview | int, memoryview]]:
-    """``(field number, wire type, value, the bytes of the whole record)``."""
-    data, at = _bytes_of(data), 0
-    while at < len(data):
-        start = at
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-        elif wire in (1, 2, 5):
-            length, at = _varint(data, at) if wire == 2 else (8 if wire == 1 else 4, at)
-            value, at = data[at : at + length], at + length
-        else:
-            raise ValueError("unknown wire type")
-        if at > len(data) or number == 0:
-            raise ValueError("record ends outside the file")
-        yield number, wire, value, data[start:at]
-
-
-def _parse(data: memoryview) -> OnnxFile | None:
+def _parse_model(data: memoryview) -> OnnxFile | None:
+    """Read a ModelProto; None where it has no graph, or a graph without outputs."""
     graph = None
-    for number, wire, value, _ in _records(data):
+    for number, wire, value, _ in read_records(data):
         if (number, wire) == (7, 2):
             graph = value
     if graph is None:
         return None
-    inputs, outputs, tensors, operators, reads = [], [], [], [], set()
-    for number, wire, value, _ in _records(graph):
+    inputs, outputs, tensors, operators, node_inputs = [], [], [], [], set()
+    for number, wire, value, _ in read_records(graph):
         if wire != 2:
             continue
         if number == 1:
-            node = _node(value)
+            node = read_node_ends(value)
             operators.append(node.operator)
-            reads.update(node.inputs)
+            node_inputs.update(node.inputs)
         elif number == 5:
-            tensors.append(_tensor(value))
+            tensors.append(read_tensor(value))
         elif number == 11:
-            inputs.append(_port(value))
+            inputs.append(read_port(value))
         elif number == 12:
-            outputs.append(_port(value))
+            outputs.append(read_port(value))
     if not outputs:
         return None
     stored = {tensor.name for tensor in tensors}
-    known = tuple(port for port in inputs if port.name not in stored)
-    return OnnxFile(data, known, tuple(outputs), tuple(tensors), tuple(operators), frozenset(reads))
-
-
-def _text(value: memoryview | int) -> str:
-    return bytes(_bytes_of(value)).decode("utf-8")
-
-
-def _tensor(data: memoryview) -> Initializer:
-    name, shape, dtype, fields = "", [], None, []
-    for number, wire, value, _ in _records(data):
-        if number == 1:
-            shape += list(_varints(value)) if wire == 2 else [value]
-        elif number == 2:
-            dtype = DTYPES.get(value) if wire == 0 else None
-        elif number == 8:
-            name = _text(value)
-        else:
-            fields.append((number, wire, value))
-    return Initializer(name, tuple(shape), dtype, tuple(fields))
-
-
-def _port(data: memoryview) -> Port:
-    port = Port("", None, None)
-    for number, _, value, _ in _records(data):
-        if number == 1:
-            port = replace(port, name=_text(value))
-        elif number == 2:
-            for kind, _, tensor, _ in _records(value):
-                if kind == 1:
-                    port = _typed(port, tensor)
-    return port
-
-
-def _typed(port: Port, tensor: memoryview) -> Port:
-    for number, wire, value, _ in _records(tensor):
-        if number == 1:
-            port = replace(port, dtype=DTYPES.get(value) if wire == 0 else None)
-        elif number == 2:
-            port = replace(port, shape=tuple(_dimension(dim) for field, _, dim, _ in _records(value) if field == 1))
-    return port
-
-
-def _dimension(data: memoryview) -> int | None:
-    """The size; symbolic names, 0 and -1 (as unsigned numbers) stand for any."""
-    return next((value for number, wire, value, _ in _records(data) if (number, wire) == (1, 0) and 0 < value < 1 << 62), None)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return _encode(number << 3 | 2) + _encode(len(payload)) + payload
-
-
-def _encode(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _rewrite(data: memoryview, change: dict[int, object]) -> bytes:
-    """Copy records; those whose field number is in ``change`` become what it makes of them."""
-    return b"".join(
-        _field(number, change[number](value)) if wire == 2 and number in change else bytes(span)
-        for number, wire, value, span in _records(data)
-    )
+    inputs = [port for port in inputs if port.name not in stored]
+    return OnnxFile(data, tuple(inputs), tuple(outputs), tuple(tensors), tuple(operators), frozenset(node_inputs))
 
 
 @dataclass(frozen=True)
-class _Node:
+class NodeEnds:
+    """A node without its attributes: its operator and the names of the values it takes and gives."""
+
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
-def _node(data: memoryview) -> _Node:
+def read_node_ends(message: memoryview) -> NodeEnds:
+    """Read a NodeProto without its attributes, which may be large."""
     texts: dict[int, list[str]] = {1: [], 2: [], 4: [""]}
-    for number, _, value, _ in _records(data):
+    for number, _, value, _ in read_records(message):
         if number in texts:
-            texts[number].append(_text(value))
-    return _Node(texts[4][-1], tuple(texts[1]), tuple(texts[2]))
+            texts[number].append(as_text(value))
+    return NodeEnds(texts[4][-1], tuple(texts[1]), tuple(texts[2]))
 
 
-def _baked_shapes(graph: memoryview, stored: set[str]) -> frozenset[str]:
-    """Names of the shapes that only Reshape nodes read, and only such as reshape what comes from the inputs: weights have no batch."""
-    nodes = [_node(value) for number, _, value, _ in _records(graph) if number == 1]
-    fixed = {"", *stored}  # does not depend on the inputs; nodes lie in the order in which they run
-    shapes, others = set(), set()
-    for node in nodes:
-        if fixed.issuperset(node.inputs):
-            fixed.update(node.outputs)
-        batched = node.operator == "Reshape" and len(node.inputs) > 1 and node.inputs[0] not in fixed
-        if batched:
-            shapes.add(node.inputs[1])
-        others.update(name for place, name in enumerate(node.inputs) if not (batched and place == 1))
-    return frozenset(shapes - others)
+def read_tensor(message: memoryview) -> Initializer:
+    """Read a TensorProto but for its numbers."""
+    name, shape, dtype, fields = "", [], None, []
+    for number, wire, value, _ in read_records(message):
+        if number == 1:
+            shape += list(read_varints(value)) if wire == 2 else [value]
+        elif number == 2:
+            dtype = DTYPES.get(value) if wire == 0 else None
+        elif number == 8:
+            name = as_text(value)
+        else:
+            fields.append((number, wire, value))
+    return Initializer(name, tuple(shape), dtype, tuple(fields))
 
 
-def _free_shape(tensor: memoryview) -> bytes:
-    """A shape tensor ``[1, ...]`` of two or more numbers with 0 in the first place."""
-    array = _tensor(tensor)
-    if array.dtype != np.int64 or array.external or len(array.shape) != 1 or array.shape[0] < 2:
-        return bytes(tensor)
-    numbers = array.array()
-    if numbers[0] != 1:
-        return bytes(tensor)
-    numbers[0] = 0
-    kept = b"".join(bytes(span) for number, _, _, span in _records(tensor) if number not in (7, 9))
-    return kept + _field(9, numbers.tobytes())
+def read_port(message: memoryview) -> Port:
+    """Read a ValueInfoProto."""
+    port = Port("", None, None)
+    for number, _, value, _ in read_records(message):
+        if number == 1:
+            port = replace(port, name=as_text(value))
+        elif number == 2:
+            for tensor_type in _values(value, 1):
+                port = _with_type(port, tensor_type)
+    return port
 
 
-def _free_node(node: memoryview, baked: frozenset[str]) -> bytes:
-    """A Constant node that makes one of the baked shapes."""
-    if not baked.intersection(_node(node).outputs):
-        return bytes(node)
-    return _rewrite(node, {5: lambda attribute: _rewrite(attribute, {5: _free_shape})})
+def _with_type(port: Port, tensor_type: memoryview) -> Port:
+    """Add the dtype and shape of a TypeProto.Tensor."""
+    for number, wire, value, _ in read_records(tensor_type):
+        if number == 1:
+            port = replace(port, dtype=DTYPES.get(value) if wire == 0 else None)
+        elif number == 2:
+            port = replace(port, shape=tuple(_read_dimension(dimension) for dimension in _values(value, 1)))
+    return port
 
 
-def _free_graph(graph: memoryview, stored: set[str], baked: frozenset[str]) -> list[bytes | memoryview]:
-    """Inputs and outputs get the symbolic dimension; recorded shapes of inner values (field 13) are dropped, they would contradict it."""
+def _read_dimension(message: memoryview) -> int | None:
+    """Read a size; None for symbolic names, 0 and -1 (as unsigned numbers), which stand for any."""
+    return next((value for number, wire, value, _ in read_records(message) if (number, wire) == (1, 0) and 0 < value < 1 << 62), None)
 
-    def free_shape(shape: memoryview) -> bytes:
-        dims = [value for number, _, value, _ in _records(shape) if number == 1]
-        first = _field(2, b"batch") if len(dims) > 1 else b"".join(map(bytes, dims[:1]))
-        return b"".join([_field(1, first) if dims else b"", *(_field(1, bytes(dim)) for dim in dims[1:])])
 
-    def free_tensor(tensor: memoryview) -> bytes:
-        return _rewrite(tensor, {2: free_shape})
-
-    def free_type(kind: memoryview) -> bytes:
-        return _rewrite(kind, {1: free_tensor})
-
-    parts: list[bytes | memoryview] = []
-    for number, _, value, span in _records(graph):
-        if number == 1 and baked:
-            parts.append(_field(1, _free_node(value, baked)))
-        elif number == 5 and baked and _tensor(value).name in baked:
-            parts.append(_field(5, _free_shape(value)))
-        elif number in (11, 12) and _port(value).name not in stored:
-            parts.append(_field(number, _rewrite(value, {2: free_type})))
-        elif number != 13:
-            parts.append(span)
-    return parts
+def _values(message: memoryview, wanted: int) -> Iterator[memoryview | int]:
+    """Yield the values of one field."""
+    return (value for number, _, value, _ in read_records(message) if number == wanted)

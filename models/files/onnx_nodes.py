@@ -1,4 +1,4 @@
-"""The nodes of an ONNX graph with their attributes, read without the ``onnx`` package (field numbers from onnx.proto3)."""
+"""Reads the nodes of an ONNX graph with their attributes. Field numbers are those of onnx.proto3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .onnx import OnnxFile, _records, _tensor, _text, _varints
+from .onnx import OnnxFile, read_node_ends, read_tensor
+from .protobuf import as_signed, as_text, read_records, read_varints
 
 
 @dataclass(frozen=True)
@@ -15,54 +16,38 @@ class Node:
     """One operation. inputs: "" where an optional one is left out. attributes: int, float, str, numpy array, or a list of numbers."""
 
     operator: str
-    name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
 
 
 def read_nodes(file: OnnxFile) -> tuple[Node, ...]:
-    """All nodes, in the order in which they run."""
-    graph = next(value for number, wire, value, _ in _records(file.data) if (number, wire) == (7, 2))
-    return tuple(_node(value) for number, wire, value, _ in _records(graph) if (number, wire) == (1, 2))
+    """Read all nodes, in the order in which they run."""
+    return tuple(_read_node(value) for number, wire, value, _ in read_records(file.graph()) if (number, wire) == (1, 2))
 
 
-def _node(data: memoryview) -> Node:
-    inputs, outputs, attributes, name, operator = [], [], {}, "", ""
-    for number, _, value, _ in _records(data):
-        if number == 1:
-            inputs.append(_text(value))
-        elif number == 2:
-            outputs.append(_text(value))
-        elif number == 3:
-            name = _text(value)
-        elif number == 4:
-            operator = _text(value)
-        elif number == 5:
-            key, content = _attribute(value)
-            attributes[key] = content
-    return Node(operator, name, tuple(inputs), tuple(outputs), attributes)
+def _read_node(message: memoryview) -> Node:
+    ends = read_node_ends(message)
+    attributes = dict(_read_attribute(value) for number, _, value, _ in read_records(message) if number == 5)
+    return Node(ends.operator, ends.inputs, ends.outputs, attributes)
 
 
-def _attribute(data: memoryview) -> tuple[str, Any]:
+def _read_attribute(message: memoryview) -> tuple[str, Any]:
+    """Read an AttributeProto: its name and its value."""
     name, single, floats, integers = "", None, [], []
-    for number, wire, value, _ in _records(data):
+    for number, wire, value, _ in read_records(message):
         if number == 1:
-            name = _text(value)
+            name = as_text(value)
         elif number == 2:
             single = struct.unpack("<f", value)[0]
         elif number == 3:
-            single = _signed(value)
+            single = as_signed(value)
         elif number == 4:
-            single = _text(value)
+            single = as_text(value)
         elif number == 5:
-            single = _tensor(value).array()
+            single = read_tensor(value).array()
         elif number == 7:
             floats += struct.unpack(f"<{len(value) // 4}f", value)
         elif number == 8:
-            integers += [_signed(item) for item in (_varints(value) if wire == 2 else (value,))]
+            integers += [as_signed(item) for item in (read_varints(value) if wire == 2 else (value,))]
     return name, floats or integers or single
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value

@@ -36,7 +36,7 @@ _IMAGE_DESCRIPTION, _SOFTWARE = 0x010E, 0x0131
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class PictureFile:
     """A picture file in memory.
 
     image: ``[H, W, 3]`` float32 RGB 0..1, upright. alpha: ``[H, W]`` float32 0..1, or None for an opaque file.
@@ -51,10 +51,10 @@ class Picture:
 
 def read_image(path: str | os.PathLike) -> torch.Tensor:
     """A picture file as ``[H, W, 3]`` float32 0..1; see ``read_picture``."""
-    return read_picture(path).image
+    return read_picture_file(path).image
 
 
-def read_picture(path: str | os.PathLike) -> Picture:
+def read_picture_file(path: str | os.PathLike) -> PictureFile:
     """A picture file, turned upright by its EXIF tag; of an animation the first frame.
 
     16-bit grey and float files keep their depth; 16-bit colour arrives with 8 bits, as Pillow reads it. CMYK goes through the
@@ -75,17 +75,17 @@ def read_picture(path: str | os.PathLike) -> Picture:
     return picture
 
 
-def _decode(file: Image.Image, bits: int) -> Picture:
+def _decode(file: Image.Image, bits: int) -> PictureFile:
     picture = ImageOps.exif_transpose(file)
     if picture.mode in _SIXTEEN_BITS:
         if bits != 16:
             raise FaceLoomError("has 32-bit integer pixels; save it with 8 or 16 bits per channel.")
-        return Picture(_grey(np.asarray(picture, np.float32) / 65535), bits=16)
+        return PictureFile(_grey(np.asarray(picture, np.float32) / 65535), bits=16)
     if picture.mode == "F":
         array = np.asarray(picture, np.float32)
         if not np.isfinite(array).all():
             raise FaceLoomError("contains NaN or infinite pixels.")
-        return Picture(_grey(array.clip(0, 1)), bits=32)
+        return PictureFile(_grey(array.clip(0, 1)), bits=32)
     icc = file.info.get("icc_profile")
     if picture.mode == "CMYK" and icc:
         picture, icc = _cmyk_to_rgb(picture, icc), None
@@ -95,7 +95,7 @@ def _decode(file: Image.Image, bits: int) -> Picture:
         array = np.asarray(picture.getchannel("A"), np.float32) / 255
         alpha = torch.from_numpy(array) if array.min() < 1 else None
     image = torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)
-    return Picture(image, alpha, icc if icc and icc[16:20] == b"RGB " else None, bits)
+    return PictureFile(image, alpha, icc if icc and icc[16:20] == b"RGB " else None, bits)
 
 
 def _grey(array: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What to type in a terminal, for messages: it must work when it is pasted."""
+"""Writes the command lines that messages name: they must work when they are pasted into a terminal."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import shlex
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).absolute().parents[2]
+PACKAGE_FOLDER = Path(__file__).absolute().parents[2]
 
 
-def command(*words: str | os.PathLike) -> str:
-    """The line that runs FaceLoom with these words, such as ``python -m faceloom models get xseg_1``.
+def command(*arguments: str | os.PathLike) -> str:
+    """Return the line that runs FaceLoom with these arguments, such as ``python -m faceloom models get xseg_1``.
 
     Where this package does not go by that name, as in ComfyUI's custom_nodes, the line names this Python and this folder instead.
     """
-    start = ("python", "-m", "faceloom") if __name__.startswith("faceloom.") else (sys.executable, FOLDER)
-    return " ".join(_quoted(os.fspath(word)) for word in (*start, *words))
+    start = ("python", "-m", "faceloom") if __name__.startswith("faceloom.") else (sys.executable, PACKAGE_FOLDER)
+    return " ".join(_quoted(os.fspath(word)) for word in (*start, *arguments))
 
 
 def _quoted(word: str) -> str:

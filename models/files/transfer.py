@@ -26,13 +26,13 @@ from ..progress import Progress
 from .cache import read_json, write_json
 from .terminal import command
 
-PIECE = 1 << 20
-SPARE = 64 << 20  # bytes to leave free on the disk
+PIECE_BYTES = 1 << 20
+SPARE_DISK_BYTES = 64 << 20  # bytes to leave free on the disk
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of file systems that cannot lock, such as some network drives
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetryPolicy:
     """How patient to be. Seconds; ``attempts`` per address without any new byte."""
 
     connect: float = 15.0
@@ -42,10 +42,10 @@ class Policy:
     sleep: Callable[[float], None] = time.sleep
 
 
-PATIENT = Policy()
+DEFAULT_POLICY = RetryPolicy()
 
 
-class Failure(Exception):
+class AddressError(Exception):
     """Why one address did not give the file. again: it is worth asking the same address once more. found: the sha256 of what it gave."""
 
     def __init__(self, reason: str, again: bool = False, found: str | None = None) -> None:
@@ -54,7 +54,7 @@ class Failure(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class DownloadJob:
     """One file to fetch. model: its name for ``models get``. sha256 None: unpinned. size None: unknown."""
 
     name: str
@@ -63,7 +63,7 @@ class Job:
     urls: tuple[str, ...]
     sha256: str | None
     size: int | None
-    policy: Policy
+    policy: RetryPolicy
     progress: Progress
 
     @property
@@ -75,7 +75,7 @@ class Job:
         return self.target.with_name(self.target.name + ".part.json")
 
 
-def fetch(job: Job) -> str:
+def run_job(job: DownloadJob) -> str:
     """Download, check and move into place; returns the sha256."""
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,13 +85,13 @@ def fetch(job: Job) -> str:
         raise FaceLoomError(f"{job.name} cannot be written to {job.target.parent} ({error.strerror or error}).") from error
 
 
-def _from_any(job: Job) -> str:
+def _from_any(job: DownloadJob) -> str:
     begun = read_json(job.state).get("url")
-    failures: list[tuple[str, Failure]] = []
+    failures: list[tuple[str, AddressError]] = []
     for url in sorted(job.urls, key=lambda url: url != begun):
         try:
             digest = _from_address(job, url)
-        except Failure as failure:
+        except AddressError as failure:
             failures.append((url, failure))
             continue
         os.replace(job.part, job.target)
@@ -100,11 +100,11 @@ def _from_any(job: Job) -> str:
     raise FaceLoomError(f"{job.name} could not be downloaded ({_reasons(failures)}); {_way_out(job, failures)}.")
 
 
-def _reasons(failures: list[tuple[str, Failure]]) -> str:
+def _reasons(failures: list[tuple[str, AddressError]]) -> str:
     return "; ".join(f"{urllib.parse.urlsplit(url).hostname}: {failure}" for url, failure in failures)
 
 
-def _way_out(job: Job, failures: list[tuple[str, Failure]]) -> str:
+def _way_out(job: DownloadJob, failures: list[tuple[str, AddressError]]) -> str:
     """What a user can do when no address gave the file."""
     if any(failure.again for _, failure in failures):
         size = _size(job.part)
@@ -115,22 +115,22 @@ def _way_out(job: Job, failures: list[tuple[str, Failure]]) -> str:
     return f"name another web folder with --mirror, or put the file into {job.target.parent} by hand"
 
 
-def _from_address(job: Job, url: str) -> str:
+def _from_address(job: DownloadJob, url: str) -> str:
     """Everything from one address: as many attempts as bring bytes, then the check. Leaves a whole ``.part``."""
     left = job.policy.attempts
     while True:
         before = _size(job.part)
         try:
             resumed = _whole(job) or _transfer(job, url)
-            return verify(job, resumed)
-        except Failure as failure:
+            return verify_download(job, resumed)
+        except AddressError as failure:
             left = job.policy.attempts if _size(job.part) > before else left - 1
             if not failure.again or left <= 0:
                 raise
             job.policy.sleep(job.policy.pause * 2 ** (job.policy.attempts - left))
 
 
-def _transfer(job: Job, url: str) -> bool:
+def _transfer(job: DownloadJob, url: str) -> bool:
     """One request; appends to the ``.part`` where it can (returns True), starts anew where it must."""
     offset, headers = _resume_point(job, url)
     request = urllib.request.Request(url, headers={"User-Agent": "FaceLoom", "Accept-Encoding": "identity", **headers})
@@ -141,7 +141,7 @@ def _transfer(job: Job, url: str) -> bool:
 
 
 @contextmanager
-def _network(job: Job) -> Iterator[None]:
+def _network(job: DownloadJob) -> Iterator[None]:
     """What goes wrong on the way, as a ``Failure``. The disk is none of its business."""
     try:
         yield
@@ -149,24 +149,24 @@ def _network(job: Job) -> Iterator[None]:
         error.close()
         if error.code == 416:
             _discard(job)
-            raise Failure("the part on disk does not fit the file there", again=True) from error
-        raise Failure(f"{error.code} {error.reason}", again=error.code in (408, 425, 429, 500, 502, 503, 504)) from error
+            raise AddressError("the part on disk does not fit the file there", again=True) from error
+        raise AddressError(f"{error.code} {error.reason}", again=error.code in (408, 425, 429, 500, 502, 503, 504)) from error
     except urllib.error.URLError as error:
-        raise Failure(f"no connection ({error.reason})", again=True) from error
+        raise AddressError(f"no connection ({error.reason})", again=True) from error
     except TimeoutError as error:
-        raise Failure(f"no data for {job.policy.read:g} s", again=True) from error
+        raise AddressError(f"no data for {job.policy.read:g} s", again=True) from error
     except (http.client.InvalidURL, ValueError) as error:
-        raise Failure(f"it leads to no web address ({error})") from error
+        raise AddressError(f"it leads to no web address ({error})") from error
     except (http.client.HTTPException, OSError) as error:
-        raise Failure("the connection broke", again=True) from error
+        raise AddressError("the connection broke", again=True) from error
 
 
-def _receive(job: Job, url: str, response, offset: int) -> bool:
+def _receive(job: DownloadJob, url: str, response, offset: int) -> bool:
     offset, total, version = _what_comes(job, url, response, offset)
     if job.size is not None and total is not None and total != job.size:
         _discard(job)
-        raise Failure(f"it offers {total} bytes where the catalogue says {job.size}")
-    check_disk(job, (total or job.size or 0) - offset)
+        raise AddressError(f"it offers {total} bytes where the catalogue says {job.size}")
+    check_disk_space(job, (total or job.size or 0) - offset)
     write_json(job.state, {"url": url, "version": version, "total": total})
     done, limit = offset, total or job.size
     with job.part.open("ab" if offset else "wb") as stream:
@@ -177,42 +177,42 @@ def _receive(job: Job, url: str, response, offset: int) -> bool:
                 break
             job.progress(done, limit or done)
     if total is not None and done < total:
-        raise Failure("the connection broke", again=True)
+        raise AddressError("the connection broke", again=True)
     if limit and done > limit:
         _discard(job)
-        raise Failure(f"it sent more than the {limit} bytes it should have")
+        raise AddressError(f"it sent more than the {limit} bytes it should have")
     return offset > 0
 
 
-def _what_comes(job: Job, url: str, response, offset: int) -> tuple[int, int | None, str | None]:
+def _what_comes(job: DownloadJob, url: str, response, offset: int) -> tuple[int, int | None, str | None]:
     """Where in the file the answer begins, how long the whole file is, and its version. Raises ``Failure`` for other answers."""
     if response.headers.get_content_type() == "text/html":
-        raise Failure("it answered with a web page instead of the file")
+        raise AddressError("it answered with a web page instead of the file")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Failure(f"it sent the file packed ({response.headers['Content-Encoding']})")
+        raise AddressError(f"it sent the file packed ({response.headers['Content-Encoding']})")
     version = _version(response)
     if response.status == 200:
         return 0, _length(response), version
     if response.status != 206 or not offset:
-        raise Failure(f"it answered {response.status} {response.reason} instead of the file")
+        raise AddressError(f"it answered {response.status} {response.reason} instead of the file")
     start, total = _content_range(response)
     known = read_json(job.state)
     if start != offset or (known.get("url") == url and known.get("version") != version):
         _discard(job)
-        raise Failure("the file changed between two attempts", again=True)
+        raise AddressError("the file changed between two attempts", again=True)
     return offset, total, version
 
 
-def _piece(job: Job, response) -> bytes:
+def _piece(job: DownloadJob, response) -> bytes:
     with _network(job):
-        return response.read1(PIECE)
+        return response.read1(PIECE_BYTES)
 
 
-def verify(job: Job, resumed: bool = False) -> str:
+def verify_download(job: DownloadJob, resumed: bool = False) -> str:
     """The sha256 of the whole ``.part``, if it is what it should be; else it is deleted."""
     digest, size = hashlib.sha256(), _size(job.part)
     with job.part.open("rb") as stream:
-        while piece := stream.read(PIECE):
+        while piece := stream.read(PIECE_BYTES):
             digest.update(piece)
     found = digest.hexdigest()
     if not size:
@@ -224,16 +224,16 @@ def verify(job: Job, resumed: bool = False) -> str:
     else:
         return found
     _discard(job)
-    raise Failure(reason, again=resumed, found=found)
+    raise AddressError(reason, again=resumed, found=found)
 
 
-def _whole(job: Job) -> bool:
+def _whole(job: DownloadJob) -> bool:
     """Whether an earlier run was stopped between the last byte and the check."""
     total = read_json(job.state).get("total")
     return bool(total) and total == _size(job.part)
 
 
-def _resume_point(job: Job, url: str) -> tuple[int, dict[str, str]]:
+def _resume_point(job: DownloadJob, url: str) -> tuple[int, dict[str, str]]:
     """How many bytes are there already, and the headers that ask for the rest of the same version.
 
     Another address may go on with them only where the hash will tell whether it is the same file. What is there stays until something
@@ -266,9 +266,9 @@ def _content_range(response) -> tuple[int, int | None]:
     return (int(start) if start.isdigit() else -1), (int(total) if total.isdigit() else None)
 
 
-def check_disk(job: Job, needed: int) -> None:
+def check_disk_space(job: DownloadJob, needed: int) -> None:
     free = shutil.disk_usage(job.target.parent).free
-    if needed + SPARE > free:
+    if needed + SPARE_DISK_BYTES > free:
         raise FaceLoomError(f"{job.name} needs {needed / 1e6:.0f} MB, but {job.target.parent} has only {free / 1e6:.0f} MB free.")
 
 
@@ -276,13 +276,13 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _discard(job: Job) -> None:
+def _discard(job: DownloadJob) -> None:
     job.part.unlink(missing_ok=True)
     job.state.unlink(missing_ok=True)
 
 
 @contextmanager
-def _locked(job: Job) -> Iterator[None]:
+def _locked(job: DownloadJob) -> Iterator[None]:
     """One process per file. The system drops the lock when the process ends, however it ends."""
     path = job.target.with_name(job.target.name + ".lock")
     with path.open("wb") as stream:
@@ -320,11 +320,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, request, stream, code, message, headers, address):
         scheme = urllib.parse.urlsplit(address).scheme
         if scheme not in ("http", "https") or (scheme == "http" and request.full_url.startswith("https:")):
-            raise Failure(f"it redirects to {address}, which is not encrypted" if scheme == "http" else f"it redirects to {address}")
+            raise AddressError(f"it redirects to {address}, which is not encrypted" if scheme == "http" else f"it redirects to {address}")
         return super().redirect_request(request, stream, code, message, headers, address)
 
 
-def _opener(policy: Policy) -> urllib.request.OpenerDirector:
+def _opener(policy: RetryPolicy) -> urllib.request.OpenerDirector:
     """Web only (no file or ftp), with separate patience for connecting and for reading."""
 
     class Plain(http.client.HTTPConnection):

@@ -9,7 +9,7 @@ from ..files.catalogue import Row, catalogue, guess_row
 from ..files.checkpoints import load_weights
 from ..files.find import find_by_path_or_name
 from ..files.folders import Folders
-from ..files.kinds import expect_row, kind_of, kind_of_weights
+from ..files.kinds import check_kind, kind_of_graph, kind_of_weights
 from ..networks.bisenet import bisenet_from
 from ..runtime.devices import DeviceManager
 from ..runtime.onnx import open_session
@@ -53,22 +53,22 @@ def _load(path_or_name: Source, kinds: tuple[str, ...], folders: Folders | None,
     path = found.path
     row = found.row or next(filter(None, (guess_row(path.name, kind) for kind in kinds)), None)
     if row and row.kind not in kinds:
-        expect_row(path.name, kinds[0], row.kind)
+        check_kind(path.name, kinds[0], row.kind)
     name = row.name if row else path.stem
     if path.suffix.lower() != ".onnx":
         weights = load_weights(path)
         likely = kind_of_weights(weights)
         kind = _wanted(row, kinds, likely)
-        expect_row(path.name, kind, likely or kind)
+        check_kind(path.name, kind, likely or kind)
         if kind == "occluder":
             if is_mask_net(weights):
                 return FaceNetOccluder(name, mask_net_from(weights, path.name), devices)
             return SamOccluder(name, sam_from(weights, path.name), devices)
         return BiSeNetParser(name, bisenet_from(weights, path.name), catalogue()["79999_iter"].contract, devices)
     model = open_session(path, providers=providers)
-    likely = kind_of(model.inputs, model.outputs)
+    likely = kind_of_graph(model.inputs, model.outputs)
     kind = _wanted(row, kinds, likely)
-    expect_row(path.name, kind, likely or kind)
+    check_kind(path.name, kind, likely or kind)
     contract = row.contract if row and row.contract else catalogue()[USUAL[kind]].contract
     engine = OnnxParser if kind == "parser" else OnnxOccluder
     return engine(name, model, contract, exact=row is not None and row.contract is not None)

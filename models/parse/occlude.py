@@ -17,7 +17,7 @@ from ..pixels.affine import compose, invert
 from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_empty
 from ..pixels.sampling import sample_crops, warp
 from ..progress import Progress, silent
-from ..runtime.input import bind_picture, listed, to_network_input
+from ..runtime.input import describe_ports, find_image_input, to_network_input
 from ..runtime.onnx import OnnxModel
 
 # Faces sampled before the network is called.
@@ -96,7 +96,7 @@ class OnnxOccluder:
     def __init__(self, name: str, model: OnnxModel, contract: NetContract, exact: bool = True) -> None:
         self.name = name
         self.model = model
-        self._input, self.contract = bind_picture(model, contract, exact)
+        self._input, self.contract = find_image_input(model, contract, exact)
 
     def visible(self, images: torch.Tensor, faces: Faces, size: int, progress: Progress = silent) -> torch.Tensor:
         """``[N, size, size]``: sampled from the image in the network's alignment, and drawn into the canonical crop."""
@@ -117,7 +117,7 @@ class OnnxOccluder:
         """``[n, edge, edge]``."""
         answer = self.model.run({self._input.name: to_network_input(squares, self.contract)}, progress)[0]
         if answer.numel() != squares[..., 0].numel():
-            raise FaceLoomError(f"{self.name} should answer one mask per picture, but answers {listed(self.model.outputs)}.")
+            raise FaceLoomError(f"{self.name} should answer one mask per picture, but answers {describe_ports(self.model.outputs)}.")
         mask = answer.reshape(squares.shape[:3])
         return torch.sigmoid(mask) if self.contract.family == "occluder" else mask
 

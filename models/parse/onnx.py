@@ -7,7 +7,7 @@ import torch
 from ..errors import FaceLoomError
 from ..files.catalogue import NetContract
 from ..progress import Progress, silent
-from ..runtime.input import bind_picture, listed, to_network_input
+from ..runtime.input import describe_ports, find_image_input, to_network_input
 from ..runtime.onnx import OnnxModel
 from .labels import CLASSES, parse_crops
 
@@ -18,7 +18,7 @@ class OnnxParser:
     def __init__(self, name: str, model: OnnxModel, contract: NetContract, exact: bool = True) -> None:
         self.name = name
         self.model = model
-        self._input, self.contract = bind_picture(model, contract, exact)
+        self._input, self.contract = find_image_input(model, contract, exact)
         self._output = _scores_output(model)
 
     def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
@@ -39,4 +39,4 @@ def _scores_output(model: OnnxModel) -> int:
         if port.shape is None or (len(port.shape) == 4 and port.shape[1] in (None, len(CLASSES))):
             return number
     classes = f"{len(CLASSES)} classes of CelebAMask-HQ"
-    raise FaceLoomError(f"{model.name} should answer scores of the {classes}, but answers {listed(model.outputs)}.")
+    raise FaceLoomError(f"{model.name} should answer scores of the {classes}, but answers {describe_ports(model.outputs)}.")

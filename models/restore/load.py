@@ -13,7 +13,7 @@ from ..files.catalogue import NetContract, catalogue
 from ..files.checkpoints import load_weights
 from ..files.find import find_by_path_or_name
 from ..files.folders import Folders
-from ..files.kinds import expect_row, kind_of_weights
+from ..files.kinds import check_kind, kind_of_weights
 from ..runtime.devices import DeviceManager
 from ..runtime.onnx import open_session
 from . import Restorer
@@ -36,7 +36,7 @@ def load_restorer(path_or_name: str | os.PathLike, *, folders: Folders | None = 
     """
     found = find_by_path_or_name(path_or_name, "restorer", folders)
     path, row = found.path, found.row
-    expect_row(path.name, "restorer", row.kind if row else "restorer")
+    check_kind(path.name, "restorer", row.kind if row else "restorer")
     name = row.name if row else path.stem
     if path.suffix.lower() != ".onnx":
         return restorer_from_descriptor(_descriptor(path.name, load_weights(path)), devices, name)
@@ -48,7 +48,7 @@ def load_restorer(path_or_name: str | os.PathLike, *, folders: Folders | None = 
 def _descriptor(name: str, weights: Mapping[str, torch.Tensor]) -> Any:
     """spandrel's account of a checkpoint."""
     weights = unwrapped(weights)
-    expect_row(name, "restorer", kind_of_weights(weights) or "restorer")
+    check_kind(name, "restorer", kind_of_weights(weights) or "restorer")
     try:
         import spandrel
     except ImportError as error:

@@ -9,7 +9,7 @@ from ..errors import FaceLoomError
 from ..files.catalogue import NetContract
 from ..files.onnx import Port
 from ..progress import Progress, silent
-from ..runtime.input import bind_picture, from_network_output, listed, to_network_input
+from ..runtime.input import describe_ports, find_image_input, from_network_output, to_network_input
 from ..runtime.onnx import OnnxModel
 from .square import restore_squares
 
@@ -23,7 +23,7 @@ class OnnxRestorer:
     def __init__(self, name: str, model: OnnxModel, contract: NetContract, exact: bool = True) -> None:
         self.name = name
         self.model = model
-        self._input, self.contract = bind_picture(model, contract, exact)
+        self._input, self.contract = find_image_input(model, contract, exact)
         if self.contract.size is None:
             raise FaceLoomError(f"{model.name} does not say how large its pictures are; give it the name of a restorer of the catalogue.")
         self._fidelity = _fidelity_port(model, self._input, contract.fidelity)
@@ -47,7 +47,7 @@ class OnnxRestorer:
             feeds[self._fidelity.name] = np.full((1,) * len(self._fidelity.shape or ()), fidelity)
         answer = self.model.run(feeds, progress)[self._output]
         if answer.ndim != 4 or len(answer) != len(squares):
-            raise FaceLoomError(f"{self.name} should answer one picture per face, but answers {listed(self.model.outputs)}.")
+            raise FaceLoomError(f"{self.name} should answer one picture per face, but answers {describe_ports(self.model.outputs)}.")
         return from_network_output(answer, self.contract).clamp(0, 1)
 
 
@@ -55,7 +55,7 @@ def _fidelity_port(model: OnnxModel, picture: Port, name: str | None) -> Port | 
     """The input for one number, by the catalogue's name or as the only one there is beside the picture."""
     rest = [port for port in model.inputs if port is not picture]
     if [port for port in rest if port.shape is None or any(size not in (None, 1) for size in port.shape)] or len(rest) > 1:
-        raise FaceLoomError(f"{model.name} takes more than a face restorer does: {listed(model.inputs)}.")
+        raise FaceLoomError(f"{model.name} takes more than a face restorer does: {describe_ports(model.inputs)}.")
     if name and not rest:
         raise FaceLoomError(f"{model.name} has lost its fidelity input {name}; get the model again.")
     return rest[0] if rest else None
@@ -67,4 +67,4 @@ def _picture_output(model: OnnxModel, contract: NetContract) -> int:
     for number, port in enumerate(model.outputs):
         if port.shape is None or (len(port.shape) == 4 and port.shape[place] in (None, 3)):
             return number
-    raise FaceLoomError(f"{model.name} should answer a colour picture, but answers {listed(model.outputs)}.")
+    raise FaceLoomError(f"{model.name} should answer a colour picture, but answers {describe_ports(model.outputs)}.")

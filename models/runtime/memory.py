@@ -17,31 +17,31 @@ from ..progress import Progress, silent
 
 Result = TypeVar("Result")
 # How the other user of the card is asked for bytes that onnxruntime will take; None: for all it can do without.
-Neighbour = Callable[[int | None], None]
+MemoryFreer = Callable[[int | None], None]
 
 MEMORY_WORDS = ("out of memory", "outofmemory", "failed to allocate", "bad_alloc", "alloc_failed", "allocation_failed", "memoryallocation",
                 "bfcarena", "not enough memory")
 
-_neighbour: Neighbour | None = None
+_neighbour: MemoryFreer | None = None
 
 
 class OnnxMemoryError(FaceLoomError):
     """A network did not fit into memory."""
 
 
-def share_card(neighbour: Neighbour | None) -> None:
+def register_memory_freer(neighbour: MemoryFreer | None) -> None:
     """From now on ``neighbour`` is asked before onnxruntime takes memory of a graphics card."""
     global _neighbour
     _neighbour = neighbour
 
 
-def ask_for_room(size: int | None) -> None:
+def request_card_memory(size: int | None) -> None:
     """See to it that ``size`` bytes of the graphics card are free, None: as many as can be had."""
     if _neighbour is not None:
         _neighbour(size)
 
 
-def release() -> None:
+def release_cached_memory() -> None:
     """Give back what torch keeps for later."""
     gc.collect()
     if torch.cuda.is_initialized():
@@ -49,7 +49,7 @@ def release() -> None:
 
 
 def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress: Progress = silent,
-               make_room: Callable[[], None] = release) -> list[Result]:
+               make_room: Callable[[], None] = release_cached_memory) -> list[Result]:
     """``fn`` on slices of at most ``chunk`` items, in order. Out of memory makes room and tries half the slice, and one item twice."""
     results, done, made_room = [], 0, False
     chunk = max(1, chunk)
@@ -74,10 +74,10 @@ def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or onnxruntime ran out of memory (onnxruntime says so only in words)."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError, OnnxMemoryError)) or tells_of_memory(str(error))
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError, OnnxMemoryError)) or mentions_memory(str(error))
 
 
-def tells_of_memory(text: str) -> bool:
+def mentions_memory(text: str) -> bool:
     """Whether an error's words are about memory."""
     text = text.lower()
     return any(words in text for words in MEMORY_WORDS)

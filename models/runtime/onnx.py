@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from ..errors import FaceLoomError
-from ..files.cache import cache_folder, read_json, write_json
 from ..files.checkpoints import load_weights
-from ..files.kinds import expect_kind
+from ..files.kinds import check_graph_kind
 from ..files.onnx import OnnxFile, Port, read_onnx
+from ..files.onnx_batch import with_free_batch
 from ..progress import Progress, silent
 from .devices import DeviceManager, PlainDevices, TorchModel
-from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release, run_chunks, tells_of_memory
-from .providers import CARDS, log, onnxruntime, short_name
+from .memory import OnnxMemoryError, is_out_of_memory, mentions_memory, release_cached_memory, request_card_memory, run_chunks
+from .providers import CARD_PROVIDERS, log, onnxruntime
 from .session import card_of, create_session, first_line
 
 __all__ = ["DeviceManager", "OnnxModel", "PlainDevices", "TorchModel", "load_weights", "open_session", "run_chunks"]
@@ -33,8 +33,10 @@ __all__ = ["DeviceManager", "OnnxModel", "PlainDevices", "TorchModel", "load_wei
 Result = TypeVar("Result")
 Values = np.ndarray | torch.Tensor
 
-# Ways of feeding a batch that need another graph than the file's.
-FREED = ("inputs", "reshapes")
+# Batch modes (``OnnxModel.batch_mode``), as the log tells them.
+ONE_BY_ONE = "one by one"
+TOLD = {"as it is": "together", "inputs": "together, with the first dimension of its inputs freed",
+        "reshapes": "together, with the first dimension of its inputs and of its reshapes freed", ONE_BY_ONE: "one by one"}
 # On the CPU, networks of more bytes than this are as fast one by one, and trying a batch would take seconds.
 WORTHWHILE = 64 << 20
 
@@ -49,8 +51,9 @@ class OnnxModel:
     inputs, outputs: ports as the file declares them. providers: short names in use, the first one computes. warning: what the user should
     know about where it runs, or "". file: the parsed file, for initializers.
 
-    A graph exported for exactly one row is tried with a free first dimension the first time more rows are asked for; if it answers a batch
-    as it answers the rows one by one it stays that way, otherwise rows are run in a loop. The finding is remembered on disk.
+    batch_mode: how more than one row is run: ``"as it is"`` (the file's own graph takes batches), ``"inputs"`` or ``"reshapes"`` (the graph
+    with its first dimension freed takes them), ``"one by one"``, or None as long as that has not been decided. It is decided the first
+    time more rows than one are run, by comparing a batch with the same rows run one by one, and holds for this opened network only.
     """
 
     def __init__(self, name: str, source: str | bytes, file: OnnxFile, providers: str | Sequence[str], threads: int | None) -> None:
@@ -60,10 +63,9 @@ class OnnxModel:
         self.outputs = file.outputs
         self._threads = threads
         self._key = _key(source)
-        self._way = None if asks_for_engine(providers) else read_json(_store()).get(self._key)  # None until batches have been tried
+        self.batch_mode: str | None = None
         self._held = 0  # bytes beside the weights that the session has on its card
-        known = file.with_free_batch(self._way == "reshapes") if self._way in FREED else source
-        self._session, self.providers, self.warning = create_session(name, known, file, providers, threads, self._key)
+        self._session, self.providers, self.warning = create_session(name, source, file, providers, threads, self._key)
         self._card = card_of(self._session)
         self._gives_back = self._card is not None and self.providers[0] == "cuda"
         log.info("%s", self.describe())
@@ -99,7 +101,7 @@ class OnnxModel:
         count = max(counts, default=1)
         each = PER_PIXEL * max(_pixels(shape) for shape in [*(values.shape for values in feeds.values()), *self._answers()])
         chunk = chunk if count > 1 and self.batches() else 1
-        if self.providers[0] in CARDS:
+        if self.providers[0] in CARD_PROVIDERS:
             chunk = max(1, min(chunk, count, TOGETHER // each))
 
         def rows(values: Values, span: range) -> Values:
@@ -119,8 +121,8 @@ class OnnxModel:
 
     def _answer(self, feeds: Mapping[str, Values], memory: int, last: bool) -> list[Values]:
         """memory: bytes it takes to work in. last: whether they may go back afterwards."""
-        if self.providers[0] in CARDS and memory > self._held:
-            ask_for_room(memory - self._held)
+        if self.providers[0] in CARD_PROVIDERS and memory > self._held:
+            request_card_memory(memory - self._held)
             self._held = memory
         if last and self._held > KEPT and self._gives_back:
             try:
@@ -149,9 +151,9 @@ class OnnxModel:
 
     def _make_room(self) -> None:
         self._held = 0
-        release()
-        if self.providers[0] in CARDS:
-            ask_for_room(None)
+        release_cached_memory()
+        if self.providers[0] in CARD_PROVIDERS:
+            request_card_memory(None)
 
     def _call(self, run: Callable[[], Result]) -> Result:
         """``run()``, with onnxruntime's errors as sentences, and torch's current card afterwards as before: onnxruntime changes it."""
@@ -170,31 +172,32 @@ class OnnxModel:
         return [tuple(size or 1 for size in port.shape or ()) for port in self.outputs]
 
     def batches(self) -> bool:
-        """Whether several rows may go through together and come out as if alone. Tried once on random input, and remembered.
+        """Whether several rows may go through together and come out as if alone. Tried once for each opened network, on random input.
 
         On the CPU a large network gains nothing by it, so there it is not even tried. TensorRT builds an engine for the shapes it sees,
         in minutes, so there only one shape is shown to it.
         """
         if self.providers[0] == "tensorrt":
             return False
-        if self._way is None and (self.providers[0] != "cpu" or len(self.file.data) <= WORTHWHILE):
-            self._way = self._try_batches()
-        return self._way not in (None, "never")
+        if self.batch_mode is None and (self.providers[0] != "cpu" or len(self.file.data) <= WORTHWHILE):
+            self.batch_mode = self._try_batches()
+            if self.batch_mode is not None:
+                log.info("%s runs several rows %s", self.describe(), TOLD[self.batch_mode])
+        return self.batch_mode not in (None, ONE_BY_ONE)
 
     def _try_batches(self) -> str | None:
+        """The batch mode, and the session that goes with it; None where there was no memory to try, since there may be another time."""
         free = all(port.shape and port.shape[0] is None for port in self.inputs if port.shape is None or len(port.shape) > 1)
-        found = "never"
-        for way in ("as it is" if free else "inputs", "reshapes"):
+        for mode in ("as it is" if free else "inputs", "reshapes"):
             try:
-                together = self._session if way == "as it is" else self._freed(way)
+                together = self._session if mode == "as it is" else self._freed(mode)
                 exact = together is not None and self._call(partial(self._exact, together))
-            except OnnxMemoryError:  # it may fit another time
+            except OnnxMemoryError:
                 return None
             if exact:
-                self._session, found = together, way
-                break
-        write_json(_store(), {**read_json(_store()), self._key: found})
-        return found
+                self._session = together
+                return mode
+        return ONE_BY_ONE
 
     def _exact(self, together) -> bool:
         """Whether two random items through ``together`` come out as they do through this session, one after the other."""
@@ -215,18 +218,18 @@ class OnnxModel:
         wanted = [np.concatenate(pair) if pair[0].ndim else pair[0] for pair in zip(*singles, strict=True)]
         return all(_alike(*pair, close) for pair in zip(both, wanted, strict=True))
 
-    def _freed(self, way: str):
+    def _freed(self, mode: str):
         """A session of the graph with a free batch dimension; None if that does not open where the file does."""
         if self.file.external:  # bytes in memory would not find the weights beside the file
             return None
         try:
-            freed = self.file.with_free_batch(way == "reshapes")
+            freed = with_free_batch(self.file, mode == "reshapes")
             session, used, warning = create_session(self.name, freed, self.file, self.providers[0], self._threads, self._key)
         except OnnxMemoryError:
             raise
         except FaceLoomError:
             return None
-        if used[0] != self.providers[0] and tells_of_memory(warning):
+        if used[0] != self.providers[0] and mentions_memory(warning):
             raise OnnxMemoryError(warning)
         return session if used[0] == self.providers[0] else None
 
@@ -275,21 +278,11 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     file = read_onnx(source)
     label = name or ("model" if isinstance(source, bytes) else Path(source).name)
     if kind:
-        expect_kind(label, kind, file.inputs, file.outputs)
-    lacking = None if isinstance(source, bytes) else file.lacking(Path(source).parent)
+        check_graph_kind(label, kind, file.inputs, file.outputs)
+    lacking = None if isinstance(source, bytes) else file.missing_weights_file(Path(source).parent)
     if lacking:
         raise FaceLoomError(f"{label} keeps its weights in {lacking}, which is not beside it; put both into one folder.")
     return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)
-
-
-def asks_for_engine(providers: str | Sequence[str]) -> bool:
-    """Whether TensorRT is wanted, which is shown the file's own graph and one shape."""
-    return any(short_name(each) == "tensorrt" for each in ([providers] if isinstance(providers, str) else providers))
-
-
-def _store() -> Path:
-    """What was found about batches: how a graph takes them, by file and library."""
-    return cache_folder() / "batches.json"
 
 
 def _key(source: str | bytes) -> str:

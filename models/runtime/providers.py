@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FaceLoomError
-from .memory import tells_of_memory
+from .memory import mentions_memory
 
 log = logging.getLogger("faceloom")
 
@@ -25,10 +25,10 @@ PROVIDERS: Mapping[str, str] = {
 AUTO = ("cuda", "rocm", "migraphx", "directml", "coreml", "openvino")
 
 # Those that compute in a graphics card's own memory, and those of them that count cards as torch does.
-CARDS = ("cuda", "tensorrt", "rocm", "migraphx", "directml")
-NUMBERED = ("cuda", "tensorrt", "rocm", "migraphx")
+CARD_PROVIDERS = ("cuda", "tensorrt", "rocm", "migraphx", "directml")
+NUMBERED_PROVIDERS = ("cuda", "tensorrt", "rocm", "migraphx")
 
-CURES: Mapping[str, str] = {
+REMEDIES: Mapping[str, str] = {
     "cuda": "install the CUDA and cuDNN libraries that onnxruntime-gpu asks for, e.g. `pip install onnxruntime-gpu[cuda,cudnn]`",
     "tensorrt": "install TensorRT, e.g. `pip install tensorrt`, or choose cuda",
     "rocm": "install the ROCm version that this onnxruntime was built for",
@@ -37,7 +37,7 @@ CURES: Mapping[str, str] = {
     "coreml": "choose cpu for this model",
     "openvino": "install the OpenVINO version that this onnxruntime was built for",
 }
-MEMORY_CURE = "close other programs that use the graphics card, or take a smaller model, and load it again"
+MEMORY_REMEDY = "close other programs that use the graphics card, or take a smaller model, and load it again"
 
 PACKAGES: Mapping[str, str] = {
     "cuda": "onnxruntime-gpu",
@@ -66,7 +66,7 @@ def short_name(provider: str) -> str:
     return next((short for short, full in PROVIDERS.items() if full == provider), provider)
 
 
-def candidates(request: str | Sequence[str], there: Sequence[str]) -> list[str]:
+def providers_to_try(request: str | Sequence[str], there: Sequence[str]) -> list[str]:
     """Full names to try, best first, CPU last. request: ``auto``, a short or full name, or several; ``there``: what the build offers."""
     wanted = [request] if isinstance(request, str) else list(request)
     wanted = [other for name in wanted for other in ((name, "cuda") if short_name(name) == "tensorrt" else (name,))]
@@ -104,7 +104,7 @@ def fall_back_warning(request: str | Sequence[str], there: Sequence[str], used: 
     """
     if tried:
         short, reason = next(iter(tried.items()))
-        cure = MEMORY_CURE if tells_of_memory(reason) else CURES.get(short, "choose another provider")
+        cure = MEMORY_REMEDY if mentions_memory(reason) else REMEDIES.get(short, "choose another provider")
         return f"onnxruntime runs on {used} because {short} did not load ({reason}): {cure}."
     asked = [short_name(PROVIDERS.get(name, name)) for name in ([request] if isinstance(request, str) else request)]
     if used in asked or (used != "cpu" and "auto" in asked):

@@ -12,13 +12,13 @@ import torch
 from ..errors import FaceLoomError
 from ..files.cache import cache_folder
 from ..files.onnx import OnnxFile
-from .memory import OnnxMemoryError, ask_for_room, is_out_of_memory, release
-from .providers import CARDS, NUMBERED, PROVIDERS, Machine, candidates, fall_back_warning, onnxruntime, short_name
+from .memory import OnnxMemoryError, is_out_of_memory, release_cached_memory, request_card_memory
+from .providers import CARD_PROVIDERS, NUMBERED_PROVIDERS, PROVIDERS, Machine, fall_back_warning, onnxruntime, providers_to_try, short_name
 
 CPU, CUDA, TENSORRT = PROVIDERS["cpu"], PROVIDERS["cuda"], PROVIDERS["tensorrt"]
 
 # What the libraries behind a provider take on the card beside the weights.
-LIBRARIES = 256 << 20
+LIBRARY_BYTES = 256 << 20
 
 
 def create_session(name: str, source: str | bytes, file: OnnxFile, request: str | Sequence[str], threads: int | None, key: str):
@@ -33,11 +33,11 @@ def create_session(name: str, source: str | bytes, file: OnnxFile, request: str 
     options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads would slow what follows
     there = ort.get_available_providers()
     tried: dict[str, str] = {}  # why each provider before the one in use did not load
-    for provider in candidates(request, there):
+    for provider in providers_to_try(request, there):
         if provider in (CUDA, TENSORRT) and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
-        if short_name(provider) in CARDS:
-            ask_for_room(weight(file) + LIBRARIES)
+        if short_name(provider) in CARD_PROVIDERS:
+            request_card_memory(weight_bytes(file) + LIBRARY_BYTES)
         try:
             session = _open(source, options, _chain(provider, there, key))
         except Exception as error:
@@ -61,7 +61,7 @@ def card_of(session) -> torch.device | None:
     return torch.device("cuda", int(session.get_provider_options()[first].get("device_id", 0)))
 
 
-def weight(file: OnnxFile) -> int:
+def weight_bytes(file: OnnxFile) -> int:
     """Bytes of a network's weights, wherever they lie."""
     return sum(math.prod(tensor.shape) * (tensor.dtype.itemsize if tensor.dtype else 2) for tensor in file.initializers)
 
@@ -80,8 +80,8 @@ def _open(source: str | bytes, options, chain: list):
     else:
         session._model_bytes = None  # kept for that fallback only, and as large as the file
         return session
-    release()
-    ask_for_room(None)
+    release_cached_memory()
+    request_card_memory(None)
     return onnxruntime().InferenceSession(source, options, providers=chain, enable_fallback=0)
 
 
@@ -93,7 +93,7 @@ def _chain(provider: str, there: Sequence[str], key: str) -> list[tuple[str, Map
 
 def _options(provider: str, key: str) -> dict[str, str]:
     options = {}
-    if short_name(provider) in NUMBERED and torch.cuda.is_available():
+    if short_name(provider) in NUMBERED_PROVIDERS and torch.cuda.is_available():
         options["device_id"] = str(torch.cuda.current_device())  # ComfyUI's; onnxruntime would take the first
     if provider == CUDA:
         # Every batch is another shape: an exhaustive search would be made for each, and takes all memory while it lasts.

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
-from ..files.catalogue import Contract
+from ..files.catalogue import SwapContract
 from ..identity import Recognizer
 from ..progress import Progress, silent
 from ..runtime.onnx import OnnxModel
@@ -26,7 +26,7 @@ class Latents:
     the contract has no such step. adapter: the space of the second recognizer whose unit vector is added.
     """
 
-    contract: Contract
+    contract: SwapContract
     recognizer_of: RecognizerOf
     converter: OnnxModel | None = None
     emap: np.ndarray | None = None

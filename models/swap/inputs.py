@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import FaceLoomError
-from ..files.catalogue import Contract
+from ..files.catalogue import SwapContract
 from ..files.onnx import Port
 from ..runtime.onnx import OnnxModel
 
@@ -24,7 +24,7 @@ class Ports:
     morph: Port | None
 
 
-def bind(contract: Contract, model: OnnxModel) -> tuple[Contract, Ports]:
+def bind(contract: SwapContract, model: OnnxModel) -> tuple[SwapContract, Ports]:
     """The inputs by what they are for, and the contract with the size the graph states and the places its outputs have there. Raises
     where graph and contract disagree."""
     pictures = [port for port in model.inputs if len(known(port)) == 4]
@@ -64,7 +64,7 @@ def listed(ports: Sequence[Port]) -> str:
     return ", ".join(f"{port.name} ({size or 'any shape'})" for port, size in zip(ports, sizes, strict=True))
 
 
-def _picture_size(contract: Contract, port: Port, wanted: int | None, model: OnnxModel) -> int:
+def _picture_size(contract: SwapContract, port: Port, wanted: int | None, model: OnnxModel) -> int:
     shape = known(port) or (None,) * 4
     channels, height, width = (shape[i] for i in ((1, 2, 3) if contract.layout == "nchw" else (3, 1, 2)))
     size = wanted or height
@@ -75,7 +75,7 @@ def _picture_size(contract: Contract, port: Port, wanted: int | None, model: Onn
     return size
 
 
-def _outputs(contract: Contract, model: OnnxModel) -> dict[str, int | tuple[int, ...]]:
+def _outputs(contract: SwapContract, model: OnnxModel) -> dict[str, int | tuple[int, ...]]:
     """Where the picture and the masks are among the graph's outputs: by their names if it has the published ones, else by number."""
     names = [port.name for port in model.outputs]
     published = bool(contract.outputs) and set(contract.outputs) <= set(names)
@@ -91,7 +91,7 @@ def _outputs(contract: Contract, model: OnnxModel) -> dict[str, int | tuple[int,
     return {"picture_output": places[number], "mask_outputs": masks}
 
 
-def _channels(contract: Contract, port: Port) -> int | None:
+def _channels(contract: SwapContract, port: Port) -> int | None:
     """None where the graph does not say, 0 for what is no picture."""
     shape = known(port) or (None,) * 4
     return shape[1 if contract.layout == "nchw" else 3] if len(shape) == 4 else 0
@@ -104,7 +104,7 @@ def _check_fractions(model: OnnxModel, ports: Sequence[Port | None]) -> None:
         raise FaceLoomError(f"{model.name} works with whole numbers, {what}; export it again with floating-point inputs and outputs.")
 
 
-def _wanted(contract: Contract, pictures: Sequence[Port]) -> str:
+def _wanted(contract: SwapContract, pictures: Sequence[Port]) -> str:
     """What the graph should take, for an error message."""
     if contract.source == "image" and len(pictures) == 2:
         return f"pictures called {contract.target_input} and {contract.source_input}"

@@ -14,7 +14,7 @@ import torch
 from ..errors import FaceLoomError
 from ..face3d.points106 import Landmarker, load_points106
 from ..files.cache import file_hash
-from ..files.catalogue import Contract, Row, catalogue, row_of_hash, rows
+from ..files.catalogue import Row, SwapContract, catalogue, row_by_hash, rows
 from ..files.find import find_by_name, find_by_path_or_name, list_choices
 from ..files.folders import Folders, default_folders
 from ..identity import Recognizer
@@ -35,7 +35,7 @@ POINTS = "2d106det"
 
 
 def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, recognizer: Recognizer | None = None,
-                contract: Contract | None = None, providers: str | Sequence[str] = "auto", parser: Parser | None = None,
+                contract: SwapContract | None = None, providers: str | Sequence[str] = "auto", parser: Parser | None = None,
                 landmarker: Landmarker | None = None, devices: DeviceManager | None = None, half: bool = False, **options
                 ) -> OnnxEngine | TorchEngine:
     """The engine for a swap model file, or for a name in the models folders.
@@ -58,7 +58,7 @@ def load_engine(path_or_name: str | Path, *, folders: Folders | None = None, rec
     if options:
         raise FaceLoomError(f"{found.path.name} is an ONNX file, which has no options; leave {', '.join(options)} out.")
     model = open_session(found.path, providers=providers, kind="swap")
-    row = found.row or row_of_hash(file_hash(found.path))
+    row = found.row or row_by_hash(file_hash(found.path))
     contract, ports = bind(contract or _contract_of(row, model), model)
     name = row.name if row and "*" not in row.file else found.path.stem
     return OnnxEngine(name, model, contract, ports, _latents(contract, model, folders, recognizer, providers))
@@ -91,19 +91,19 @@ def _parser(folders: Folders, devices: DeviceManager | None, providers: str | Se
     return choice and LateParser(choice.name, lambda: load_parser(choice.path, folders=folders, devices=devices, providers=providers))
 
 
-def _contract_of(row: Row | None, model: OnnxModel) -> Contract:
+def _contract_of(row: Row | None, model: OnnxModel) -> SwapContract:
     if row is None:
         return _by_signature(model)
-    if not isinstance(row.contract, Contract):
+    if not isinstance(row.contract, SwapContract):
         raise FaceLoomError(f"{model.name} is {row.name}, not a one-shot swap model; load it with the node for its kind.")
     return row.contract
 
 
-def _by_signature(model: OnnxModel) -> Contract:
+def _by_signature(model: OnnxModel) -> SwapContract:
     """The one contract whose graph looks like this."""
-    fitting: dict[Contract, Row] = {}
+    fitting: dict[SwapContract, Row] = {}
     for row in rows("swap"):
-        if isinstance(row.contract, Contract) and _fits(row.contract, model):
+        if isinstance(row.contract, SwapContract) and _fits(row.contract, model):
             fitting.setdefault(replace(row.contract, source_input=None, target_input=None, outputs=()), row)
     if len(fitting) == 1:
         return next(iter(fitting.values())).contract
@@ -114,7 +114,7 @@ def _by_signature(model: OnnxModel) -> Contract:
                         f"{listed(model.outputs)}. If it is another export of one, rename the file so that it begins with that one's name.")
 
 
-def _fits(contract: Contract, model: OnnxModel) -> bool:
+def _fits(contract: SwapContract, model: OnnxModel) -> bool:
     """Whether the graph agrees with a contract in everything it shows: names, shapes, a mask, an emap."""
     inputs, outputs = ({port.name for port in ports} for ports in (model.inputs, model.outputs))
     if not {contract.target_input, contract.source_input} <= {*inputs, None} or not set(contract.outputs) <= outputs:
@@ -125,17 +125,17 @@ def _fits(contract: Contract, model: OnnxModel) -> bool:
         return False
     if not len(bound.mask_outputs) == len(contract.mask_outputs) == len(model.outputs) - 1:
         return False
-    return _emap(model) is not None if contract.emap else model.file.unread(EMAP) is None
+    return _emap(model) is not None if contract.emap else model.file.unused_initializer(EMAP) is None
 
 
 def _emap(model: OnnxModel) -> np.ndarray | None:
     """The map from ArcFace's space to the generator's that exporters keep among the initializers: the last 512×512 one, of those that the
     graph itself has no use for if there are any."""
-    found = model.file.unread(EMAP) or model.file.initializer(EMAP)
+    found = model.file.unused_initializer(EMAP) or model.file.initializer(EMAP)
     return None if found is None else found.array().astype(np.float32)
 
 
-def _latents(contract: Contract, model: OnnxModel, folders: Folders, recognizer: Recognizer | None,
+def _latents(contract: SwapContract, model: OnnxModel, folders: Folders, recognizer: Recognizer | None,
              providers: str | Sequence[str]) -> Latents | None:
     if contract.source != "embedding":
         return None

@@ -1,4 +1,4 @@
-"""One engine for every one-shot swap network that comes as an ONNX file; what differs between them is in their ``Contract``."""
+"""One engine for every one-shot swap network that comes as an ONNX file; what differs between them is in their ``SwapContract``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..crops.draw_back import draw_back
 from ..crops.templates import template_matrix
 from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
-from ..files.catalogue import Contract
+from ..files.catalogue import SwapContract
 from ..parse import region_mask
 from ..pixels.affine import compose, invert
 from ..pixels.sampling import sample_crops
@@ -32,7 +32,7 @@ TILES, TILE = 64, 256
 class OnnxEngine:
     """A ``SwapEngine`` around one network. Make it with ``load_engine``."""
 
-    def __init__(self, name: str, model: OnnxModel, contract: Contract, ports: Ports, latents: Latents | None) -> None:
+    def __init__(self, name: str, model: OnnxModel, contract: SwapContract, ports: Ports, latents: Latents | None) -> None:
         self.name = name
         self.model = model
         self.contract = contract

@@ -18,7 +18,7 @@ from ..diffusion.gaze import eye_boxes, eyenet_from
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
 from ..files.checkpoints import load_weights
-from ..files.find import Found, find_companion
+from ..files.find import FoundFile, find_companion
 from ..files.folders import Folders
 from ..networks import build
 from ..networks.arcface_se import arcface_of
@@ -156,14 +156,14 @@ def _boxes(face: Face, size: int, framing: float) -> np.ndarray:
     return np.array(boxes).astype(int)
 
 
-def load_diffface(path: str | os.PathLike | Found, *, folders: Folders | None = None, devices: DeviceManager | None = None,
+def load_diffface(path: str | os.PathLike | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None,
                   half: bool = False) -> DiffFace:
     """DiffFace whose Model.pt this is; the other files are looked for beside it and in ``folders``.
 
     Without GazeEstimator.pt the gaze cannot be held. The recognizer is a pickled module, of which only the weights are read. half: the
     denoiser in half precision, as it was published.
     """
-    path = path.path if isinstance(path, Found) else Path(path)
+    path = path.path if isinstance(path, FoundFile) else Path(path)
     with torch.inference_mode(False):
         weights = load_weights(path)
         denoiser = build(lambda: guided_unet_of(weights, path.name), weights, path.name, dtype=torch.float16 if half else torch.float32)

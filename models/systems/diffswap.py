@@ -24,7 +24,7 @@ from ..face3d.expression import nearest_pose, reference_fits, transfer_shape
 from ..face3d.fit import fit_face, landmarks_of
 from ..face3d.mask3d import landmark_mask
 from ..faces import Face, Faces, Identity
-from ..files.catalogue import row_named
+from ..files.catalogue import row_by_name
 from ..files.checkpoints import load_weights
 from ..files.find import find_companion, how_to_get
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
@@ -306,7 +306,7 @@ def face_model(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor] | No
     """ArcFace's weights from the file beside ``path``, for a checkpoint without them."""
     if any(key.startswith("cond_stage_model.face_model.") for key in weights):
         return None
-    row = row_named("diffswap_glint360k_r100")
+    row = row_by_name("diffswap_glint360k_r100")
     beside = find_companion(path, row.name, needed=False)
     if beside is None:
         raise FaceLoomError(f"{path.name} has no ArcFace in it and needs {row.file}: {how_to_get(row, path.parent)}.")

@@ -13,7 +13,7 @@ from ..errors import FaceLoomError
 from ..face3d.basel_model import load_bfm
 from ..files.catalogue import catalogue
 from ..files.checkpoints import load_weights
-from ..files.find import Found, find_companion
+from ..files.find import FoundFile, find_companion
 from ..files.folders import Folders
 from ..networks import build
 from ..networks.bisenet import bisenet_from
@@ -31,14 +31,14 @@ OTHERS, VISION, CONTROL = "third_party", "vision_encoder", "controlnet"
 _PARSER = "79999_iter"
 
 
-def load_face_adapter(path: str | os.PathLike | Found, *, folders: Folders | None = None, devices: DeviceManager | None = None
+def load_face_adapter(path: str | os.PathLike | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None
                       ) -> FaceAdapter:
     """The adapter whose net_id2token.pth this is.
 
     The other files are looked for in its folder, in ``third_party`` there, and in ``folders``. Without net_seg_res18.pth there is no
     reenactment, without 79999_iter.pth no parser of its own.
     """
-    path = path.path if isinstance(path, Found) else Path(path)
+    path = path.path if isinstance(path, FoundFile) else Path(path)
 
     def net(row: str, make, needed: bool = True) -> nn.Module | None:
         file = _beside(path, row, folders, needed)

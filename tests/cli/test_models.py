@@ -49,8 +49,8 @@ def mirror(monkeypatch):
 
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
-    real = download.addresses
-    monkeypatch.setattr(download, "addresses", lambda urls, file, mirror=None: real((), file, mirror))
+    real = download.list_addresses
+    monkeypatch.setattr(download, "list_addresses", lambda urls, file, mirror=None: real((), file, mirror))
     web.asked, web.address = asked, f"http://127.0.0.1:{web.server_port}"
     yield web
     web.shutdown()

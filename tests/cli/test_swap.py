@@ -17,7 +17,7 @@ from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, swap
 from faceloom.models import pipeline
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import ORDERS, detect_faces
-from faceloom.models.files.picture import read_image, read_picture, write_image
+from faceloom.models.files.picture import read_image, read_picture_file, write_image
 from faceloom.models.swap.research.options import SYSTEMS, GhostOptions
 from PIL import Image
 
@@ -269,7 +269,7 @@ def test_transparency_profile_and_depth(tmp_path, me, grace, capsys):
     alpha[:16] = 0
     write_image(tmp_path / "t.png", grace, alpha=alpha, icc=icc)
     assert call(me, tmp_path / "t.png", tmp_path / "out.png") == OK
-    picture = read_picture(tmp_path / "out.png")
+    picture = read_picture_file(tmp_path / "out.png")
     assert torch.equal(picture.alpha, alpha) and picture.icc == icc
     assert torch.equal(picture.image[:16], grace[:16])
     grey = np.asarray(Image.fromarray((grace.numpy() * 255).astype(np.uint8)).convert("L"), np.uint16) * 257

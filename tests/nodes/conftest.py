@@ -111,13 +111,13 @@ def nodes(pack) -> dict[str, type]:
 def models_in(pack) -> Callable:
     """``with models_in(folder, ".pth"):`` ComfyUI looks for face models there and nowhere else."""
     import folder_paths
-    from faceloom.models.files.folders import KEYS
+    from faceloom.models.files.folders import FOLDER_DEPTHS
 
     @contextmanager
     def use(folder: Path, suffix: str) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(folder_paths, "models_dir", str(folder))
-            for key in KEYS:
+            for key in FOLDER_DEPTHS:
                 patch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {suffix}))
             yield
 

@@ -27,7 +27,7 @@ QUICK = {"TrainFaceLoRA": {"steps": 2, "class_count": 1, "size": 64, "rate": 1e-
 def models(nodes, checkpoints, tmp_path_factory):
     """The folder of ComfyUI's models, with every file the template names."""
     import folder_paths
-    from faceloom.models.files.folders import KEYS
+    from faceloom.models.files.folders import FOLDER_DEPTHS
 
     folder = tmp_path_factory.mktemp("models")
     for node in template().values():
@@ -37,7 +37,7 @@ def models(nodes, checkpoints, tmp_path_factory):
     (folder / "loras").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folder_paths, "models_dir", str(folder))
-        for key in (*KEYS, "checkpoints", "vae", "controlnet", "loras"):
+        for key in (*FOLDER_DEPTHS, "checkpoints", "vae", "controlnet", "loras"):
             patch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {".safetensors", ".pth"}))
         folder_paths.filename_list_cache.clear()
         yield folder

@@ -36,12 +36,12 @@ each_loader = pytest.mark.parametrize("node, widget, file, kind, other, said", L
 def models(pack, tmp_path, monkeypatch) -> Path:
     """A models folder with nothing in it, as ComfyUI's and as every known key's only one."""
     import folder_paths
-    from faceloom.models.files.folders import KEYS
+    from faceloom.models.files.folders import FOLDER_DEPTHS
 
     folder = tmp_path / "models"
     folder.mkdir()
     monkeypatch.setattr(folder_paths, "models_dir", str(folder))
-    for key in KEYS:
+    for key in FOLDER_DEPTHS:
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {".onnx"}))
     monkeypatch.setenv("HOME", str(tmp_path))
     return folder
@@ -84,9 +84,9 @@ def test_lists_what_is_built_in_then_what_is_here_then_what_could_be(nodes, mode
 
 @each_loader
 def test_says_where_it_runs_and_under_which_licence(load, models, networks, node, widget, file, kind, other, said):
-    from faceloom.models.files.catalogue import row_of_file
+    from faceloom.models.files.catalogue import row_by_file_name
 
-    row = row_of_file(file)
+    row = row_by_file_name(file)
     getattr(networks, kind)(models / file)
     loaded, text = load(node, **{widget: Path(file).name})
     lines = text.splitlines()
@@ -333,14 +333,14 @@ class TestMemory:
         monkeypatch.setattr(management, "free_memory", lambda size, device: done.append((size, device)))
         monkeypatch.setattr(management, "soft_empty_cache", lambda: done.append("emptied"))
         monkeypatch.setattr(management, "get_free_memory", lambda device, torch_free_too: (free, kept))
-        memory.ask_for_room(2 << 30)
+        memory.request_card_memory(2 << 30)
         assert not done, "there is no card"
         card = torch.device("cuda:0")
         monkeypatch.setattr(management, "get_torch_device", lambda: card)
-        memory.ask_for_room(2 << 30)
+        memory.request_card_memory(2 << 30)
         assert done == [((2 << 30) + management.extra_reserved_memory(), card)] + ["emptied"] * emptied
         done.clear()
-        memory.ask_for_room(None)
+        memory.request_card_memory(None)
         assert done == [(1e30, card), "emptied"]
 
     @pytest.mark.parametrize("node, widget, file, kind, socket", [(*row[:4], socket) for row, socket in zip(

@@ -18,13 +18,13 @@ SWAP_TESTS = Path(__file__).parents[1] / "models" / "swap" / "research" / "test_
 def place(pack, tmp_path, monkeypatch) -> Path:
     """``faceloom`` in a models folder with nothing in it, as every known key's only one."""
     import folder_paths
-    from faceloom.models.files.folders import KEYS
+    from faceloom.models.files.folders import FOLDER_DEPTHS
 
     folder = tmp_path / "models"
     (folder / "faceloom").mkdir(parents=True)
     monkeypatch.setattr(folder_paths, "models_dir", str(folder))
     monkeypatch.setenv("HOME", str(tmp_path))
-    for key in KEYS:
+    for key in FOLDER_DEPTHS:
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(folder / key)], {".onnx"}))
     return folder / "faceloom"
 

@@ -199,8 +199,8 @@ def linked_files(name: str) -> dict[str, dict]:
 @pytest.mark.parametrize("name", NAMES)
 def test_files_it_asks_for_are_linked(pack, name):
     """What ComfyUI's dialog of missing models needs: the name in the widget, an address of that file, a folder it knows."""
-    from faceloom.models.files.catalogue import row_of_file
-    from faceloom.models.files.folders import KEYS
+    from faceloom.models.files.catalogue import row_by_file_name
+    from faceloom.models.files.folders import FOLDER_DEPTHS
 
     places = set()
     for node in read(name)["nodes"]:
@@ -209,9 +209,9 @@ def test_files_it_asks_for_are_linked(pack, name):
             assert model["url"].startswith("https://huggingface.co/") and "/resolve/" in model["url"]
             assert ("hash" in model) == ("hash_type" in model) and re.fullmatch(r"[0-9a-f]{64}|", model.get("hash", ""))
             if node["type"] in NODE_IDS:
-                row = row_of_file(model["name"])
+                row = row_by_file_name(model["name"])
                 assert model["url"] in row.urls and row.sha256 and model.get("hash", row.sha256) == row.sha256
-                assert model["directory"] in KEYS and model["directory"] == row.folder.split("/")[0]
+                assert model["directory"] in FOLDER_DEPTHS and model["directory"] == row.folder.split("/")[0]
                 places.add(f"{row.folder}/{row.file}")
             else:
                 assert model["directory"] in FOLDERS and (model["name"] in RENAMED or model["url"].endswith("/" + model["name"]))

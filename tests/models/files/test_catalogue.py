@@ -13,23 +13,23 @@ from pathlib import Path
 import pytest
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.files import cache, find
+from faceloom.models.files import cache
 from faceloom.models.files import catalogue as table
 from faceloom.models.files import folders as disk
-from faceloom.models.files.cache import file_hash
+from faceloom.models.files.cache import file_hash, record_hash
 from faceloom.models.files.catalogue import (
-    Contract,
     NetContract,
+    SwapContract,
     catalogue,
     guess_row,
     packs,
     parse_row,
-    resolve,
-    row_named,
-    row_of_file,
+    row_by_file_name,
+    row_by_name,
     rows,
+    rows_by_names,
 )
-from faceloom.models.files.find import find_by_name, find_companion, list_choices
+from faceloom.models.files.find import FoundFile, check_name, find_by_name, find_companion, list_choices
 from faceloom.models.files.folders import Folders, default_folders
 
 ROWS = rows()
@@ -91,18 +91,18 @@ def test_every_row_is_well_formed(row):
     assert row.urls or row.page or row.packs, "no way to get it"
     assert row.page is None or row.page.startswith("https://")
     assert set(row.packs) <= set(packs())
-    assert row.folder.split("/")[0] in disk.KEYS and ".." not in row.folder
+    assert row.folder.split("/")[0] in disk.FOLDER_DEPTHS and ".." not in row.folder
     assert row.licence and row.vendor and row.commercial in (True, False, None)
     assert not re.search("non-commercial|-NC|S-Lab|ResearchRAIL", row.licence) or row.commercial is False
     assert not re.search("disputed|unknown|not stated", row.licence) or row.commercial is not True
     for name in row.names:
-        find.check_name(name)
+        check_name(name)
 
 
 @pytest.mark.parametrize("row", rows("swap"), ids=lambda row: row.name)
 def test_swap_rows_have_a_whole_contract(row):
     contract = row.contract
-    assert isinstance(contract, Contract)
+    assert isinstance(contract, SwapContract)
     assert contract.template in TEMPLATES and contract.color in ("rgb", "bgr") and contract.layout in ("nchw", "nhwc")
     assert contract.size in (128, 256, 512) or (contract.size is None and contract.source == "none")
     assert all(len(getattr(contract, name)) == 3 for name in ("mean", "std", "output_mean", "output_std", "source_mean", "source_std"))
@@ -165,19 +165,20 @@ def test_terms_say_it_once():
 
 
 def test_names_are_resolved():
-    assert [row.name for row in resolve(["buffalo_l", "det_10g", "GFPGANv1.4.pth"])] == [
+    assert [row.name for row in rows_by_names(["buffalo_l", "det_10g", "GFPGANv1.4.pth"])] == [
         "det_10g", "2d106det", "1k3d68", "w600k_r50", "genderage", "GFPGANv1.4"]  # fmt: skip
-    assert row_of_file("some/INSWAPPER_128.onnx").name == "inswapper_128"
-    assert row_of_file("Tom.dfm").name == "deepfacelive" and row_of_file("inswapper.onnx") is None
+    assert row_by_file_name("some/INSWAPPER_128.onnx").name == "inswapper_128"
+    assert row_by_file_name("Tom.dfm").name == "deepfacelive" and row_by_file_name("inswapper.onnx") is None
     with pytest.raises(FaceLoomError, match=r"no model called inswaper_128.*Did you mean inswapper_128"):
-        row_named("inswaper_128")
+        row_by_name("inswaper_128")
     with pytest.raises(FaceLoomError, match=r"shows all\.$"):
-        row_named("zzzzz")
+        row_by_name("zzzzz")
 
 
 def test_a_suffix_alone_tells_no_converted_file():
-    assert row_of_file("couple.keras").name == "deepfakes_faceswap"
-    assert row_of_file("couple.safetensors") is None and row_of_file("FaceDancer_config_x.safetensors").name == "facedancer_configs"
+    assert row_by_file_name("couple.keras").name == "deepfakes_faceswap"
+    assert row_by_file_name("couple.safetensors") is None
+    assert row_by_file_name("FaceDancer_config_x.safetensors").name == "facedancer_configs"
 
 
 def test_rows_are_guessed_from_the_beginning_of_a_name():
@@ -231,7 +232,7 @@ def test_where_the_models_are(tmp_path, monkeypatch):
     assert tmp_path / "ComfyUI/models" in default_folders().roots
     monkeypatch.delenv("FACELOOM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.cache_folder() == tmp_path / "xdg/faceloom"
+    assert disk.cache_folder() == tmp_path / "xdg/faceloom"
 
 
 EXTRA = """
@@ -318,7 +319,7 @@ def test_another_export_under_the_right_name_is_used_with_a_note(models, folders
 def test_an_unpinned_file_is_compared_with_its_first_download(models, folders):
     path = put(models / "reswapper/reswapper_128.onnx", b"first")
     assert find_by_name("reswapper_128", folders).note == ""
-    cache.record_hash(path, hashlib.sha256(b"first").hexdigest())
+    record_hash(path, hashlib.sha256(b"first").hexdigest())
     assert find_by_name("reswapper_128", folders).note == ""
     path.write_bytes(b"other")
     assert "not the file" in find_by_name("reswapper_128", folders).note
@@ -337,7 +338,7 @@ def test_a_file_the_catalogue_does_not_know(models, folders):
     with pytest.raises(FaceLoomError, match=r"^Tom\.dfm is not in any of the models folders"):
         find_by_name("Tom.dfm", folders)
     dfm = put(models / "faceloom/swap/Tom.dfm")
-    assert find_by_name("Tom.dfm", folders) == find.Found(dfm, catalogue()["deepfacelive"])
+    assert find_by_name("Tom.dfm", folders) == FoundFile(dfm, catalogue()["deepfacelive"])
 
 
 def test_common_names_of_research_files_count_only_in_their_folder(models, folders):
@@ -394,7 +395,7 @@ def test_links_in_circles_and_to_nowhere_are_passed_over(models, folders):
 
 def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkeypatch):
     put(models / "hyperswap/one.onnx")
-    before = time.time_ns() - 10 * disk.SETTLED
+    before = time.time_ns() - 10 * disk.SETTLED_NS
     os.utime(models / "hyperswap", ns=(before, before))
     read, real = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: read.append(Path(folder)) or real(folder))
@@ -409,7 +410,7 @@ def test_a_folder_is_read_again_only_when_it_has_changed(models, folders, monkey
 def test_the_hash_of_a_file_is_remembered_until_it_changes(models, monkeypatch):
     path = put(models / "a.onnx", b"one")
     assert file_hash(path) == hashlib.sha256(b"one").hexdigest()
-    monkeypatch.setattr(cache, "hash_stream", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(cache, "compute_hash", lambda *_: pytest.fail("read again"))
     assert file_hash(path) == hashlib.sha256(b"one").hexdigest()
     monkeypatch.undo()
     path.write_bytes(b"three")
@@ -430,7 +431,7 @@ def test_a_spoilt_or_unwritable_memory_costs_nothing(tmp_path, models, monkeypat
 def test_progress_of_hashing_can_interrupt(models):
     seen = []
     path = put(models / "a.onnx", bytes(9 << 20))
-    cache.hash_stream(path, lambda done, total: seen.append((done, total)))
+    cache.compute_hash(path, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (9 << 20, 9 << 20) and len(seen) == 3
 
 

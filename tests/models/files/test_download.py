@@ -22,16 +22,16 @@ from pathlib import Path
 import pytest
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files import download, transfer
-from faceloom.models.files.cache import LEDGER, read_json
+from faceloom.models.files.cache import HASH_RECORD, read_json
 from faceloom.models.files.catalogue import Pack, Row, catalogue
-from faceloom.models.files.download import addresses, get, get_pack
+from faceloom.models.files.download import download_file, download_pack, list_addresses
 from faceloom.models.files.folders import Folders
-from faceloom.models.files.transfer import Policy
+from faceloom.models.files.transfer import RetryPolicy
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 OTHER = DATA[::-1]
 SHA = hashlib.sha256(DATA).hexdigest()
-QUICK = Policy(connect=2, read=0.3, attempts=3, sleep=lambda seconds: None)
+QUICK = RetryPolicy(connect=2, read=0.3, attempts=3, sleep=lambda seconds: None)
 
 
 class Server:
@@ -147,18 +147,19 @@ def left_over(folders: Folders) -> list[str]:
 
 def test_a_file_is_fetched_checked_and_moved_into_place(server, folders):
     seen = []
-    path = get(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK, progress=lambda done, total: seen.append((done, total)))
+    url = server.give("/tiny.onnx", whole())
+    path = download_file(row(url), folders, policy=QUICK, progress=lambda done, total: seen.append((done, total)))
     assert path == folders.roots[0] / "faceloom/swap/tiny.onnx" and path.read_bytes() == DATA
     assert left_over(folders) == ["tiny.onnx"]
     assert seen[-1] == (len(DATA), len(DATA)) and [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert server.requests[0][1]["user-agent"] == "FaceLoom"
-    get(row(server.root + "/tiny.onnx"), folders, policy=QUICK)
+    download_file(row(server.root + "/tiny.onnx"), folders, policy=QUICK)
     assert len(server.requests) == 1, "a file that is there and right is not fetched again"
 
 
 def test_a_connection_that_dies_is_resumed_where_it_stopped(server, folders):
     url = server.give("/tiny.onnx", whole(stop=300_000), whole(stop=700_000), whole())
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=300000-", "bytes=700000-"]
     assert server.requests[1][1]["if-range"] == '"one"'
 
@@ -166,27 +167,27 @@ def test_a_connection_that_dies_is_resumed_where_it_stopped(server, folders):
 def test_a_later_run_goes_on_from_the_part(server, folders):
     url = server.give("/tiny.onnx", whole(stop=400_000), whole(stop=400_000))
     with pytest.raises(FaceLoomError, match=r"\(127\.0\.0\.1: the connection broke\); run the command again to go on after 0\.4 MB\.$"):
-        get(row(url), folders, policy=QUICK)
+        download_file(row(url), folders, policy=QUICK)
     assert left_over(folders) == ["tiny.onnx.part", "tiny.onnx.part.json"]
     server.give("/tiny.onnx", whole())
     server.requests.clear()
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == ["bytes=400000-"] and left_over(folders) == ["tiny.onnx"]
 
 
 def test_a_run_stopped_before_the_check_needs_no_download(server, folders, monkeypatch):
     url = server.give("/tiny.onnx", whole())
-    monkeypatch.setattr(transfer, "verify", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(transfer, "verify_download", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        get(row(url), folders, policy=QUICK)
+        download_file(row(url), folders, policy=QUICK)
     monkeypatch.undo()
     monkeypatch.setenv("FACELOOM_CACHE", str(folders.roots[0] / "cache"))
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA and len(server.requests) == 1
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA and len(server.requests) == 1
 
 
 def test_a_file_that_changed_on_the_server_is_fetched_anew(server, folders):
     url = server.give("/tiny.onnx", whole(OTHER, '"old"', stop=300_000), whole(DATA, '"new"'))
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=300000-"], "If-Range makes the server send everything"
 
 
@@ -196,61 +197,61 @@ def test_a_server_that_resumes_another_version_is_not_believed(server, folders):
         whole(DATA, '"new"')(handler)
 
     url = server.give("/tiny.onnx", whole(OTHER, '"old"', stop=300_000), careless)
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=300000-", None]
 
 
 def test_a_resumed_file_with_the_wrong_hash_is_fetched_once_more_whole(server, folders):
     url = server.give("/tiny.onnx", whole(OTHER, stop=300_000), whole(DATA))  # the same ETag for other bytes
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=300000-", None]
 
 
 def test_a_server_that_ignores_range(server, folders):
     url = server.give("/tiny.onnx", whole(stop=300_000), whole(ranges=False))
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
 
 
 def test_the_date_of_change_serves_where_there_is_no_strong_etag(server, folders):
     date = "Wed, 21 Oct 2025 07:28:00 GMT"
     url = server.give("/tiny.onnx", whole(etag='W/"weak"', stop=300_000, Last_Modified=date), whole(etag='W/"weak"', Last_Modified=date))
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.requests[1][1]["if-range"] == date and server.ranges()[1] == "bytes=300000-"
 
 
 def test_without_any_version_it_starts_anew(server, folders):
     url = server.give("/tiny.onnx", whole(etag=None, stop=300_000), whole(etag=None))
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, None]
 
 
 def test_a_part_that_does_not_fit_is_thrown_away(server, folders):
     url = server.give("/tiny.onnx", whole(stop=300_000), status(416), whole())
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=300000-", None]
 
 
 def test_a_server_that_stalls(server, folders):
     url = server.give("/tiny.onnx", stall(100_000), whole())
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=100000-"]
     server.give("/never", stall(0))
     with pytest.raises(FaceLoomError, match=r"no data for 0\.3 s\); run the command again later\.$"):
-        get(row(server.root + "/never", file="never.onnx"), folders, policy=QUICK)
+        download_file(row(server.root + "/never", file="never.onnx"), folders, policy=QUICK)
 
 
 def test_wrong_bytes_are_never_moved_into_place(server, folders):
     found = hashlib.sha256(OTHER).hexdigest()
     with pytest.raises(FaceLoomError, match=rf"sent another file: 1048576 bytes with sha256 {found} instead of {SHA}\); "
                                                rf"if you trust that file, run `python -m faceloom models get tiny --sha256 {found}`\.$"):
-        get(row(server.give("/tiny.onnx", whole(OTHER))), folders, policy=QUICK)
+        download_file(row(server.give("/tiny.onnx", whole(OTHER))), folders, policy=QUICK)
     assert left_over(folders) == []
 
 
 def test_a_wrong_size_is_seen_before_the_download(server, folders):
     url = server.give("/tiny.onnx", whole(DATA + b"more"))
     with pytest.raises(FaceLoomError, match="offers 1048580 bytes where the catalogue says 1048576"):
-        get(row(url), folders, policy=QUICK)
+        download_file(row(url), folders, policy=QUICK)
     assert left_over(folders) == []
 
 
@@ -265,11 +266,11 @@ def test_a_size_that_is_not_announced_is_checked_too(server, folders):
 
         return answer
 
-    assert get(row(server.give("/tiny.onnx", endless(len(DATA)))), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(server.give("/tiny.onnx", endless(len(DATA)))), folders, policy=QUICK).read_bytes() == DATA
     with pytest.raises(FaceLoomError, match="sent more than the 1048576 bytes"):
-        get(row(server.give("/b", endless(2_000_000)), file="b.onnx"), folders, policy=QUICK)
+        download_file(row(server.give("/b", endless(2_000_000)), file="b.onnx"), folders, policy=QUICK)
     with pytest.raises(FaceLoomError, match="sent 1000 bytes instead of 1048576"):
-        get(row(server.give("/c", endless(1000)), file="c.onnx", sha256=None), folders, policy=QUICK)
+        download_file(row(server.give("/c", endless(1000)), file="c.onnx", sha256=None), folders, policy=QUICK)
     assert left_over(folders) == ["tiny.onnx"]
 
 
@@ -277,10 +278,10 @@ def test_a_later_run_goes_on_with_the_address_it_began_with(server, folders):
     good = server.give("/good", whole(stop=400_000))
     for unpinned in ({}, {"sha256": None}):
         with pytest.raises(FaceLoomError):
-            get(row(server.root + "/gone", good, **unpinned), folders, policy=QUICK)
+            download_file(row(server.root + "/gone", good, **unpinned), folders, policy=QUICK)
         server.give("/good", whole())
         server.requests.clear()
-        assert get(row(server.root + "/gone", good, **unpinned), folders, policy=QUICK).read_bytes() == DATA
+        assert download_file(row(server.root + "/gone", good, **unpinned), folders, policy=QUICK).read_bytes() == DATA
         assert [(path, headers.get("range")) for path, headers in server.requests] == [("/good", "bytes=400000-")]
         folders.target(row()).unlink()
         server.give("/good", whole(stop=400_000))
@@ -291,21 +292,21 @@ def test_a_run_without_a_network_keeps_what_is_there(server, folders):
     for unpinned in ({}, {"sha256": None}):
         for urls in ([good], [server.root + "/gone", "http://localhost:1/none"]):
             with pytest.raises(FaceLoomError, match=r"go on after 0\.4 MB"):
-                get(row(*urls, **unpinned), folders, policy=QUICK)
+                download_file(row(*urls, **unpinned), folders, policy=QUICK)
         assert folders.target(row()).with_name("tiny.onnx.part").stat().st_size == 400_000
 
 
 def test_another_address_goes_on_where_the_hash_is_known(server, folders):
     first, second = server.give("/first", whole(stop=400_000), status(404)), server.give("/second", whole(etag='"other"'))
-    assert get(row(first, second), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(first, second), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=400000-", "bytes=400000-"]
     server.give("/first", whole(OTHER, stop=400_000), status(404))
     server.requests.clear()
-    assert get(row(first, second, file="b"), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(first, second, file="b"), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=400000-", "bytes=400000-", None], "what does not fit together is fetched anew"
     server.give("/first", whole(OTHER, stop=400_000), status(404))
     server.requests.clear()
-    assert get(row(first, second, file="c", sha256=None), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(first, second, file="c", sha256=None), folders, policy=QUICK).read_bytes() == DATA
     assert server.ranges() == [None, "bytes=400000-", None], "without a hash there is no telling"
 
 
@@ -319,7 +320,7 @@ def test_a_network_that_fails_is_not_taken_for_the_disk(server, folders, monkeyp
         return real(response, 300_000)
 
     monkeypatch.setattr(http.client.HTTPResponse, "read1", read1)
-    assert get(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK).read_bytes() == DATA
     assert len(server.ranges()) == 2 and server.ranges()[1].startswith("bytes=")
 
 
@@ -331,7 +332,7 @@ def test_a_disk_that_fills_up_is_not_taken_for_the_network(server, folders):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(FaceLoomError, match=r"^tiny\.onnx cannot be written to .*swap \(File too large\)\.$"):
-            get(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK)
+            download_file(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert len(server.requests) == 1
@@ -358,20 +359,20 @@ def bare(code: int, body: bytes = b"", **headers) -> Callable:
 def test_answers_that_are_no_file(server, folders, answer, words):
     """Nothing else would tell: neither hash nor size are known."""
     with pytest.raises(FaceLoomError, match=words):
-        get(row(server.give("/tiny.onnx", answer), sha256=None, bytes=None), folders, policy=QUICK)
+        download_file(row(server.give("/tiny.onnx", answer), sha256=None, bytes=None), folders, policy=QUICK)
     assert left_over(folders) == []
 
 
 def test_the_mirror_is_asked_when_the_first_address_fails(server, folders):
     good = server.give("/mirror/tiny.onnx", whole())
-    assert get(row(server.root + "/gone", good), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(server.root + "/gone", good), folders, policy=QUICK).read_bytes() == DATA
     assert [path for path, _ in server.requests] == ["/gone", "/mirror/tiny.onnx"], "404 is not asked twice"
 
 
 def test_all_failures_are_in_one_sentence(server, folders):
     page = server.give("/page", whole(b"<html>log in</html>", Content_Type="text/html; charset=utf-8"))
     with pytest.raises(FaceLoomError) as raised:
-        get(row(server.root + "/gone", server.give("/busy", status(503)), page, "http://localhost:1/none"), folders, policy=QUICK)
+        download_file(row(server.root + "/gone", server.give("/busy", status(503)), page, "http://localhost:1/none"), folders, policy=QUICK)
     text = str(raised.value)
     assert text.startswith("tiny.onnx could not be downloaded (127.0.0.1: 404 Not Found; 127.0.0.1: 503 Service Unavailable; ")
     assert "a web page instead of the file; localhost: no connection" in text and text.endswith("); run the command again later.")
@@ -382,31 +383,31 @@ def test_a_busy_server_is_asked_again_after_a_growing_pause(server, folders):
     pauses = []
     patient = replace(QUICK, attempts=4, pause=1, sleep=pauses.append)
     url = server.give("/tiny.onnx", status(503), status(429), status(500), whole())
-    assert get(row(url), folders, policy=patient).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=patient).read_bytes() == DATA
     assert pauses == [2, 4, 8]
 
 
 def test_redirects_are_followed_to_other_hosts(server, folders):
     server.give("/cdn", whole())
     url = server.give("/tiny.onnx", redirect(server.root.replace("127.0.0.1", "localhost") + "/cdn"))
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/x"])
 def test_redirects_off_the_web_are_refused(server, folders, address):
     with pytest.raises(FaceLoomError, match=re.escape(address)):
-        get(row(server.give("/tiny.onnx", redirect(address))), folders, policy=QUICK)
+        download_file(row(server.give("/tiny.onnx", redirect(address))), folders, policy=QUICK)
 
 
 def test_endless_redirects_end(server, folders):
     with pytest.raises(FaceLoomError, match=r"302 .*redirect"):
-        get(row(server.give("/tiny.onnx", redirect("/tiny.onnx"))), folders, policy=QUICK)
+        download_file(row(server.give("/tiny.onnx", redirect("/tiny.onnx"))), folders, policy=QUICK)
 
 
 def test_encryption_is_never_given_up():
     handler = transfer._Redirects()
     secure = transfer.urllib.request.Request("https://huggingface.co/x")
-    with pytest.raises(transfer.Failure, match=r"redirects to http://cdn.example/x, which is not encrypted"):
+    with pytest.raises(transfer.AddressError, match=r"redirects to http://cdn.example/x, which is not encrypted"):
         handler.redirect_request(secure, io.BytesIO(), 302, "Found", {}, "http://cdn.example/x")
     assert handler.redirect_request(secure, io.BytesIO(), 302, "Found", {}, "https://cdn.example/x").full_url == "https://cdn.example/x"
 
@@ -435,58 +436,58 @@ def test_over_tls(server, secure, folders, monkeypatch):
     other, certificate = secure
     url = other.give("/tiny.onnx", whole())
     with pytest.raises(FaceLoomError, match=r"no connection \(.*certificate verify failed"):
-        get(row(url), folders, policy=QUICK)
+        download_file(row(url), folders, policy=QUICK)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
     downgrade = other.give("/b", redirect(server.give("/tiny.onnx", whole())))
     with pytest.raises(FaceLoomError, match=r"redirects to http://127\.0\.0\.1:\d+/tiny\.onnx, which is not encrypted"):
-        get(row(downgrade, file="b.onnx"), folders, policy=QUICK)
+        download_file(row(downgrade, file="b.onnx"), folders, policy=QUICK)
     assert not server.requests
 
 
 def test_a_secure_address_is_spoken_to_securely(server, folders):
     """The plain server cannot shake hands, which a client that fell back to plain text would not notice."""
     with pytest.raises(FaceLoomError, match="no connection"):
-        get(row(server.root.replace("http:", "https:") + "/tiny.onnx"), folders, policy=QUICK)
+        download_file(row(server.root.replace("http:", "https:") + "/tiny.onnx"), folders, policy=QUICK)
     assert not server.requests
 
 
 def test_the_mirror_the_user_chose_comes_first(server, folders, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "https://hf-mirror.example/")
-    assert addresses(("https://huggingface.co/a/b", "https://github.com/c"), "f.onnx") == ("https://hf-mirror.example/a/b", "https://github.com/c")
+    assert list_addresses(("https://huggingface.co/a/b", "https://github.com/c"), "f.onnx") == ("https://hf-mirror.example/a/b", "https://github.com/c")
     monkeypatch.setenv("FACELOOM_MIRROR", server.root + "/lan/")
-    assert addresses(("https://github.com/c",), "a b.onnx")[0] == server.root + "/lan/a%20b.onnx"
-    assert addresses(("https://github.com/c",), "f", "https://given.example")[0] == "https://given.example/f"
+    assert list_addresses(("https://github.com/c",), "a b.onnx")[0] == server.root + "/lan/a%20b.onnx"
+    assert list_addresses(("https://github.com/c",), "f", "https://given.example")[0] == "https://given.example/f"
     server.give("/lan/tiny.onnx", whole())
-    assert get(row("https://localhost:1/none"), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row("https://localhost:1/none"), folders, policy=QUICK).read_bytes() == DATA
     for mirror in ("ftp://x", "models", "https://", "http://[x", "http://a b", "http://host:port"):
         with pytest.raises(FaceLoomError, match=rf"^{re.escape(mirror.rstrip('/'))}/b is not a web address; check --mirror"):
-            get(row("https://localhost:1/none", file="b", sha256=None), folders, mirror=mirror)
+            download_file(row("https://localhost:1/none", file="b", sha256=None), folders, mirror=mirror)
 
 
 def test_the_proxy_of_the_environment_is_used(server, folders, monkeypatch):
     monkeypatch.setenv("http_proxy", server.root)
     monkeypatch.setenv("no_proxy", "")
     server.give("http://models.example/tiny.onnx", whole())
-    assert get(row("http://models.example/tiny.onnx"), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row("http://models.example/tiny.onnx"), folders, policy=QUICK).read_bytes() == DATA
 
 
 def test_an_unpinned_file_is_remembered_and_must_stay_the_same(server, folders):
     unpinned = row(server.give("/tiny.onnx", whole()), sha256=None)
-    path = get(unpinned, folders, policy=QUICK)
-    assert read_json(path.parent / LEDGER) == {"tiny.onnx": SHA}
+    path = download_file(unpinned, folders, policy=QUICK)
+    assert read_json(path.parent / HASH_RECORD) == {"tiny.onnx": SHA}
     path.unlink()
     server.give("/tiny.onnx", whole(OTHER))
     with pytest.raises(FaceLoomError, match="sent another file"):
-        get(unpinned, folders, policy=QUICK)
+        download_file(unpinned, folders, policy=QUICK)
 
 
 def test_a_hash_the_user_trusts_replaces_the_catalogue_s(server, folders):
     url = server.give("/tiny.onnx", whole(OTHER + b"longer"))
     trusted = hashlib.sha256(OTHER + b"longer").hexdigest()
-    path = get(row(url), folders, policy=QUICK, sha256=trusted)
+    path = download_file(row(url), folders, policy=QUICK, sha256=trusted)
     assert path.read_bytes() == OTHER + b"longer"
-    assert get(row(url), folders, policy=QUICK) == path, "and is remembered"
+    assert download_file(row(url), folders, policy=QUICK) == path, "and is remembered"
 
 
 def test_another_file_in_its_place_is_kept_unless_forced(server, folders):
@@ -495,11 +496,11 @@ def test_another_file_in_its_place_is_kept_unless_forced(server, folders):
     mine.write_bytes(b"my own export")
     url = server.give("/tiny.onnx", whole())
     with pytest.raises(FaceLoomError, match=r"replace it with `python -m faceloom models get tiny --force`\.$"):
-        get(row(url), folders, policy=QUICK)
+        download_file(row(url), folders, policy=QUICK)
     assert mine.read_bytes() == b"my own export"
-    assert get(row(url, also=(hashlib.sha256(b"my own export").hexdigest(),)), folders, policy=QUICK) == mine
+    assert download_file(row(url, also=(hashlib.sha256(b"my own export").hexdigest(),)), folders, policy=QUICK) == mine
     assert not server.requests
-    get(row(url), folders, policy=QUICK, force=True)
+    download_file(row(url), folders, policy=QUICK, force=True)
     assert mine.read_bytes() == DATA
 
 
@@ -510,21 +511,21 @@ def test_a_file_of_another_size_or_none_is_no_file_of_the_catalogue_s(server, fo
     for data, size in ((b"cut short", len(DATA)), (b"", None)):
         mine.write_bytes(data)
         with pytest.raises(FaceLoomError, match="--force"):
-            get(row(url, sha256=None, bytes=size), folders, policy=QUICK)
+            download_file(row(url, sha256=None, bytes=size), folders, policy=QUICK)
     mine.write_bytes(b"another export")
-    assert get(row(url, sha256=None, bytes=None), folders, policy=QUICK) == mine
+    assert download_file(row(url, sha256=None, bytes=None), folders, policy=QUICK) == mine
 
 
 def test_what_was_trusted_once_does_not_stand_in_the_way(server, folders):
     trusted = hashlib.sha256(OTHER).hexdigest()
     url = server.give("/tiny.onnx", whole(OTHER))
-    path = get(row(url), folders, policy=QUICK, sha256=trusted)
+    path = download_file(row(url), folders, policy=QUICK, sha256=trusted)
     path.write_bytes(DATA)
-    assert get(row(url), folders, policy=QUICK) == path, "the catalogue's own file is right as well"
+    assert download_file(row(url), folders, policy=QUICK) == path, "the catalogue's own file is right as well"
     server.give("/tiny.onnx", whole())
-    get(row(url), folders, policy=QUICK, sha256=SHA, force=True)
+    download_file(row(url), folders, policy=QUICK, sha256=SHA, force=True)
     path.unlink()
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA
 
 
 @pytest.mark.skipif(os.name == "nt", reason="locks of another kind")
@@ -533,20 +534,21 @@ def test_a_drive_that_cannot_lock(server, folders, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(transfer, "_lock", refuse)
-    assert get(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK).read_bytes() == DATA and left_over(folders) == ["tiny.onnx"]
+    assert download_file(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK).read_bytes() == DATA
+    assert left_over(folders) == ["tiny.onnx"]
 
 
 def test_two_processes_do_not_clash(server, folders):
     url = server.give("/tiny.onnx", whole())
-    job = transfer.Job("tiny.onnx", "tiny", folders.target(row()), (), None, None, QUICK, lambda *_: None)
+    job = transfer.DownloadJob("tiny.onnx", "tiny", folders.target(row()), (), None, None, QUICK, lambda *_: None)
     job.target.parent.mkdir(parents=True)
     with transfer._locked(job), pytest.raises(FaceLoomError, match=r"Another program is downloading tiny\.onnx"):
-        get(row(url), folders, policy=QUICK)
-    assert get(row(url), folders, policy=QUICK).read_bytes() == DATA and left_over(folders) == ["tiny.onnx"]
+        download_file(row(url), folders, policy=QUICK)
+    assert download_file(row(url), folders, policy=QUICK).read_bytes() == DATA and left_over(folders) == ["tiny.onnx"]
 
 
 def test_a_lock_that_was_just_taken_away_counts_as_taken(folders, monkeypatch):
-    job = transfer.Job("tiny.onnx", "tiny", folders.target(row()), (), None, None, QUICK, lambda *_: None)
+    job = transfer.DownloadJob("tiny.onnx", "tiny", folders.target(row()), (), None, None, QUICK, lambda *_: None)
     job.target.parent.mkdir(parents=True)
     real = transfer._lock
     monkeypatch.setattr(transfer, "_lock", lambda stream: (real(stream), Path(stream.name).unlink()))
@@ -557,13 +559,13 @@ def test_a_lock_that_was_just_taken_away_counts_as_taken(folders, monkeypatch):
 def test_a_full_disk_is_seen_before(server, folders, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2_000_000))
     with pytest.raises(FaceLoomError, match=r"tiny\.onnx needs 1 MB, but .* has only 2 MB free"):
-        get(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK)
+        download_file(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK)
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "models").write_bytes(b"a file")
     with pytest.raises(FaceLoomError, match=r"tiny\.onnx cannot be written to"):
-        get(row(server.give("/tiny.onnx", whole())), Folders((tmp_path / "models",)), policy=QUICK)
+        download_file(row(server.give("/tiny.onnx", whole())), Folders((tmp_path / "models",)), policy=QUICK)
 
 
 def test_the_listener_may_interrupt_and_the_part_stays(server, folders):
@@ -574,16 +576,16 @@ def test_the_listener_may_interrupt_and_the_part_stays(server, folders):
         pass
 
     with pytest.raises(InterruptedByUser):
-        get(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK, progress=stop)
+        download_file(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK, progress=stop)
     assert left_over(folders) == ["tiny.onnx.part", "tiny.onnx.part.json"]
 
 
 def test_what_is_only_had_by_hand(folders):
     with pytest.raises(FaceLoomError, match=r"tiny\.onnx \(MIT, commercial use allowed\) is only to be had by hand: get it from https://authors"):
-        get(row(page="https://authors.example"), folders)
+        download_file(row(page="https://authors.example"), folders)
     folders.target(row()).parent.mkdir(parents=True)
     folders.target(row()).write_bytes(DATA)
-    assert get(row(page="https://authors.example"), folders) == folders.target(row())
+    assert download_file(row(page="https://authors.example"), folders) == folders.target(row())
 
 
 # Zip archives
@@ -610,16 +612,16 @@ def test_a_pack_is_unpacked_to_our_own_places(server, folders, pack):
     members = {"../../evil.onnx": b"evil", "tiny/": b"", "tiny/uno.onnx": DATA, "__MACOSX/._two.onnx": b"?", "/abs/two.onnx": b"second"}
     server.give("/tiny.zip", whole(archive(members)))
     place = folders.roots[0] / "insightface/models/tiny"
-    path = get(pack.rows[1], folders, policy=QUICK)
+    path = download_file(pack.rows[1], folders, policy=QUICK)
     assert path == place / "two.onnx" and path.read_bytes() == b"second"
-    assert left_over(folders) == [LEDGER, "two.onnx", "uno.onnx"], "the other row comes along; the archive and strangers do not stay"
+    assert left_over(folders) == [HASH_RECORD, "two.onnx", "uno.onnx"], "the other row comes along; the archive and strangers do not stay"
     assert not list(folders.roots[0].parent.rglob("evil*"))
-    ledger = read_json(path.parent / LEDGER)
+    ledger = read_json(path.parent / HASH_RECORD)
     assert ledger == {"two.onnx": hashlib.sha256(b"second").hexdigest()}
-    assert get_pack(pack, folders, policy=QUICK) == [place / "uno.onnx", place / "two.onnx"]
+    assert download_pack(pack, folders, policy=QUICK) == [place / "uno.onnx", place / "two.onnx"]
     assert len(server.requests) == 1
     path.unlink()
-    assert len(get_pack(pack, folders, policy=QUICK)) == 2 and len(server.requests) == 2
+    assert len(download_pack(pack, folders, policy=QUICK)) == 2 and len(server.requests) == 2
 
 
 def test_a_pack_that_is_there_is_not_fetched_again(server, tmp_path, pack):
@@ -628,7 +630,7 @@ def test_a_pack_that_is_there_is_not_fetched_again(server, tmp_path, pack):
     for name in ("one.onnx", "two.onnx"):
         (home / name).write_bytes(DATA)
     both = Folders((tmp_path / "models",), {"insightface": (tmp_path / "models/insightface", tmp_path / "home")})
-    assert get_pack(pack, both, policy=QUICK) == [home / "one.onnx", home / "two.onnx"] and not server.requests
+    assert download_pack(pack, both, policy=QUICK) == [home / "one.onnx", home / "two.onnx"] and not server.requests
 
 
 def test_a_file_of_a_pack_is_replaced_when_forced(server, folders, pack):
@@ -637,12 +639,12 @@ def test_a_file_of_a_pack_is_replaced_when_forced(server, folders, pack):
     two.parent.mkdir(parents=True)
     two.write_bytes(b"")
     with pytest.raises(FaceLoomError, match="--force"):
-        get(pack.rows[1], folders, policy=QUICK)
-    assert get(pack.rows[1], folders, policy=QUICK, force=True) == two and two.read_bytes() == b"second"
+        download_file(pack.rows[1], folders, policy=QUICK)
+    assert download_file(pack.rows[1], folders, policy=QUICK, force=True) == two and two.read_bytes() == b"second"
     two.unlink()
     with pytest.raises(FaceLoomError, match="is not the file that is known"):
-        get(pack.rows[1], folders, policy=QUICK, sha256=SHA)
-    assert not two.exists() and sorted(left_over(folders)) == [LEDGER, "one.onnx"]
+        download_file(pack.rows[1], folders, policy=QUICK, sha256=SHA)
+    assert not two.exists() and sorted(left_over(folders)) == [HASH_RECORD, "one.onnx"]
 
 
 def test_files_by_themselves_stay_out_of_insightface_s_packs():
@@ -662,7 +664,7 @@ def test_files_by_themselves_stay_out_of_insightface_s_packs():
 def test_packs_that_are_not_right(server, folders, pack, content, words):
     server.give("/tiny.zip", whole(content))
     with pytest.raises(FaceLoomError, match=words):
-        get_pack(pack, folders, policy=QUICK)
+        download_pack(pack, folders, policy=QUICK)
     assert not left_over(folders) and not (folders.roots[0] / "insightface/models/tiny").exists(), "it would count as the pack"
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.files.kinds import channels_of, edge_of, expect_kind, kind_of
-from faceloom.models.files.onnx import Port, read_onnx, sniff
+from faceloom.models.files.kinds import channels_of, check_graph_kind, edge_of, kind_of_graph
+from faceloom.models.files.onnx import Port, name_other_format, read_onnx
+from faceloom.models.files.onnx_batch import with_free_batch
 from faceloom.models.runtime.onnx import open_session
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def test_symbolic_and_unknown_shapes():
 def test_inputs_that_are_initializers_are_no_inputs():
     data = model([node("Add", "x w", "y")], {"x": [1, 2], "w": [1, 2]}, {"y": [1, 2]}, [("w", np.ones((1, 2), np.float32))])
     assert [port.name for port in read_onnx(data).inputs] == ["x"]
-    free = onnx.load_from_string(read_onnx(data).with_free_batch())
+    free = onnx.load_from_string(with_free_batch(read_onnx(data)))
     assert [port.type.tensor_type.shape.dim[0].dim_param for port in free.graph.input] == ["batch", ""]
 
 
@@ -114,7 +115,7 @@ def test_files_that_are_no_or_half_a_model(tmp_path):
         open_session(path)
     with pytest.raises(FaceLoomError, match="There is no file"):
         open_session(tmp_path / "none.onnx")
-    assert sniff(data[:64]) is None
+    assert name_other_format(data[:64]) is None
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255))
@@ -124,8 +125,8 @@ def test_a_damaged_file_never_fails_otherwise(place, flip):
     data[place % len(data)] ^= flip
     with contextlib.suppress(FaceLoomError):
         file = read_onnx(bytes(data))
-        file.with_free_batch(reshapes=True)
-        file.lacking(Path())
+        with_free_batch(file, reshapes=True)
+        file.missing_weights_file(Path())
         for tensor in file.initializers:
             tensor.array()
 
@@ -161,12 +162,12 @@ def ports(*shapes):
     (None, [(1, 3, 64, 64)], [(1, 7, 7)]), (None, [(1, 4)], [(1, 2)]), (None, [None], [None]), (None, [(1, 3, 8, 8)], [None]),
     (None, [(1, 3, 8, 8)], [(1, 2)])])
 def test_kinds_are_told_apart(kind, inputs, outputs):
-    assert kind_of(ports(*inputs), ports(*outputs)) == kind
+    assert kind_of_graph(ports(*inputs), ports(*outputs)) == kind
     if kind:
-        expect_kind("x.onnx", kind, ports(*inputs), ports(*outputs))
+        check_graph_kind("x.onnx", kind, ports(*inputs), ports(*outputs))
     if kind not in (None, "swap"):
         with pytest.raises(FaceLoomError, match=r"x\.onnx is an? .*, not a swap model"):
-            expect_kind("x.onnx", "swap", ports(*inputs), ports(*outputs))
+            check_graph_kind("x.onnx", "swap", ports(*inputs), ports(*outputs))
 
 
 def test_pictures_in_both_layouts():

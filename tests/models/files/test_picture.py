@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.files import picture as images
 from faceloom.models.files.cache import check_writable, replace_file
-from faceloom.models.files.picture import read_image, read_picture, write_image
-from faceloom.models.pixels import tensors
+from faceloom.models.files.picture import read_image, read_picture_file, write_image
 from faceloom.models.pixels.tensors import as_images, expand_rgb, to_pil, to_uint8
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,9 +93,9 @@ def test_pictures_that_were_looked_through_in_part_or_were_not_fit_are_looked_th
 
 def test_nothing_is_kept_of_pictures_that_were_looked_through():
     image = as_images(torch.rand(1, 6, 5, 3))
-    gone, before = weakref.ref(image), len(tensors._sound)
+    gone, before = weakref.ref(image), len(images._sound)
     del image
-    assert gone() is None and len(tensors._sound) == before - 1
+    assert gone() is None and len(images._sound) == before - 1
 
 
 def test_expand_rgb_does_not_copy(ramp):
@@ -117,7 +117,7 @@ def test_to_uint8_clips():
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".webp"])
 def test_lossless_files_read_exactly(tmp_path, suffix, ramp):
     path = saved(tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {}))
-    picture = read_picture(path)
+    picture = read_picture_file(path)
     assert torch.equal(picture.image, ramp)
     assert picture.image.dtype == torch.float32 and picture.alpha is None and picture.bits == 8
 
@@ -139,7 +139,7 @@ def test_sixteen_bit_grey_keeps_its_depth(tmp_path):
     levels = np.array([[0, 1, 257], [32768, 65534, 65535]], np.uint16)
     for suffix in (".png", ".tif"):
         Image.fromarray(levels).save(tmp_path / f"a{suffix}")
-        picture = read_picture(tmp_path / f"a{suffix}")
+        picture = read_picture_file(tmp_path / f"a{suffix}")
         assert picture.bits == 16
         assert torch.allclose(picture.image[..., 1] * 65535, torch.from_numpy(levels.astype(np.float32)), atol=0.01)
 
@@ -155,7 +155,7 @@ def test_sixteen_bit_colour_is_read_and_told(tmp_path):
     path = tmp_path / "deep.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
                      + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b""))
-    picture = read_picture(path)
+    picture = read_picture_file(path)
     assert picture.bits == 16
     assert np.allclose(picture.image[0].numpy() * 255, [[255, 0, 128], [0x12, 0x56, 0x9A]], atol=1)
 
@@ -181,16 +181,16 @@ def test_grey_and_palette_become_rgb(tmp_path, mode):
 def test_alpha_is_kept_apart_and_opaque_alpha_is_none(tmp_path, ramp):
     alpha = np.linspace(0, 255, 35).round().astype(np.uint8).reshape(5, 7, 1)
     Image.fromarray(np.concatenate([RAMP, alpha], -1)).save(tmp_path / "a.png")
-    picture = read_picture(tmp_path / "a.png")
+    picture = read_picture_file(tmp_path / "a.png")
     assert torch.equal(picture.image, ramp)
     assert np.array_equal(to_uint8(picture.alpha), alpha[..., 0])
     saved(tmp_path / "opaque.png", "RGBA")
-    assert read_picture(tmp_path / "opaque.png").alpha is None
+    assert read_picture_file(tmp_path / "opaque.png").alpha is None
 
 
 def test_transparent_palette_colour(tmp_path):
     Image.fromarray(RAMP[..., 0]).convert("P").save(tmp_path / "a.gif", transparency=0)
-    picture = read_picture(tmp_path / "a.gif")
+    picture = read_picture_file(tmp_path / "a.gif")
     assert picture.alpha is not None and picture.alpha[0, 0] == 0 and picture.alpha[4, 6] == 1
 
 
@@ -204,7 +204,7 @@ def test_cmyk_without_and_with_a_damaged_profile(tmp_path):
     Image.new("CMYK", (3, 2), (0, 255, 255, 0)).save(tmp_path / "a.tif")
     assert read_image(tmp_path / "a.tif")[0, 0].tolist() == [1, 0, 0]
     Image.new("CMYK", (3, 2), (0, 255, 255, 0)).save(tmp_path / "b.tif", icc_profile=b"no profile at all")
-    picture = read_picture(tmp_path / "b.tif")
+    picture = read_picture_file(tmp_path / "b.tif")
     assert picture.image[0, 0].tolist() == [1, 0, 0] and picture.icc is None
 
 
@@ -275,7 +275,7 @@ def test_alpha_is_written_or_laid_on_white(tmp_path, ramp):
     alpha = torch.zeros(5, 7)
     alpha[:, 3:] = 1
     write_image(tmp_path / "a.png", ramp, alpha=alpha)
-    picture = read_picture(tmp_path / "a.png")
+    picture = read_picture_file(tmp_path / "a.png")
     assert torch.equal(picture.image, ramp) and torch.equal(picture.alpha, alpha)
     write_image(tmp_path / "a.bmp", ramp, alpha=alpha)
     flat = read_image(tmp_path / "a.bmp")
@@ -286,14 +286,14 @@ def test_alpha_is_written_or_laid_on_white(tmp_path, ramp):
 def test_colour_profile_survives(tmp_path, suffix, ramp):
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     write_image(tmp_path / f"a{suffix}", ramp, icc=icc)
-    assert read_picture(tmp_path / f"a{suffix}").icc == icc
+    assert read_picture_file(tmp_path / f"a{suffix}").icc == icc
 
 
 def test_grey_profile_is_not_put_on_rgb_pixels(tmp_path):
     icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     icc[16:20] = b"GRAY"
     saved(tmp_path / "a.png", "L", icc_profile=bytes(icc))
-    assert read_picture(tmp_path / "a.png").icc is None
+    assert read_picture_file(tmp_path / "a.png").icc is None
 
 
 def test_metadata_in_png_and_exif(tmp_path, ramp):

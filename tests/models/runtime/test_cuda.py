@@ -259,7 +259,7 @@ def test_tensorrt_has_cuda_behind_it_and_a_folder_for_each_file(monkeypatch, tmp
 
 def test_tensorrt_sees_one_shape(monkeypatch, own_cache):
     data = swap_double()
-    assert open_session(data, providers="cpu").batches(), "which is remembered"
+    assert open_session(data, providers="cpu").batches(), "and another session of the file does not matter"
     Rig(monkeypatch, (TRT, CUDA, CPU))
     network = open_session(data, providers="tensorrt")
     np.testing.assert_allclose(network.run(inputs(3))[0], reference(**inputs(3)), rtol=1e-5)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.onnx import read_onnx
+from faceloom.models.files.onnx_batch import with_free_batch
 from faceloom.models.runtime import onnx as runtime
 from faceloom.models.runtime.memory import OnnxMemoryError
 from faceloom.models.runtime.onnx import open_session
@@ -27,7 +28,7 @@ def test_a_batch_of_one_is_freed_and_exact(tmp_path):
     answer = network.run(feeds, lambda done, total: seen.append((done, total)), chunk=2)[0]
     np.testing.assert_allclose(answer, reference(**feeds), rtol=1e-5)
     assert network.batches() and seen[-1] == (5, 5) and len(seen) == 4, "chunks of 2, 2 and 1"
-    assert list(runtime.read_json(runtime.cache_folder() / "batches.json").values()) == ["reshapes"]
+    assert network.batch_mode == "reshapes"
     single = network.run({name: array[:1] for name, array in feeds.items()})[0]
     np.testing.assert_allclose(single, answer[:1], rtol=1e-6)
 
@@ -38,14 +39,21 @@ def test_one_identity_serves_all_faces():
     np.testing.assert_allclose(network.run(feeds)[0], reference(feeds["target"], np.full((3, 512), 0.5, np.float32)), rtol=1e-5)
 
 
-def test_what_was_found_about_batches_is_remembered(tmp_path, monkeypatch):
+def test_how_batches_are_run_is_decided_once_for_each_opened_network(tmp_path, monkeypatch, own_cache, caplog):
     path = tmp_path / "swap.onnx"
     path.write_bytes(swap_double())
-    assert open_session(path).batches()
-    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *_: pytest.fail("tried again"))
     network = open_session(path)
+    assert network.batch_mode is None
+    with caplog.at_level("INFO"):
+        assert network.batches()
+    assert "swap.onnx on cpu runs several rows together" in caplog.text
+    assert not list((tmp_path / "cache").rglob("*")), "nothing on disk changes how a graph is run"
+    tried, exact = [], runtime.OnnxModel._exact
+    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *given: tried.append(given) or exact(*given))
     feeds = inputs(3)
     np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
+    assert not tried
+    assert open_session(path).batches() and tried
 
 
 def test_a_batch_that_is_free_outside_and_baked_inside_is_freed_too():
@@ -102,10 +110,9 @@ def test_rows_that_touch_each_other_are_run_one_by_one(monkeypatch):
     network = open_session(mixing)
     x = np.random.default_rng(0).random((3, 4), np.float32)
     np.testing.assert_array_equal(network.run({"x": x})[0], np.zeros((3, 4), np.float32))
-    assert not network.batches()
-    again = open_session(mixing)
+    assert not network.batches() and network.batch_mode == "one by one"
     monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *_: pytest.fail("tried again"))
-    assert not again.batches()
+    assert not network.batches()
 
 
 def test_a_free_batch_is_believed_only_when_it_is_right():
@@ -127,7 +134,7 @@ def test_reshapes_of_constants_and_shared_shapes_are_left_alone():
                   node("Identity", "used", "z"), node("Reshape", "x used", "u")],
                  {"x": [1, 2, 2]}, {"y": [1, 4], "z": ([2], INT64), "u": [1, 4]},
                  [("w", np.arange(4, dtype=np.float32)), ("other", np.array([1, 4], np.int64)), ("used", np.array([1, -1], np.int64))])
-    free = onnx.load_from_string(read_onnx(data).with_free_batch(reshapes=True))
+    free = onnx.load_from_string(with_free_batch(read_onnx(data), reshapes=True))
     stored = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in free.graph.initializer}
     assert stored["other"] == [1, 4] and stored["used"] == [1, -1]
     assert numpy_helper.to_array(free.graph.node[0].attribute[0].t).tolist() == [0, -1]
@@ -137,7 +144,7 @@ def test_reshapes_of_constants_and_shared_shapes_are_left_alone():
 def test_inner_shapes_do_not_contradict_the_freed_batch():
     inner = [helper.make_tensor_value_info("h", FLOAT, [1, 4])]
     data = model([node("Mul", "x x", "h"), node("Mul", "h x", "y")], {"x": [1, 4]}, {"y": [1, 4]}, value_info=inner)
-    free = onnx.load_from_string(read_onnx(data).with_free_batch())
+    free = onnx.load_from_string(with_free_batch(read_onnx(data)))
     assert not free.graph.value_info and free.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     x = np.random.default_rng(0).random((3, 4), np.float32)
     np.testing.assert_allclose(open_session(data).run({"x": x})[0], x**3, rtol=1e-6)

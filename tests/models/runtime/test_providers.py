@@ -12,7 +12,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.runtime import providers
 from faceloom.models.runtime.memory import OnnxMemoryError
 from faceloom.models.runtime.onnx import open_session
-from faceloom.models.runtime.providers import Machine, candidates, fall_back_warning
+from faceloom.models.runtime.providers import Machine, fall_back_warning, providers_to_try
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -22,13 +22,13 @@ ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "DmlExecutionProvid
 
 
 def test_providers_are_tried_best_first():
-    assert candidates("auto", ALL) == ["CUDAExecutionProvider", "DmlExecutionProvider", "CPUExecutionProvider"]
-    assert candidates("tensorrt", ALL) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert candidates(("directml", "cuda"), ALL) == ["DmlExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert candidates("cpu", ALL) == candidates("cuda", ["CPUExecutionProvider"]) == ["CPUExecutionProvider"]
-    assert candidates("CUDAExecutionProvider", ALL)[0] == "CUDAExecutionProvider"
+    assert providers_to_try("auto", ALL) == ["CUDAExecutionProvider", "DmlExecutionProvider", "CPUExecutionProvider"]
+    assert providers_to_try("tensorrt", ALL) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert providers_to_try(("directml", "cuda"), ALL) == ["DmlExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert providers_to_try("cpu", ALL) == providers_to_try("cuda", ["CPUExecutionProvider"]) == ["CPUExecutionProvider"]
+    assert providers_to_try("CUDAExecutionProvider", ALL)[0] == "CUDAExecutionProvider"
     with pytest.raises(FaceLoomError, match="no execution provider called gpu; use auto or one of cuda"):
-        candidates("gpu", ALL)
+        providers_to_try("gpu", ALL)
 
 
 @pytest.mark.parametrize(("request_", "there", "used", "tried", "gpu", "words"), [

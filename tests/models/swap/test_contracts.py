@@ -9,7 +9,7 @@ pytest.importorskip("onnxruntime")
 
 from contracts import other_templates, unnoticed
 from doubles import TRUTHS
-from faceloom.models.files.catalogue import Contract, catalogue, rows
+from faceloom.models.files.catalogue import SwapContract, catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, check, path_of
@@ -72,7 +72,7 @@ def mutations(name: str) -> list[dict]:
     return slips
 
 
-def passes(name: str, folders: Folders, contract: Contract) -> bool:
+def passes(name: str, folders: Folders, contract: SwapContract) -> bool:
     check(load_engine(path_of(folders, name), folders=folders, contract=contract), name, faces=FACES.take([1]))
     return True
 

@@ -87,7 +87,7 @@ def test_graphs_that_look_alike(name, candidates, folders, tmp_path):
 def test_a_renamed_file_is_known_by_its_hash(folders, tmp_path, monkeypatch):
     path = shutil.copy(save_double("hyperswap_1b_256", tmp_path), tmp_path / "thing.onnx")
     row = replace(catalogue()["hyperswap_1b_256"], sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest())
-    monkeypatch.setattr(load, "row_of_hash", lambda digest: row if digest == row.sha256 else None)
+    monkeypatch.setattr(load, "row_by_hash", lambda digest: row if digest == row.sha256 else None)
     engine = load_engine(path, folders=folders)
     assert engine.name == "hyperswap_1b_256" and engine.contract == row.contract
 
