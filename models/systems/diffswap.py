@@ -34,7 +34,7 @@ from ..paste import check_crops, paste
 from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
 from ..pixels.opencv_like import fill_hull
-from ..pixels.resize import resize
+from ..pixels.resize import resize_bicubic
 from ..pixels.tensors import as_images, to_uint8
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
@@ -124,10 +124,10 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
     if organ_source not in ORGAN_SOURCES or shape not in SHAPES:
         raise FaceLoomError(f"organ_source must be one of {', '.join(ORGAN_SOURCES)}, and shape one of {', '.join(SHAPES)}.")
     if not len(faces):
-        pictures = resize(as_images(crops, "crops"), CROP)
+        pictures = resize_bicubic(as_images(crops, "crops"), CROP)
         return Prepared(torch.zeros(len(pictures), 5, conditioner.width), pictures, encode(pictures).float(),
                         torch.zeros(pictures.shape[:3]))
-    pictures = resize(check_crops(crops, len(faces)), CROP)
+    pictures = resize_bicubic(check_crops(crops, len(faces)), CROP)
     portraits, sources = source_pictures(identity)
     latents = encode(pictures).float()
     who, organs = source_features(conditioner, portraits, sources, latents if organ_source == "released" else None, encode)
