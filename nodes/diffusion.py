@@ -13,7 +13,7 @@ from ..models.diffusion.parsing import differentiable_parser
 from ..models.diffusion.swap import GuidanceStrengths, guidance_for, sampled_rows
 from ..models.identity.differentiable import differentiable
 from ..models.pixels.masks import fit_mask
-from ..models.pixels.resize import resample
+from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_crops
 from . import _memory, _sampling
 from ._runtime import give
@@ -114,7 +114,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
         recognizer = as_recognizer(recognizer) if pull.identity > 0 else None
         pull.check(len(images), identity, recognizer, parser, faces, gaze_estimator)
         edge = sampling_size(size or _sampling.native_size(model), vae.spacial_compression_encode())
-        pictures, holes = resample(images[rows], edge), resample(masks[rows], edge)
+        pictures, holes = resize_area_or_lanczos(images[rows], edge), resize_area_or_lanczos(masks[rows], edge)
         latents = _sampling.encode(vae, pictures)
         _sampling.check_model(model, vae, latents)
         positive, negative = _sampling.rows_of([positive, negative], rows, len(images))
@@ -142,5 +142,5 @@ class DiffusionInpaintSwap(io.ComfyNode):
         if fix_color:
             results = undo_drift(results, pictures, holes)
         out = images.clone()
-        out[rows] = composite(images[rows], resample(results, images.shape[1]), masks[rows])
+        out[rows] = composite(images[rows], resize_area_or_lanczos(results, images.shape[1]), masks[rows])
         return io.NodeOutput(give(out))

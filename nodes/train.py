@@ -14,7 +14,7 @@ from ..models.diffusion.crop import sampling_size
 from ..models.diffusion.dreambooth import Recipe, square_photos
 from ..models.errors import FaceLoomError
 from ..models.identity.files import identity_path
-from ..models.pixels.resize import resample
+from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_images
 from . import _lora, _sampling
 from ._runtime import listener, show
@@ -95,7 +95,7 @@ class TrainFaceLoRA(io.ComfyNode):
 
 def _encode(vae, pictures: torch.Tensor, edge: int) -> torch.Tensor:
     """Latents of the middle squares."""
-    return _sampling.encode(vae, torch.cat([resample(photo[None], edge) for photo in square_photos(as_images(pictures, "photos"))]))
+    return _sampling.encode(vae, torch.cat([resize_area_or_lanczos(photo[None], edge) for photo in square_photos(as_images(pictures, "photos"))]))
 
 
 def lora_path(filename: str) -> Path:

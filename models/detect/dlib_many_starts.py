@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..face3d.topology import MIRROR_68
 from ..pixels.affine import invert, similarity, transform
-from .dlib_points import MIRROR_68, PointFitter, square_matrix, upright
+from .dlib_points import PointFitter, square_matrix, upright
 
 # The network's box to dlib's square: how far below the middle, and the edge, in box edges. Measured where both see a face.
 _BELOW, _EDGE = 0.10, 0.97

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..face3d.topology import MIRROR_68
 from ..faces import keypoints_from_68
 from ..pixels.affine import invert, scale_of, transform
 
@@ -17,8 +18,6 @@ _EDGE_PER_RADIUS = 3.3
 _BELOW_MEAN = 0.06
 _BOX = 160  # edge of the face square inside the upright crop, pixels
 _CROP = 320
-# The iBUG point that each point becomes in a mirror.
-MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 
 
 def gray_bytes(image: torch.Tensor) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import check_finite
 from ..identity.differentiable import Embedder, align_crops
 from ..pixels.affine import compose
+from ..pixels.blur import gaussian_blur
 
 # At strength 1 the sum of one step's moves is this share of the predicted latent's own spread.
 STEP = 0.12
@@ -84,17 +85,14 @@ class IdentityLoss:
         size = self.embedder.contract.size
         pictures = pictures.clamp(0, 1) + 0.05 * (pictures - pictures.clamp(0, 1))  # keeps a little pull where the picture is too bright
         if pictures.requires_grad:
-            pictures.register_hook(lambda gradient: smooth(gradient, gradient.shape[-1] * _SMOOTH))
+            pictures.register_hook(_smooth)
         return identity_loss(torch.stack([self.embedder(align_crops(pictures, m, size)) for m in self.matrices]), self.wanted)
 
 
-def smooth(pictures: Tensor, sigma: float) -> Tensor:
-    """``[N, C, H, W]`` through a Gaussian of ``sigma`` pixels, mirrored at the border."""
-    reach = max(1, round(3 * sigma))
-    kernel = torch.exp(-(torch.arange(-reach, reach + 1, dtype=pictures.dtype, device=pictures.device) / sigma).square() / 2)
-    kernel = (kernel / kernel.sum()).expand(pictures.shape[1], 1, 1, -1)
-    rows = F.conv2d(F.pad(pictures, (reach, reach, 0, 0), mode="reflect"), kernel, groups=pictures.shape[1])
-    return F.conv2d(F.pad(rows, (0, 0, reach, reach), mode="reflect"), kernel.mT, groups=pictures.shape[1])
+def _smooth(gradient: Tensor) -> Tensor:
+    """Blur the gradient ``[N, C, S, S]`` of pictures by a Gaussian whose width is ``_SMOOTH`` of their edge."""
+    sigma = gradient.shape[-1] * _SMOOTH
+    return gaussian_blur(gradient, sigma, max(1, round(3 * sigma)))
 
 
 def _look(random: np.random.Generator, size: int) -> np.ndarray:

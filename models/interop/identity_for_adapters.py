@@ -20,7 +20,7 @@ from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
 from ..files.catalogue import rows
 from ..identity import Recognizer, make_identity
-from ..pixels.resize import resample
+from ..pixels.resize import resize_area_or_lanczos
 
 # The space each adapter was trained in: insightface's buffalo_l or antelopev2.
 ADAPTERS = {"IP-Adapter FaceID": "w600k", "IP-Adapter FaceID Kolors": "glint360k", "InstantID": "glint360k", "PuLID": "glint360k"}
@@ -87,7 +87,7 @@ def adapter_pictures(identity: Identity, size: int = 1024, padding: float = 0.15
     crops = torch.from_numpy(np.array(identity.crops[:count]))
     inner = max(1, round(size / (1 + 2 * padding)))
     before = (size - inner) // 2
-    pictures = F.pad(resample(crops, inner), (0, 0, before, size - inner - before, before, size - inner - before))
+    pictures = F.pad(resize_area_or_lanczos(crops, inner), (0, 0, before, size - inner - before, before, size - inner - before))
     scale = inner / crops.shape[1]
     shift = before + scale / 2 - 0.5
     matrix = np.array([[scale, 0, shift], [0, scale, shift]])

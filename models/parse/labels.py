@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
-from ..pixels.resize import resize
+from ..pixels.resize import resize_bicubic, resize_bilinear
 from ..progress import Progress, silent
 from . import REGIONS
 
@@ -32,7 +31,7 @@ def parse_crops(scores_of: Callable[[torch.Tensor, Progress], torch.Tensor], cro
     labels = torch.zeros((count, height, width), dtype=torch.uint8, device=crops.device)
     for start in range(0, count, CROPS):
         part = crops[start : start + CROPS, ..., :3]
-        scores = scores_of(resize(part, edge), lambda done, _, start=start: progress(start + done, count))
+        scores = scores_of(resize_bicubic(part, edge), lambda done, _, start=start: progress(start + done, count))
         for i, planes in enumerate(scores):
             labels[start + i] = label_regions(planes, height, width).to(crops.device)
     return labels
@@ -43,9 +42,7 @@ def label_regions(scores: torch.Tensor, height: int, width: int) -> torch.Tensor
 
     The scores are enlarged, not the labels, so that borders are smooth curves.
     """
-    if tuple(scores.shape[1:]) != (height, width):
-        scores = F.interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=False, antialias=True)[0]
-    return sort_sides(_best(scores))
+    return sort_sides(_best(resize_bilinear(scores, height, width)))
 
 
 def _best(scores: torch.Tensor) -> torch.Tensor:

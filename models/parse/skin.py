@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from ..pixels.blur import gaussian_blur
+
 _TOLERANCE = (0.10, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
 _THIN = 0.014  # half the width, in crop edges, of what is a brow, a frame or a strand rather than hair
 _RADIUS = 0.08  # how far, in crop edges, the skin's colour is taken to be the same
@@ -20,10 +22,7 @@ def smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
         small = F.avg_pool2d(F.pad(small, (0, -width % coarse, 0, -height % coarse), mode="replicate"), coarse)
         sigma = sigma / coarse
     radius = max(1, int(3 * sigma + 0.5))
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=picture.device, dtype=torch.float32) / sigma) ** 2)
-    taps = (taps / taps.sum()).expand(len(picture), 1, -1)
-    small = F.conv2d(F.pad(small, (radius, radius, 0, 0), mode="replicate"), taps[:, :, None], groups=len(picture))
-    small = F.conv2d(F.pad(small, (0, 0, radius, radius), mode="replicate"), taps[..., None], groups=len(picture))
+    small = gaussian_blur(small, sigma, radius, "replicate")
     if coarse > 1:
         small = F.interpolate(small, scale_factor=coarse, mode="bilinear", align_corners=False)[..., :height, :width]
     return small[0]

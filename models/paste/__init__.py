@@ -17,6 +17,7 @@ from ..errors import FaceLoomError
 from ..faces import Faces
 from ..pixels.affine import bounds, invert, scale_of
 from ..pixels.masks import extent, feather_mask
+from ..pixels.resize import resize_bilinear
 from ..pixels.sampling import lattice, read_grid, sample_crops, sampling_grid, warp
 from ..pixels.tensors import as_crops, expand_rgb
 from ..progress import Progress, silent
@@ -114,9 +115,7 @@ def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) 
         raise FaceLoomError(f"mask must have shape [N, S, S], not {tuple(masks.shape)}.")
     if len(masks) not in (1, len(faces)):
         raise FaceLoomError(f"There are {len(masks)} masks for {len(faces)} face(s); connect one mask per face, or one for all.")
-    masks = masks.to(torch.float32)
-    if masks.shape[1:] != (size, size):
-        masks = F.interpolate(masks[:, None], (size, size), mode="bilinear", antialias=True)[:, 0]
+    masks = resize_bilinear(masks.to(torch.float32), size, size)
     low, high = torch.stack(torch.aminmax(masks)).tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise FaceLoomError("mask contains NaN or infinite values; check the node before it.")

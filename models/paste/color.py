@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import FaceLoomError
+from ..pixels.blur import gaussian_blur
 
 METHODS = ("mean-std", "mkl", "low-frequency")
 
@@ -171,9 +172,5 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def _blur(planes: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of ``[C, h, w]``, zeros beyond the edges."""
-    reach = max(1, math.ceil(3 * sigma))
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32, device=planes.device) / sigma) ** 2)
-    taps = (taps / taps.sum())[None, None]
-    planes = F.conv2d(planes[:, None], taps[:, :, None], padding=(0, reach))
-    return F.conv2d(planes, taps[:, :, :, None], padding=(reach, 0))[:, 0]
+    """Blur ``[C, h, w]`` by a Gaussian of ``sigma`` pixels, with zeros beyond the edges."""
+    return gaussian_blur(planes, sigma, max(1, math.ceil(3 * sigma)), "zeros")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import FaceLoomError
+from .resize import resize_bilinear
 
 # A distance that stands for "no border within reach".
 _FAR = 1e6
@@ -195,5 +196,5 @@ def fit_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str 
         raise FaceLoomError(f"The {name} has {len(mask)} pictures but {count} are needed; connect one for all, or one for each.")
     mask = mask.clamp(0, 1)
     if tuple(mask.shape[1:]) != (height, width):
-        mask = F.interpolate(mask[:, None], size=(height, width), mode="bilinear", align_corners=False, antialias=True)[:, 0].clamp(0, 1)
+        mask = resize_bilinear(mask, height, width).clamp(0, 1)
     return mask.expand(count, height, width)

@@ -1,38 +1,52 @@
-"""Resizing whole pictures: bicubic for a network's input, exact areas or Lanczos for a diffusion model's crops."""
+"""Resizing whole pictures and masks: bicubic for a network's input, bilinear for masks, areas or Lanczos for a diffusion model's crops.
+
+Edges of the old picture lie on edges of the new one.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from .magnify import LOBES, lanczos
 
 
-def resize(pictures: torch.Tensor, edge: int) -> torch.Tensor:
-    """``[N, H, W, C]`` to ``[N, edge, edge, C]`` float32 0..1: bicubic, with an area filter where it shrinks."""
+def resize_bicubic(pictures: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
+    """Resize ``[N, H, W, C]`` 0..1 to ``[N, height, width, C]`` float32 0..1, bicubic, with an area filter where they shrink.
+
+    size: height and width, or the edge of a square. Pictures of this size come back as they are.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
     pictures = pictures.to(torch.float32)
-    if tuple(pictures.shape[1:3]) == (edge, edge):
+    if tuple(pictures.shape[1:3]) == (height, width):
         return pictures
     planes = pictures.movedim(-1, 1)
-    return F.interpolate(planes, size=(edge, edge), mode="bicubic", antialias=True, align_corners=False).movedim(1, -1).clamp(0, 1)
+    planes = F.interpolate(planes, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    return planes.movedim(1, -1).clamp(0, 1)
 
 
-def resample(pictures: Tensor, size: int) -> Tensor:
-    """Square ``[N, S, S, C]`` or masks ``[N, S, S]`` to ``size``, float to float, clipped to 0..1.
+def resize_bilinear(planes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize masks or scores ``[N, H, W]`` to ``[N, height, width]``, bilinear, averaged where they shrink. No value leaves their range."""
+    if tuple(planes.shape[1:]) == (height, width):
+        return planes
+    return F.interpolate(planes[:, None], size=(height, width), mode="bilinear", antialias=True, align_corners=False)[:, 0]
 
-    Shrinking averages exact areas; enlarging is Lanczos (three lobes). The picture's border lies where it lay.
+
+def resize_area_or_lanczos(pictures: torch.Tensor, size: int) -> torch.Tensor:
+    """Resize square pictures ``[N, S, S, C]`` or masks ``[N, S, S]`` to ``size`` pixels, clipped to 0..1; their type stays.
+
+    Shrinking averages exact areas; enlarging is Lanczos of three lobes.
     """
     if pictures.shape[1] == size:
         return pictures
-    weights = _resampling(pictures.shape[1], size).to(pictures.device, pictures.dtype)
+    weights = _resampling_weights(pictures.shape[1], size).to(pictures.device, pictures.dtype)
     out = torch.einsum("oh,nh...->no...", weights, pictures)
     out = torch.einsum("ow,nhw...->nho...", weights, out)
     return out.clamp(0, 1)
 
 
-def _resampling(old: int, new: int) -> Tensor:
-    """``[new, old]`` rows that sum to 1."""
+def _resampling_weights(old: int, new: int) -> torch.Tensor:
+    """What each of ``old`` pixels gives to each new one: ``[new, old]`` float32, whose rows add up to 1."""
     scale = old / new
     if new < old:
         edges = torch.arange(new + 1, dtype=torch.float64) * scale

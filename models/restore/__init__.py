@@ -6,12 +6,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..parse import region_mask
 from ..pixels.masks import fit_mask
+from ..pixels.resize import resize_bicubic
 from ..progress import Progress, silent
 from .grain import match_photo
 from .square import face_points
@@ -75,7 +75,4 @@ def _through(restorer: Restorer, crops: torch.Tensor, fidelity: float, masks: to
 
 def _fit(restored: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
     restored = restored.to(device=crops.device, dtype=crops.dtype)
-    if restored.shape == crops.shape:
-        return restored
-    size = tuple(crops.shape[1:3])
-    return F.interpolate(restored.movedim(-1, 1), size=size, mode="bicubic", antialias=True, align_corners=False).movedim(1, -1).clamp(0, 1)
+    return resize_bicubic(restored, (crops.shape[1], crops.shape[2]))

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from ..crops.crop import crop_matrices
 from ..faces import Faces
 from ..pixels.affine import compose, invert, scale_of, transform
+from ..pixels.blur import gaussian_blur
 from ..pixels.sampling import warp
 from ..progress import Progress, silent
 
@@ -94,12 +95,7 @@ def _site(image: torch.Tensor, matrix: np.ndarray, extent: tuple[float, float, f
 def _blur(channels: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian blur of ``[C, H, W]``."""
     radius = min(math.ceil(3.5 * sigma), min(channels.shape[-2:]) - 1)
-    if radius < 1:
-        return channels
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32, device=channels.device) / sigma) ** 2)
-    taps = taps / taps.sum()
-    padded = F.pad(channels[:, None], (radius,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(padded, taps[None, None, None]), taps[None, None, :, None])[:, 0]
+    return channels if radius < 1 else gaussian_blur(channels, sigma, radius)
 
 
 def _opponent(picture: torch.Tensor) -> torch.Tensor:

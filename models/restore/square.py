@@ -13,7 +13,7 @@ from ..crops.squares import quad_square
 from ..crops.templates import TEMPLATES
 from ..faces import Face, Faces
 from ..pixels.affine import compose, invert, similarity, transform
-from ..pixels.resize import resize
+from ..pixels.resize import resize_bicubic
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 
@@ -41,7 +41,7 @@ def restore_squares(run: Run, crops: torch.Tensor, edge: int, template: str | No
     restored = []
     for start in range(0, count, CROPS):
         part = crops[start : start + CROPS, ..., :3]
-        squares = resize(part, edge) if whole else sample_crops(part, range(len(part)), matrices[start : start + CROPS], edge)
+        squares = resize_bicubic(part, edge) if whole else sample_crops(part, range(len(part)), matrices[start : start + CROPS], edge)
         answers = run(squares, lambda done, _, start=start: progress(start + done, count)).to(crops.device)
         if not whole:
             drawn = zip(part, answers, matrices[start : start + CROPS], strict=True)

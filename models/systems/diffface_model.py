@@ -26,7 +26,7 @@ from ..networks.bisenet import bisenet_from
 from ..networks.guided_unet import guided_unet_of
 from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
-from ..pixels.resize import resample
+from ..pixels.resize import resize_area_or_lanczos
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from .diffface import SIZE, Chance, Experts, Scene, Settings, best_of, distances, identity_of, paint, set_scene
@@ -73,12 +73,12 @@ class DiffFace:
         edge = crops.shape[1]
         with torch.inference_mode(False), torch.no_grad():
             experts, device = self._experts(settings)
-            targets = signed(resample(crops, self.size)).to(device)
+            targets = signed(resize_area_or_lanczos(crops, self.size)).to(device)
             wanted = identity_of(experts, portraits_of(identity, self.size).to(device))
             holes = [None] * len(crops)
             if masks is not None:
                 masks = fit_mask(masks, len(crops), edge, edge).clone()
-                holes = (resample(masks, self.size) > 0.5).float()[:, None, None].to(device)
+                holes = (resize_area_or_lanczos(masks, self.size) > 0.5).float()[:, None, None].to(device)
             results, inside = [], []
             total = len(crops) * settings.repeats * settings.first
             for i, (target, hole) in enumerate(zip(targets[:, None], holes, strict=True)):
@@ -92,8 +92,8 @@ class DiffFace:
                 results.append(self._best(experts, scene, settings, chances, place, report, show))
                 inside.append(scene.masks[:, 0])
             results, inside = (torch.cat(parts).to(crops.device) for parts in (results, inside))
-            inside = resample(inside, edge) if masks is None else masks.to(crops.device)
-            return composite(crops.clone(), resample(unsigned(results), edge), inside), inside
+            inside = resize_area_or_lanczos(inside, edge) if masks is None else masks.to(crops.device)
+            return composite(crops.clone(), resize_area_or_lanczos(unsigned(results), edge), inside), inside
 
     def _best(self, experts: Experts, scene: Scene, settings: Settings, chances: Sequence[Chance], place: int,
               progress: Callable[[int], None], show: Callable[[Tensor], None] | None) -> Tensor:

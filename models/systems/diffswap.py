@@ -33,12 +33,13 @@ from ..parse.landmarks import points_68
 from ..paste import check_crops, paste
 from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
-from ..pixels.resize import resize
+from ..pixels.opencv_like import fill_hull
+from ..pixels.resize import resize_bicubic
 from ..pixels.tensors import as_images, to_uint8
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
-from .diffswap_picture import cut, hull_mask, identity_view, join, latent_mask, organ_masks, put_back
+from .diffswap_picture import cut, identity_view, join, latent_mask, organ_masks, put_back
 
 ALIGNMENT = "FFHQ quad"
 CROP, LATENT = 256, 64  # edges of a crop and of its latents
@@ -123,10 +124,10 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
     if organ_source not in ORGAN_SOURCES or shape not in SHAPES:
         raise FaceLoomError(f"organ_source must be one of {', '.join(ORGAN_SOURCES)}, and shape one of {', '.join(SHAPES)}.")
     if not len(faces):
-        pictures = resize(as_images(crops, "crops"), CROP)
+        pictures = resize_bicubic(as_images(crops, "crops"), CROP)
         return Prepared(torch.zeros(len(pictures), 5, conditioner.width), pictures, encode(pictures).float(),
                         torch.zeros(pictures.shape[:3]))
-    pictures = resize(check_crops(crops, len(faces)), CROP)
+    pictures = resize_bicubic(check_crops(crops, len(faces)), CROP)
     portraits, sources = source_pictures(identity)
     latents = encode(pictures).float()
     who, organs = source_features(conditioner, portraits, sources, latents if organ_source == "released" else None, encode)
@@ -175,7 +176,7 @@ def source_points(face: Face, identity: Identity) -> np.ndarray:
 def swapped_mask(faces: Faces, identity: Identity, shape: str, points: np.ndarray) -> Tensor:
     """``[N, 256, 256]``: the hull of the ``points`` ``[N, 68, 2]`` without forehead, or the outline of the 3-D face with it."""
     if shape == SHAPES[0]:
-        return torch.from_numpy(np.stack([hull_mask(each, CROP) for each in points])).float()
+        return torch.from_numpy(np.stack([fill_hull(each, CROP) for each in points])).float()
     return landmark_mask(faces, CROP, shape.removeprefix("3-D "), identity)[0]
 
 

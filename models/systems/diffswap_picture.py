@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..crops.templates import TEMPLATES
 from ..pixels.affine import compose, invert, similarity
+from ..pixels.opencv_like import fill_hull
 
 LOOK = 112  # the identity network's picture
 ORGANS = (slice(36, 42), slice(42, 48), slice(27, 36), slice(48, 68))  # left eye, right eye, nose, mouth of 68 points
@@ -38,55 +39,9 @@ def _to_unit(size: int) -> np.ndarray:
     return np.array([[scale, 0, -1], [0, scale, -1]])
 
 
-def hull_mask(points: np.ndarray, size: int) -> np.ndarray:
-    """``[size, size]`` bool: the convex hull of ``[K, 2]`` pixels, cut to whole ones, with its outline as lines of pixels, as OpenCV
-    fills a polygon."""
-    corners = convex_hull(np.trunc(np.asarray(points, np.float64)).astype(np.int64))
-    ys, xs = np.mgrid[:size, :size]
-    mask = np.full((size, size), len(corners) > 2)
-    ends = np.roll(corners, -1, 0)
-    for (x, y), (dx, dy) in zip(corners, ends - corners, strict=True):
-        mask &= dx * (ys - y) >= dy * (xs - x)
-    for start, end in zip(corners, ends, strict=True):
-        line = _line(start, end)
-        line = line[((line >= 0) & (line < size)).all(1)]
-        mask[line[:, 1], line[:, 0]] = True
-    return mask
-
-
-def convex_hull(points: np.ndarray) -> np.ndarray:
-    """``[M, 2]`` corners of whole ``[K, 2]`` points, clockwise as seen with y down (Andrew 1979); two or one where they lie on a line."""
-    points = np.unique(points, axis=0)
-    if len(points) < 3:
-        return points
-    halves = []
-    for ordered in (points, points[::-1]):
-        half: list[np.ndarray] = []
-        for point in ordered:
-            while len(half) > 1 and _turn(half[-2], half[-1], point) <= 0:
-                half.pop()
-            half.append(point)
-        halves += half[:-1]
-    return np.array(halves)
-
-
-def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> int:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
-def _line(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The pixels of Bresenham's line from the left end; halves go to the start's side."""
-    if start[0] > end[0]:
-        start, end = end, start
-    step = end - start
-    count = int(np.abs(step).max())
-    places = np.arange(count + 1)[:, None]
-    return start + np.sign(step) * -(-(2 * places * np.abs(step) - count) // max(1, 2 * count))
-
-
 def organ_masks(points: np.ndarray, size: int) -> np.ndarray:
     """``[4, size, size]`` bool: left eye, right eye, nose and mouth of ``[68, 2]`` crop pixels."""
-    return np.stack([hull_mask(points[part], size) for part in ORGANS])
+    return np.stack([fill_hull(points[part], size) for part in ORGANS])
 
 
 def latent_mask(masks: Tensor, size: int) -> Tensor:

@@ -24,7 +24,7 @@ from ..faces import Faces, Identity
 from ..networks.iresnet import IResNet
 from ..parse import Parser, region_labels
 from ..pixels.affine import compose, invert, similarity
-from ..pixels.resize import resize
+from ..pixels.resize import resize_bicubic
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.devices import TorchModel
@@ -113,7 +113,7 @@ class FaceAdapter:
             raise FaceLoomError("Reenactment needs Face-Adapter's mask network; put net_seg_res18.pth beside the other files.")
         if not len(faces):
             return self._nothing()
-        pictures = resize(crops[..., :3], SIZE)
+        pictures = resize_bicubic(crops[..., :3], SIZE)
         if len(pictures) != len(faces):
             raise FaceLoomError(f"There are {len(pictures)} crops for {len(faces)} faces; connect those that come with the faces.")
         source = source_crop(identity) if mode == "reenact" else None

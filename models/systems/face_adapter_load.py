@@ -22,7 +22,7 @@ from ..networks.iresnet import IResNet, depth_of
 from ..networks.reface import to_clip
 from ..parse import Parser
 from ..parse.bisenet import BiSeNetParser
-from ..pixels.resize import resize
+from ..pixels.resize import resize_bicubic
 from ..runtime.devices import DeviceManager, TorchModel
 from .face_adapter import FaceAdapter, FaceAdapterNets
 
@@ -82,7 +82,7 @@ class ClipVision:
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Tensor:
         net, device = self.model.ready(len(pictures) << 26)
-        pixels = to_clip(resize(pictures, net.config.image_size).movedim(-1, 1))
+        pixels = to_clip(resize_bicubic(pictures, net.config.image_size).movedim(-1, 1))
         return net(pixel_values=pixels.to(device, net.dtype)).last_hidden_state.float().to(pictures.device).clone()
 
 

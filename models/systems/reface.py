@@ -29,7 +29,7 @@ from ..parse.landmarks import points_68
 from ..paste import check_crops, paste
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask
-from ..pixels.resize import resize
+from ..pixels.resize import resize_bicubic
 from ..pixels.sampling import sample_crops
 from ..pixels.tensors import as_images, to_uint8
 from ..progress import Progress, silent
@@ -141,7 +141,7 @@ def kept(pictures: Tensor, faces: Faces, parser: Parser | None, progress: Progre
 
 def shrunk(pictures: Tensor) -> Tensor:
     """``[N, S, S, 3]`` to ``[N, 512, 512, 3]``; from 1024 as the authors do before they parse."""
-    return halved(pictures.movedim(-1, 1)).clamp(0, 1).movedim(1, -1) if pictures.shape[1] == CUT else resize(pictures, SIZE)
+    return halved(pictures.movedim(-1, 1)).clamp(0, 1).movedim(1, -1) if pictures.shape[1] == CUT else resize_bicubic(pictures, SIZE)
 
 
 def halved(planes: Tensor) -> Tensor:

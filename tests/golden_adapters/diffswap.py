@@ -14,11 +14,11 @@ from faceloom.models.networks.diffswap import FaceEmbedder, as_latents, load_vq,
 from faceloom.models.networks.iresnet import depth_of
 from faceloom.models.networks.ldm import load_unet
 from faceloom.models.pixels.affine import invert, similarity
+from faceloom.models.pixels.opencv_like import fill_hull
 from faceloom.models.systems.diffswap import ALPHAS, CROP, Settings, masked_ddim
 from faceloom.models.systems.diffswap_picture import (
     LOOK,
     cut,
-    hull_mask,
     identity_view,
     join,
     latent_mask,
@@ -146,7 +146,7 @@ class Masks(Adapter):
         out = {}
         for whose in ("src", "tgt"):
             points = golden.arrays[f"lm_{whose}"]
-            mask = hull_mask(points, CROP)
+            mask = fill_hull(points, CROP)
             keep = 1 - latent_mask(torch.from_numpy(mask)[None].float(), CROP // 4)[0, 0]
             out |= {f"lm_{whose}": points, f"mask_{whose}": np.packbits(mask), f"organ_{whose}": np.packbits(organ_masks(points, CROP)),
                     f"keep64_{whose}": keep}

@@ -64,16 +64,16 @@ def mask():
 def reference(sd15, crops, mask, settings, **latent):
     """The same by core nodes: VAEEncode, SetLatentNoiseMask, KSampler, VAEDecode."""
     from faceloom.models.diffusion.crop import composite
-    from faceloom.models.pixels.resize import resample
+    from faceloom.models.pixels.resize import resize_area_or_lanczos
 
     import nodes as core
 
-    small, hole = resample(crops, SIZE), resample(mask.expand(len(crops), -1, -1), SIZE)
+    small, hole = resize_area_or_lanczos(crops, SIZE), resize_area_or_lanczos(mask.expand(len(crops), -1, -1), SIZE)
     given = {"samples": sd15["vae"].encode(small), "noise_mask": hole[:, None], **latent}
     given = core.common_ksampler(sd15["model"], settings["seed"], settings["steps"], settings["cfg"], settings["sampler_name"],
                                  settings["scheduler"], sd15["positive"], sd15["negative"], given, denoise=settings["denoise"])[0]
     result = sd15["vae"].decode(given["samples"])
-    return composite(crops, resample(result, crops.shape[1]), mask.expand(len(crops), -1, -1))
+    return composite(crops, resize_area_or_lanczos(result, crops.shape[1]), mask.expand(len(crops), -1, -1))
 
 
 class TestSampling:
@@ -165,15 +165,15 @@ class TestModels:
     def test_inpainting_checkpoint(self, paint, sd15, crops, mask):
         """Nine channels: the same as InpaintModelConditioning and KSampler."""
         from faceloom.models.diffusion.crop import composite
-        from faceloom.models.pixels.resize import resample
+        from faceloom.models.pixels.resize import resize_area_or_lanczos
 
         import nodes as core
 
         inpaint = sd15 | {"model": doubles.sd15(9)}
-        small, hole = resample(crops[:1], SIZE), resample(mask, SIZE)
+        small, hole = resize_area_or_lanczos(crops[:1], SIZE), resize_area_or_lanczos(mask, SIZE)
         positive, negative, latent = core.InpaintModelConditioning().encode(sd15["positive"], sd15["negative"], small, sd15["vae"], hole)
         sampled = core.common_ksampler(inpaint["model"], 7, 2, 2.0, "euler", "normal", positive, negative, latent, denoise=0.6)[0]
-        wanted = composite(crops[:1], resample(sd15["vae"].decode(sampled["samples"]), 96), mask)
+        wanted = composite(crops[:1], resize_area_or_lanczos(sd15["vae"].decode(sampled["samples"]), 96), mask)
         assert (paint(**inpaint, crops=crops[:1], mask=mask) - wanted).abs().max() < 1e-4
         assert (wanted - reference(inpaint, crops[:1], mask, PLAIN)).abs().max() > 1e-3  # the masked picture does matter
 

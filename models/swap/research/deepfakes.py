@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ...crops.crop import crop_matrices
 from ...crops.draw_back import draw_back
@@ -23,6 +22,7 @@ from ...networks.keras_net import KerasNet, needed_weights
 from ...parse import Parser, region_mask
 from ...parse.landmarks import points_68
 from ...pixels.affine import compose, invert, transform
+from ...pixels.resize import resize_bilinear
 from ...pixels.sampling import sample_crops
 from ...runtime.devices import DeviceManager, TorchModel
 from ..pixel_boost import even_tiles, finer, join_tiles, split_tiles
@@ -114,7 +114,7 @@ class DeepfakesEngine(TorchEngine):
             outlines = region_mask(("face",), crops.shape[1], faces=faces).to(crops)
         else:
             soft = torch.from_numpy(np.stack([finished(mask, self.options.erode) for mask in hard.cpu().numpy()])).to(crops)
-            outlines = resized(soft, self.size * boost)[..., None]
+            outlines = resize_bilinear(soft, self.size * boost, self.size * boost)[..., None]
         to_crop = compose(crop_matrices(faces, crops.shape[1]), invert(finer(to_drawn, boost)))
         for each in zip(crops, masks, answers, to_crop, outlines, strict=True):
             draw_back(*each, strength)
@@ -123,7 +123,7 @@ class DeepfakesEngine(TorchEngine):
         """``[N, size, size]`` 0..1: where the faces are, as hard as the chosen way of telling is."""
         kind = self.options.mask
         if kind == "predicted":
-            return resized(own, self.size)
+            return resize_bilinear(own, self.size, self.size)
         if kind == "parsed":
             return parsed_mask(self.parser, targets.permute(0, 3, 1, 2), FACE)
         if kind == "whole square":
@@ -147,18 +147,12 @@ class DeepfakesEngine(TorchEngine):
         return picture.flip(1), mask[:, 0]
 
 
-def resized(masks: torch.Tensor, edge: int) -> torch.Tensor:
-    """``[N, S, S]`` at another size."""
-    if masks.shape[-1] == edge:
-        return masks
-    return functional.interpolate(masks[:, None], size=(edge, edge), mode="bilinear", align_corners=False, antialias=True)[:, 0]
-
-
 def _mean_difference(answers: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """``[N, 3]``: by how much the target is brighter than the answer, where the mask is. (The program adds it twice over; the second time
     nothing is left of it.)"""
-    weights = resized(masks, answers.shape[1])[..., None]
-    old = resized(targets.permute(0, 3, 1, 2).flatten(0, 1), answers.shape[1]).unflatten(0, (len(targets), 3)).permute(0, 2, 3, 1)
+    size = answers.shape[1]
+    weights = resize_bilinear(masks, size, size)[..., None]
+    old = resize_bilinear(targets.permute(0, 3, 1, 2).flatten(0, 1), size, size).unflatten(0, (len(targets), 3)).permute(0, 2, 3, 1)
     return ((old - answers) * weights).sum((1, 2)) / weights.sum((1, 2)).clamp(min=1e-6)
 
 

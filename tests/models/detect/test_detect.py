@@ -12,9 +12,10 @@ from faceloom.models.detect import DETECTORS, ORDERS, bounding_boxes, detect_fac
 from faceloom.models.detect import dlib as built_in
 from faceloom.models.detect.boxes import boxes_per_frame, overlaps, suppress
 from faceloom.models.detect.dlib import DlibDetector
-from faceloom.models.detect.dlib_points import MIRROR_68, square_matrix, square_of, upright
+from faceloom.models.detect.dlib_points import square_matrix, square_of, upright
 from faceloom.models.detect.dlib_search import margin_of, score_of
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.face3d.topology import MIRROR_68
 from faceloom.models.faces import Face, box_from_68
 from faceloom.models.pixels.affine import transform
 from hypothesis import given

@@ -6,7 +6,7 @@ import pytest
 import torch
 from faceloom.models.diffusion.crop import check_latents, composite, sampling_size, undo_drift
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.pixels.resize import resample
+from faceloom.models.pixels.resize import resize_area_or_lanczos
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,20 +20,20 @@ def test_sizes_are_what_vae_and_unet_divide(wanted, multiple):
 
 @given(st.integers(3, 40), st.integers(3, 40))
 def test_a_constant_stays(old, new):
-    assert torch.allclose(resample(torch.full((1, old, old, 3), 0.3), new), torch.full((1, new, new, 3), 0.3), atol=1e-6)
+    assert torch.allclose(resize_area_or_lanczos(torch.full((1, old, old, 3), 0.3), new), torch.full((1, new, new, 3), 0.3), atol=1e-6)
 
 
 def test_shrinking_is_the_mean_of_exact_areas():
     picture = torch.rand(1, 6, 6, 3)
-    assert torch.allclose(resample(picture, 3), picture.reshape(1, 3, 2, 3, 2, 3).mean((2, 4)), atol=1e-6)
+    assert torch.allclose(resize_area_or_lanczos(picture, 3), picture.reshape(1, 3, 2, 3, 2, 3).mean((2, 4)), atol=1e-6)
     row = torch.tensor([0.0, 0.3, 0.9])  # three pixels into two: one and a half each
-    out = resample(row[None, None, :, None].expand(1, 3, 3, 3), 2)
+    out = resize_area_or_lanczos(row[None, None, :, None].expand(1, 3, 3, 3), 2)
     assert torch.allclose(out[0, 0, :, 0], torch.tensor([0.15 / 1.5, 1.05 / 1.5]), atol=1e-6)
 
 
 def test_up_and_down_again_is_nearly_the_picture(collins):
     picture = collins[:, :256, 100:356]
-    assert (resample(resample(picture, 512), 256) - picture).abs().mean() < 0.01
+    assert (resize_area_or_lanczos(resize_area_or_lanczos(picture, 512), 256) - picture).abs().mean() < 0.01
 
 
 def test_enlarging_keeps_positions(collins):
@@ -41,7 +41,7 @@ def test_enlarging_keeps_positions(collins):
     ramp = torch.linspace(0.2, 0.8, 32)[None, None, :, None].expand(1, 32, 32, 1)
     step = 0.6 / 31
     wanted = 0.2 + step * ((torch.arange(64) + 0.5) / 2 - 0.5)
-    assert (resample(ramp, 64)[0, 30, 12:52, 0] - wanted[12:52]).abs().max() < 2e-3
+    assert (resize_area_or_lanczos(ramp, 64)[0, 30, 12:52, 0] - wanted[12:52]).abs().max() < 2e-3
 
 
 def test_drift_of_a_vae_is_taken_out(collins):

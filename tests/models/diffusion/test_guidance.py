@@ -10,7 +10,7 @@ import torch
 from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.blending import ramp, step_mask
-from faceloom.models.diffusion.guidance import STEP, Guidance, IdentityLoss, ParserLoss, direction, eye_pictures, smooth
+from faceloom.models.diffusion.guidance import STEP, Guidance, IdentityLoss, ParserLoss, direction, eye_pictures
 from faceloom.models.diffusion.parsing import differentiable_parser
 from faceloom.models.diffusion.swap import GuidanceStrengths, guidance_for, sampled_rows
 from faceloom.models.diffusion.text import adam_step
@@ -95,12 +95,6 @@ def test_a_recognizer_that_answers_nan_is_named():
     loss = IdentityLoss(embedder, torch.ones(4), np.eye(2, 3)[None])
     with pytest.raises(FaceLoomError, match=r"^The recognizer answered NaN; connect another one or set identity_strength to 0"):
         Guidance(lambda z: z, ((1.0, loss),)).apply(torch.rand(1, 3, 16, 16))
-
-
-def test_smoothing_keeps_means_and_takes_out_noise():
-    flat, noise = torch.full((1, 3, 32, 32), 0.4), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(smooth(flat, 2.0), flat, atol=1e-6)
-    assert float(smooth(noise, 2.0)[..., 8:-8, 8:-8].std()) == pytest.approx(1 / (2 * 2 * np.pi**0.5), rel=0.15)
 
 
 def test_eyes_of_a_picture():

@@ -66,9 +66,9 @@ def identity(collins, hopper):
     made = [make_identity(image, detect_faces(image, keep="first"))[0] for image in (collins, hopper[:, :512])]
     size = 256
     from faceloom.models.crops.transformed import transform_face
-    from faceloom.models.pixels.resize import resample
+    from faceloom.models.pixels.resize import resize_area_or_lanczos
 
-    crops = [resample(torch.from_numpy(np.array(one.crops)), size).numpy() for one in made]
+    crops = [resize_area_or_lanczos(torch.from_numpy(np.array(one.crops)), size).numpy() for one in made]
     scales = [size / one.crops.shape[1] for one in made]
     matrices = [np.array([[s, 0, s / 2 - 0.5], [0, s, s / 2 - 0.5]]) for s in scales]
     faces = [transform_face(one.faces[0], matrix) for one, matrix in zip(made, matrices, strict=True)]
@@ -122,7 +122,7 @@ def test_the_norm_crop_of_faceid_has_the_eyes_at_its_template(identity):
 
 @pytest.mark.parametrize("change", ["half size", "fp16", "enlarged"])
 def test_a_picture_is_known_again(identity, change):
-    from faceloom.models.pixels.resize import resample
+    from faceloom.models.pixels.resize import resize_area_or_lanczos
 
     class Blind:
         name = "blind"
@@ -132,7 +132,7 @@ def test_a_picture_is_known_again(identity, change):
 
     pictures, analysis = adapter_analysis(identity, "InstantID", count=2, detector=Blind())
     whole = instantid(analysis, pictures, keypoints=True)
-    changed = {"half size": resample(pictures, 512), "fp16": pictures.half().float(), "enlarged": resample(pictures, 1280)}[change]
+    changed = {"half size": resize_area_or_lanczos(pictures, 512), "fp16": pictures.half().float(), "enlarged": resize_area_or_lanczos(pictures, 1280)}[change]
     scale = changed.shape[1] / 1024
     assert np.allclose(instantid(analysis, changed, keypoints=True), (whole + 0.5) * scale - 0.5, atol=1e-3)
 

@@ -18,6 +18,7 @@ from faceloom.models.identity import make_identity
 from faceloom.models.networks.diffswap import as_latents, nearest_codes, organ_means, unet_form, unet_weights, vq_form
 from faceloom.models.parse.landmarks import points_68
 from faceloom.models.pixels.affine import invert, transform
+from faceloom.models.pixels.opencv_like import fill_hull
 from faceloom.models.systems.diffswap import (
     ALPHAS,
     CROP,
@@ -37,15 +38,12 @@ from faceloom.models.systems.diffswap import (
 )
 from faceloom.models.systems.diffswap_picture import (
     LOOK,
-    convex_hull,
-    hull_mask,
     identity_view,
     join,
     latent_mask,
     organ_masks,
     preview_colours,
 )
-from scipy.spatial import Delaunay
 
 FEW = Settings(steps=2)
 STEP = schedule(50, ALPHAS)[20]
@@ -128,28 +126,6 @@ class TestPictures:
         points = TEMPLATES["arcface_112_v2"] * LOOK
         read = (transform(points * 2 / (LOOK - 1) - 1, theta) + 1) / 2 * (CROP - 1)
         assert np.linalg.norm(read - turned, axis=1).max() < 4
-
-    @pytest.mark.parametrize("seed", range(5))
-    def test_a_hull_covers_its_points_and_little_more(self, seed):
-        points = np.random.default_rng(seed).uniform(10, 110, (12, 2))
-        mask = hull_mask(points, 120)
-        whole = np.trunc(points)
-        assert mask[whole[:, 1].astype(int), whole[:, 0].astype(int)].all()
-        inside = Delaunay(whole).find_simplex(np.stack(np.mgrid[:120, :120][::-1], -1).reshape(-1, 2)).reshape(120, 120) >= 0
-        assert mask[inside].all()
-        far = (torch.nn.functional.max_pool2d(torch.from_numpy(inside)[None].float(), 3, 1, 1)[0] == 0).numpy()
-        assert not mask[far].any()
-
-    def test_a_hull_of_points_on_a_line_is_the_line(self):
-        mask = hull_mask(np.array([[2, 2], [4, 4], [8, 8]]), 12)
-        assert mask.sum() == 7 and mask.diagonal()[2:9].all()
-        assert hull_mask(np.full((5, 2), 3.7), 8).sum() == 1
-        assert len(convex_hull(np.array([[0, 0], [2, 0], [4, 0], [4, 4], [0, 4], [2, 2]]))) == 4
-
-    def test_a_hull_beyond_the_crop_is_cut(self):
-        mask = hull_mask(np.array([[-20, -20], [40, -20], [40, 40], [-20, 40]]), 16)
-        assert mask.all()
-        assert not hull_mask(np.array([[20, 20], [30, 20], [25, 30]]), 16).any()
 
     def test_organs_lie_where_they_are(self, collins):
         faces = align_faces(detect_faces(collins), "FFHQ quad", CROP)
@@ -240,7 +216,7 @@ class TestPrepare:
         told = prepare(system.conditioner, system.encode, crops, faces, source)
         points = transform(faces[0].points68, crop_matrices(faces)[0])
         assert torch.equal(told.targets, crops) and torch.equal(told.latents, system.encode(crops))
-        assert np.array_equal(told.swapped[0].bool(), hull_mask(points, CROP)) and told.replaced.unique().tolist() == [0, 1]
+        assert np.array_equal(told.swapped[0].bool(), fill_hull(points, CROP)) and told.replaced.unique().tolist() == [0, 1]
         net = system.conditioner.model.net
         landmarks = net.landmark_encoder(torch.from_numpy(points / CROP).float().flatten()[None])
         torch.testing.assert_close(told.tokens[:, 0], landmarks)

@@ -5,21 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from faceloom.models.parse.landmarks import mean_points
-from faceloom.models.swap.research.deepfakes_mask import HULLS, _draw_line, blurred, finished, hull, landmark_mask, square_fade
+from faceloom.models.swap.research.deepfakes_mask import HULLS, blurred, finished, landmark_mask, square_fade
 
 POINTS = mean_points() * 100 + 12
-
-
-def test_lines_are_opencvs():
-    cv2 = pytest.importorskip("cv2")
-    random = np.random.default_rng(0)
-    for number in range(600):
-        start = random.integers(0, 40, 2)
-        end = np.clip(start + random.integers(-3, 4, 2), 0, 39) if number % 3 == 0 else random.integers(0, 40, 2)
-        wanted, got = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.int64)
-        cv2.line(wanted, tuple(map(int, start)), tuple(map(int, end)), 255, 1, cv2.LINE_AA)
-        _draw_line(got, start, end)
-        np.testing.assert_array_equal(got, wanted, f"{start} {end}")
 
 
 @pytest.mark.parametrize("size", [64, 96, 128])
@@ -41,12 +29,6 @@ def test_blurs_are_opencvs(edge):
     mask = landmark_mask(POINTS, 128)
     np.testing.assert_allclose(blurred(mask, "gaussian", edge, 1), cv2.GaussianBlur(mask, (edge, edge), 0), atol=1e-5)
     np.testing.assert_allclose(blurred(mask, "normalized", edge, 1), cv2.blur(mask, (edge, edge)), atol=1e-5)
-
-
-def test_hulls_leave_out_what_lies_on_edges():
-    points = np.array([[0, 0], [4, 0], [2, 0], [8, 0], [8, 8], [4, 4], [0, 8], [0, 8], [3, 8]])
-    assert sorted(map(tuple, hull(points))) == [(0, 0), (0, 8), (8, 0), (8, 8)]
-    assert hull(np.array([[1, 1], [3, 3], [2, 2]])).tolist() == [[1, 1], [3, 3]]  # a profile's brow may be a line
 
 
 def test_masks_show_a_face_beyond_the_square():
