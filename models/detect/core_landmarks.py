@@ -12,7 +12,7 @@ from ..faces import Face, keypoints_from_68
 from ..pixels.affine import scale_of, similarity
 
 
-def face_from_dense(frame: int, dense: np.ndarray, score: float) -> Face:
+def face_from_mesh(frame: int, dense: np.ndarray, score: float) -> Face:
     """A face with everything that ``dense`` ``[478, 3]`` (pixels) tells: 68 points, keypoints and box."""
     from ..faces import box_from_68
 
@@ -48,4 +48,4 @@ def _face(frame: int, item: Mapping) -> Face:
     if flat.shape != (478, 2) or solid.shape != (478, 3):
         raise FaceLoomError(f"A face in face_landmarks must have 478 points, not {flat.shape} and {solid.shape}.")
     scale = float(scale_of(similarity(solid[:, :2], flat)))
-    return face_from_dense(frame, np.concatenate([flat, solid[:, 2:] * scale], 1), score)
+    return face_from_mesh(frame, np.concatenate([flat, solid[:, 2:] * scale], 1), score)

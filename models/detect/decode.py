@@ -16,7 +16,7 @@ UNREADABLE = ("This detector does not answer with scores, boxes and five keypoin
               "(of SCRFD a file whose name ends in bnkps or kps).")
 
 
-class Found(NamedTuple):
+class Detections(NamedTuple):
     """boxes ``[K, 4]`` x0 y0 x1 y1, scores ``[K]``, points ``[K, 5, 2]``; not yet thinned out."""
 
     boxes: np.ndarray
@@ -24,7 +24,7 @@ class Found(NamedTuple):
     points: np.ndarray
 
 
-def decode_scrfd(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Found]:
+def decode_scrfd(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Detections]:
     """SCRFD and RetinaFace-10G (Guo et al. 2022): distances from anchor points to the sides, in strides; two anchors per cell."""
     parts = []
     for rows, group in _by_cells(outputs, count, [1, 4, 10]).items():
@@ -35,7 +35,7 @@ def decode_scrfd(outputs: Sequence[np.ndarray], count: int, edge: int, threshold
     return _thresholded(parts, count, threshold)
 
 
-def decode_yunet(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Found]:
+def decode_yunet(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Detections]:
     """YuNet (Wu et al. 2023): per cell a class and an object score, centre offset and log size in strides, keypoint offsets."""
     parts = []
     for rows, group in _by_cells(outputs, count, [1, 1, 4, 10]).items():
@@ -48,7 +48,7 @@ def decode_yunet(outputs: Sequence[np.ndarray], count: int, edge: int, threshold
     return _thresholded(parts, count, threshold)
 
 
-def decode_yolov8(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Found]:
+def decode_yolov8(outputs: Sequence[np.ndarray], count: int, edge: int, threshold: float) -> list[Detections]:
     """YOLOv8-face: per candidate centre, size, score, and five times x, y and visibility, in pixels."""
     if len(outputs) != 1 or 20 not in outputs[0].shape[1:]:
         raise FaceLoomError(UNREADABLE)
@@ -58,7 +58,7 @@ def decode_yolov8(outputs: Sequence[np.ndarray], count: int, edge: int, threshol
     return _thresholded([(values[..., 4], _box(middle - half, middle + half), points)], count, threshold)
 
 
-DECODERS: dict[str, Callable[[Sequence[np.ndarray], int, int, float], list[Found]]] = {
+DECODERS: dict[str, Callable[[Sequence[np.ndarray], int, int, float], list[Detections]]] = {
     "scrfd": decode_scrfd, "yunet": decode_yunet, "yolov8": decode_yolov8,
 }
 
@@ -88,6 +88,6 @@ def _box(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.concatenate([low, high], -1)
 
 
-def _thresholded(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], count: int, threshold: float) -> list[Found]:
+def _thresholded(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], count: int, threshold: float) -> list[Detections]:
     scores, boxes, points = (np.concatenate(same, 1) for same in zip(*parts, strict=True))
-    return [Found(boxes[i][keep], scores[i][keep], points[i][keep]) for i in range(count) for keep in [scores[i] >= threshold]]
+    return [Detections(boxes[i][keep], scores[i][keep], points[i][keep]) for i in range(count) for keep in [scores[i] >= threshold]]

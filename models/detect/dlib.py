@@ -18,11 +18,11 @@ from ..errors import FaceLoomError
 from ..faces import Face, box_from_68, keypoints_from_68
 from ..progress import Progress, silent
 from .dlib_many_starts import ConsensusFitter
-from .dlib_network import FaceNetwork, Sighting
-from .dlib_points import PointFitter, gray_bytes
-from .dlib_search import find
+from .dlib_network import FaceNetwork, NetworkFace
+from .dlib_points import PointFitter, luma_uint8
+from .dlib_search import search_faces
 
-_FILES = {
+_FILE_NAMES = {
     "points68": "shape_predictor_68_face_landmarks.dat",
     "resnet": "dlib_face_recognition_resnet_model_v1.dat",
     "network": "mmod_human_face_detector.dat",
@@ -48,12 +48,12 @@ def model_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "models"
 
 
-@lru_cache(maxsize=len(_FILES))
-def load(kind: str):
+@lru_cache(maxsize=len(_FILE_NAMES))
+def load_model(kind: str):
     """``"points68"`` and ``"points5"``: the point predictors; ``"resnet"``: the 128-d face network; ``"network"``: the detecting one.
     Loaded once, all are safe to share."""
     dlib = import_dlib()
-    path = model_folder() / _FILES[kind]
+    path = model_folder() / _FILE_NAMES[kind]
     make = {"resnet": dlib.face_recognition_model_v1, "network": dlib.cnn_face_detection_model_v1}.get(kind, dlib.shape_predictor)
     try:
         return make(str(path))
@@ -61,12 +61,12 @@ def load(kind: str):
         raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
 
 
-def face_network(fitter: PointFitter) -> FaceNetwork | None:
+def load_face_network(fitter: PointFitter) -> FaceNetwork | None:
     """The second opinion; None where ``face_recognition_models`` is too old to bring its file."""
-    if not (model_folder() / _FILES["network"]).is_file():
+    if not (model_folder() / _FILE_NAMES["network"]).is_file():
         return None
-    five = load("points5") if (model_folder() / _FILES["points5"]).is_file() else None
-    return FaceNetwork(load("network"), ConsensusFitter(fitter, five))
+    five = load_model("points5") if (model_folder() / _FILE_NAMES["points5"]).is_file() else None
+    return FaceNetwork(load_model("network"), ConsensusFitter(fitter, five))
 
 
 @lru_cache(maxsize=1)
@@ -83,26 +83,26 @@ class DlibDetector:
 
     def __init__(self) -> None:
         self._hog = hog_detector()
-        self._fitter = PointFitter(load("points68"))
+        self._fitter = PointFitter(load_model("points68"))
         self._network = None  # loaded for the first frame on which HOG is in doubt
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
         found = []
         for index, image in enumerate(images):
-            gray = gray_bytes(image)
-            finds = find(gray, self._hog, self._fitter, threshold, partial(self._second_opinion, image, gray))
+            gray = luma_uint8(image)
+            finds = search_faces(gray, self._hog, self._fitter, threshold, partial(self._second_opinion, image, gray))
             found.append([self._face(index, points, score) for points, score in finds])
             progress(index + 1, len(images))
         return found
 
-    def _second_opinion(self, image: torch.Tensor, gray: np.ndarray, wanted: float, **how) -> list[Sighting]:
-        self._network = self._network or face_network(self._fitter)
+    def _second_opinion(self, image: torch.Tensor, gray: np.ndarray, wanted: float, **how) -> list[NetworkFace]:
+        self._network = self._network or load_face_network(self._fitter)
         return self._network.look(image, gray, wanted, **how) if self._network else []
 
     def faces_in_boxes(self, image: torch.Tensor, boxes: np.ndarray, scores: np.ndarray, frame: int) -> list[Face]:
         """One face for every box ``[K, 4]`` (x0, y0, x1, y1) of another detector, whatever is in it."""
-        gray = gray_bytes(image)
+        gray = luma_uint8(image)
         return [self._face(frame, self._fitter.fit_box(gray, box), float(score)) for box, score in zip(boxes, scores, strict=True)]
 
     @staticmethod

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..faces import MIRROR_68
 from ..pixels.affine import invert, similarity, transform
-from .dlib_points import MIRROR_68, PointFitter, square_matrix, upright
+from .dlib_points import PointFitter, upright_crop, upright_matrix
 
 # The network's box to dlib's square: how far below the middle, and the edge, in box edges. Measured where both see a face.
 _BELOW, _EDGE = 0.10, 0.97
@@ -51,12 +52,12 @@ class ConsensusFitter:
         """The most agreed answer for a head tilted by ``roll``."""
         middle, wide = (box[:2] + box[2:]) / 2, float(box[2] - box[0])
         down = np.array([-np.sin(roll), np.cos(roll)])
-        matrix = square_matrix(middle + _BELOW * wide * down, _EDGE * wide, roll)
-        shapes = self._fitter.shapes(upright(gray, matrix, self._fitter.crop), _STARTS, MIRROR_68)
+        matrix = upright_matrix(middle + _BELOW * wide * down, _EDGE * wide, roll)
+        shapes = self._fitter.shapes(upright_crop(gray, matrix, self._fitter.crop), _STARTS, MIRROR_68)
         five = None
         if self._five is not None:
-            five, nearer = self._five_points(gray, square_matrix(middle, wide, roll), wide)
-            more = self._fitter.shapes(upright(gray, nearer, self._fitter.crop), _NEAR_STARTS)
+            five, nearer = self._five_points(gray, upright_matrix(middle, wide, roll), wide)
+            more = self._fitter.shapes(upright_crop(gray, nearer, self._fitter.crop), _NEAR_STARTS)
             shapes = np.concatenate([shapes, transform(transform(more, invert(nearer)), matrix)])
             five = transform(five, matrix)
         shapes = shapes / self._fitter.box
@@ -71,10 +72,10 @@ class ConsensusFitter:
 
     def _five_points(self, gray: np.ndarray, matrix: np.ndarray, wide: float) -> tuple[np.ndarray, np.ndarray]:
         """``[5, 2]`` points in frame pixels, and the matrix of the square that they stand for."""
-        crop = upright(gray, matrix, self._fitter.crop)
+        crop = upright_crop(gray, matrix, self._fitter.crop)
         five = np.median(self._fitter.shapes(crop, _FIVE_STARTS, _FIVE_MIRROR, self._five), 0)
         five = transform(five, invert(matrix))
         usual = similarity(_FIVE_USUAL, five)
         across = usual[:, 0]
         edge = max(float(np.hypot(*across)), 0.85 * wide)
-        return five, square_matrix(usual[:, 2], edge, float(np.arctan2(across[1], across[0])))
+        return five, upright_matrix(usual[:, 2], edge, float(np.arctan2(across[1], across[0])))

@@ -18,14 +18,14 @@ _NEUTRAL, _SLOPE = 0.4, 1.25  # confidence that stands for margin 0, and margin 
 
 
 @dataclass(frozen=True)
-class Sighting:
+class NetworkFace:
     """One face: margin on HOG's scale, points ``[68, 2]`` in frame pixels."""
 
     margin: float
     points: np.ndarray
 
 
-def color_bytes(image: torch.Tensor, scale: float) -> np.ndarray:
+def rgb_uint8(image: torch.Tensor, scale: float) -> np.ndarray:
     """``[H, W, 3]`` 0..1 as uint8, scaled; a dark frame is stretched first, as for HOG."""
     height, width = image.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -43,11 +43,11 @@ class FaceNetwork:
     def __init__(self, network, fitter: ConsensusFitter) -> None:
         self._network, self._fitter = network, fitter
 
-    def look(self, image: torch.Tensor, gray: np.ndarray, wanted: float, *, edge: int, border: float = 0.0) -> list[Sighting]:
+    def look(self, image: torch.Tensor, gray: np.ndarray, wanted: float, *, edge: int, border: float = 0.0) -> list[NetworkFace]:
         """Faces of ``image`` ``[H, W, 3]`` 0..1 with a margin of at least ``wanted``, in a copy of longest edge ``edge`` (pixels)
         with its rim repeated over ``border`` (of that edge) on all sides. ``gray``: its luma ``[H, W]`` uint8, for the points."""
         scale = min(4.0, edge / max(gray.shape))
-        picture = color_bytes(image, scale)
+        picture = rgb_uint8(image, scale)
         rim = round(border * edge)
         picture = np.ascontiguousarray(np.pad(picture, ((rim, rim), (rim, rim), (0, 0)), mode="edge"))
         seen = []
@@ -55,5 +55,5 @@ class FaceNetwork:
             margin = _SLOPE * (hit.confidence - _NEUTRAL)
             if margin >= wanted:
                 box = (np.array([hit.rect.left(), hit.rect.top(), hit.rect.right() + 1, hit.rect.bottom() + 1]) - rim) / scale - 0.5
-                seen.append(Sighting(margin, self._fitter.fit(gray, box)))
+                seen.append(NetworkFace(margin, self._fitter.fit(gray, box)))
         return seen

@@ -17,11 +17,9 @@ _EDGE_PER_RADIUS = 3.3
 _BELOW_MEAN = 0.06
 _BOX = 160  # edge of the face square inside the upright crop, pixels
 _CROP = 320
-# The iBUG point that each point becomes in a mirror.
-MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 
 
-def gray_bytes(image: torch.Tensor) -> np.ndarray:
+def luma_uint8(image: torch.Tensor) -> np.ndarray:
     """``[H, W, 3]`` 0..1 as luma ``[H, W]`` uint8. A dark frame is stretched before it is rounded, or its gradients would be lost."""
     red, green, blue = image.detach().to("cpu", torch.float32).numpy().transpose(2, 0, 1)
     gray = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -30,7 +28,7 @@ def gray_bytes(image: torch.Tensor) -> np.ndarray:
     return np.rint(np.clip(gray * (255 / brightest if brightest < 0.5 else 255), 0, 255)).astype(np.uint8)
 
 
-def upright(gray: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+def upright_crop(gray: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """``[size, size]`` uint8 of ``gray`` ``[H, W]`` uint8 through image → crop ``matrix``, the edge repeated outside.
 
     Shrinking averages whole pixels first. (Pillow rather than torch: dozens of calls this small per frame spend their time in
@@ -55,7 +53,7 @@ def upright(gray: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(padded).transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))
 
 
-def square_matrix(center: np.ndarray, edge: float, angle: float) -> np.ndarray:
+def upright_matrix(center: np.ndarray, edge: float, angle: float) -> np.ndarray:
     """Image → upright crop in which the square around ``center`` with this edge, turned by ``angle`` (radians, the direction
     of the face's left-to-right axis in the image), is the middle ``_BOX`` pixels."""
     scale = _BOX / max(edge, 1e-3)
@@ -65,17 +63,17 @@ def square_matrix(center: np.ndarray, edge: float, angle: float) -> np.ndarray:
     return np.concatenate([linear, (middle - linear @ np.asarray(center, np.float64))[:, None]], 1)
 
 
-def square_of(points: np.ndarray) -> tuple[np.ndarray, float, float]:
+def dlib_square(points: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Centre, edge and angle of the square dlib's detector would draw around ``[68, 2]`` points."""
     inner = points[17:].astype(np.float64)
     mean = inner.mean(0)
     edge = _EDGE_PER_RADIUS * float(np.sqrt(((inner - mean) ** 2).sum(1).mean()))
-    angle = face_angle(points)
+    angle = face_roll(points)
     down = np.array([-np.sin(angle), np.cos(angle)])
     return mean + _BELOW_MEAN * edge * down, edge, angle
 
 
-def face_angle(points: np.ndarray) -> float:
+def face_roll(points: np.ndarray) -> float:
     """Roll of ``[68, 2]`` points in radians: the mean of the eye line and the normal of the line from eyes to mouth."""
     eye0, eye1, _, mouth0, mouth1 = keypoints_from_68(points).astype(np.float64)
     across = (eye1 - eye0) + (mouth1 - mouth0)
@@ -100,8 +98,8 @@ class PointFitter:
     def fit_once(self, gray: np.ndarray, center: np.ndarray, edge: float, angle: float,
                  jitter: int = len(_JITTER)) -> tuple[np.ndarray, float]:
         """``[68, 2]`` points and their scatter over the first ``jitter`` squares (root mean square, in edges)."""
-        matrix = square_matrix(center, edge, angle)
-        crop = upright(gray, matrix, _CROP)
+        matrix = upright_matrix(center, edge, angle)
+        crop = upright_crop(gray, matrix, _CROP)
         shapes = self.shapes(crop, self._JITTER[:jitter])
         points = shapes.mean(0)
         scatter = float(np.sqrt(((shapes - points) ** 2).sum(-1).mean())) / _BOX
@@ -110,8 +108,8 @@ class PointFitter:
     def settle(self, gray: np.ndarray, points: np.ndarray) -> np.ndarray:
         """The points ``[68, 2]`` once more from the square that they describe, seen directly and in a mirror, so that a face and
         its mirror image get mirrored points."""
-        matrix = square_matrix(*square_of(points))
-        crop = upright(gray, matrix, _CROP)
+        matrix = upright_matrix(*dlib_square(points))
+        crop = upright_crop(gray, matrix, _CROP)
         return transform(self.shapes(crop, self._JITTER[:3], MIRROR_68).mean(0), invert(matrix)).astype(np.float32)
 
     def shapes(self, crop: np.ndarray, squares: Sequence[tuple[float, float, float]], mirror: Sequence[int] | None = None,
@@ -132,7 +130,7 @@ class PointFitter:
         x0, y0, x1, y1 = box
         edge = 0.9 * float(np.sqrt(max(x1 - x0, 1.0) * max(y1 - y0, 1.0)))
         points, _ = self.fit_once(gray, np.array([(x0 + x1) / 2, y0 + 0.56 * (y1 - y0)]), edge, 0.0)
-        points, _ = self.fit_once(gray, *square_of(points), jitter=1)
+        points, _ = self.fit_once(gray, *dlib_square(points), jitter=1)
         return self.settle(gray, points)
 
     def _shape(self, crop: np.ndarray, dx: float, dy: float, scale: float, predictor=None) -> np.ndarray:

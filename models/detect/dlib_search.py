@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..faces import box_from_68
 from .boxes import overlaps, suppress
-from .dlib_points import PointFitter, square_matrix, square_of, upright
+from .dlib_points import PointFitter, dlib_square, upright_crop, upright_matrix
 
 _MINIMUM = 80  # pixels, the smallest face HOG knows
 _COARSE = 320  # longest edge of the small look
@@ -71,7 +71,7 @@ def margin_of(score: float) -> float:
     return math.log(score / (1 - score)) / 4
 
 
-def find(gray: np.ndarray, hog, fitter: PointFitter, threshold: float, second_opinion) -> list[tuple[np.ndarray, float]]:
+def search_faces(gray: np.ndarray, hog, fitter: PointFitter, threshold: float, second_opinion) -> list[tuple[np.ndarray, float]]:
     """Points ``[68, 2]`` and score 0..1 of every face in ``[H, W]`` uint8 luma, best first.
 
     ``second_opinion(wanted margin, edge=…, border=…)`` gives the ``Sighting``s of the face network in a copy of that longest edge.
@@ -127,11 +127,11 @@ class _Search:
         """What the face network sees, in place of what HOG was less sure of."""
         for seen in self.second_opinion(self.wanted, **how):
             if self._inside(seen.points):
-                self.finds.append(_Find(seen.points, seen.margin, square_of(seen.points)[1], network=True))
+                self.finds.append(_Find(seen.points, seen.margin, dlib_square(seen.points)[1], network=True))
         self._merge()
 
     def _inside(self, points: np.ndarray) -> bool:
-        center, edge, _ = square_of(points)
+        center, edge, _ = dlib_square(points)
         return bool((center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all())
 
     def _smaller_likely(self, scale: float) -> bool:
@@ -155,7 +155,7 @@ class _Search:
 
     def _known(self, hit: _Hit) -> bool:
         """Whether this square was already found, at least about as clearly and at about this size, or refused at the same turn."""
-        clear = [square_of(found.points) for found in self.finds
+        clear = [dlib_square(found.points) for found in self.finds
                  if found.margin > min(hit.margin, _SURE) - 0.3 and not (found.network and self.turned)
                  and not (hit.margin > found.margin and abs(math.log(hit.edge / found.edge)) > _OTHER_SIZE)]
         if clear:
@@ -167,7 +167,7 @@ class _Search:
 
     def _weigh(self, hit: _Hit) -> None:
         points, _ = self.fitter.fit_once(self.gray, hit.center, hit.edge, hit.angle, jitter=1)
-        points, scatter = self.fitter.fit_once(self.gray, *square_of(points))
+        points, scatter = self.fitter.fit_once(self.gray, *dlib_square(points))
         margin = (hit.margin + self._second_look(points)) / 2 - _SCATTER * max(0.0, scatter - 0.02)
         if hit.margin < _SURE:
             margin -= _DOUBTFUL
@@ -175,12 +175,12 @@ class _Search:
             self.refused.append(hit)
             return
         points = self.fitter.settle(self.gray, points)
-        self.finds.append(_Find(points, margin, square_of(points)[1]))
+        self.finds.append(_Find(points, margin, dlib_square(points)[1]))
 
     def _second_look(self, points: np.ndarray) -> float:
         """HOG margin of the face these points describe, upright, 120 pixels large; -1 where there is none."""
-        matrix = square_matrix(*square_of(points)) * 0.75
-        crop = upright(self.gray, matrix, 240)
+        matrix = upright_matrix(*dlib_square(points)) * 0.75
+        crop = upright_crop(self.gray, matrix, 240)
         rectangles, margins, _ = self.hog.run(crop, 0, -1.0)
         middle = np.array([60, 60, 180, 180])
         seen = [m for r, m in zip(rectangles, margins, strict=True)

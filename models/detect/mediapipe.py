@@ -19,7 +19,7 @@ from ..pixels.affine import invert, scale_of, transform
 from ..pixels.sampling import warp
 from ..pixels.tensors import to_uint8
 from ..progress import Progress, silent
-from .core_landmarks import face_from_dense
+from .core_landmarks import face_from_mesh
 from .dlib import DlibDetector
 
 _MOST = 64  # faces per frame
@@ -85,8 +85,8 @@ class MediaPipeDetector:
             else:
                 meshes = [other for other in meshes if other is not mesh]
             if mesh is not None:
-                faces.append(face_from_dense(index, mesh, guide.score))
-        return faces + [face_from_dense(index, mesh, threshold) for mesh in meshes]
+                faces.append(face_from_mesh(index, mesh, guide.score))
+        return faces + [face_from_mesh(index, mesh, threshold) for mesh in meshes]
 
     def _in_crop(self, landmarker, image: torch.Tensor, guide: Face) -> np.ndarray | None:
         """The mesh of one face from an upright crop around it, in frame pixels; None where MediaPipe sees no face there."""
@@ -98,7 +98,7 @@ class MediaPipeDetector:
         return _nearest(meshes, guide)
 
 
-def how_to_get() -> str:
+def install_commands() -> str:
     """The package asks for an OpenCV of its own, which would overwrite any other."""
     if find_spec("cv2") is None:
         return "`python -m pip install mediapipe`"

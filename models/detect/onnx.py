@@ -20,7 +20,7 @@ from ..progress import Progress, silent
 from ..runtime.input import bind_picture, to_network_input
 from ..runtime.onnx import OnnxModel, open_session
 from .boxes import overlaps, suppress
-from .decode import DECODERS, Found
+from .decode import DECODERS, Detections
 
 # Edge of the picture a network of any size is shown, and of a second one in which faces that fill the frame have a size it knows
 # (insightface looks at these two as well). The small one costs a twenty-fifth.
@@ -59,7 +59,7 @@ class Seen:
     on. ``rank`` ``[K]``: by which the best of several views of a face is chosen: those that show it whole, then the size nearest to
     ``BEST``. How sure the network is says little there: it is surest of views that are too small for good points."""
 
-    found: Found
+    found: Detections
     cut: np.ndarray
     rank: np.ndarray
 
@@ -86,10 +86,10 @@ class OnnxDetector:
         but misplace their points.
         """
         size = images.shape[1:3]
-        rounds = [[(matrix, self.edge) for matrix in views(*size, self.edge)] for views in (whole_and_tiles, small, turned)]
+        rounds = [[(matrix, self.edge) for matrix in views(*size, self.edge)] for views in (whole_and_tile_views, close_up_views, turned_views)]
         if not self.fixed:
-            rounds = [[*rounds[0], (whole(*size, CLOSE), CLOSE)], [*rounds[2], *((matrix, CLOSE) for matrix in turned(*size, CLOSE))]]
-        found: dict[int, Found] = {}
+            rounds = [[*rounds[0], (whole_view(*size, CLOSE), CLOSE)], [*rounds[2], *((matrix, CLOSE) for matrix in turned_views(*size, CLOSE))]]
+        found: dict[int, Detections] = {}
         empty = range(len(images))
         for views in rounds:
             report = silent if found else lambda done, total: progress(done * len(images) // max(total, 1), len(images))
@@ -99,9 +99,9 @@ class OnnxDetector:
         found = self._upright(images, found, threshold)
         return [[_face(frame, *values) for values in zip(*found[frame], strict=True)] for frame in range(len(images))]
 
-    def _upright(self, images: torch.Tensor, found: dict[int, Found], threshold: float) -> dict[int, Found]:
+    def _upright(self, images: torch.Tensor, found: dict[int, Detections], threshold: float) -> dict[int, Detections]:
         """The same with faces that are far from upright replaced by what an upright look at them finds, if it finds them."""
-        out = {frame: Found(*(values.copy() for values in faces)) for frame, faces in found.items()}
+        out = {frame: Detections(*(values.copy() for values in faces)) for frame, faces in found.items()}
         tilted, looks = [], []
         for frame, (boxes, _, points) in out.items():
             across = points[:, 1] - points[:, 0]
@@ -117,7 +117,7 @@ class OnnxDetector:
                     values[i] = better[int(np.argmax(again))]
         return out
 
-    def _search(self, images: torch.Tensor, looks: Sequence[Look], threshold: float, progress: Progress) -> dict[int, Found]:
+    def _search(self, images: torch.Tensor, looks: Sequence[Look], threshold: float, progress: Progress) -> dict[int, Detections]:
         """What is found through all looks, by frame, without doubles."""
         parts: dict[int, list[Seen]] = {look.frame: [] for look in looks}
         for look, seen in zip(looks, self._see(images, looks, threshold, progress), strict=True):
@@ -140,26 +140,26 @@ class OnnxDetector:
         return [seen[i] for i in range(len(looks))]
 
 
-def whole(height: int, width: int, edge: int) -> np.ndarray:
+def whole_view(height: int, width: int, edge: int) -> np.ndarray:
     """The look at all of the frame."""
     return _square_look((width / 2, height / 2), max(height, width), edge)
 
 
-def whole_and_tiles(height: int, width: int, edge: int) -> list[np.ndarray]:
+def whole_and_tile_views(height: int, width: int, edge: int) -> list[np.ndarray]:
     """The looks at a frame of any size: the whole of it, and tiles where it is large."""
-    looks = [whole(height, width, edge)]
+    looks = [whole_view(height, width, edge)]
     span = TILE * edge
     if max(height, width) > span:
         looks += [_square_look((x, y), span, edge) for y in _tile_centers(height, span) for x in _tile_centers(width, span)]
     return looks
 
 
-def small(height: int, width: int, edge: int) -> list[np.ndarray]:
+def close_up_views(height: int, width: int, edge: int) -> list[np.ndarray]:
     """The frame in the middle of a much larger black picture."""
     return [_square_look((width / 2, height / 2), max(height, width) / SMALL, edge)]
 
 
-def turned(height: int, width: int, edge: int) -> list[np.ndarray]:
+def turned_views(height: int, width: int, edge: int) -> list[np.ndarray]:
     """The whole frame turned by 90, 270 and 180 degrees."""
     return [_square_look((width / 2, height / 2), max(height, width), edge, quarter * np.pi / 2) for quarter in (1, 3, 2)]
 
@@ -180,7 +180,7 @@ def _tile_centers(length: int, span: int) -> Iterable[float]:
     return np.linspace(span / 2, length - span / 2, count)
 
 
-def _in_frame(found: Found, look: Look, size: tuple[int, int]) -> Seen:
+def _in_frame(found: Detections, look: Look, size: tuple[int, int]) -> Seen:
     """size: the frame's width and height."""
     best = np.argsort(-found.scores, kind="stable")[:CANDIDATES]
     kept = best[suppress(found.boxes[best], found.scores[best], SAME, np.inf)]
@@ -194,15 +194,15 @@ def _in_frame(found: Found, look: Look, size: tuple[int, int]) -> Seen:
     rim = RIM * (last - first)
     cut = ((first > 0) & (low < first + rim)).any(1) | ((last < np.array(size) - 1) & (high > last - rim)).any(1)
     rank = -np.abs(np.log(np.maximum((seen[:, 2:] - seen[:, :2]).max(-1), 1) / BEST)) - 9 * cut
-    return Seen(Found(np.concatenate([low, high], -1), scores, transform(points, back)), cut, rank)
+    return Seen(Detections(np.concatenate([low, high], -1), scores, transform(points, back)), cut, rank)
 
 
-def _merged(parts: Sequence[Seen]) -> Found:
+def _merged(parts: Sequence[Seen]) -> Detections:
     """All that was seen of a frame, every face once."""
     boxes, scores, points = (np.concatenate(same) for same in zip(*(seen.found for seen in parts), strict=True))
     cut, rank = (np.concatenate([getattr(seen, name) for seen in parts]) for name in ("cut", "rank"))
     kept = suppress(boxes, rank, SAME, np.where(cut, NESTED, np.inf))
-    return Found(boxes[kept], scores[kept], points[kept])
+    return Detections(boxes[kept], scores[kept], points[kept])
 
 
 def _face(frame: int, box: np.ndarray, score: float, points: np.ndarray) -> Face:

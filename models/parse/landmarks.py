@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..crops.crop import crop_matrices
-from ..faces import Face, Faces, keypoints_from_68
+from ..faces import MIRROR_68, Face, Faces, keypoints_from_68
 from ..pixels.affine import similarity, transform
 from ..pixels.masks import polygon_mask
 
@@ -28,8 +28,6 @@ _MEAN_SIDE = {
 }  # fmt: skip
 # A quarter of an ellipse, its start left out: cosine and sine.
 _QUARTER = np.stack([np.cos(angle := np.linspace(0, np.pi / 2, 24)[1:]), np.sin(angle)], 1)
-# The index of every point's mirror image.
-MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47:45:-1, 39:35:-1, 41:39:-1, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 # MediaPipe face mesh indices.
 _DENSE_RINGS: dict[str, tuple[int, ...]] = {
     "face": (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172,
