@@ -18,6 +18,8 @@ LEFT_EYE = slice(36, 42)
 RIGHT_EYE = slice(42, 48)
 NOSE_TIP = 30
 MOUTH_CORNERS = (48, 54)
+# The index of each point's mirror image.
+MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47:45:-1, 39:35:-1, 41:39:-1, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 
 
 def keypoints_from_68(points: np.ndarray) -> np.ndarray:

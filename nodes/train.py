@@ -95,7 +95,8 @@ class TrainFaceLoRA(io.ComfyNode):
 
 def _encode(vae, pictures: torch.Tensor, edge: int) -> torch.Tensor:
     """Latents of the middle squares."""
-    return _sampling.encode(vae, torch.cat([resize_area_or_lanczos(photo[None], edge) for photo in square_photos(as_images(pictures, "photos"))]))
+    photos = square_photos(as_images(pictures, "photos"))
+    return _sampling.encode(vae, torch.cat([resize_area_or_lanczos(photo[None], edge) for photo in photos]))
 
 
 def lora_path(filename: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ import torch
 
 TESTS = Path(__file__).parent
 sys.path[:0] = [str(TESTS), str(TESTS / "models"), str(TESTS / "models" / "swap")]  # helpers that several tests import
+if "bench" not in sys.modules:  # not part of the package, and the checkout's other folders must not be importable by their own names
+    spec = importlib.util.spec_from_file_location("bench", TESTS.parent / "bench" / "__init__.py",
+                                                  submodule_search_locations=[str(TESTS.parent / "bench")])
+    sys.modules["bench"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["bench"])
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # as one of several processes, which are one a core
 
 

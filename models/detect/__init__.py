@@ -1,7 +1,8 @@
-"""Finding faces: the detector protocol, the table of built-in detectors, and ``detect_faces``."""
+"""Photographs to Faces: the ``Detector`` protocol, the built-in detectors, and ``detect_faces``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -16,12 +17,13 @@ from .dlib import DlibDetector
 
 
 class Detector(Protocol):
-    """Anything that finds faces."""
+    """Finds faces."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def detect(self, images: torch.Tensor, threshold: float, progress: Progress = silent) -> list[list[Face]]:
-        """Faces of every frame of ``[B, H, W, 3]`` float32 0..1 with a score of at least ``threshold`` (0..1), unsorted."""
+        """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1 with a score of at least ``threshold`` (0..1), unsorted."""
 
 
 DETECTORS: dict[str, Callable[[], Detector]] = {"dlib": DlibDetector}
@@ -54,7 +56,7 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, *, thre
         raise FaceLoomError(f"order must be one of {', '.join(ORDERS)}, not {order!r}.")
     if no_face not in ("pass", "error"):
         raise FaceLoomError(f"no_face must be pass or error, not {no_face!r}.")
-    frames = _find(images, detector, threshold, face_landmarks, bboxes, progress)
+    frames = _faces_per_frame(images, detector, threshold, face_landmarks, bboxes, progress)
     chosen: list[Face] = []
     for index, found in enumerate(frames):
         found = sorted((face for face in found if face.size >= min_size), key=ORDERS[order])
@@ -66,7 +68,8 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, *, thre
     return Faces(tuple(chosen), images.shape[0], images.shape[1], images.shape[2], framing, crop_size)
 
 
-def _find(images, detector, threshold, face_landmarks, bboxes, progress) -> list[list[Face]]:
+def _faces_per_frame(images, detector, threshold, face_landmarks, bboxes, progress) -> list[list[Face]]:
+    """Take the faces of every frame from the landmarks or boxes of another node, or find them with the detector."""
     if face_landmarks is not None:
         from .core_landmarks import faces_from_core
 
@@ -82,7 +85,11 @@ def _find(images, detector, threshold, face_landmarks, bboxes, progress) -> list
 
 
 def kept_positions(keep: str, count: int) -> list[int]:
-    """Positions that ``keep`` names among ``count`` faces, in the order named, each once; those that do not exist are left out."""
+    """Return the positions that ``keep`` names among ``count`` faces, in the order named, each once.
+
+    keep: ``"all"`` (or nothing), ``"first"``, or positions such as ``"0,2,-1"`` or ``"0-3"``, negative ones counted from the end. Positions
+    that do not exist are left out; anything else is a FaceLoomError.
+    """
     keep = keep.strip().lower()
     if keep in ("all", ""):
         return list(range(count))
@@ -90,13 +97,12 @@ def kept_positions(keep: str, count: int) -> list[int]:
         return [0] if count else []
     positions: list[int] = []
     for part in keep.split(","):
-        positions += _span(part.strip(), count)
+        positions += _positions(part.strip(), count)
     return list(dict.fromkeys(p for p in positions if 0 <= p < count))
 
 
-def _span(part: str, count: int) -> list[int]:
-    import re
-
+def _positions(part: str, count: int) -> list[int]:
+    """Return the positions that one part of ``keep`` names: a number, or a range such as ``0-3``."""
     match = re.fullmatch(r"(-?\d+)(?:\s*-\s*(-?\d+))?", part)
     if not match:
         raise FaceLoomError(f"{part!r} is not a face number; write all, first, or numbers such as 0,2,-1 or 0-3.")
@@ -106,7 +112,7 @@ def _span(part: str, count: int) -> list[int]:
 
 
 def bounding_boxes(faces: Faces) -> list[list[dict]]:
-    """Core BOUNDING_BOX: for every frame a list of ``{x, y, width, height, label, score}``."""
+    """Convert faces to a core BOUNDING_BOX: for every frame a list of ``{x, y, width, height, label, score}``."""
     out: list[list[dict]] = [[] for _ in range(faces.frames)]
     for face in faces:
         x0, y0, x1, y1 = (float(v) for v in face.box)

@@ -1,4 +1,4 @@
-"""Age and sex, for those who ask: nothing here runs unless a node wants it."""
+"""Age and sex of faces, by insightface's genderage network. It runs only where a node asks for it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from ..progress import Progress, silent
 from ..runtime.input import to_network_input
 from ..runtime.onnx import OnnxModel, open_session
 
-# The network's picture is a square around the box, this much larger than its longer side.
-MARGIN = 1.5
-FACES = 64
+# Edge of the square that the network sees, in longer sides of the face's box.
+SQUARE_PER_BOX = 1.5
+# Faces sampled before the network is called.
+FACES_PER_BATCH = 64
 
 
 class AgeAndSex:
-    """insightface's genderage network. Make it with ``load_attributes``."""
+    """Reads sex and age of faces with insightface's genderage network. Make it with ``load_attributes``."""
 
     def __init__(self, model: OnnxModel, contract: NetContract) -> None:
         self.model = model
@@ -35,24 +36,25 @@ class AgeAndSex:
         return f"AgeAndSex({self.model.describe()})"
 
     def read(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> Faces:
-        """The same faces with ``sex`` (``"female"``, ``"male"``) and ``age`` (years)."""
+        """Return the same faces with ``sex`` (``"female"``, ``"male"``) and ``age`` (years), 0 or more. images: ``[B, H, W, 3]`` float32
+        0..1, in which the faces were found."""
         faces.check_image(images.shape)
         size = self.contract.size
         items = []
-        for start in range(0, len(faces), FACES):
-            some = faces.items[start:start + FACES]
-            matrices = np.stack([_around(face.box, size) for face in some])
-            pictures = sample_crops(images[..., :3], [face.frame for face in some], matrices, size)
-            answers = self.model.run({self.model.inputs[0].name: to_network_input(pictures, self.contract).cpu().numpy()})[0]
+        for start in range(0, len(faces), FACES_PER_BATCH):
+            batch = faces.items[start:start + FACES_PER_BATCH]
+            matrices = np.stack([_square_matrix(face.box, size) for face in batch])
+            crops = sample_crops(images[..., :3], [face.frame for face in batch], matrices, size)
+            outputs = self.model.run({self.model.inputs[0].name: to_network_input(crops, self.contract).cpu().numpy()})[0]
             items += [replace(face, sex="male" if male > female else "female", age=max(float(age) * 100, 0.0))
-                      for face, (female, male, age) in zip(some, answers, strict=True)]
+                      for face, (female, male, age) in zip(batch, outputs, strict=True)]
             progress(len(items), len(faces))
         return replace(faces, items=tuple(items))
 
 
-def _around(box: np.ndarray, size: int) -> np.ndarray:
-    """Image → a square of ``size`` pixels around the middle of the box."""
-    scale = size / (MARGIN * float((box[2:] - box[:2]).max()))
+def _square_matrix(box: np.ndarray, size: int) -> np.ndarray:
+    """Return ``[2, 3]`` image → upright square of ``size`` pixels around the middle of the box ``[4]``."""
+    scale = size / (SQUARE_PER_BOX * float((box[2:] - box[:2]).max()))
     middle = (box[:2] + box[2:]) / 2
     return np.concatenate([np.eye(2) * scale, (size / 2 - scale * middle)[:, None]], 1)
 

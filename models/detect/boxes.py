@@ -1,4 +1,4 @@
-"""Boxes: overlap, merging, and the shapes in which other nodes hand them over."""
+"""Boxes: how much they overlap, which of them stand for the same face, and the shapes in which other nodes hand them over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ..errors import FaceLoomError
 
 
 def overlaps(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intersection over union and intersection over the smaller of ``[4]`` against ``[K, 4]``: two ``[K]``."""
+    """Compare one box ``[4]`` with others ``[K, 4]`` (x0, y0, x1, y1).
+
+    Returns intersection over union ``[K]`` and intersection over the smaller of the two ``[K]``, both 0..1.
+    """
     box, boxes = np.asarray(box, np.float64), np.asarray(boxes, np.float64)
     inner = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     shared = np.clip(inner, 0, None).prod(-1)
@@ -21,8 +24,11 @@ def overlaps(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, union: float = 0.35, smaller: float | np.ndarray = 0.6) -> list[int]:
-    """Indices of the boxes that remain, best score first: a box goes when a better one overlaps it by more than ``union``
-    (intersection over union), or holds more than ``smaller`` (one, or one per box) of the lesser of the two (boxes nested in one head)."""
+    """Return the indices of the boxes ``[K, 4]`` that remain when doubles are removed, best score first.
+
+    A box goes when a better one overlaps it by more than ``union`` (intersection over union), or shares more than ``smaller`` (one
+    number, or ``[K]``) of the area of the smaller of the two (boxes nested in one head).
+    """
     kept: list[int] = []
     smaller = np.broadcast_to(smaller, len(boxes))
     for i in np.argsort(-np.asarray(scores), kind="stable"):
@@ -34,11 +40,11 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, union: float = 0.35, smaller
     return kept
 
 
-def boxes_per_frame(bboxes, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Core BOUNDING_BOX in any of its shapes to ``(boxes [K, 4] x0 y0 x1 y1, scores [K])`` for every frame.
+def boxes_per_frame(bboxes: Sequence | Mapping, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Convert a core BOUNDING_BOX in any of its shapes to boxes ``[K, 4]`` (x0, y0, x1, y1) and scores ``[K]`` for every frame.
 
-    One dict (or one flat list of dicts) is used for every frame; a list per frame must have as many lists as there are frames,
-    or one for all.
+    One dict, or one flat list of dicts, is used for every frame; a list per frame must have as many lists as there are frames,
+    or one for all. FaceLoomError where it has another number, or where a box lacks a number.
     """
     if isinstance(bboxes, Mapping):
         bboxes = [bboxes]
@@ -51,10 +57,11 @@ def boxes_per_frame(bboxes, frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
         raise FaceLoomError(
             f"The bboxes are for {len(bboxes)} image(s), but {frames} are connected; connect the images they were found in."
         )
-    return [_parse(per_frame) for per_frame in bboxes]
+    return [_boxes_and_scores(items) for items in bboxes]
 
 
-def _parse(items: Sequence | Mapping) -> tuple[np.ndarray, np.ndarray]:
+def _boxes_and_scores(items: Sequence | Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """Convert the dicts of one frame (or a single one)."""
     items = [items] if isinstance(items, Mapping) else items
     boxes, scores = [], []
     for item in items:

@@ -8,23 +8,22 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..face3d.topology import points68_from_dense
-from ..faces import Face, keypoints_from_68
+from ..faces import Face, box_from_68, keypoints_from_68
 from ..pixels.affine import scale_of, similarity
 
 
-def face_from_dense(frame: int, dense: np.ndarray, score: float) -> Face:
-    """A face with everything that ``dense`` ``[478, 3]`` (pixels) tells: 68 points, keypoints and box."""
-    from ..faces import box_from_68
-
-    points = points68_from_dense(dense[:, :2])
-    return Face(frame, box_from_68(points), keypoints_from_68(points), score, points68=points, dense=dense)
+def face_from_mesh(frame: int, mesh: np.ndarray, score: float) -> Face:
+    """Make a face from a MediaPipe mesh ``[478, 3]`` in image pixels: it has the mesh, and 68 points, keypoints and box from it."""
+    points = points68_from_dense(mesh[:, :2])
+    return Face(frame, box_from_68(points), keypoints_from_68(points), score, points68=points, dense=mesh)
 
 
 def faces_from_core(landmarks: Mapping, frames: int, height: int, width: int) -> list[list[Face]]:
-    """Faces of every frame from ``{"frames": [[{"landmarks_xy" [478, 2], "landmarks_3d" [478, 3], "score"}, ...], ...],
-    "image_size": (H, W)}``. No threshold is applied, the node that found them has its own.
+    """Read the faces of every frame from ``{"frames": [[{"landmarks_xy" [478, 2], "landmarks_3d" [478, 3], "score"}, ...], ...],
+    "image_size": (H, W)}``.
 
-    ``landmarks_3d`` are units of the network's own crop; z is scaled to image pixels by the similarity between the two.
+    frames, height, width: of the images, which the payload must fit. No threshold is applied: the node that found the faces has its own.
+    ``landmarks_3d`` are in units of that network's crop; their z is scaled to image pixels by the similarity between the two.
     """
     try:
         found, size = list(landmarks["frames"]), tuple(int(v) for v in landmarks["image_size"])
@@ -35,17 +34,17 @@ def faces_from_core(landmarks: Mapping, frames: int, height: int, width: int) ->
             f"The face_landmarks are for {len(found)} image(s) of {size[1]}×{size[0]}, but {frames} of {width}×{height} are connected; "
             "connect the same image to both nodes."
         )
-    return [[_face(index, item) for item in items] for index, items in enumerate(found)]
+    return [[_face_from_item(frame, item) for item in items] for frame, items in enumerate(found)]
 
 
-def _face(frame: int, item: Mapping) -> Face:
+def _face_from_item(frame: int, item: Mapping) -> Face:
     try:
-        flat = np.asarray(item["landmarks_xy"], np.float64)
-        solid = np.asarray(item["landmarks_3d"], np.float64)
+        in_image = np.asarray(item["landmarks_xy"], np.float64)
+        in_crop = np.asarray(item["landmarks_3d"], np.float64)
         score = float(item.get("score", 1.0))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise FaceLoomError("A face in face_landmarks has no landmarks; connect the output of MediaPipe Face Landmarker.") from None
-    if flat.shape != (478, 2) or solid.shape != (478, 3):
-        raise FaceLoomError(f"A face in face_landmarks must have 478 points, not {flat.shape} and {solid.shape}.")
-    scale = float(scale_of(similarity(solid[:, :2], flat)))
-    return face_from_dense(frame, np.concatenate([flat, solid[:, 2:] * scale], 1), score)
+    if in_image.shape != (478, 2) or in_crop.shape != (478, 3):
+        raise FaceLoomError(f"A face in face_landmarks must have 478 points, not {in_image.shape} and {in_crop.shape}.")
+    scale = float(scale_of(similarity(in_crop[:, :2], in_image)))
+    return face_from_mesh(frame, np.concatenate([in_image, in_crop[:, 2:] * scale], 1), score)

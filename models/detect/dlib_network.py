@@ -1,4 +1,4 @@
-"""dlib's face network (max-margin object detection, King 2015, arXiv:1502.00046) as a second opinion beside its HOG detector.
+"""dlib's face network (max-margin object detection, King 2015, arXiv:1502.00046), asked where dlib's HOG detector is in doubt.
 
 It knows half-profiles, glasses, hats and side light, and faces tilted by up to 45 degrees, from about 75 pixels on. A pixel costs it
 some thirty times as much as HOG, so it sees small copies of a frame only.
@@ -13,47 +13,51 @@ import torch
 from PIL import Image
 
 from .dlib_many_starts import ConsensusFitter
+from .dlib_points import brightening
 
-_NEUTRAL, _SLOPE = 0.4, 1.25  # confidence that stands for margin 0, and margin per unit of confidence
+# How the network's confidence is put on the scale of HOG's margins.
+_CONFIDENCE_AT_MARGIN_0 = 0.4
+_MARGIN_PER_CONFIDENCE = 1.25
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One face: margin on HOG's scale, points ``[68, 2]`` in frame pixels."""
+class NetworkFace:
+    """A face that the network found. margin: on HOG's scale. points: ``[68, 2]`` in image pixels."""
 
     margin: float
     points: np.ndarray
 
 
-def color_bytes(image: torch.Tensor, scale: float) -> np.ndarray:
-    """``[H, W, 3]`` 0..1 as uint8, scaled; a dark frame is stretched first, as for HOG."""
+def rgb_uint8(image: torch.Tensor, scale: float) -> np.ndarray:
+    """Convert ``[H, W, 3]`` 0..1 to uint8 of ``scale`` times the size; dark images are brightened (``brightening``)."""
     height, width = image.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
     step = max(1, int(0.5 / scale))  # beyond two source pixels per pixel the rest is left to Pillow's filter
     small = image[::step, ::step].detach().to("cpu", torch.float32).numpy()
-    brightest = max(float(np.quantile(small[::4, ::4], 0.995)), 1 / 255)
-    gain = 255 / brightest if brightest < 0.5 else 255
-    picture = Image.fromarray(np.rint(np.clip(small * gain, 0, 255)).astype(np.uint8))
+    picture = Image.fromarray(np.rint(np.clip(small * brightening(small[::4, ::4]), 0, 255)).astype(np.uint8))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BILINEAR))
 
 
 class FaceNetwork:
-    """One frame after another through the network."""
+    """Finds faces with dlib's network and fits their points. network: dlib's ``cnn_face_detection_model_v1``."""
 
     def __init__(self, network, fitter: ConsensusFitter) -> None:
         self._network, self._fitter = network, fitter
 
-    def look(self, image: torch.Tensor, gray: np.ndarray, wanted: float, *, edge: int, border: float = 0.0) -> list[Sighting]:
-        """Faces of ``image`` ``[H, W, 3]`` 0..1 with a margin of at least ``wanted``, in a copy of longest edge ``edge`` (pixels)
-        with its rim repeated over ``border`` (of that edge) on all sides. ``gray``: its luma ``[H, W]`` uint8, for the points."""
+    def find_faces(self, image: torch.Tensor, gray: np.ndarray, min_margin: float, *, edge: int, border: float = 0.0) -> list[NetworkFace]:
+        """Find the faces of ``image`` ``[H, W, 3]`` 0..1 that reach ``min_margin``.
+
+        gray: the image's luma ``[H, W]`` uint8, in which the points are fitted. edge: longest edge of the copy that the network sees,
+        pixels. border: by how much of that edge the copy is extended on all sides, repeating its rim.
+        """
         scale = min(4.0, edge / max(gray.shape))
-        picture = color_bytes(image, scale)
+        picture = rgb_uint8(image, scale)
         rim = round(border * edge)
         picture = np.ascontiguousarray(np.pad(picture, ((rim, rim), (rim, rim), (0, 0)), mode="edge"))
-        seen = []
+        faces = []
         for hit in self._network(picture, 0):
-            margin = _SLOPE * (hit.confidence - _NEUTRAL)
-            if margin >= wanted:
+            margin = _MARGIN_PER_CONFIDENCE * (hit.confidence - _CONFIDENCE_AT_MARGIN_0)
+            if margin >= min_margin:
                 box = (np.array([hit.rect.left(), hit.rect.top(), hit.rect.right() + 1, hit.rect.bottom() + 1]) - rim) / scale - 0.5
-                seen.append(Sighting(margin, self._fitter.fit(gray, box)))
-        return seen
+                faces.append(NetworkFace(margin, self._fitter.fit(gray, box)))
+        return faces

@@ -1,15 +1,16 @@
-"""Where dlib's HOG detector looks, and how sure it is of what it saw.
+"""Where dlib's HOG detector looks in a frame, and how sure the faces are that it finds.
 
-The HOG detector knows upright faces of 80 pixels and more that lie whole inside the picture. So a frame is looked at small with a wide
+The HOG detector knows upright faces of 80 pixels and more that lie whole inside the picture. So a frame is scanned small with a wide
 border (close-ups, cut foreheads), at its own size (normal), turned (tilted and upside-down faces), mirrored at its edges (faces half
-outside), and enlarged or in strips (small faces), from cheap to expensive and only as far as the frame calls for. Where no large face
-is plain after the first two looks, dlib's face network is asked for half-profiles, covered eyes and the like. Every doubtful
-find is looked at again, upright and at one size; real faces gain by that, accidents of the background lose.
+outside), and enlarged or in strips (small faces), from cheap to expensive and only as far as the frame calls for. Where the first two
+scans find no large face clearly, dlib's face network is asked for half-profiles, covered eyes and the like. Every doubtful hit is
+detected again, upright and at one size: real faces gain by that, accidents of the background lose.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,27 +18,27 @@ from PIL import Image
 
 from ..faces import box_from_68
 from .boxes import overlaps, suppress
-from .dlib_points import PointFitter, square_matrix, square_of, upright
+from .dlib_network import NetworkFace
+from .dlib_points import PointFitter, dlib_square, upright_crop, upright_matrix
 
-_MINIMUM = 80  # pixels, the smallest face HOG knows
-_COARSE = 320  # longest edge of the small look
-_FULL = 1920  # longest edge of the normal look
-_STRIP = 1 << 23  # pixels of one HOG call; more are done in strips
-_MOST = 1 << 25  # pixels of the largest enlargement
-_COPY, _LARGER_COPY = 320, 400  # longest edges of the copies that the face network sees
-_DOUBT = 0.5  # finds this far below the wanted margin get a second look
-_SURE = 0.9  # margin that needs none
-# What a find that needed a second look loses, and what one loses per unit of scatter of its point fit beyond 0.02 (on a real face
-# the fit settles at the same points). Tuned on some 180 faces and 20 pictures without one.
-_DOUBTFUL, _SCATTER = 0.12, 16.0
-_TILT_UNKNOWN = 0.5  # what a find of the network counts less than a turned one that HOG saw at its tilt
-_OTHER_SIZE = 0.16  # log of the ratio from which a clearer square is another answer, not the same one
-_TURNS = tuple(math.radians(a) for a in (90, 270, 180, 45, 315, 135, 225))
+_SMALLEST_FACE = 80  # edge in pixels of the smallest face HOG knows
+_SMALL_SCAN, _NORMAL_SCAN = 320, 1920  # longest edges in pixels of the small and the normal scan
+_NETWORK_COPY, _LARGER_NETWORK_COPY = 320, 400  # longest edges in pixels of the copies that the face network sees
+_MAX_CALL_PIXELS = 1 << 23  # pixels of one HOG call; larger pictures go through in strips
+_MAX_ENLARGED_PIXELS = 1 << 25
+_HIT_SLACK = 0.5  # hits this far below the wanted margin are detected again before they are judged
+_SURE_MARGIN = 0.9  # a hit of this margin is not doubtful
+# What a doubtful hit loses, and what any loses per unit of scatter of its point fit beyond 0.02 (on a real face the fit ends at the
+# same points). Tuned on some 180 faces and 20 pictures without one.
+_DOUBT_PENALTY, _SCATTER_PENALTY = 0.12, 16.0
+_UNKNOWN_TILT_PENALTY = 0.5  # what a face of the network counts less than a turned one that HOG saw at its tilt
+_OTHER_SIZE = 0.16  # log of the ratio of edges from which a clearer hit is another square, not the same one
+_TURNS = tuple(math.radians(degrees) for degrees in (90, 270, 180, 45, 315, 135, 225))
 
 
 @dataclass(frozen=True)
 class _Hit:
-    """A square: centre and edge in frame pixels, turn in radians, HOG margin."""
+    """A square that HOG takes for a face. center ``[2]`` and edge in image pixels, angle in radians, margin as HOG gives it."""
 
     margin: float
     center: np.ndarray
@@ -50,9 +51,9 @@ class _Hit:
 
 
 @dataclass(frozen=True)
-class _Find:
-    """A face: points ``[68, 2]`` in frame pixels, the margin after the second look, the square's edge, and whether only the face
-    network saw it, which knows faces at any tilt but not which tilt."""
+class _FoundFace:
+    """A face that passed. points: ``[68, 2]`` in image pixels. margin: after it was detected again. edge: of its square, pixels.
+    network: whether only the face network saw it, which knows faces at any tilt but not which tilt."""
 
     points: np.ndarray
     margin: float
@@ -61,164 +62,171 @@ class _Find:
 
 
 def score_of(margin: float) -> float:
-    """HOG margin to 0..1; 0.5 is dlib's own threshold, margin 0."""
+    """Convert a HOG margin to a score 0..1; margin 0, dlib's own threshold, is 0.5."""
     return 1 / (1 + math.exp(-4 * margin))
 
 
 def margin_of(score: float) -> float:
-    """Inverse of ``score_of``; the ends stand for margins of about -1.2 and 2.3."""
+    """Convert a score 0..1 to a HOG margin, the inverse of ``score_of``; the ends stand for margins of about -1.2 and 2.3."""
     score = min(max(score, 0.01), 0.9999)
     return math.log(score / (1 - score)) / 4
 
 
-def find(gray: np.ndarray, hog, fitter: PointFitter, threshold: float, second_opinion) -> list[tuple[np.ndarray, float]]:
-    """Points ``[68, 2]`` and score 0..1 of every face in ``[H, W]`` uint8 luma, best first.
+def search_faces(gray: np.ndarray, hog, fitter: PointFitter, threshold: float,
+                 ask_network: Callable[..., Sequence[NetworkFace]]) -> list[tuple[np.ndarray, float]]:
+    """Find points ``[68, 2]`` and score 0..1 of every face in luma ``[H, W]`` uint8, best first.
 
-    ``second_opinion(wanted margin, edge=…, border=…)`` gives the ``Sighting``s of the face network in a copy of that longest edge.
+    hog: dlib's frontal face detector. threshold: least score, 0..1. ask_network: called as ``ask_network(min_margin, edge=...,
+    border=...)`` for what the face network finds in a copy of that longest edge (``FaceNetwork.find_faces``).
     """
     if min(gray.shape[:2]) < 8:
         return []
-    finds = _Search(gray, hog, fitter, margin_of(threshold), second_opinion).run()
-    return [(found.points, score_of(found.margin)) for found in finds]
+    faces = _Search(gray, hog, fitter, margin_of(threshold), ask_network).run()
+    return [(face.points, score_of(face.margin)) for face in faces]
 
 
 class _Search:
-    """One frame being searched."""
+    """The search of one frame: scans follow each other until enough is found."""
 
-    def __init__(self, gray: np.ndarray, hog, fitter: PointFitter, wanted: float, second_opinion) -> None:
-        self.gray, self.hog, self.fitter, self.wanted, self.second_opinion = gray, hog, fitter, wanted, second_opinion
+    def __init__(self, gray: np.ndarray, hog, fitter: PointFitter, min_margin: float, ask_network) -> None:
+        self.gray, self.hog, self.fitter, self.min_margin, self.ask_network = gray, hog, fitter, min_margin, ask_network
         self.height, self.width = gray.shape[:2]
         self.picture = Image.fromarray(gray)
-        self.finds: list[_Find] = []
+        self.faces: list[_FoundFace] = []
         self.refused: list[_Hit] = []
-        self.turned = False
+        self.turned = False  # whether scans turned the frame, so that faces may be known at their tilt
 
-    def run(self) -> list[_Find]:
+    def run(self) -> list[_FoundFace]:
         short, long = sorted((self.height, self.width))
-        coarse, full = min(4.0, _COARSE / long), min(1.0, _FULL / long)
-        self._look(coarse, pad=0.35)
-        if full > coarse:
-            self._look(full, pad=min(0.1, 48 / (short * full)))
-        if not self._plain(short):
-            self._ask(edge=_COPY)
-        if not self._plain(short):
+        small, normal = min(4.0, _SMALL_SCAN / long), min(1.0, _NORMAL_SCAN / long)
+        self._scan(small, pad=0.35)
+        if normal > small:
+            self._scan(normal, pad=min(0.1, 48 / (short * normal)))
+        if not self._has_clear_large_face(short):
+            self._scan_by_network(edge=_NETWORK_COPY)
+        if not self._has_clear_large_face(short):
             self.turned = True
-            closely = any(not found.network for found in self.finds)
+            closely = any(not face.network for face in self.faces)
             for turn in _TURNS:
-                self._look(min(max(coarse, 640 / long), 2.0) if closely else coarse, pad=0.25, turn=turn)
-        if not self.finds:
-            self._look(coarse, pad=0.35, mode="symmetric")
-        scale = max(full, coarse)
-        while self._smaller_likely(scale) and scale < 2 and self.height * self.width * (2 * scale) ** 2 <= _MOST:
+                self._scan(min(max(small, 640 / long), 2.0) if closely else small, pad=0.25, turn=turn)
+        if not self.faces:
+            self._scan(small, pad=0.35, mode="symmetric")
+        scale = max(normal, small)
+        while self._smaller_faces_likely(scale) and scale < 2 and self.height * self.width * (2 * scale) ** 2 <= _MAX_ENLARGED_PIXELS:
             scale *= 2
-            self._look(scale, pad=min(0.1, 48 / (short * scale)))
-        if not self.finds and full > coarse:
+            self._scan(scale, pad=min(0.1, 48 / (short * scale)))
+        if not self.faces and normal > small:
             for turn in _TURNS[:3]:
-                self._look(full, pad=0, turn=turn)
-        if not self.finds:
-            self._ask(edge=_LARGER_COPY, border=0.12)
-        return self.finds
+                self._scan(normal, pad=0, turn=turn)
+        if not self.faces:
+            self._scan_by_network(edge=_LARGER_NETWORK_COPY, border=0.12)
+        return self.faces
 
-    def _plain(self, short: int) -> bool:
-        """A large upright face is found without doubt."""
-        return any(found.edge > 0.15 * short and found.margin > 0.5 and not found.network for found in self.finds)
+    def _has_clear_large_face(self, short: int) -> bool:
+        """Whether a large upright face was found without doubt. short: the frame's shorter edge, pixels."""
+        return any(face.edge > 0.15 * short and face.margin > 0.5 and not face.network for face in self.faces)
 
-    def _ask(self, **how) -> None:
-        """What the face network sees, in place of what HOG was less sure of."""
-        for seen in self.second_opinion(self.wanted, **how):
-            if self._inside(seen.points):
-                self.finds.append(_Find(seen.points, seen.margin, square_of(seen.points)[1], network=True))
-        self._merge()
+    def _smaller_faces_likely(self, scale: float) -> bool:
+        """Whether a larger scale may show more: nothing is found yet, or faces near the smallest that this scale can show, or only
+        faces of a shrunk frame that leave room for far smaller ones."""
+        edges = [face.edge for face in self.faces]
+        return not edges or min(edges) < 1.6 * _SMALLEST_FACE / scale or (scale < 1 and max(edges) < 0.3 * min(self.height, self.width))
 
-    def _inside(self, points: np.ndarray) -> bool:
-        center, edge, _ = square_of(points)
-        return bool((center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all())
+    def _scan_by_network(self, **view) -> None:
+        """Add what the face network finds, in place of what HOG was less sure of."""
+        for face in self.ask_network(self.min_margin, **view):
+            if self._lies_in_frame(face.points):
+                self.faces.append(_FoundFace(face.points, face.margin, dlib_square(face.points)[1], network=True))
+        self._remove_doubles()
 
-    def _smaller_likely(self, scale: float) -> bool:
-        """Nothing yet, or faces near the smallest that this scale can show, or faces of a shrunk frame that leave room for far smaller
-        ones."""
-        edges = [found.edge for found in self.finds]
-        return not edges or min(edges) < 1.6 * _MINIMUM / scale or (scale < 1 and max(edges) < 0.3 * min(self.height, self.width))
-
-    def _look(self, scale: float, pad: float, turn: float = 0.0, mode: str = "edge") -> None:
-        """One pass: hits of the turned, scaled, padded frame are fitted, weighed and merged into the finds."""
+    def _scan(self, scale: float, pad: float, turn: float = 0.0, mode: str = "edge") -> None:
+        """Run HOG once over the frame, scaled, extended by ``pad`` (of its shorter edge) in numpy's padding ``mode`` and turned by
+        ``turn`` (radians); judge the hits and add the faces among them."""
         hits = self._hits(scale, pad, turn, mode)
         for i in suppress(np.array([hit.box for hit in hits]).reshape(-1, 4), np.array([hit.margin for hit in hits])):
-            if not self._known(hits[i]):
-                self._weigh(hits[i])
-        self._merge()
+            if not self._is_known(hits[i]):
+                self._judge(hits[i])
+        self._remove_doubles()
 
-    def _merge(self) -> None:
-        rank = np.array([found.margin - _TILT_UNKNOWN * (found.network and self.turned) for found in self.finds])
-        kept = suppress(np.array([box_from_68(f.points) for f in self.finds]).reshape(-1, 4), rank)
-        self.finds = [self.finds[i] for i in kept]
+    def _remove_doubles(self) -> None:
+        rank = np.array([face.margin - _UNKNOWN_TILT_PENALTY * (face.network and self.turned) for face in self.faces])
+        kept = suppress(np.array([box_from_68(face.points) for face in self.faces]).reshape(-1, 4), rank)
+        self.faces = [self.faces[i] for i in kept]
 
-    def _known(self, hit: _Hit) -> bool:
+    def _lies_in_frame(self, points: np.ndarray) -> bool:
+        """Whether the middle of the square around ``[68, 2]`` points lies in the frame or close outside."""
+        center, edge, _ = dlib_square(points)
+        return bool((center > -0.15 * edge).all() and (center < np.array([self.width, self.height]) + 0.15 * edge).all())
+
+    def _is_known(self, hit: _Hit) -> bool:
         """Whether this square was already found, at least about as clearly and at about this size, or refused at the same turn."""
-        clear = [square_of(found.points) for found in self.finds
-                 if found.margin > min(hit.margin, _SURE) - 0.3 and not (found.network and self.turned)
-                 and not (hit.margin > found.margin and abs(math.log(hit.edge / found.edge)) > _OTHER_SIZE)]
+        clear = [dlib_square(face.points) for face in self.faces
+                 if face.margin > min(hit.margin, _SURE_MARGIN) - 0.3 and not (face.network and self.turned)
+                 and not (hit.margin > face.margin and abs(math.log(hit.edge / face.edge)) > _OTHER_SIZE)]
         if clear:
             iou, nested = overlaps(hit.box, np.stack([np.concatenate([center - edge / 2, center + edge / 2]) for center, edge, _ in clear]))
             if (iou > 0.35).any() or (nested > 0.75).any():
                 return True
         refused = [other.box for other in self.refused if other.angle == hit.angle]
-        return hit.margin < _SURE and bool(refused) and bool((overlaps(hit.box, np.stack(refused))[0] > 0.6).any())
+        return hit.margin < _SURE_MARGIN and bool(refused) and bool((overlaps(hit.box, np.stack(refused))[0] > 0.6).any())
 
-    def _weigh(self, hit: _Hit) -> None:
+    def _judge(self, hit: _Hit) -> None:
+        """Fit points in a hit and detect it again; add it to the faces if its margin is enough, else to the refused hits."""
         points, _ = self.fitter.fit_once(self.gray, hit.center, hit.edge, hit.angle, jitter=1)
-        points, scatter = self.fitter.fit_once(self.gray, *square_of(points))
-        margin = (hit.margin + self._second_look(points)) / 2 - _SCATTER * max(0.0, scatter - 0.02)
-        if hit.margin < _SURE:
-            margin -= _DOUBTFUL
-        if margin < self.wanted or not self._inside(points):
+        points, scatter = self.fitter.fit_once(self.gray, *dlib_square(points))
+        margin = (hit.margin + self._upright_margin(points)) / 2 - _SCATTER_PENALTY * max(0.0, scatter - 0.02)
+        if hit.margin < _SURE_MARGIN:
+            margin -= _DOUBT_PENALTY
+        if margin < self.min_margin or not self._lies_in_frame(points):
             self.refused.append(hit)
             return
-        points = self.fitter.settle(self.gray, points)
-        self.finds.append(_Find(points, margin, square_of(points)[1]))
+        points = self.fitter.refine(self.gray, points)
+        self.faces.append(_FoundFace(points, margin, dlib_square(points)[1]))
 
-    def _second_look(self, points: np.ndarray) -> float:
-        """HOG margin of the face these points describe, upright, 120 pixels large; -1 where there is none."""
-        matrix = square_matrix(*square_of(points)) * 0.75
-        crop = upright(self.gray, matrix, 240)
+    def _upright_margin(self, points: np.ndarray) -> float:
+        """Return the HOG margin of the face that ``[68, 2]`` points describe, upright, 120 pixels large; -1 where HOG sees none."""
+        matrix = upright_matrix(*dlib_square(points)) * 0.75
+        crop = upright_crop(self.gray, matrix, 240)
         rectangles, margins, _ = self.hog.run(crop, 0, -1.0)
         middle = np.array([60, 60, 180, 180])
-        seen = [m for r, m in zip(rectangles, margins, strict=True)
-                if overlaps(middle, np.array([[r.left(), r.top(), r.right(), r.bottom()]]))[0][0] > 0.4]
-        return max(seen, default=-1.0)
+        found = [m for r, m in zip(rectangles, margins, strict=True)
+                 if overlaps(middle, np.array([[r.left(), r.top(), r.right(), r.bottom()]]))[0][0] > 0.4]
+        return max(found, default=-1.0)
 
     def _hits(self, scale: float, pad: float, turn: float, mode: str) -> list[_Hit]:
+        """Run HOG over the frame, scaled, extended and turned (see ``_scan``)."""
         size = max(1, round(self.width * scale)), max(1, round(self.height * scale))
         zoom = np.array(size) / (self.width, self.height)
-        filter_ = Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.BICUBIC
-        picture = np.asarray(self.picture if size == self.picture.size else self.picture.resize(size, filter_))
+        resampling = Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.BICUBIC
+        picture = np.asarray(self.picture if size == self.picture.size else self.picture.resize(size, resampling))
         border = round(pad * min(size))
         padded = np.pad(picture, border, mode=mode) if border else picture
-        padded, back = _turned(padded, turn)
+        padded, back = _rotate(padded, turn)
         hits = []
-        for x0, y0, edge, margin in self._run(padded):
+        for x0, y0, edge, margin in self._run_hog(padded):
             middle = back[:, :2] @ (x0 + edge / 2, y0 + edge / 2) + back[:, 2]
             hits.append(_Hit(margin, (middle - border) / zoom - 0.5, edge / float(zoom.mean()), turn))
         return hits
 
-    def _run(self, picture: np.ndarray) -> list[tuple[float, float, float, float]]:
-        """HOG hits (x0, y0, edge, margin) in corner coordinates; pictures beyond ``_STRIP`` pixels in overlapping strips."""
+    def _run_hog(self, picture: np.ndarray) -> list[tuple[float, float, float, float]]:
+        """Run HOG over ``[H, W]`` uint8, in overlapping strips beyond ``_MAX_CALL_PIXELS``: x0, y0, edge and margin of every hit, in
+        coordinates that count from the pixel's corner."""
         height, width = picture.shape
-        rows = max(4 * _MINIMUM, _STRIP // width)
-        step = rows if rows >= height else rows - 2 * _MINIMUM
-        found = []
-        for top in range(0, max(height - 2 * _MINIMUM, 1), step):
+        rows = max(4 * _SMALLEST_FACE, _MAX_CALL_PIXELS // width)
+        step = rows if rows >= height else rows - 2 * _SMALLEST_FACE
+        hits = []
+        for top in range(0, max(height - 2 * _SMALLEST_FACE, 1), step):
             strip = np.ascontiguousarray(picture[top:top + rows])
-            rectangles, margins, _ = self.hog.run(strip, 0, self.wanted - _DOUBT)
-            found += [(r.left(), r.top() + top, float(r.width()), m) for r, m in zip(rectangles, margins, strict=True)]
+            rectangles, margins, _ = self.hog.run(strip, 0, self.min_margin - _HIT_SLACK)
+            hits += [(r.left(), r.top() + top, float(r.width()), m) for r, m in zip(rectangles, margins, strict=True)]
             if top + rows >= height:
                 break
-        return found
+        return hits
 
 
-def _turned(picture: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
-    """The picture turned so that a face whose left-to-right axis points along ``turn`` stands upright, and the ``[2, 3]`` matrix
-    from its corner coordinates back to the picture's."""
+def _rotate(picture: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
+    """Turn ``[H, W]`` uint8 so that a face whose left-to-right axis points along ``turn`` (radians) stands upright, and return with it
+    the matrix ``[2, 3]`` back to the picture, both in coordinates that count from the pixel's corner."""
     cos, sin = math.cos(turn), math.sin(turn)
     if not turn:
         return picture, np.array([[1.0, 0, 0], [0, 1, 0]])

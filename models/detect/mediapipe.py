@@ -1,7 +1,7 @@
-"""MediaPipe's 478-point face mesh (Apache-2.0) through its Tasks API: dense landmarks for every face.
+"""MediaPipe's 478-point face mesh (Apache-2.0) through its Tasks API.
 
-MediaPipe's own detector sees faces that take a good part of the picture. The others, and turned ones, are found with dlib and shown
-to it upright in a crop of their own.
+MediaPipe's own detector sees faces that take up a good part of the image. The others, and turned ones, are found with dlib and shown
+to MediaPipe upright in a crop of their own.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from ..pixels.affine import invert, scale_of, transform
 from ..pixels.sampling import warp
 from ..pixels.tensors import to_uint8
 from ..progress import Progress, silent
-from .core_landmarks import face_from_dense
+from .core_landmarks import face_from_mesh
 from .dlib import DlibDetector
 
-_MOST = 64  # faces per frame
-_CROP = 384
-_FRAMING = 1.5
+_MAX_FACES = 64  # per frame
+# The crop in which a face that MediaPipe missed is shown to it.
+_CROP_EDGE = 384
+_CROP_FRAMING = 1.5
 
 
 class MediaPipeDetector:
-    """A ``Detector`` whose faces have ``dense``, 68 points and keypoints from the mesh.
+    """A ``Detector`` whose faces have ``dense``, and 68 points and keypoints from it. path: MediaPipe's ``face_landmarker.task``.
 
-    MediaPipe does not tell how sure it is: a face that dlib saw too has dlib's score, another one the threshold it passed.
+    MediaPipe does not tell how sure it is: a face that dlib found too has dlib's score, any other the threshold it passed.
     """
 
     name = "mediapipe"
@@ -39,25 +40,25 @@ class MediaPipeDetector:
         self.path = Path(path)
         if not self.path.is_file():
             raise FaceLoomError(f"There is no file {self.path}; put MediaPipe's face_landmarker.task there.")
-        self._landmarkers: dict[float, object] = {}  # by threshold
-        self._open(0.5)
+        self._landmarkers: dict[float, object] = {}  # the last one opened, by its threshold
+        self._landmarker(0.5)
         self._dlib = DlibDetector()
 
     def __repr__(self) -> str:
         return f"MediaPipeDetector({self.path.name})"
 
-    def _open(self, threshold: float):
+    def _landmarker(self, threshold: float):
         if threshold not in self._landmarkers:
-            self._landmarkers = {threshold: self._opened(threshold)}
+            self._landmarkers = {threshold: self._open_landmarker(threshold)}
         return self._landmarkers[threshold]
 
-    def _opened(self, threshold: float):
+    def _open_landmarker(self, threshold: float):
         try:
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError:
-            raise FaceLoomError(f"mediapipe is not installed; run {how_to_get()}.") from None
+            raise FaceLoomError(f"mediapipe is not installed; run {install_commands()}.") from None
         options = vision.FaceLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(self.path)), num_faces=_MOST,
+            base_options=BaseOptions(model_asset_path=str(self.path)), num_faces=_MAX_FACES,
             min_face_detection_confidence=threshold, min_face_presence_confidence=threshold,
         )
         try:
@@ -66,40 +67,41 @@ class MediaPipeDetector:
             raise FaceLoomError(f"{self.path} cannot be used by MediaPipe ({error}); download face_landmarker.task again.") from error
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
-        """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
-        landmarker = self._open(round(min(max(threshold, 0.05), 0.95), 2))
+        """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        landmarker = self._landmarker(round(min(max(threshold, 0.05), 0.95), 2))
         found = []
-        for index, image in enumerate(images):
-            found.append(self._frame(landmarker, image, index, threshold))
-            progress(index + 1, len(images))
+        for frame, image in enumerate(images):
+            found.append(self._faces_of_frame(landmarker, image, frame, threshold))
+            progress(frame + 1, len(images))
         return found
 
-    def _frame(self, landmarker, image: torch.Tensor, index: int, threshold: float) -> list[Face]:
+    def _faces_of_frame(self, landmarker, image: torch.Tensor, frame: int, threshold: float) -> list[Face]:
         guides = self._dlib.detect(image[None], threshold)[0]
         meshes = _meshes(landmarker, np.ascontiguousarray(to_uint8(image))) if min(image.shape[:2]) >= 16 else []
         faces = []
         for guide in guides:
-            mesh = _nearest(meshes, guide)
+            mesh = _mesh_of(guide, meshes)
             if mesh is None:
-                mesh = self._in_crop(landmarker, image, guide)
+                mesh = self._mesh_in_crop(landmarker, image, guide)
             else:
                 meshes = [other for other in meshes if other is not mesh]
             if mesh is not None:
-                faces.append(face_from_dense(index, mesh, guide.score))
-        return faces + [face_from_dense(index, mesh, threshold) for mesh in meshes]
+                faces.append(face_from_mesh(frame, mesh, guide.score))
+        return faces + [face_from_mesh(frame, mesh, threshold) for mesh in meshes]
 
-    def _in_crop(self, landmarker, image: torch.Tensor, guide: Face) -> np.ndarray | None:
-        """The mesh of one face from an upright crop around it, in frame pixels; None where MediaPipe sees no face there."""
-        matrix = crop_matrix(guide, _CROP, _FRAMING)
-        crop = to_uint8(warp(image, matrix, _CROP, _CROP))
-        back = invert(matrix)
-        meshes = [np.concatenate([transform(mesh[:, :2], back), mesh[:, 2:] * float(scale_of(back))], 1)
+    def _mesh_in_crop(self, landmarker, image: torch.Tensor, guide: Face) -> np.ndarray | None:
+        """Find the mesh ``[478, 3]`` of the face ``guide`` in an upright crop around it, in image pixels; None if there is none."""
+        matrix = crop_matrix(guide, _CROP_EDGE, _CROP_FRAMING)
+        crop = to_uint8(warp(image, matrix, _CROP_EDGE, _CROP_EDGE))
+        to_image = invert(matrix)
+        meshes = [np.concatenate([transform(mesh[:, :2], to_image), mesh[:, 2:] * float(scale_of(to_image))], 1)
                   for mesh in _meshes(landmarker, np.ascontiguousarray(crop))]
-        return _nearest(meshes, guide)
+        return _mesh_of(guide, meshes)
 
 
-def how_to_get() -> str:
-    """The package asks for an OpenCV of its own, which would overwrite any other."""
+def install_commands() -> str:
+    """Return the commands that install MediaPipe. The package asks for an OpenCV of its own, which would overwrite any other: where
+    one is there, MediaPipe is installed without its dependencies."""
     if find_spec("cv2") is None:
         return "`python -m pip install mediapipe`"
     return ("`python -m pip install --no-deps mediapipe` and `python -m pip install absl-py flatbuffers matplotlib`, which leave the "
@@ -107,7 +109,7 @@ def how_to_get() -> str:
 
 
 def _meshes(landmarker, picture: np.ndarray) -> list[np.ndarray]:
-    """``[478, 3]`` pixels for every face in ``[H, W, 3]`` uint8 (MediaPipe's coordinates count from the pixel's corner)."""
+    """Find the mesh ``[478, 3]`` in pixels of every face in ``[H, W, 3]`` uint8 (MediaPipe's coordinates count from the pixel's corner)."""
     import mediapipe
 
     height, width = picture.shape[:2]
@@ -115,9 +117,9 @@ def _meshes(landmarker, picture: np.ndarray) -> list[np.ndarray]:
     return [np.array([(p.x * width - 0.5, p.y * height - 0.5, p.z * width) for p in face]) for face in result.face_landmarks]
 
 
-def _nearest(meshes: list[np.ndarray], guide: Face) -> np.ndarray | None:
-    """The mesh on the same head and the same way up as ``guide``."""
+def _mesh_of(guide: Face, meshes: list[np.ndarray]) -> np.ndarray | None:
+    """Return the mesh that lies on the same head as ``guide`` and the same way up; None where there is none."""
     eyes = np.stack([mesh[[33, 133, 362, 263], :2].reshape(2, 2, 2).mean(1) for mesh in meshes]) if meshes else np.zeros((0, 2, 2))
-    away = np.linalg.norm(eyes - guide.keypoints[:2], axis=-1).max(-1, initial=0)
-    best = int(away.argmin()) if len(away) else -1
-    return meshes[best] if best >= 0 and away[best] < 0.4 * guide.eye_distance else None
+    distances = np.linalg.norm(eyes - guide.keypoints[:2], axis=-1).max(-1, initial=0)
+    best = int(distances.argmin()) if len(distances) else -1
+    return meshes[best] if best >= 0 and distances[best] < 0.4 * guide.eye_distance else None

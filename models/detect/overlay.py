@@ -1,4 +1,4 @@
-"""The numbered overlay: every face's box, number, score and keypoints drawn into the photograph."""
+"""The numbered overlay: every face's box, number, score and keypoints drawn into its image."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def _caption(index: int, face: Face) -> str:
 
 
 def draw_faces(images: torch.Tensor, faces: Faces) -> torch.Tensor:
-    """``[B, H, W, 3]`` with every face's box, index in ``faces``, score, age and sex if known, and five keypoints drawn in.
+    """Draw every face's box, index in ``faces``, score, sex and age if known, and five keypoints into a copy of ``[B, H, W, 3]`` 0..1.
 
-    Lines and text grow with the picture and stay readable on small faces; frames without faces come back as they are.
+    Lines and text grow with the image and stay readable on small faces; frames without faces come back as they are.
     """
     faces.check_image(images.shape)
     out = images.to(torch.float32, copy=True)

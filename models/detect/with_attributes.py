@@ -1,7 +1,8 @@
-"""Any detector with more beside it: sex and age of its faces, or 106 landmarks."""
+"""Detectors with another network beside them: one that reads sex and age of the faces, or one that finds 106 landmarks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -13,35 +14,35 @@ from . import Detector
 from .attributes import AgeAndSex
 
 
+@dataclass(frozen=True, eq=False)
 class DescribedDetector:
     """A ``Detector`` whose faces have ``sex`` and ``age``."""
 
-    def __init__(self, detector: Detector, attributes: AgeAndSex) -> None:
-        self.detector = detector
-        self.attributes = attributes
-        self.name = detector.name
+    detector: Detector
+    attributes: AgeAndSex
 
-    def __repr__(self) -> str:
-        return f"DescribedDetector({self.detector!r}, {self.attributes!r})"
+    @property
+    def name(self) -> str:
+        return self.detector.name
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
-        """Faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted, and read their sex and age."""
         found = self.detector.detect(images, threshold, progress)
         described = iter(self.attributes.read(images, Faces(tuple(chain(*found)), *images.shape[:3]), progress))
         return [[next(described) for _ in faces] for faces in found]
 
 
+@dataclass(frozen=True, eq=False)
 class LandmarkedDetector:
-    """A ``Detector`` that brings the 106 landmarks some swap systems look at their own crops with."""
+    """A ``Detector`` that carries a network of 106 landmarks, with which some swap systems look at their own crops."""
 
-    def __init__(self, detector: Detector, landmarker: Landmarker) -> None:
-        self.detector = detector
-        self.landmarker = landmarker
-        self.name = detector.name
+    detector: Detector
+    landmarker: Landmarker
 
-    def __repr__(self) -> str:
-        return f"LandmarkedDetector({self.detector!r})"
+    @property
+    def name(self) -> str:
+        return self.detector.name
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
-        """The detector's own faces."""
+        """Find the faces that the wrapped detector finds."""
         return self.detector.detect(images, threshold, progress)

@@ -45,8 +45,6 @@ def _weights_68() -> np.ndarray:
     return weights
 
 
-# The iBUG point that each of the 68 points becomes in a mirror image.
-MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47, 46, 39:35:-1, 41, 40, 54:47:-1, 59:54:-1, 64:59:-1, 67:64:-1]
 WEIGHTS_68 = _weights_68()  # [68, 478], rows sum to 1
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..detect.dlib import import_dlib, load
-from ..detect.dlib_points import PointFitter, gray_bytes, square_matrix, square_of
+from ..detect.dlib import import_dlib, load_model
+from ..detect.dlib_points import PointFitter, dlib_square, luma_uint8, upright_matrix
 from ..faces import Face, Faces
 from ..pixels.affine import transform
 from ..pixels.sampling import warp
@@ -26,7 +26,7 @@ class DlibRecognizer:
 
     def __init__(self) -> None:
         self._dlib = import_dlib()
-        self._net = load("resnet")
+        self._net = load_model("recognizer")
 
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
         """``[N, 128]`` float32 unit rows for ``faces`` of ``images`` ``[B, H, W, 3]``."""
@@ -43,8 +43,8 @@ class DlibRecognizer:
         """dlib's own aligned chip, cut from an upright region so that a 4K frame is neither copied nor aliased."""
         points = face.points68
         if points is None:
-            points = PointFitter(load("points68")).fit_box(gray_bytes(image), face.box)
-        matrix = square_matrix(*square_of(points))
+            points = PointFitter(load_model("points68")).fit_box(luma_uint8(image), face.box)
+        matrix = upright_matrix(*dlib_square(points))
         region = np.ascontiguousarray(to_uint8(warp(image, matrix, _REGION, _REGION)))
         # Rounded to whole pixels by dlib; a face fills half of the region, more than the chip resolves.
         corners = [self._dlib.point(int(x), int(y)) for x, y in np.rint(transform(points, matrix))]

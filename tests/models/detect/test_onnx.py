@@ -11,7 +11,7 @@ import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect import onnx as detect_onnx
 from faceloom.models.detect.decode import DECODERS
-from faceloom.models.detect.onnx import load_detector, small, turned, whole_and_tiles
+from faceloom.models.detect.onnx import close_up_views, load_detector, turned_views, whole_and_tile_views
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
@@ -163,8 +163,8 @@ def test_row(name, tmp_path, monkeypatch):
     detector = load_detector(path)
     assert (detector.name, detector.edge) == (name, EDGE)
     assert sees_red(detector)
-    monkeypatch.setattr(detect_onnx, "small", lambda *_: [])  # nothing more to see there, and it takes time
-    monkeypatch.setattr(detect_onnx, "turned", lambda *_: [])
+    monkeypatch.setattr(detect_onnx, "close_up_views", lambda *_: [])  # nothing more to see there, and it takes time
+    monkeypatch.setattr(detect_onnx, "turned_views", lambda *_: [])
     contract = detector.contract
     other = "bgr" if contract.color == "rgb" else "rgb"
     slips = [{"color": other}, {"mean": (-.2, -.2, -.2)}, {"std": tuple(2.5 * value for value in contract.std)}]
@@ -208,9 +208,9 @@ def test_all_looks_go_through_together(tmp_path, monkeypatch):
 
 def test_large_frames_are_covered_by_tiles():
     height, width = 2160, 3840
-    looks = whole_and_tiles(height, width, EDGE)
+    looks = whole_and_tile_views(height, width, EDGE)
     assert len(looks) == 1 + 2 * 4
-    assert len(whole_and_tiles(720, 1280, EDGE)) == 1
+    assert len(whole_and_tile_views(720, 1280, EDGE)) == 1
     points = np.random.default_rng(0).uniform((0, 0), (width - 1, height - 1), (500, 2))
     # A face of 60 pixels around any point lies whole in at least one tile.
     inside = [np.all((transform(points + shift, look) > -.5) & (transform(points + shift, look) < EDGE - .5), -1)
@@ -223,14 +223,14 @@ def test_large_frames_are_covered_by_tiles():
     assert np.any(whole, 0).all()
 
 
-@pytest.mark.parametrize("matrices", [small, turned])
+@pytest.mark.parametrize("matrices", [close_up_views, turned_views])
 def test_other_looks_show_the_whole_frame(matrices):
     corners = np.array([[-.5, -.5], [799.5, -.5], [-.5, 599.5], [799.5, 599.5]])
     for matrix in matrices(600, 800, EDGE):
         seen = transform(corners, matrix)
         assert seen.min() > -.5 - 1e-6 and seen.max() < EDGE - .5 + 1e-6
         assert np.allclose(seen.mean(0), (EDGE - 1) / 2)
-    assert [tuple(np.sign(np.round(m[0, :2], 6))) for m in turned(600, 800, EDGE)] == [(0, -1), (0, 1), (-1, 0)]
+    assert [tuple(np.sign(np.round(m[0, :2], 6))) for m in turned_views(600, 800, EDGE)] == [(0, -1), (0, 1), (-1, 0)]
 
 
 def test_files_that_are_no_detectors(tmp_path):

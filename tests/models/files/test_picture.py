@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.files import picture as images
 from faceloom.models.files.cache import check_writable, replace_file
 from faceloom.models.files.picture import read_image, read_picture_file, write_image
+from faceloom.models.pixels import tensors
 from faceloom.models.pixels.tensors import as_images, expand_rgb, to_pil, to_uint8
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,9 +93,9 @@ def test_pictures_that_were_looked_through_in_part_or_were_not_fit_are_looked_th
 
 def test_nothing_is_kept_of_pictures_that_were_looked_through():
     image = as_images(torch.rand(1, 6, 5, 3))
-    gone, before = weakref.ref(image), len(images._sound)
+    gone, before = weakref.ref(image), len(tensors._sound)
     del image
-    assert gone() is None and len(images._sound) == before - 1
+    assert gone() is None and len(tensors._sound) == before - 1
 
 
 def test_expand_rgb_does_not_copy(ramp):

@@ -132,7 +132,8 @@ def test_a_picture_is_known_again(identity, change):
 
     pictures, analysis = adapter_analysis(identity, "InstantID", count=2, detector=Blind())
     whole = instantid(analysis, pictures, keypoints=True)
-    changed = {"half size": resize_area_or_lanczos(pictures, 512), "fp16": pictures.half().float(), "enlarged": resize_area_or_lanczos(pictures, 1280)}[change]
+    changed = {"half size": resize_area_or_lanczos(pictures, 512), "fp16": pictures.half().float(),
+               "enlarged": resize_area_or_lanczos(pictures, 1280)}[change]
     scale = changed.shape[1] / 1024
     assert np.allclose(instantid(analysis, changed, keypoints=True), (whole + 0.5) * scale - 0.5, atol=1e-3)
 

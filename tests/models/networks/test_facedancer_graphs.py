@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from faceloom.bench.keras_graphs import CONFIGURATION_C, PLACES, WAYS, generator
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
 from torch.nn import functional
+
+from bench.keras_graphs import CONFIGURATION_C, PLACES, WAYS, generator
 
 GOLDEN = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
 SMALL = {"width": 8, "size": 64, "vector": 6, "mapping": 10}

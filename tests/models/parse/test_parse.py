@@ -9,8 +9,7 @@ import pytest
 import torch
 from faceloom.models.crops.crop import crop_matrices
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.face3d.topology import MIRROR_68
-from faceloom.models.faces import Face, Faces, keypoints_from_68
+from faceloom.models.faces import MIRROR_68, Face, Faces, keypoints_from_68
 from faceloom.models.parse import FACE_PARTS, REGIONS, parse_preview, region_labels, region_mask
 from faceloom.models.parse.landmarks import LANDMARK_REGIONS, PARTS, face_outline, mean_points, outlines_68, smooth_curve
 from faceloom.models.pixels.affine import transform

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faceloom.bench.keras_graphs import generator, identity_graph
-from faceloom.bench.systems import Disc, keras, randomized
 from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.identity import make_identity
@@ -23,6 +21,9 @@ from faceloom.models.swap.research.facedancer import facedancer_engine
 from faceloom.models.swap.research.ghost import ghost_engine
 from faceloom.models.swap.research.published import Source
 from faceloom.models.swap.research.simswap import simswap_engine
+
+from bench.keras_graphs import generator, identity_graph
+from bench.systems import Disc, keras, randomized
 
 
 @pytest.fixture(scope="module")
