@@ -12,13 +12,13 @@ import comfy.model_patcher
 import comfy.samplers
 import torch
 
-from ..models.diffusion.guidance import Guidance, direction, spread
-from ..models.diffusion.text import RATE, adam_step
+from ..models.diffusion.guidance import Guidance, standard_deviation, unit_direction
+from ..models.diffusion.text import LEARNING_RATE, adam_step
 from ..models.errors import FaceLoomError, check_finite
 from . import _memory
 
 TEXT = "c_crossattn"
-NAN = "The model answered NaN; use another precision (such as --force-upcast-attention or --fp32-unet) or a lower cfg."
+NAN = "The model returned NaN; use another precision (such as --force-upcast-attention or --fp32-unet) or a lower cfg."
 _NAN_BACK = "The gradient through model and VAE is NaN; set guide_through to x0, or run ComfyUI with --fp32-unet and --fp32-vae."
 
 
@@ -93,11 +93,11 @@ def pull_through_denoiser(guidance: Guidance, args: dict) -> torch.Tensor:
     with torch.enable_grad():
         x = args["input"].detach().clone().requires_grad_(True)
         x0 = predict(args["model"], x, args["sigma"], args["cond"], args["uncond"], args["cond_scale"], args["model_options"])
-        value, size = guidance.pull(x0)
+        value, size = guidance.combined_loss(x0)
         gradient = torch.autograd.grad(value.sum(), x)[0]
     check_finite(gradient, _NAN_BACK)
     denoised = args["denoised"]
-    return denoised - size * spread(denoised) * direction(gradient)
+    return denoised - size * standard_deviation(denoised) * unit_direction(gradient)
 
 
 def text_optimiser(guidance: Guidance, acts: Callable[[object, torch.Tensor, dict], bool]) -> Callable:
@@ -122,10 +122,11 @@ def _improved(guidance: Guidance, guider, x: torch.Tensor, sigma: torch.Tensor, 
         uncond = guider.conds.get("negative")
         x0 = predict(guider.inner_model, x.detach().clone(), sigma, with_tokens(positive, leaves), uncond, guider.cfg, model_options)
         check_finite(x0, NAN)
-        gradients = torch.autograd.grad(guidance.pull(x0)[0].sum(), leaves)
+        gradients = torch.autograd.grad(guidance.combined_loss(x0)[0].sum(), leaves)
     for gradient in gradients:
         check_finite(gradient, _NAN_BACK)
-    better = [adam_step(leaf.detach(), gradient, RATE * guidance.strongest) for leaf, gradient in zip(leaves, gradients, strict=True)]
+    rate = LEARNING_RATE * guidance.strongest
+    better = [adam_step(leaf.detach(), gradient, rate) for leaf, gradient in zip(leaves, gradients, strict=True)]
     return with_tokens(positive, better)
 
 

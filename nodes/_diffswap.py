@@ -15,7 +15,7 @@ import comfy.supported_models_base
 import comfy.utils
 import torch
 
-from ..models.diffusion.ddim import Step
+from ..models.diffusion.ddim import DdimStep
 from ..models.errors import FaceLoomError
 from ..models.networks.diffswap import HEAD, as_latents, nearest_codes, vq_form
 from ..models.networks.ldm import VAE_PREFIX
@@ -118,13 +118,13 @@ class MaskedDDIM(comfy.samplers.Sampler):
 
         start = noise if begins_with_noise(steps) else steps[0].noised(latent_image, noise)
         x = masked_ddim(denoise, start, latent_image, replaced, steps, draw, self.guidance, watch)
-        return x if float(sigmas[-1]) == 0 else x / steps[-1].after**0.5
+        return x if float(sigmas[-1]) == 0 else x / steps[-1].next_alpha**0.5
 
 
-def _steps(sampling, sigmas: torch.Tensor) -> tuple[Step, ...]:
+def _steps(sampling, sigmas: torch.Tensor) -> tuple[DdimStep, ...]:
     """A schedule in latent diffusion's words. Where core ends without noise, the program ends at timestep 0, where a trace is left."""
     last = sigmas[-1:] if float(sigmas[-1]) else sampling.sigma_min[None].to(sigmas)
     values = torch.cat([sigmas[:-1], last])
     alphas = (1 / (1 + values.cpu().numpy().astype("float64") ** 2)).tolist()
     times = sampling.timestep(values).tolist()
-    return tuple(Step(int(time), alpha, after) for time, alpha, after in zip(times, alphas, alphas[1:]))
+    return tuple(DdimStep(int(time), alpha, after) for time, alpha, after in zip(times, alphas, alphas[1:]))

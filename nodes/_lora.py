@@ -12,8 +12,8 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from ..models.diffusion.dreambooth import Recipe, train
-from ..models.diffusion.lora import LoraLayers, linears
+from ..models.diffusion.dreambooth import DreamBoothSettings, train_dreambooth
+from ..models.diffusion.lora import LoraLayers, unet_linear_layers
 from ..models.errors import FaceLoomError
 from ..models.progress import Progress
 from . import _backprop
@@ -25,7 +25,7 @@ _UNET, _TEXT = "lora_unet_", "lora_te"
 _CHUNK = 4
 
 
-def train_lora(model, clip, prompts: tuple[str, str], photos: torch.Tensor, others: torch.Tensor | None, recipe: Recipe,
+def train_lora(model, clip, prompts: tuple[str, str], photos: torch.Tensor, others: torch.Tensor | None, settings: DreamBoothSettings,
                progress: Progress) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The LoRA file's weights, and the loss of every step. photos and others: latents as a VAE makes them."""
     with _backprop.normal_mode():
@@ -36,9 +36,9 @@ def train_lora(model, clip, prompts: tuple[str, str], photos: torch.Tensor, othe
         tokens = encoder().detach()
         guider.set_conds([[tokens, {}]], [])
         guider.set_cfg(1.0)
-        trainer = _Trainer(encoder, photos.clone(), None if others is None else others.clone(), recipe, progress)
+        trainer = _Trainer(encoder, photos.clone(), None if others is None else others.clone(), settings, progress)
         start = photos[:1].clone().expand(1 if others is None else 2, *photos.shape[1:]).contiguous()
-        guider.sample(torch.zeros_like(start), start, trainer, torch.tensor([1.0, 0.0]), disable_pbar=True, seed=recipe.seed)
+        guider.sample(torch.zeros_like(start), start, trainer, torch.tensor([1.0, 0.0]), disable_pbar=True, seed=settings.seed)
         own.detach()
     return trainer.weights, trainer.losses
 
@@ -67,24 +67,25 @@ class _Encoder:
 class _Trainer(comfy.samplers.Sampler):
     """Trains where ComfyUI has a sampler sample: the model is loaded, and its conditioning is in its own form."""
 
-    def __init__(self, encoder: _Encoder, photos: torch.Tensor, others: torch.Tensor | None, recipe: Recipe, progress: Progress) -> None:
-        self.encoder, self.photos, self.others, self.recipe, self.progress = encoder, photos, others, recipe, progress
+    def __init__(self, encoder: _Encoder, photos: torch.Tensor, others: torch.Tensor | None, settings: DreamBoothSettings,
+                 progress: Progress) -> None:
+        self.encoder, self.photos, self.others, self.settings, self.progress = encoder, photos, others, settings, progress
         self.weights: dict[str, torch.Tensor] = {}
         self.losses: list[float] = []
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
-        base, recipe = model_wrap.inner_model, self.recipe
+        base, settings = model_wrap.inner_model, self.settings
         base.requires_grad_(False)
         denoiser = _Denoiser(base, model_wrap.conds["positive"], extra_args["model_options"])
-        lora = LoraLayers(layers_of(base, comfy.lora.model_lora_keys_unet(base, {}), _UNET, _UNET_LAYERS), recipe.rank, recipe.seed)
+        lora = LoraLayers(layers_of(base, comfy.lora.model_lora_keys_unet(base, {}), _UNET, _UNET_LAYERS), settings.rank, settings.seed)
         if not lora.pairs:
             raise FaceLoomError("This model has no attention layers that LoRA files name; train on a model of Stable Diffusion's family.")
         text = None
-        if recipe.text_rate > 0:
-            text = LoraLayers(layers_of(self.encoder.net, self.encoder.keys, _TEXT, _TEXT_LAYERS), recipe.rank, recipe.seed)
+        if settings.text_rate > 0:
+            text = LoraLayers(layers_of(self.encoder.net, self.encoder.keys, _TEXT, _TEXT_LAYERS), settings.rank, settings.seed)
         photos, others = (None if latents is None else base.process_latent_in(latents).to(noise.device)
                           for latents in (self.photos, self.others))
-        self.losses = train(denoiser, lora, lambda: self.encoder().to(noise), photos, others, recipe, text, self.progress)
+        self.losses = train_dreambooth(denoiser, lora, lambda: self.encoder().to(noise), photos, others, settings, text, self.progress)
         self.weights = lora.weights() | (text.weights() if text else {})
         return latent_image
 
@@ -108,7 +109,7 @@ class _Denoiser:
 
 def layers_of(net: torch.nn.Module, keys: Mapping[str, str], prefix: str, ends: tuple[str, ...]) -> dict[str, torch.nn.Linear]:
     """Linear layers whose name ends so, by the key that LoRA files have for them; diffusers' key where there are several."""
-    usual = {_UNET + name.replace(".", "_") for name, _, _ in linears()}
+    usual = {_UNET + name.replace(".", "_") for name, _, _ in unet_linear_layers()}
     named: dict[str, str] = {}
     for key, weight in keys.items():
         wanted = key.startswith(prefix) and isinstance(weight, str) and weight.removesuffix(".weight").endswith(ends)

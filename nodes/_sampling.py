@@ -18,7 +18,7 @@ import node_helpers
 import torch
 import torch.utils.checkpoint
 
-from ..models.diffusion.blending import step_mask, within
+from ..models.diffusion.blending import acts_at, step_mask
 from ..models.diffusion.crop import check_latents
 from ..models.diffusion.guidance import Guidance
 from ..models.errors import FaceLoomError, check_finite
@@ -107,7 +107,7 @@ def sample(model, positive: list, negative: list, latents: torch.Tensor, masks: 
     """Latents ``[N, c, ...]`` denoised inside ``masks`` ``[N, 1, S, S]`` through ComfyUI's sampler.
 
     Crop ``i`` gets the noise of seed + ``numbers[i]`` (its place unless given), whatever the chunks are. decoding: bytes that guidance
-    takes to see the picture. Raises where the model answers NaN, and a sentence where guidance runs out of memory.
+    takes to see the picture. Raises where the model returns NaN, and a sentence where guidance runs out of memory.
     """
     if guidance is None:
         return _sample(model, positive, negative, latents, masks, settings, None, numbers)
@@ -177,7 +177,7 @@ def patched_clone(model, settings: Settings, guidance: Guidance | None):
 
     def acts(base, sigma, model_options):
         progress = progress_of(base.model_sampling, sigma, model_options["transformer_options"]["sample_sigmas"])
-        return within(progress, settings.guide_start, settings.guide_end)
+        return acts_at(progress, settings.guide_start, settings.guide_end)
 
     def pull(args):
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -7,10 +7,10 @@ import torch
 from comfy_api.latest import io
 
 from ..models.diffusion.blending import BLENDINGS
-from ..models.diffusion.crop import composite, sampling_size, undo_drift
+from ..models.diffusion.crop import composite, remove_color_drift, sampling_size
 from ..models.diffusion.guidance import Guidance
 from ..models.diffusion.parsing import differentiable_parser
-from ..models.diffusion.swap import GuidanceStrengths, guidance_for, sampled_rows
+from ..models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
 from ..models.identity.differentiable import differentiable
 from ..models.pixels.masks import fit_mask
 from ..models.pixels.resize import resize_area_or_lanczos
@@ -107,7 +107,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
                 gaze_estimator=None) -> io.NodeOutput:
         images = as_crops(crops)
         masks = fit_mask(mask, *images.shape[:3]).to(images.device)
-        rows = sampled_rows(images, masks)
+        rows = rows_to_sample(images, masks)
         if not rows or denoise == 0:
             return io.NodeOutput(give(images))
         pull = GuidanceStrengths(identity_strength if identity is not None else 0.0, expression_strength, gaze_strength, views, seed)
@@ -125,7 +125,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
         settings = _sampling.Settings(seed, steps, cfg, sampler_name, scheduler, denoise, blending, blend_start, blend_end, guidance_start,
                                       guidance_end, guide_through)
         guidance, decoding = None, 0
-        if pull.acts:
+        if pull.enabled:
             look = _sampling.vae_decoder(model, vae) if guidance_decode == "vae" else _sampling.preview_decoder(model, edge)
             decoding = _memory.decoding(vae, latents.shape) if guidance_decode == "vae" else 0
             embedder = differentiable(recognizer) if pull.identity > 0 else None
@@ -135,12 +135,12 @@ class DiffusionInpaintSwap(io.ComfyNode):
 
             def guidance(chunk: list[int]) -> Guidance:
                 shown = None if faces is None else faces.take([rows[i] for i in chunk])
-                return guidance_for(pull, look, pictures[chunk].to(model.load_device), shown, embedder, wanted, parse, eyes)
+                return make_guidance(pull, look, pictures[chunk].to(model.load_device), shown, embedder, wanted, parse, eyes)
 
         latents = _sampling.sample(model, positive, negative, latents, holes[:, None], settings, guidance, rows, decoding)
         results = _sampling.decode(vae, latents).to(pictures.device)
         if fix_color:
-            results = undo_drift(results, pictures, holes)
+            results = remove_color_drift(results, pictures, holes)
         out = images.clone()
         out[rows] = composite(images[rows], resize_area_or_lanczos(results, images.shape[1]), masks[rows])
         return io.NodeOutput(give(out))

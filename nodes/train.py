@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from ..models.diffusion.crop import sampling_size
-from ..models.diffusion.dreambooth import Recipe, square_photos
+from ..models.diffusion.dreambooth import DreamBoothSettings, center_squares
 from ..models.errors import FaceLoomError
 from ..models.identity.files import identity_path
 from ..models.pixels.resize import resize_area_or_lanczos
@@ -84,8 +84,8 @@ class TrainFaceLoRA(io.ComfyNode):
         elif class_count:
             positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (class_prompt, ""))
             others = _lora.paint_others(model, positive, negative, latents.shape[1:], class_count, seed, listener())
-        recipe = Recipe(steps, rank, rate, text_rate, class_weight, seed=seed % (1 << 63))
-        weights, losses = _lora.train_lora(model, clip, (prompt, class_prompt), latents, others, recipe, listener())
+        settings = DreamBoothSettings(steps, rank, rate, text_rate, class_weight, seed=seed % (1 << 63))
+        weights, losses = _lora.train_lora(model, clip, (prompt, class_prompt), latents, others, settings, listener())
         _save(weights, path, prompt)
         model, clip = comfy.sd.load_lora_for_models(model, clip, weights, 1.0, 1.0)
         part = max(1, len(losses) // 10)
@@ -95,7 +95,7 @@ class TrainFaceLoRA(io.ComfyNode):
 
 def _encode(vae, pictures: torch.Tensor, edge: int) -> torch.Tensor:
     """Latents of the middle squares."""
-    photos = square_photos(as_images(pictures, "photos"))
+    photos = center_squares(as_images(pictures, "photos"))
     return _sampling.encode(vae, torch.cat([resize_area_or_lanczos(photo[None], edge) for photo in photos]))
 
 

@@ -1,1 +1,1 @@
-"""What a diffusion model needs around it to swap a face: crop fitting, blending per step, guidance. The sampler is handed in."""
+"""What a diffusion model needs around it to swap faces in crops: fitting crops, schedules, blending, guidance. The model is handed in."""

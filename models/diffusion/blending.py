@@ -1,4 +1,4 @@
-"""Where the model may paint, step by step. Masks are 1 where the face is replaced; progress runs from 0 (noise) to 1 (picture)."""
+"""Where a diffusion model may paint, step by step. Masks are 1 where the face is replaced; progress runs from 0 (noise) to 1 (clean)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ BLENDINGS = ("soft", "hard", "target-preserving", "differential")
 
 
 def step_mask(mask: Tensor, progress: float, blending: str, start: float = 0.0, end: float = 0.6) -> Tensor:
-    """The mask of one step, shaped like ``mask``.
+    """Returns the mask of one step, shaped like ``mask`` (any shape, 0..1).
 
-    ``soft``: as it is. ``hard``: 0 or 1. ``target-preserving``: DiffFace's ramp (Kim et al. 2022, section 3.4), the hard mask times a
-    factor that rises from 0 at ``start`` to 1 at ``end``, so that early steps keep the target's layout and light. ``differential``: a
-    pixel joins in when the progress reaches one minus its mask value (Levin and Fried 2023), so that grey pixels change less.
+    ``soft`` returns it unchanged, ``hard`` rounds it to 0 or 1. ``target-preserving`` is DiffFace's ramp (Kim et al. 2022, section 3.4):
+    the hard mask times a factor that rises from 0 at ``start`` to 1 at ``end``, so that early steps keep the target's layout and light.
+    ``differential`` sets a pixel to 1 once the progress reaches one minus its mask value (Levin and Fried 2023), so that grey pixels
+    change less. Any other word is an error.
     """
     if blending == "soft":
         return mask
@@ -28,17 +29,20 @@ def step_mask(mask: Tensor, progress: float, blending: str, start: float = 0.0, 
 
 
 def ramp(progress: float, start: float, end: float) -> float:
-    """0 up to ``start``, 1 from ``end`` on, a straight line between (a step at ``start`` where they are equal)."""
+    """Returns 0 up to ``start``, 1 from ``end`` on, and a straight line between (a step at ``start`` where ``end`` is not above it)."""
     if end <= start:
         return float(progress >= start)
     return min(1.0, max(0.0, (progress - start) / (end - start)))
 
 
-def within(progress: float, start: float, end: float) -> bool:
-    """Whether guidance acts at this progress."""
+def acts_at(progress: float, start: float, end: float) -> bool:
+    """Tells whether guidance that acts from ``start`` to ``end`` (both included) acts at this progress."""
     return start <= progress <= end
 
 
-def preserving_factor(step: int, first: int = 75, full: int = 30) -> float:
-    """DiffFace's own schedule: the factor after its spaced step ``step`` (counting down from ``first`` - 1)."""
+def target_preserving_factor(step: int, first: int = 75, full: float = 30) -> float:
+    """Returns DiffFace's mask factor (0..1) after a step of its schedule.
+
+    Steps count down from ``first`` - 1 to 0; from step ``full`` on the factor is 1. The defaults are those of the released program.
+    """
     return ramp((first - (step + 1)) / first, 0.0, (first - full) / first)

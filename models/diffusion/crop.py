@@ -1,4 +1,4 @@
-"""Crops to a diffusion model's size and back, without touching a pixel outside the mask."""
+"""Fits crops to a diffusion model's size and puts what it painted back, without touching a pixel outside the mask."""
 
 from __future__ import annotations
 
@@ -10,53 +10,60 @@ from torch import Tensor
 from ..errors import FaceLoomError, check_finite
 from ..pixels.masks import grow_mask
 
-# SD's UNets halve the latent three times, so their pictures come in steps of 64 pixels.
-_UNET_STEP = 64
-# The ring in which the drift of a VAE is measured: this share of the crop's edge wide, starting one latent pixel outside the mask.
-_RING = 1 / 16
-_GAIN = 1.25
+# Stable Diffusion's UNets halve the latent three times, so the edges of their pictures are multiples of 64 pixels.
+_UNET_MULTIPLE = 64
+# Width of the ring in which a VAE's color drift is measured, as a share of the crop's edge; the ring starts one latent pixel outside the
+# mask.
+_RING_WIDTH = 1 / 16
+# The contrast of a channel is corrected by at most this factor.
+_MAX_GAIN = 1.25
 
 
 def sampling_size(wanted: int, vae_multiple: int) -> int:
-    """The size nearest to ``wanted`` that both the VAE and the UNet divide evenly, at least one step."""
-    step = math.lcm(_UNET_STEP, vae_multiple)
+    """Returns the edge in pixels nearest to ``wanted`` that both the VAE and the UNet divide evenly, at least one such multiple."""
+    step = math.lcm(_UNET_MULTIPLE, vae_multiple)
     return max(1, round(wanted / step)) * step
 
 
-def undo_drift(results: Tensor, originals: Tensor, masks: Tensor) -> Tensor:
-    """Results ``[N, S, S, 3]`` with the colour drift of the VAE taken out.
+def remove_color_drift(results: Tensor, originals: Tensor, masks: Tensor) -> Tensor:
+    """Returns painted crops ``[N, S, S, 3]`` 0..1 without the color drift that the VAE brought in.
 
-    Just outside the mask a result should be the original; what differs there in mean and contrast, per channel, is the VAE's doing. masks
-    ``[N, S, S]``; a crop whose mask leaves no ring comes back as it was.
+    Just outside its mask a painted crop should equal the original ``[N, S, S, 3]``; where mean and contrast of a channel differ there,
+    the VAE has changed them, and the whole crop is corrected. masks: ``[N, S, S]``. A crop whose mask leaves no ring is not changed.
     """
-    width = max(2.0, results.shape[1] * _RING)
-    out = []
+    width = max(2.0, results.shape[1] * _RING_WIDTH)
+    corrected = []
     for result, original, mask in zip(results, originals, masks, strict=True):
         ring = (grow_mask(mask[None], 1.5 * width)[0] - grow_mask(mask[None], width / 2)[0]).clamp(min=0) * (mask <= 0)
-        out.append(_match(result, original, ring) if float(ring.sum()) >= 16 else result)
-    return torch.stack(out)
+        corrected.append(_match_mean_and_contrast(result, original, ring) if float(ring.sum()) >= 16 else result)
+    return torch.stack(corrected)
 
 
-def _match(result: Tensor, original: Tensor, weight: Tensor) -> Tensor:
+def _match_mean_and_contrast(result: Tensor, original: Tensor, weight: Tensor) -> Tensor:
+    """Gives ``result`` ``[S, S, 3]`` the mean and spread that ``original`` has where ``weight`` ``[S, S]`` is above 0."""
     weight = (weight / weight.sum())[..., None]
 
-    def statistics(picture: Tensor) -> tuple[Tensor, Tensor]:
-        mean = (picture * weight).sum((0, 1))
-        return mean, ((picture - mean).square() * weight).sum((0, 1)).sqrt()
+    def statistics(crop: Tensor) -> tuple[Tensor, Tensor]:
+        mean = (crop * weight).sum((0, 1))
+        return mean, ((crop - mean).square() * weight).sum((0, 1)).sqrt()
 
-    (mean, spread), (wanted, wanted_spread) = statistics(result), statistics(original)
-    gain = ((wanted_spread + 1e-3) / (spread + 1e-3)).clamp(1 / _GAIN, _GAIN)
-    return ((result - mean) * gain + wanted).clamp(0, 1)
+    (mean, spread), (wanted_mean, wanted_spread) = statistics(result), statistics(original)
+    gain = ((wanted_spread + 1e-3) / (spread + 1e-3)).clamp(1 / _MAX_GAIN, _MAX_GAIN)
+    return ((result - mean) * gain + wanted_mean).clamp(0, 1)
 
 
 def composite(originals: Tensor, results: Tensor, masks: Tensor) -> Tensor:
-    """``results`` inside ``masks`` ``[N, S, S]``; where a mask is 0 the pixels are those of ``originals`` ``[N, S, S, 3]``, bit for bit."""
+    """Mixes ``results`` into ``originals`` (both ``[N, S, S, 3]``) by ``masks`` ``[N, S, S]``; where a mask is 0 the pixels are the
+    original's, bit for bit."""
     masks = masks[..., None]
     return torch.where(masks > 0, torch.lerp(originals, results, masks), originals)
 
 
 def check_latents(latents: Tensor, channels: int, scale: int, vae_scale: int) -> None:
-    """Raise unless a VAE's latents ``[N, C, ...]`` are what a model of ``channels`` and ``scale`` (pixels per latent pixel) takes."""
+    """Raises unless a VAE's latents ``[N, C, ...]`` fit a model of ``channels`` channels and ``scale`` pixels per latent pixel.
+
+    vae_scale: the VAE's own pixels per latent pixel.
+    """
     if latents.shape[1] != channels:
         raise FaceLoomError(f"This VAE makes latents of {latents.shape[1]} channels but the model wants {channels}; connect the VAE that "
                             "belongs to the model.")

@@ -20,85 +20,92 @@ from .lora import LoraLayers
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """rate and text_rate: learning rates of the denoiser's and the text encoder's LoRA. prior: weight of the other people's pictures.
-    longest: what the gradient's length is cut to."""
+class DreamBoothSettings:
+    """The numbers of one training.
+
+    rate, text_rate: learning rates of the denoiser's and of the text encoder's LoRA. prior_weight: weight of the loss on the pictures of
+    other people. decay: AdamW's weight decay. max_gradient: the norm to which the gradient is clipped.
+    """
 
     steps: int = 200
     rank: int = 4
     rate: float = 1e-4
     text_rate: float = 5e-5
-    prior: float = 1.0
+    prior_weight: float = 1.0
     decay: float = 1e-2
-    longest: float = 1.0
+    max_gradient: float = 1.0
     seed: int = 0
 
 
 class Denoiser(Protocol):
-    """A diffusion model, in its own latents."""
+    """A diffusion model that works on its own latents."""
 
     def sigma(self, share: float) -> float:
-        """The noise level at a share of the way from all noise (0) to none (1)."""
+        """Returns the noise level at a share of the way from all noise (0) to none (1)."""
 
     def noised(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """Latents with noise ``sigma`` ``[N]`` in them."""
+        """Adds noise of level ``sigma`` ``[N]`` to latents."""
 
     def clean(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
-        """What it takes the latents for without the noise, told ``tokens`` ``[N, T, D]``."""
+        """Predicts the latents without the noise, for the prompt ``tokens`` ``[N, T, D]``."""
 
 
-def train(model: Denoiser, lora: LoraLayers, tokens: Callable[[], Tensor], photos: Tensor, others: Tensor | None, recipe: Recipe,
-          text: LoraLayers | None = None, progress: Progress = silent) -> list[float]:
-    """Train ``lora`` (and ``text``) in place; the loss of every step.
+def train_dreambooth(model: Denoiser, lora: LoraLayers, tokens: Callable[[], Tensor], photos: Tensor, others: Tensor | None,
+                     settings: DreamBoothSettings, text: LoraLayers | None = None, progress: Progress = silent) -> list[float]:
+    """Trains ``lora`` (and ``text``) in place and returns the loss of every step. Must not run in inference mode.
 
-    tokens: of the person's prompt, then of the others' ``[2, T, D]``, with a gradient to ``text``. photos: latents ``[K, c, h, w]`` of the
-    person, taken in turns. others: ``[M, c, h, w]``, one at random beside each; None trains without them. The loss is that of the
-    predicted noise (or velocity). Must not run in inference mode.
+    tokens: returns the tokens ``[2, T, D]`` of the person's prompt and of the others', with a gradient to ``text``. photos: the person's
+    latents ``[K, c, h, w]``, taken in turns. others: other people's latents ``[M, c, h, w]``, of which a random one joins each step; None
+    trains without them. The loss is that of the predicted noise (or velocity); where it is NaN, that is an error.
     """
-    chance = torch.Generator().manual_seed(recipe.seed)
-    groups = [{"params": lora.parameters(), "lr": recipe.rate}]
-    groups += [{"params": text.parameters(), "lr": recipe.text_rate}] if text else []
-    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.decay)
+    generator = torch.Generator().manual_seed(settings.seed)
+    groups = [{"params": lora.parameters(), "lr": settings.rate}]
+    groups += [{"params": text.parameters(), "lr": settings.text_rate}] if text else []
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.decay)
     parameters = [value for group in groups for value in group["params"]]
-    told, seen = None, []
+    prompts, losses = None, []
     with ExitStack() as stack:
         for layers in filter(None, (lora, text)):
             stack.enter_context(layers.attached())
-        for step in range(recipe.steps):
+        for step in range(settings.steps):
             rows = [photos[step % len(photos)]]
             if others is not None:
-                rows.append(others[int(torch.randint(len(others), (1,), generator=chance))])
+                rows.append(others[int(torch.randint(len(others), (1,), generator=generator))])
             with torch.enable_grad():
-                told = tokens() if text or told is None else told
-                loss = _loss(model, torch.stack(rows), told[: len(rows)], recipe.prior, chance)
+                prompts = tokens() if text or prompts is None else prompts
+                loss = _noise_loss(model, torch.stack(rows), prompts[: len(rows)], settings.prior_weight, generator)
                 gradients = torch.autograd.grad(loss, parameters)
             if not bool(torch.isfinite(loss)):
                 raise FaceLoomError("Training has led to NaN; use a smaller rate, or run ComfyUI with --force-fp32.")
             for value, gradient in zip(parameters, gradients, strict=True):
                 value.grad = gradient
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.longest)
+            torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient)
             optimizer.step()
-            seen.append(float(loss.detach()))
-            progress(step + 1, recipe.steps)
-    return seen
+            losses.append(float(loss.detach()))
+            progress(step + 1, settings.steps)
+    return losses
 
 
-def _loss(model: Denoiser, latents: Tensor, tokens: Tensor, prior: float, chance: torch.Generator) -> Tensor:
-    """Mean squared error of the noise: what is wrong with the clean picture over the noise level."""
-    shares = torch.rand(len(latents), generator=chance).tolist()
+def _noise_loss(model: Denoiser, latents: Tensor, tokens: Tensor, prior_weight: float, generator: torch.Generator) -> Tensor:
+    """Returns the mean squared error of the predicted noise at random noise levels: that of the first row, plus ``prior_weight`` times
+    that of the others.
+
+    The error of the noise is the error of the clean latents divided by the noise level.
+    """
+    shares = torch.rand(len(latents), generator=generator).tolist()
     sigma = torch.tensor([model.sigma(share) for share in shares], device=latents.device)
-    noise = torch.randn(latents.shape, generator=chance).to(latents)
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
     noisy = model.noised(latents, noise, sigma)
-    wrong = (model.clean(noisy, sigma, tokens) - latents).float() / sigma.reshape(-1, *[1] * (latents.ndim - 1))
-    each = wrong.square().flatten(1).mean(1)
-    return each[0] + prior * each[1:].sum()
+    error = (model.clean(noisy, sigma, tokens) - latents).float() / sigma.reshape(-1, *[1] * (latents.ndim - 1))
+    per_row = error.square().flatten(1).mean(1)
+    return per_row[0] + prior_weight * per_row[1:].sum()
 
 
-def square_photos(photos: Sequence[Tensor]) -> list[Tensor]:
-    """The middle square of each picture ``[H, W, 3]``."""
-    made = []
+def center_squares(photos: Sequence[Tensor]) -> list[Tensor]:
+    """Cuts the largest square out of the middle of each photo ``[H, W, 3]``."""
+    squares = []
     for photo in photos:
         edge = min(photo.shape[:2])
         top, left = (photo.shape[0] - edge) // 2, (photo.shape[1] - edge) // 2
-        made.append(photo[top : top + edge, left : left + edge])
-    return made
+        squares.append(photo[top : top + edge, left : left + edge])
+    return squares

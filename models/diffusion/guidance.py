@@ -1,13 +1,14 @@
-"""Guidance: pulling the picture a diffusion model predicts at one step towards an identity, and holding expression and gaze.
+"""Guidance: pulls the picture that a diffusion model predicts at one step towards an identity, and holds expression and gaze.
 
 After DiffFace (Kim et al. 2022, section 3.3) with one difference: every gradient is scaled to a step of known size, because the size of a
-gradient through an arbitrary decoder says nothing, and a step that suits SD would tear Flux apart.
+gradient through an arbitrary decoder says nothing, and a step that suits Stable Diffusion would tear Flux apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,44 +20,63 @@ from ..identity.differentiable import Embedder, align_crops
 from ..pixels.affine import compose
 from ..pixels.blur import gaussian_blur
 
-# At strength 1 the sum of one step's moves is this share of the predicted latent's own spread.
-STEP = 0.12
-# Inner moves per step: more follow a curved loss better.
-MOVES = 4
-# DiffFace's views: rotations up to 15 degrees and shifts up to a tenth of the picture.
-_TURN, _SHIFT = 15.0, 0.1
-# The gradient of the likeness is smoothed by this share of the crop's edge: finer than that it is noise that only a network sees.
-_SMOOTH = 1 / 128
+# Root mean square of the sum of one sampling step's moves at strength 1, as a share of the predicted latent's own standard deviation.
+STEP_SIZE = 0.12
+# Gradient steps within one sampling step; more of them follow a curved loss better.
+INNER_STEPS = 4
+# DiffFace's views: rotations up to so many degrees, and shifts up to this share of the picture's edge.
+_MAX_ROTATION, _MAX_SHIFT = 15.0, 0.1
+# Standard deviation of the Gaussian that smooths the identity's gradient, as a share of the crop's edge: what is finer is noise that only a
+# network sees.
+_GRADIENT_BLUR = 1 / 128
+# How much of a gradient passes where the picture is out of range: enough to keep a pixel that is too bright from being stuck there.
+_OUT_OF_RANGE_SLOPE = 0.05
 # BiSeNet classes whose shape is held: skin, brows, eyes, nose, mouth, lips (DiffFace, section 3.3).
 FACE_CLASSES = (1, 2, 3, 4, 5, 10, 11, 12, 13)
 
-_CURE = "run ComfyUI with --fp32-vae or set guidance_decode to preview."
+_DECODER_REMEDY = "run ComfyUI with --fp32-vae or set guidance_decode to preview."
 
-# Pictures [N, 3, H, W] 0..1 (not clipped) to one loss per picture [N].
+# Takes pictures [N, 3, H, W] 0..1 (not clipped), returns one loss per picture [N].
 Loss = Callable[[Tensor], Tensor]
 
 
-def identity_loss(embeddings: Tensor, wanted: Tensor) -> Tensor:
-    """``[V, N, D]`` embeddings of V views and ``[N, D]`` or ``[D]`` wanted ones to ``[N]``: the mean of 1 - cosine."""
-    return (1 - F.cosine_similarity(embeddings, wanted, dim=-1)).mean(0)
+@runtime_checkable
+class SeesPart(Protocol):
+    """A loss that sees a part of the picture only. covered_share: ``[N]`` 0..1, how large that part is."""
+
+    covered_share: Tensor
 
 
-def parser_loss(logits: Tensor, wanted: Tensor, squared: bool = False, classes: Sequence[int] = FACE_CLASSES) -> Tensor:
-    """``[N, C, h, w]`` logits against the target's to ``[N]``: per class the mean absolute (or squared) difference, summed."""
-    difference = logits[:, list(classes)] - wanted[:, list(classes)]
+@runtime_checkable
+class ExplainsNan(Protocol):
+    """A loss that has the sentence to say where its gradient is NaN."""
+
+    nan_message: str
+
+
+def identity_loss(embeddings: Tensor, target: Tensor) -> Tensor:
+    """Returns ``[N]``: 1 - cosine between embeddings ``[V, N, D]`` of V views and those wanted, ``[N, D]`` or ``[D]``; the mean over the
+    views."""
+    return (1 - F.cosine_similarity(embeddings, target, dim=-1)).mean(0)
+
+
+def parser_loss(scores: Tensor, target: Tensor, squared: bool = False, classes: Sequence[int] = FACE_CLASSES) -> Tensor:
+    """Returns ``[N]``: the mean absolute (or squared) difference between scores ``[N, C, h, w]`` and the target's, summed over classes."""
+    difference = scores[:, list(classes)] - target[:, list(classes)]
     return (difference.square() if squared else difference.abs()).mean((2, 3)).sum(1)
 
 
-def gaze_loss(gazes: Tensor, wanted: Tensor, squared: bool = False) -> Tensor:
-    """Pitch and yaw of both eyes ``[N, 2, 2]`` against the target's to ``[N]``: the mean per eye, summed."""
-    difference = gazes - wanted
+def gaze_loss(gazes: Tensor, target: Tensor, squared: bool = False) -> Tensor:
+    """Returns ``[N]``: the mean absolute (or squared) difference between pitch and yaw ``[N, 2, 2]`` and the target's, summed over both
+    eyes."""
+    difference = gazes - target
     return (difference.square() if squared else difference.abs()).mean(2).sum(1)
 
 
-def eye_pictures(pictures: Tensor, boxes: Sequence | np.ndarray) -> Tensor:
-    """The mean over colour of two boxes (x0, y0, x1, y1, ends excluded) per picture ``[N, 3, H, W]``, as ``[N, 2, 96, 160]``.
+def eye_crops(pictures: Tensor, boxes: Sequence | np.ndarray) -> Tensor:
+    """Cuts two boxes out of each picture ``[N, 3, H, W]`` and returns the mean over color as ``[N, 2, 96, 160]``.
 
-    boxes: ``[N, 2, 4]``, or ``[2, 4]`` for all pictures.
+    boxes: ``[N, 2, 4]`` of x0, y0, x1, y1 (whole pixels, ends excluded), or ``[2, 4]`` for all pictures.
     """
     grey = pictures.mean(1, keepdim=True)
     pairs = np.broadcast_to(np.asarray(boxes, int), (len(pictures), 2, 4)).tolist()
@@ -66,119 +86,126 @@ def eye_pictures(pictures: Tensor, boxes: Sequence | np.ndarray) -> Tensor:
 
 
 class IdentityLoss:
-    """1 - cosine between the identity and what a recognizer sees in crops, averaged over several views of each.
+    """1 - cosine between the identity's embedding and a recognizer's output for crops, averaged over several views of each crop.
 
-    matrices: ``[N, 2, 3]`` crop → aligned. wanted: unit ``[D]``. views: 1 is the aligned face alone; more add turned and shifted looks
-    at it, which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.
+    embedding: unit ``[D]``. matrices: ``[N, 2, 3]`` crop → aligned. views: 1 is the aligned face alone; more add rotated and shifted ones,
+    which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.
     """
 
-    fault = "The recognizer answered NaN; connect another one or set identity_strength to 0."
+    nan_message = "The recognizer returned NaN; connect another one or set identity_strength to 0."
 
-    def __init__(self, embedder: Embedder, wanted: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
-        self.embedder, self.wanted = embedder, wanted
+    def __init__(self, embedder: Embedder, embedding: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
+        self.embedder, self.embedding = embedder, embedding
         size = embedder.contract.size
         random = np.random.default_rng(seed)
-        looks = [np.eye(2, 3)] + [_look(random, size) for _ in range(views - 1)]
-        self.matrices = [compose(look, np.asarray(matrices, np.float64)) for look in looks]
+        view_matrices = [np.eye(2, 3)] + [_random_view(random, size) for _ in range(views - 1)]
+        self.matrices = [compose(view, np.asarray(matrices, np.float64)) for view in view_matrices]
 
     def __call__(self, pictures: Tensor) -> Tensor:
         size = self.embedder.contract.size
-        pictures = pictures.clamp(0, 1) + 0.05 * (pictures - pictures.clamp(0, 1))  # keeps a little pull where the picture is too bright
+        pictures = pictures.clamp(0, 1) + _OUT_OF_RANGE_SLOPE * (pictures - pictures.clamp(0, 1))
         if pictures.requires_grad:
             pictures.register_hook(_smooth)
-        return identity_loss(torch.stack([self.embedder(align_crops(pictures, m, size)) for m in self.matrices]), self.wanted)
+        return identity_loss(torch.stack([self.embedder(align_crops(pictures, m, size)) for m in self.matrices]), self.embedding)
 
 
 def _smooth(gradient: Tensor) -> Tensor:
-    """Blur the gradient ``[N, C, S, S]`` of pictures by a Gaussian whose width is ``_SMOOTH`` of their edge."""
-    sigma = gradient.shape[-1] * _SMOOTH
+    """Blurs the gradient ``[N, C, S, S]`` of crops by a Gaussian whose standard deviation is ``_GRADIENT_BLUR`` of their edge."""
+    sigma = gradient.shape[-1] * _GRADIENT_BLUR
     return gaussian_blur(gradient, sigma, max(1, round(3 * sigma)))
 
 
-def _look(random: np.random.Generator, size: int) -> np.ndarray:
-    angle = np.deg2rad(random.uniform(-_TURN, _TURN))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+def _random_view(random: np.random.Generator, size: int) -> np.ndarray:
+    """Returns ``[2, 3]``: a random rotation about the middle of a picture of ``size`` pixels, and a random shift."""
+    angle = np.deg2rad(random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.full(2, (size - 1) / 2)
-    return np.concatenate([turn, (centre - turn @ centre + random.uniform(-_SHIFT, _SHIFT, 2) * size)[:, None]], 1)
+    return np.concatenate([rotation, (centre - rotation @ centre + random.uniform(-_MAX_SHIFT, _MAX_SHIFT, 2) * size)[:, None]], 1)
 
 
 class ParserLoss:
-    """How far the regions of the face have moved from the target's. parse: pictures ``[N, 3, H, W]`` 0..1 to logits, with a gradient."""
+    """How far the scores of the face's regions are from the target's.
 
-    fault = "The parser answered NaN; connect another one or set expression_strength to 0."
+    parse: pictures ``[N, 3, H, W]`` 0..1 to scores ``[N, C, h, w]``, with a gradient. targets: pictures, one per picture that is measured.
+    """
+
+    nan_message = "The parser returned NaN; connect another one or set expression_strength to 0."
 
     def __init__(self, parse: Callable[[Tensor], Tensor], targets: Tensor, squared: bool = False) -> None:
         self.parse, self.squared = parse, squared
         with torch.no_grad():
-            self.wanted = parse(targets)
+            self.target_scores = parse(targets)
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        return parser_loss(self.parse(pictures), self.wanted, self.squared)
+        return parser_loss(self.parse(pictures), self.target_scores, self.squared)
 
 
 @dataclass(frozen=True, eq=False)
 class Guidance:
-    """What acts on a predicted latent.
+    """The losses that act on a predicted latent, and how strongly.
 
     decode: latents ``[N, c, ...]`` in the model's own scale to pictures ``[N, 3, H, W]`` 0..1, with a gradient. losses: (strength, loss)
-    pairs; 0 does nothing, 1 is a firm pull where the loss looks, whatever the size of its numbers. A loss that looks at a part of the
-    picture has that part as ``share`` ``[N]``, and its ``fault`` is the sentence to say where its gradient is NaN. strength: of all
-    together. moves: inner gradient steps per sampling step.
+    pairs; strength 0 does nothing, 1 is a firm pull where the loss looks, whatever the size of its numbers. A loss may also be a
+    ``SeesPart`` and an ``ExplainsNan``. strength: of all losses together. inner_steps: gradient steps per sampling step.
     """
 
     decode: Callable[[Tensor], Tensor]
     losses: tuple[tuple[float, Loss], ...]
     strength: float = 1.0
-    moves: int = MOVES
+    inner_steps: int = INNER_STEPS
 
     @property
     def strongest(self) -> float:
-        """Strength of the firmest pull."""
+        """The largest strength of a loss, times the strength of all."""
         return self.strength * max(strength for strength, _ in self.losses)
 
     def apply(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Latents ``[N, c, ...]`` moved down the gradient, inside ``mask`` (broadcastable, in latent pixels)."""
+        """Moves latents ``[N, c, ...]`` down the gradient, inside ``mask`` (broadcastable, in latent pixels).
+
+        Where decoder or losses give NaN, that is an error that names them.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             moved = latents.detach().clone().to(torch.float32)
             mask = None if mask is None else mask.detach().clone()
-            reach = spread(moved) / self.moves
-            for _ in range(self.moves):
+            unit = standard_deviation(moved) / self.inner_steps
+            for _ in range(self.inner_steps):
                 leaf = moved.detach().requires_grad_(True)
-                value, size = self.pull(leaf)
+                value, size = self.combined_loss(leaf)
                 gradient = torch.autograd.grad(value.sum(), leaf)[0]
-                check_finite(gradient, f"The gradient through the VAE is NaN; {_CURE}")
-                moved = moved - size * reach * direction(gradient, mask)
+                check_finite(gradient, f"The gradient through the VAE is NaN; {_DECODER_REMEDY}")
+                moved = moved - size * unit * unit_direction(gradient, mask)
         return moved.to(latents.dtype)
 
-    def pull(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """``[N]``, whose gradient is where all losses together pull, and how far to go that way, ``[N, 1, ...]`` in spreads of the latent.
+    def combined_loss(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a value ``[N]`` whose gradient points where all losses together pull, and the length ``[N, 1, ...]`` of the step against
+        it, in standard deviations of the latent.
 
-        The losses are differentiated with respect to the picture, made equally large where they look, and only their sum goes back
-        through the decoder.
+        The losses are differentiated with respect to the picture, their gradients made equally large where each loss looks, and only their
+        sum goes back through the decoder.
         """
         pictures = self.decode(latents).to(torch.float32)
-        check_finite(pictures, f"The VAE answered NaN during guidance; {_CURE}")
-        together = sum(strength * _even(loss, pictures) for strength, loss in self.losses)
-        size = self.strength * STEP * together.flatten(1).square().mean(1).sqrt()
-        return (pictures * together).flatten(1).sum(1), size.reshape(-1, *[1] * (latents.ndim - 1))
+        check_finite(pictures, f"The VAE returned NaN during guidance; {_DECODER_REMEDY}")
+        total = sum(strength * _scaled_gradient(loss, pictures) for strength, loss in self.losses)
+        size = self.strength * STEP_SIZE * total.flatten(1).square().mean(1).sqrt()
+        return (pictures * total).flatten(1).sum(1), size.reshape(-1, *[1] * (latents.ndim - 1))
 
 
-def _even(loss: Loss, pictures: Tensor) -> Tensor:
-    """The loss' gradient ``[N, 3, H, W]``, of root mean square 1 over the share of the picture it looks at."""
+def _scaled_gradient(loss: Loss, pictures: Tensor) -> Tensor:
+    """Returns the loss' gradient ``[N, 3, H, W]``, scaled to a root mean square of 1 over the part of the picture that the loss sees."""
     leaf = pictures.detach().requires_grad_(True)
     gradient = torch.autograd.grad(loss(leaf).sum(), leaf)[0]
-    check_finite(gradient, getattr(loss, "fault", "A loss of guidance is NaN."))
-    share = getattr(loss, "share", gradient.new_ones(len(gradient)))
-    return direction(gradient) * share.to(gradient).sqrt()[:, None, None, None]
+    check_finite(gradient, loss.nan_message if isinstance(loss, ExplainsNan) else "A loss of guidance is NaN.")
+    share = loss.covered_share if isinstance(loss, SeesPart) else gradient.new_ones(len(gradient))
+    return unit_direction(gradient) * share.to(gradient).sqrt()[:, None, None, None]
 
 
-def spread(latents: Tensor) -> Tensor:
-    """Standard deviation of each sample, ``[N, 1, ...]``."""
+def standard_deviation(latents: Tensor) -> Tensor:
+    """Returns each sample's standard deviation, ``[N, 1, ...]``."""
     return latents.flatten(1).std(1).reshape(-1, *[1] * (latents.ndim - 1))
 
 
-def direction(gradient: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The gradient inside the mask, each sample scaled to a root mean square of 1 there (0 stays 0)."""
+def unit_direction(gradient: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scales each sample of a gradient ``[N, ...]`` to a root mean square of 1 inside the mask and sets it to 0 outside; 0 stays 0."""
     if mask is not None:
         gradient = gradient * mask
     share = gradient.new_ones(()) if mask is None else mask.expand_as(gradient).flatten(1).mean(1)

@@ -1,9 +1,10 @@
-"""LoRA (Hu et al. 2021): pairs of small matrices beside linear layers, files of them, and those of Face Swap via Diffusion."""
+"""LoRA (Hu et al. 2021): pairs of small matrices beside linear layers, the files that hold them, and the flat lists of Face Swap via
+Diffusion."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,16 @@ from ..errors import FaceLoomError
 from ..files.checkpoints import load_data
 
 _TEXT_WIDTH, _TEXT_LAYERS = 768, 12
-# Where Stable Diffusion's UNet has transformers: block, how many, channels; in the order the lists have them.
-_PLACES = (("down_blocks.0", 2, 320), ("down_blocks.1", 2, 640), ("down_blocks.2", 2, 1280), ("up_blocks.1", 3, 1280),
-           ("up_blocks.2", 3, 640), ("up_blocks.3", 3, 320), ("mid_block", 1, 1280))
+# Where Stable Diffusion's UNet has transformers: block, how many, channels; in the order of the flat lists.
+_TRANSFORMERS = (("down_blocks.0", 2, 320), ("down_blocks.1", 2, 640), ("down_blocks.2", 2, 1280), ("up_blocks.1", 3, 1280),
+                 ("up_blocks.2", 3, 640), ("up_blocks.3", 3, 320), ("mid_block", 1, 1280))
 _PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te"}
-_ENTRY = re.compile(r"(unet|text_encoder):(\d+):(up|down)$")
+_NUMBERED_KEY = re.compile(r"(unet|text_encoder):(\d+):(up|down)$")
 
 
-def linears() -> Iterator[tuple[str, int, int]]:
-    """(name as diffusers has it, inputs, outputs) of the UNet's layers that cloneofsimo's LoRA trains, in its order."""
-    for place, count, width in _PLACES:
+def unet_linear_layers() -> Iterator[tuple[str, int, int]]:
+    """Yields (diffusers' name, inputs, outputs) of the UNet's layers that cloneofsimo's LoRA trains, in its order."""
+    for place, count, width in _TRANSFORMERS:
         for i in range(count):
             block = f"{place}.attentions.{i}.transformer_blocks.0"
             for part, context in (("attn1", width), ("attn2", _TEXT_WIDTH)):
@@ -36,61 +37,69 @@ def linears() -> Iterator[tuple[str, int, int]]:
             yield f"{block}.ff.net.0.proj", width, 8 * width
 
 
-def text_linears() -> Iterator[tuple[str, int, int]]:
-    """Likewise of the text encoder, CLIP ViT-L."""
+def text_encoder_linear_layers() -> Iterator[tuple[str, int, int]]:
+    """Yields (diffusers' name, inputs, outputs) of the text encoder's layers, CLIP ViT-L, in the same LoRA's order."""
     for i in range(_TEXT_LAYERS):
         for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
             yield f"text_model.encoder.layers.{i}.self_attn.{part}", _TEXT_WIDTH, _TEXT_WIDTH
 
 
-def ordinary(pairs: Mapping[str, tuple[Tensor, Tensor]], part: str) -> dict[str, Tensor]:
-    """(up ``[outputs, rank]``, down ``[rank, inputs]``) by layer under kohya's keys, which LoRA loaders read. part: unet or
-    text_encoder."""
-    made = {}
+def kohya_weights(pairs: Mapping[str, tuple[Tensor, Tensor]], part: str) -> dict[str, Tensor]:
+    """Returns the pairs, by layer, under kohya's keys, which LoRA loaders read.
+
+    pairs: up ``[outputs, rank]`` and down ``[rank, inputs]``. part: ``unet`` or ``text_encoder``.
+    """
+    weights = {}
     for name, (up, down) in pairs.items():
         layer = f"{_PREFIXES[part]}_{name.replace('.', '_')}"
-        made |= {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
-    return made
+        weights |= {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
+    return weights
 
 
 def load_flat_lora(path: Path) -> dict[str, Tensor] | None:
-    """``flat_lora`` of a file."""
-    return flat_lora(load_data(path), path)
+    """Reads a file and returns its LoRA as ``read_flat_lora`` does."""
+    return read_flat_lora(load_data(path), path)
 
 
-def flat_lora(data: Any, path: Path) -> dict[str, Tensor] | None:
-    """The LoRA that a file holds as a flat list (``.pt``) or under numbers (``unet:0:up``), under ordinary keys; None of other files."""
+def read_flat_lora(data: Any, path: Path) -> dict[str, Tensor] | None:
+    """Returns the LoRA of a file's data under kohya's keys, or None where the data is no flat LoRA.
+
+    A flat LoRA is a list of tensors (``.pt``) or a mapping with numbered keys (``unet:0:up``). One of other layers than Face Swap via
+    Diffusion trains is an error. path: is named in the error, and tells of a list whether it is the text encoder's.
+    """
     if isinstance(data, (list, tuple)) and data and all(isinstance(value, Tensor) and value.ndim == 2 for value in data):
         part = "text_encoder" if "text_encoder" in path.name else "unet"
-        return _named(dict(enumerate(zip(data[::2], data[1::2], strict=False))), part, path)
-    entries = {key: _ENTRY.match(key) for key in data} if isinstance(data, Mapping) else {}
-    if not entries or not all(entries.values()):
+        return _numbered_pairs_to_kohya(dict(enumerate(zip(data[::2], data[1::2], strict=False))), part, path)
+    keys = {key: _NUMBERED_KEY.match(key) for key in data} if isinstance(data, Mapping) else {}
+    if not keys or not all(keys.values()):
         return None
-    made: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for part in _PREFIXES:
-        numbers = sorted({int(entry[2]) for entry in entries.values() if entry[1] == part})
+        numbers = sorted({int(match[2]) for match in keys.values() if match[1] == part})
         pairs = {i: tuple(data.get(f"{part}:{i}:{which}") for which in ("up", "down")) for i in numbers}
-        made |= _named(pairs, part, path) if pairs else {}
-    return made
+        weights |= _numbered_pairs_to_kohya(pairs, part, path) if pairs else {}
+    return weights
 
 
-def _named(pairs: Mapping[int, tuple[Tensor, Tensor]], part: str, path: Path) -> dict[str, Tensor]:
-    layers = list(linears() if part == "unet" else text_linears())
+def _numbered_pairs_to_kohya(pairs: Mapping[int, tuple[Tensor, Tensor]], part: str, path: Path) -> dict[str, Tensor]:
+    """Checks that the pairs fit the layers of these numbers and returns them under kohya's keys."""
+    layers = list(unet_linear_layers() if part == "unet" else text_encoder_linear_layers())
     fits = [i < len(layers) and None not in (up, down) and (down.shape[1], up.shape[0]) == layers[i][1:] and up.shape[1] == down.shape[0]
             for i, (up, down) in pairs.items()]
     if len(pairs) != len(layers) or not all(fits):
         raise FaceLoomError(f"{path.name} is a LoRA of another model than Stable Diffusion 1.x, or of other layers than Face Swap via "
                             "Diffusion trains.")
-    return ordinary({layers[i][0]: (up.detach().contiguous(), down.detach().contiguous()) for i, (up, down) in pairs.items()}, part)
+    return kohya_weights({layers[i][0]: (up.detach().contiguous(), down.detach().contiguous()) for i, (up, down) in pairs.items()}, part)
 
 
-def random_pair(outputs: int, inputs: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Up, which is 0, and down, normal with a spread of 1 / rank: a LoRA that changes nothing yet."""
+def initial_pair(outputs: int, inputs: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Returns a pair that changes nothing yet: up ``[outputs, rank]`` of zeros, and down ``[rank, inputs]``, normal with a spread of
+    1 / rank."""
     return torch.zeros(outputs, rank), torch.randn(rank, inputs, generator=generator) / rank
 
 
 class LoraLayers:
-    """Trainable pairs beside linear layers, which are left as they are. A pair at first changes nothing.
+    """Trainable pairs beside linear layers, which are left as they are. New pairs change nothing.
 
     layers: by the name that the LoRA file will have for them.
     """
@@ -101,16 +110,17 @@ class LoraLayers:
         self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
         for name, layer in self.layers.items():
             outputs, inputs = layer.weight.shape
-            pair = random_pair(outputs, inputs, rank, generator)
+            pair = initial_pair(outputs, inputs, rank, generator)
             self.pairs[name] = tuple(value.to(layer.weight.device).requires_grad_(True) for value in pair)
 
     def parameters(self) -> list[Tensor]:
+        """Returns all trainable matrices."""
         return [value for pair in self.pairs.values() for value in pair]
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """The layers answer with what their pairs add."""
-        hooks = [self.layers[name].register_forward_hook(_adding(*pair)) for name, pair in self.pairs.items()]
+        """Adds the pairs' outputs to the layers' within the context."""
+        hooks = [self.layers[name].register_forward_hook(_hook_that_adds(*pair)) for name, pair in self.pairs.items()]
         try:
             yield
         finally:
@@ -118,15 +128,15 @@ class LoraLayers:
                 hook.remove()
 
     def weights(self) -> dict[str, Tensor]:
-        """As a LoRA file holds them."""
-        made = {}
+        """Returns the pairs on the CPU under the keys of a LoRA file."""
+        weights = {}
         for name, (up, down) in self.pairs.items():
-            made |= {f"{name}.lora_up.weight": up.detach().cpu(), f"{name}.lora_down.weight": down.detach().cpu()}
-        return made
+            weights |= {f"{name}.lora_up.weight": up.detach().cpu(), f"{name}.lora_down.weight": down.detach().cpu()}
+        return weights
 
 
-def _adding(up: Tensor, down: Tensor):
-    def add(layer: nn.Linear, inputs: tuple[Tensor, ...], answer: Tensor) -> Tensor:
-        return answer + F.linear(F.linear(inputs[0].to(down.dtype), down), up).to(answer.dtype)
+def _hook_that_adds(up: Tensor, down: Tensor) -> Callable[[nn.Linear, tuple[Tensor, ...], Tensor], Tensor]:
+    def add(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + F.linear(F.linear(inputs[0].to(down.dtype), down), up).to(output.dtype)
 
     return add

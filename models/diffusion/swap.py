@@ -1,4 +1,4 @@
-"""What DiffusionInpaintSwap decides: which crops are sampled, and what guidance they get."""
+"""Decides for DiffusionInpaintSwap which crops are sampled, and with what guidance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .guidance import Guidance, IdentityLoss, ParserLoss
 
 @dataclass(frozen=True)
 class GuidanceStrengths:
-    """The strengths of guidance (0 is off), how many views the identity is measured in, and the seed of those views."""
+    """How strongly guidance acts (0 is off), in how many views the identity is measured, and the seed of those views."""
 
     identity: float = 0.0
     expression: float = 0.0
@@ -28,11 +28,12 @@ class GuidanceStrengths:
     seed: int = 0
 
     @property
-    def acts(self) -> bool:
+    def enabled(self) -> bool:
+        """Whether any guidance acts."""
         return max(self.identity, self.expression, self.gaze) > 0
 
     def check(self, count: int, identity: Identity | None, recognizer: Any, parser: Any, faces: Faces | None, gaze: Any = None) -> None:
-        """Raise a sentence where something that a strength needs is missing, or the faces are not those of the ``count`` crops."""
+        """Raises where something that a strength needs is missing, or where the faces are not those of the ``count`` crops."""
         if faces is not None and len(faces) != count:
             raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
         if self.identity > 0:
@@ -49,10 +50,10 @@ class GuidanceStrengths:
             raise FaceLoomError("gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0.")
 
 
-def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
-    """The crops ``[N, S, S, 3]`` whose mask ``[N, S, S]`` is not empty; none where all is black, which stands for "no face".
+def rows_to_sample(crops: Tensor, masks: Tensor) -> list[int]:
+    """Returns the indices of the crops ``[N, S, S, 3]`` whose mask ``[N, S, S]`` is not empty.
 
-    Masks that are all empty are an error.
+    Crops that are all black stand for "no face" and give no index; masks that are all empty are an error.
     """
     if not bool(crops.any()):
         return []
@@ -62,24 +63,24 @@ def sampled_rows(crops: Tensor, masks: Tensor) -> list[int]:
     return rows
 
 
-def guidance_for(pull: GuidanceStrengths, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
-                 embedder: Embedder | None = None, wanted: Tensor | None = None,
-                 parse: Callable[[Tensor], Tensor] | None = None, eyes: EyeNet | None = None) -> Guidance:
-    """The guidance of these crops ``[N, S, S, 3]``, at sampling size and on the device that samples.
+def make_guidance(strengths: GuidanceStrengths, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
+                  embedder: Embedder | None = None, embedding: Tensor | None = None,
+                  parse: Callable[[Tensor], Tensor] | None = None, eyes: EyeNet | None = None) -> Guidance:
+    """Returns the guidance of crops ``[N, S, S, 3]`` 0..1, which are at sampling size and on the device that samples.
 
-    faces: those the crops show, for exact alignment. embedder and wanted (unit ``[D]``): for the identity. parse: pictures to logits,
-    for the expression. eyes: for the gaze.
+    decode: as in ``Guidance``. faces: those that the crops show, for exact alignment. embedder and embedding (unit ``[D]``): for the
+    identity. parse: pictures ``[N, 3, S, S]`` to scores, for the expression. eyes: for the gaze.
     """
     with torch.inference_mode(False):
         targets = crops.movedim(-1, 1).clone()
         count, size, losses = len(crops), crops.shape[1], []
-        if pull.identity > 0:
+        if strengths.identity > 0:
             matrices = alignment(count, size, embedder.contract, None if faces is None else faces.items, faces.framing if faces else 1.0)
             embedder.net.to(crops.device)
-            losses.append((pull.identity, IdentityLoss(embedder, wanted.clone().to(crops.device), matrices, pull.views, pull.seed)))
-        if pull.expression > 0:
-            losses.append((pull.expression, ParserLoss(parse, targets)))
-        if pull.gaze > 0:
-            losses.append((pull.gaze, GazeLoss(eyes.to(crops.device), targets, eye_boxes(count, size, faces))))
+            loss = IdentityLoss(embedder, embedding.clone().to(crops.device), matrices, strengths.views, strengths.seed)
+            losses.append((strengths.identity, loss))
+        if strengths.expression > 0:
+            losses.append((strengths.expression, ParserLoss(parse, targets)))
+        if strengths.gaze > 0:
+            losses.append((strengths.gaze, GazeLoss(eyes.to(crops.device), targets, eye_boxes(count, size, faces))))
     return Guidance(decode, tuple(losses))
-

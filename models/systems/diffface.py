@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..diffusion.blending import preserving_factor
-from ..diffusion.ddpm import Schedule, schedule
-from ..diffusion.guidance import FACE_CLASSES, eye_pictures, gaze_loss, identity_loss, parser_loss
+from ..diffusion.blending import target_preserving_factor
+from ..diffusion.ddpm import DdpmSchedule, ddpm_schedule
+from ..diffusion.guidance import FACE_CLASSES, eye_crops, gaze_loss, identity_loss, parser_loss
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
 from .diffface_views import PLAIN, Look, random_look, view
@@ -114,7 +114,7 @@ def parsed(experts: Experts, pictures: Tensor, size: int = _COMPARED) -> Tensor:
 
 def gazes(experts: Experts, pictures: Tensor, boxes: Sequence[np.ndarray]) -> Tensor:
     """``[N, 2, 2]`` pitch and yaw of both eyes."""
-    eyes = torch.cat([eye_pictures((picture[None] + 1) / 2, pair) for picture, pair in zip(pictures, boxes, strict=True)])
+    eyes = torch.cat([eye_crops((picture[None] + 1) / 2, pair) for picture, pair in zip(pictures, boxes, strict=True)])
     return experts.gaze(eyes.flatten(0, 1)).reshape(len(pictures), 2, 2)
 
 
@@ -181,7 +181,7 @@ class Step:
         return mean if noise is None else mean + (0.5 * self.log_variance).exp() * noise
 
 
-def guided_step(experts: Experts, plan: Schedule, scene: Scene, x: Tensor, step: int, settings: Settings,
+def guided_step(experts: Experts, plan: DdpmSchedule, scene: Scene, x: Tensor, step: int, settings: Settings,
                 looks: Sequence[Sequence[Look]]) -> Step:
     """One denoising step of pictures ``x`` (Kim et al., algorithm 1). Must not run in inference mode."""
     weights, leaf, time = settings.weights, x.detach().requires_grad_(True), step / settings.steps
@@ -196,18 +196,18 @@ def guided_step(experts: Experts, plan: Schedule, scene: Scene, x: Tensor, step:
             made = losses(experts, scene, seen, time, weights, looks)
             gradient = -torch.autograd.grad(sum(made.values()).sum(), leaf)[0]
     clean = plan.clean(x, noise.detach(), step)
-    return Step(clean, *plan.back(x, clean, share.detach(), step), gradient)
+    return Step(clean, *plan.step_back(x, clean, share.detach(), step), gradient)
 
 
-def between(plan: Schedule, clean: Tensor, x: Tensor, step: int) -> Tensor:
+def between(plan: DdpmSchedule, clean: Tensor, x: Tensor, step: int) -> Tensor:
     """What the experts look at: the more of the predicted picture and the less of the noisy one, the more noise there is."""
-    part = (1 - plan.levels[step]) ** 0.5
+    part = (1 - plan.alpha_bars[step]) ** 0.5
     return clean * part + x * (1 - part)
 
 
-def blend(plan: Schedule, scene: Scene, x: Tensor, step: int, settings: Settings, noise: Tensor) -> Tensor:
+def blend(plan: DdpmSchedule, scene: Scene, x: Tensor, step: int, settings: Settings, noise: Tensor) -> Tensor:
     """Target-preserving blending after a step: outside the face, and early on inside it too, the target as noisy as it is at that step."""
-    masks = scene.masks * preserving_factor(step, settings.first, settings.weights.full * settings.steps)
+    masks = scene.masks * target_preserving_factor(step, settings.first, settings.weights.full * settings.steps)
     return x * masks + plan.noised(scene.targets, step, noise) * (1 - masks)
 
 
@@ -230,7 +230,7 @@ class Chance:
 def paint(experts: Experts, scene: Scene, settings: Settings, chances: Sequence[Chance], progress: Progress = silent,
           show: Callable[[Tensor], None] | None = None) -> Tensor:
     """One try at every face of a scene: ``[N, 3, n, n]``, outside the masks the targets' own pixels. show: is given predictions."""
-    plan = schedule(settings.steps)
+    plan = ddpm_schedule(settings.steps)
 
     def noise() -> Tensor:
         return torch.stack([chance.noise(target) for chance, target in zip(chances, scene.targets, strict=True)])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..crops.crop import crop_faces, crop_matrix
 from ..diffusion.crop import composite
-from ..diffusion.gaze import eye_boxes, eyenet_from
+from ..diffusion.gaze import build_eyenet, eye_boxes
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
 from ..files.checkpoints import load_weights
@@ -172,5 +172,5 @@ def load_diffface(path: str | os.PathLike | FoundFile, *, folders: Folders | Non
         parsing = find_companion(path, "79999_iter", folders=folders)
         parser = bisenet_from(load_weights(parsing), parsing.name)
         gaze = find_companion(path, "diffface_gaze", folders=folders, needed=False)
-        eyes = gaze and eyenet_from(load_weights(gaze), gaze.name)
+        eyes = gaze and build_eyenet(load_weights(gaze), gaze.name)
         return DiffFace(path.stem, DiffFaceNets(denoiser, recognizer, parser, eyes), devices)

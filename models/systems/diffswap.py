@@ -18,7 +18,7 @@ from torch import Tensor
 from ..crops.crop import crop_faces, crop_matrices
 from ..crops.quad_as_published import draw_squares, quad_of
 from ..crops.squares import align_faces
-from ..diffusion.ddim import TRAINED, Step, alphas_of, schedule
+from ..diffusion.ddim import TRAINING_STEPS, DdimStep, ddim_schedule, scaled_linear_alphas
 from ..errors import FaceLoomError
 from ..face3d.expression import nearest_pose, reference_fits, transfer_shape
 from ..face3d.fit import fit_face, landmarks_of
@@ -43,7 +43,7 @@ from .diffswap_picture import cut, identity_view, join, latent_mask, organ_masks
 
 ALIGNMENT = "FFHQ quad"
 CROP, LATENT = 256, 64  # edges of a crop and of its latents
-ALPHAS = alphas_of(0.0015, 0.0195)
+ALPHAS = scaled_linear_alphas(0.0015, 0.0195)
 # Where the organs' features come from: the source, as the paper says, or the target, as the released program does by mistake.
 ORGAN_SOURCES = ("source", "released")
 # Whose outline is repainted and whose landmarks are painted: the target's in two dimensions as released, or in three as in the paper:
@@ -54,7 +54,7 @@ _LOOKING, _CODING, _PAINTING = 200 << 20, 1 << 30, 1 << 30
 CHUNK = 4
 
 Encode = Callable[[Tensor], Tensor]  # pictures [N, 256, 256, 3] 0..1 to latents [N, 3, 64, 64]
-Denoise = Callable[[Tensor, Step], Tensor]  # noisy latents to the noise in them
+Denoise = Callable[[Tensor, DdimStep], Tensor]  # noisy latents to the noise in them
 Draw = Callable[[], Tensor]
 # What is to be seen of a step: its number, the picture it predicts, and the latents it began with.
 Watch = Callable[[int, Tensor, Tensor], None]
@@ -186,13 +186,13 @@ def draws(seeds: list[int], shape: tuple[int, ...]) -> Draw:
     return lambda: torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
-def begins_with_noise(steps: tuple[Step, ...]) -> bool:
+def begins_with_noise(steps: tuple[DdimStep, ...]) -> bool:
     """Whether a step of the same width before the first would lie beyond the trained ones: then nothing of a picture is left there."""
-    width = steps[0].timestep - steps[1].timestep if len(steps) > 1 else TRAINED
-    return steps[0].timestep + width >= TRAINED
+    width = steps[0].timestep - steps[1].timestep if len(steps) > 1 else TRAINING_STEPS
+    return steps[0].timestep + width >= TRAINING_STEPS
 
 
-def masked_ddim(denoise: Denoise, x: Tensor, target: Tensor, replaced: Tensor, steps: tuple[Step, ...], draw: Draw, guidance: float,
+def masked_ddim(denoise: Denoise, x: Tensor, target: Tensor, replaced: Tensor, steps: tuple[DdimStep, ...], draw: Draw, guidance: float,
                 watch: Watch | None = None) -> Tensor:
     """From noise ``x`` ``[N, 3, h, w]`` to latents along ``steps``.
 
@@ -202,7 +202,7 @@ def masked_ddim(denoise: Denoise, x: Tensor, target: Tensor, replaced: Tensor, s
     for number, step in enumerate(steps):
         x = step.noised(target, draw().to(x)) * (1 - replaced) + x * replaced
         noise = denoise(x, step)
-        picture = step.picture(x, noise)
+        picture = step.clean(x, noise)
         if watch is not None:
             watch(number, picture, x)
         x = step.next(picture, noise - guidance * step.alpha**0.5 * (picture - target))
@@ -233,7 +233,7 @@ class DiffSwap:
     @torch.inference_mode()
     def paint(self, prepared: Prepared, settings: Settings, progress: Progress = silent) -> Tensor:
         """``[N, 256, 256, 3]`` 0..1: the crops with their new faces. Every face has its own noise, of seed + its number."""
-        steps, count = schedule(settings.steps, ALPHAS), len(prepared.targets)
+        steps, count = ddim_schedule(settings.steps, ALPHAS), len(prepared.targets)
 
         def part(span: range) -> Tensor:
             rows = slice(span.start, span.stop)
@@ -255,7 +255,7 @@ class DiffSwap:
         kind = next(net.parameters()).dtype
         tokens = tokens.to(device, kind)
 
-        def denoise(x: Tensor, step: Step) -> Tensor:
+        def denoise(x: Tensor, step: DdimStep) -> Tensor:
             return net(x.to(device, kind), torch.full((len(x),), step.timestep, device=device), tokens).float().to(x.device)
 
         return denoise

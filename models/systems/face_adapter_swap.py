@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..crops.crop import crop_faces
 from ..crops.squares import align_faces
-from ..diffusion.ddim import guided
-from ..diffusion.euler import euler
+from ..diffusion.ddim import classifier_free_guidance
+from ..diffusion.euler import sample_euler
 from ..faces import Faces, Identity
 from ..parse import Parser
 from ..paste import paste
@@ -62,9 +62,9 @@ def sample(conditions: Conditions, empty: Tensor, denoise: Denoise, noise: Tenso
     hint = (conditions.hint.to(noise).movedim(-1, 1) * 2 - 1).repeat(2, 1, 1, 1)
 
     def both(x: Tensor, time: float) -> Tensor:
-        return guided(*denoise(x.repeat(2, 1, 1, 1), time, tokens, image_tokens, hint).chunk(2), settings.guidance)
+        return classifier_free_guidance(*denoise(x.repeat(2, 1, 1, 1), time, tokens, image_tokens, hint).chunk(2), settings.guidance)
 
-    return euler(both, noise, settings.steps, progress=progress)
+    return sample_euler(both, noise, settings.steps, progress=progress)
 
 
 @torch.inference_mode()

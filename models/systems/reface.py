@@ -18,7 +18,7 @@ from torch import Tensor
 from ..crops.crop import crop_faces, crop_matrices, crop_matrix
 from ..crops.quad_as_published import cut, draw_squares, quad_of
 from ..crops.squares import align_faces, quad_square
-from ..diffusion.ddim import ddim, guided, schedule
+from ..diffusion.ddim import classifier_free_guidance, ddim_schedule, sample_ddim
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..files.checkpoints import load_weights
@@ -196,7 +196,7 @@ class REFace:
     @torch.inference_mode()
     def paint(self, prepared: Prepared, settings: Settings, progress: Progress = silent) -> Tensor:
         """``[N, 512, 512, 3]`` 0..1: the crops with their new faces. Every face has its own noise, of seed + its number."""
-        steps, count = schedule(settings.steps), len(prepared.targets)
+        steps, count = ddim_schedule(settings.steps), len(prepared.targets)
 
         def part(span: range) -> Tensor:
             rows = slice(span.start, span.stop)
@@ -206,7 +206,7 @@ class REFace:
                 x = steps[0].noised(self._coded(prepared.targets[rows]), x)
             told = torch.cat([hidden, latent_mask(prepared.keep[rows]).to(hidden)], 1)
             denoise = self._denoise(told, prepared.tokens[rows], prepared.nothing, settings.scale)
-            x = ddim(denoise, x, steps, lambda done, _: progress(span.start * len(steps) + done * len(span), count * len(steps)))
+            x = sample_ddim(denoise, x, steps, lambda done, _: progress(span.start * len(steps) + done * len(span), count * len(steps)))
             return self._decoded(x)
 
         return torch.cat(run_chunks(part, range(count), CHUNK)).to(prepared.targets.device)
@@ -219,7 +219,7 @@ class REFace:
         def denoise(x: Tensor, timestep: int) -> Tensor:
             both = torch.cat([x, told], 1).repeat(2, 1, 1, 1).to(device, kind)
             answer = net(both, torch.full((len(both),), timestep, device=device), tokens)
-            return guided(*answer.float().to(x.device).chunk(2), scale)
+            return classifier_free_guidance(*answer.float().to(x.device).chunk(2), scale)
 
         return denoise
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from faceloom.models.diffusion import ddim
-from faceloom.models.diffusion.blending import preserving_factor
-from faceloom.models.diffusion.ddpm import schedule
-from faceloom.models.diffusion.gaze import eyenet_from
-from faceloom.models.diffusion.guidance import eye_pictures, gaze_loss, identity_loss, parser_loss
-from faceloom.models.diffusion.lora import linears
+from faceloom.models.diffusion.blending import target_preserving_factor
+from faceloom.models.diffusion.ddpm import ddpm_schedule
+from faceloom.models.diffusion.gaze import build_eyenet
+from faceloom.models.diffusion.guidance import eye_crops, gaze_loss, identity_loss, parser_loss
+from faceloom.models.diffusion.lora import unet_linear_layers
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.networks.arcface_se import ArcFaceSE
 from faceloom.models.networks.bisenet import BiSeNet
@@ -49,7 +49,7 @@ def arcface_of(golden, part=""):
 
 def gaze_of(golden, part=""):
     with torch.device("cpu"):
-        net = eyenet_from(empty(golden.shapes[part]), golden.name)
+        net = build_eyenet(empty(golden.shapes[part]), golden.name)
     stacks, (points, width) = len(net.outs), net.outs[0].conv.weight.shape[:2]
     return EyeNet(stacks, width, points)
 
@@ -79,8 +79,8 @@ class UNet(Adapter):
             identity = golden.other(next(name for name in golden.inputs if name.startswith("id")))
         elif mistake:
             raise Unmade(mistake)
-        plan = schedule(100)
-        return {"out": net(x, torch.tensor([time]), identity), "timestep_map100": plan.times, "alphas_cumprod100_f64": plan.levels,
+        plan = ddpm_schedule(100)
+        return {"out": net(x, torch.tensor([time]), identity), "timestep_map100": plan.times, "alphas_cumprod100_f64": plan.alpha_bars,
                 "posterior_variance100_f64": plan.variances, "betas100_f64": plan.betas,
                 "posterior_log_variance_clipped100_f64": plan.log_variances}
 
@@ -157,7 +157,7 @@ class GuidedStep(Several):
     def outputs(self, golden, nets):
         x, target, source, noise = (golden.input(name) for name in ("x_t", "target", "source", "noise"))
         experts = Experts(nets[""], nets["Arcface"], nets["FaceParser"], lambda eyes: nets["GazeEstimator"](eyes)[2])
-        settings, step, plan = Settings(weights=Weights(views=1)), golden.inputs["spaced index t"], schedule(100)
+        settings, step, plan = Settings(weights=Weights(views=1)), golden.inputs["spaced index t"], ddpm_schedule(100)
         masks, identity = (starting(golden, "mask") > 0.5).float(), identity_of(experts, source)
         scene = set_scene(experts, target, identity, settings.weights, masks, box_pairs(golden))
         made = guided_step(experts, plan, scene, x, step, settings, [[PLAIN]])
@@ -168,7 +168,7 @@ class GuidedStep(Several):
         return {"pred_xstart": made.clean, "mean_unguided": made.mean, "log_variance": made.log_variance,
                 "variance": made.log_variance.exp(), "x_in": seen, "grad": made.gradient, "sample": sample, "src_id": identity[None],
                 "blended": blend(plan, scene, sample, step, settings, starting(golden, "noise for q_sample")),
-                "soft_factor_by_t_0_74": [preserving_factor(t) for t in range(75)], "losses[id,seg,gaze*200,bg,total]": listed}
+                "soft_factor_by_t_0_74": [target_preserving_factor(t) for t in range(75)], "losses[id,seg,gaze*200,bg,total]": listed}
 
 
 class Losses(Several):
@@ -184,7 +184,7 @@ class Losses(Several):
             return nets["FaceParser"]((picture - 0.5) / 0.5)
 
         def looks(picture):
-            return nets["GazeEstimator"](eye_pictures(picture, boxes)[0])[2][None]
+            return nets["GazeEstimator"](eye_crops(picture, boxes)[0])[2][None]
 
         with torch.enable_grad():
             made = {"id": identity_loss(nets["Arcface"](small(x * mask))[None], nets["Arcface"](small(source))),
@@ -197,11 +197,11 @@ class Losses(Several):
 
     @staticmethod
     def sampled(golden, mask):
-        steps = ddim.schedule(50)
+        steps = ddim.ddim_schedule(50)
         here, following = steps[10:12]
         latents, start, noise = (golden.input(name) for name in ("latents", "init_latents", "noise"))
-        eps = ddim.guided(golden.input("eps_uncond"), golden.input("eps_cond"), 7.5)
-        clean = here.picture(latents, eps)
+        eps = ddim.classifier_free_guidance(golden.input("eps_uncond"), golden.input("eps_cond"), 7.5)
+        clean = here.clean(latents, eps)
         after = here.next(clean, eps)
         inside = F.interpolate(mask, latents.shape[2:], mode="nearest")
         return {"ddim50_timesteps": [step.timestep for step in steps], "pred_x0": clean, "prev_sample": after, "mask16_nearest": inside,
@@ -212,5 +212,5 @@ class LoraOrder(Adapter):
     pattern = r"somuchtome_lora_order"
 
     def run(self, golden, nets, mistake=None):
-        assert [[name, inner, outer] for name, inner, outer in linears()] == golden.data["modules"]
+        assert [[name, inner, outer] for name, inner, outer in unet_linear_layers()] == golden.data["modules"]
         return {}

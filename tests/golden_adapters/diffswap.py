@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from faceloom.models.crops.quad_as_published import quad_of
 from faceloom.models.crops.templates import TEMPLATES
-from faceloom.models.diffusion.ddim import schedule
+from faceloom.models.diffusion.ddim import ddim_schedule
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.diffswap import FaceEmbedder, as_latents, load_vq, nearest_codes, organ_means, unet_form, unet_weights
 from faceloom.models.networks.iresnet import depth_of
@@ -101,7 +101,7 @@ class Sampler(Adapter):
         inputs = {name.split(" ")[0]: golden.input(name) for name in golden.inputs if not name.startswith("q_sample")}
         fresh = [torch.from_numpy(golden.fill.make_input(recipe)) for recipe in golden.inputs["q_sample noise of step i"]]
         guidance, named = Settings().target_guidance, next(key for key in golden.data["outputs"] if key.endswith("_timesteps"))
-        steps = schedule(int(re.search(r"\d+", named)[0]), ALPHAS)
+        steps = ddim_schedule(int(re.search(r"\d+", named)[0]), ALPHAS)
         net, seen, after = nets.load(nets.tensors), [], []
 
         def denoise(x, step):
@@ -122,7 +122,7 @@ class Sampler(Adapter):
                 "pred_x0": torch.stack([picture for _, picture in seen]), "alphas_cumprod_f64": ALPHAS,
                 named: np.array([step.timestep for step in rising]),
                 named.replace("timesteps", "alphas"): np.array([step.alpha for step in rising]),
-                named.replace("timesteps", "alphas_prev"): np.array([step.after for step in rising])}
+                named.replace("timesteps", "alphas_prev"): np.array([step.next_alpha for step in rising])}
 
 
 class Alignment(Adapter):

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import torch
 from faceloom.models.crops.quad_as_published import cut, put_back, quad_of, way_back
-from faceloom.models.diffusion.ddim import SD_ALPHAS, ddim, guided, schedule
+from faceloom.models.diffusion.ddim import SD_ALPHAS, classifier_free_guidance, ddim_schedule, sample_ddim
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
 from faceloom.models.networks.reface import IRSE50, Conditioner, FaceID, to_clip
@@ -69,23 +69,23 @@ class Sampler(Adapter):
         out = {"alphas_cumprod_f64": SD_ALPHAS}
         asked = [re.fullmatch(r"ddim(\d+)(?:_first(\d+))?_x", name) for name in golden.data["outputs"]]
         for name, count, taken in ((each[0][:-2], int(each[1]), each[2] and int(each[2])) for each in asked if each):
-            steps = schedule(count)
+            steps = ddim_schedule(count)
             followed = []
 
             def denoise(x, timestep, steps=steps, followed=followed):
                 both = net(torch.cat([x, kept], 1).repeat(2, 1, 1, 1), torch.full((2,), timestep), context)
-                noise = guided(*both.chunk(2), 3.5)
+                noise = classifier_free_guidance(*both.chunk(2), 3.5)
                 step = steps[len(followed)]
-                followed.append((step.next(step.picture(x, noise), noise), step.picture(x, noise)))
+                followed.append((step.next(step.clean(x, noise), noise), step.clean(x, noise)))
                 return noise
 
-            last = ddim(denoise, inputs["x_T"], steps[:taken])
+            last = sample_ddim(denoise, inputs["x_T"], steps[:taken])
             assert torch.equal(last, followed[-1][0])
             out |= {f"{name}_x": torch.stack([x for x, _ in followed]), f"{name}_pred_x0": torch.stack([x0 for _, x0 in followed])}
             rising = steps[::-1]
             out |= {f"ddim{count}_timesteps": np.array([step.timestep for step in rising]),
                     f"ddim{count}_alphas": np.array([step.alpha for step in rising]),
-                    f"ddim{count}_alphas_prev": np.array([step.after for step in rising])}
+                    f"ddim{count}_alphas_prev": np.array([step.next_alpha for step in rising])}
         return out
 
 

@@ -63,7 +63,7 @@ def sample(nodes, model, encoded, steps: int = 5, seed: int = 7, guidance: float
 
 def followed(model, encoded, steps: int, seed: int, guidance: float = .01):
     """The same by ``masked_ddim`` around the network itself, from the noise that core draws."""
-    from faceloom.models.diffusion.ddim import schedule
+    from faceloom.models.diffusion.ddim import ddim_schedule
     from faceloom.models.systems.diffswap import ALPHAS, draws, masked_ddim
 
     (tokens, _), latent = encoded[0][0], encoded[2]
@@ -75,7 +75,7 @@ def followed(model, encoded, steps: int, seed: int, guidance: float = .01):
     def denoise(x, step):
         return model.model.diffusion_model(x, torch.full((len(x),), step.timestep), context=tokens)
 
-    return masked_ddim(denoise, noise, target, replaced, schedule(steps, ALPHAS), draw, guidance)
+    return masked_ddim(denoise, noise, target, replaced, ddim_schedule(steps, ALPHAS), draw, guidance)
 
 
 def test_the_file_becomes_comfyuis_own_parts(loaded):

@@ -346,7 +346,7 @@ class TestErrors:
     def test_nan(self, paint, sd15, crops, mask):
         model = sd15["model"].clone()
         model.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * float("nan"))
-        with pytest.raises(self.error, match="The model answered NaN"):
+        with pytest.raises(self.error, match="The model returned NaN"):
             paint(**sd15 | {"model": model}, crops=crops[:1], mask=mask)
 
     def test_identity_without_a_recognizer(self, paint, sd15, crops, mask, grace):

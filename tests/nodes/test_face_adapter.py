@@ -166,7 +166,7 @@ def test_what_is_not_connected_is_asked_for(encode):
 @pytest.mark.slow
 def test_ksampler_follows_the_same_path(encode, stable_diffusion, adapter, aligned, source):
     """ComfyUI's KSampler, and our own sampling with the same two networks: two faces, euler, cfg 5, at a quarter of the size."""
-    from faceloom.models.diffusion.euler import sigmas_of
+    from faceloom.models.diffusion.euler import euler_schedule
     from faceloom.models.systems.face_adapter_swap import Settings, sample
 
     import nodes as core
@@ -190,7 +190,8 @@ def test_ksampler_follows_the_same_path(encode, stable_diffusion, adapter, align
         added = control(x=x, hint=hint, timesteps=at, context=image_tokens)
         return unet(x, at, context=tokens, control={key: list(parts) for key, parts in added.items()})
 
-    noise = torch.randn(2, 4, 16, 16, generator=torch.manual_seed(5)) * float(np.hypot(sigmas_of(3)[1][0], 1) / sigmas_of(3)[1][0])
+    sigma = euler_schedule(3)[1][0]
+    noise = torch.randn(2, 4, 16, 16, generator=torch.manual_seed(5)) * float(np.hypot(sigma, 1) / sigma)
     with torch.inference_mode():
         want = sample(told, Clip().tokens, denoise, noise, Settings(steps=3)) / model.model.latent_format.scale_factor
     off = float((ours["samples"] - want).abs().max())

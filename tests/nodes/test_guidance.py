@@ -142,14 +142,14 @@ class TestNaN:
     def test_of_the_model(self, paint, given, through):
         model = given["model"].clone()
         model.set_model_attn2_output_patch(lambda out, options: out * float("nan"))
-        with pytest.raises(self.error, match=r"^The model answered NaN"):
+        with pytest.raises(self.error, match=r"^The model returned NaN"):
             paint(**given | {"model": model, "guide_through": through})
 
     @pytest.mark.parametrize("through", ["x0", "denoiser", "text"])
     def test_of_the_vae(self, paint, given, through):
         vae = doubles.vae()
         vae.first_stage_model.decoder.conv_out.bias.data.fill_(float("nan"))
-        with pytest.raises(self.error, match=r"^The VAE answered NaN during guidance; run ComfyUI with --fp32-vae or set guidance_decode"):
+        with pytest.raises(self.error, match=r"^The VAE returned NaN during guidance; run ComfyUI with --fp32-vae or set guidance_decode"):
             paint(**given | {"vae": vae, "guide_through": through})
 
     def test_of_the_vaes_gradient(self, paint, given, monkeypatch):
@@ -182,5 +182,5 @@ class TestNaN:
 
         net = EyeNet(1, 8, 3)
         torch.nn.init.constant_(net.gaze_fc2.weight, float("nan"))
-        with pytest.raises(self.error, match=r"^The gaze estimator answered NaN; connect another one or set gaze_strength to 0"):
+        with pytest.raises(self.error, match=r"^The gaze estimator returned NaN; connect another one or set gaze_strength to 0"):
             paint(**given | {"gaze_estimator": GazeEstimator("GazeEstimator", net)})

@@ -90,7 +90,7 @@ def test_without_a_face_the_graph_goes_on(nodes, loaded, aligned, source):
 @pytest.mark.parametrize("sampler", ["ddim", "euler"])
 def test_ksampler_follows_the_same_path(loaded, sampler):
     """ComfyUI's KSampler and our DDIM with the same network, fed in REFace's order: two faces, a grey mask, guidance 3.5."""
-    from faceloom.models.diffusion.ddim import ddim, guided, schedule
+    from faceloom.models.diffusion.ddim import classifier_free_guidance, ddim_schedule, sample_ddim
     from faceloom.models.networks.ldm import VaeForm
 
     import nodes as core
@@ -105,17 +105,17 @@ def test_ksampler_follows_the_same_path(loaded, sampler):
 
     scale = VaeForm().scale
     beside, contexts = torch.cat([hidden * scale, keep], 1), torch.cat([nothing, tokens])
-    net, steps, pictures = model.model.diffusion_model, schedule(4), []
+    net, steps, pictures = model.model.diffusion_model, ddim_schedule(4), []
 
     def denoise(x, timestep):
         both = net(torch.cat([x, beside], 1).repeat(2, 1, 1, 1), torch.full((4,), timestep), context=contexts)
-        noise = guided(*both.chunk(2), 3.5)
-        pictures.append(next(step for step in steps if step.timestep == timestep).picture(x, noise))
+        noise = classifier_free_guidance(*both.chunk(2), 3.5)
+        pictures.append(next(step for step in steps if step.timestep == timestep).clean(x, noise))
         return noise
 
     with torch.inference_mode():
         start = torch.randn(2, 4, 16, 16, generator=torch.manual_seed(5)) * (1 - steps[0].alpha) ** .5
-        ddim(denoise, start, steps)
+        sample_ddim(denoise, start, steps)
     want = pictures[-1] / scale
     assert float((latent["samples"] - want).abs().max()) < 2e-3 * float(want.std())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faceloom.models.diffusion.crop import check_latents, composite, sampling_size, undo_drift
+from faceloom.models.diffusion.crop import check_latents, composite, remove_color_drift, sampling_size
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.pixels.resize import resize_area_or_lanczos
 from hypothesis import given
@@ -50,11 +50,11 @@ def test_drift_of_a_vae_is_taken_out(collins):
     ys, xs = torch.meshgrid(torch.arange(256) - 127.5, torch.arange(256) - 127.5, indexing="ij")
     mask = ((70 - torch.hypot(xs, ys)) / 8).clamp(0, 1)[None]
     drifted = (original * torch.tensor([0.95, 0.97, 0.93]) + torch.tensor([0.01, 0.02, 0.0])).clamp(0, 1)
-    fixed = undo_drift(drifted, original, mask)
+    fixed = remove_color_drift(drifted, original, mask)
     inside = mask[0] > 0.5
     assert (fixed - original)[0][inside].abs().mean() < 0.003 < 0.012 < (drifted - original)[0][inside].abs().mean()
     whole = torch.ones(1, 256, 256)
-    assert torch.equal(undo_drift(drifted, original, whole), drifted)  # no ring to measure in
+    assert torch.equal(remove_color_drift(drifted, original, whole), drifted)  # no ring to measure in
 
 
 def test_pixels_outside_the_mask_stay_bit_identical():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faceloom.models.diffusion.dreambooth import Recipe, square_photos, train
-from faceloom.models.diffusion.lora import LoraLayers, linears, text_linears
+from faceloom.models.diffusion.dreambooth import DreamBoothSettings, center_squares, train_dreambooth
+from faceloom.models.diffusion.lora import LoraLayers, text_encoder_linear_layers, unet_linear_layers
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.checkpoints import load_weights
 from faceloom.models.interop.convert import convert
@@ -37,9 +37,9 @@ def small():
     return net, LoraLayers({"lora_unet_told": net.told, "lora_unet_out": net.out}, 4, seed=1)
 
 
-def trained(small, tokens, photo, others, **recipe):
+def trained(small, tokens, photo, others, **settings):
     net, lora = small
-    return train(net, lora, lambda: tokens, photo, others, Recipe(**({"steps": 60, "rate": 2e-2} | recipe)))
+    return train_dreambooth(net, lora, lambda: tokens, photo, others, DreamBoothSettings(**({"steps": 60, "rate": 2e-2} | settings)))
 
 
 class TestLayers:
@@ -86,7 +86,7 @@ class TestTraining:
         net, _ = small
         photo, tokens = torch.zeros(1, 4, 4, 4), torch.rand(2, 2, 8)
         off = net.clean(photo.expand(2, -1, -1, -1), None, tokens)
-        (loss,) = trained(small, tokens, photo, photo, steps=1, prior=.5)
+        (loss,) = trained(small, tokens, photo, photo, steps=1, prior_weight=.5)
         chance = torch.Generator().manual_seed(0)
         torch.randint(1, (1,), generator=chance)  # which of the others
         shares = torch.rand(2, generator=chance).tolist()
@@ -98,7 +98,8 @@ class TestTraining:
         words = nn.Linear(8, 8).requires_grad_(False)
         text = LoraLayers({"lora_te_words": words}, 2, seed=1)
         start = torch.rand(2, 2, 8)
-        train(net, lora, lambda: words(start), torch.rand(1, 4, 4, 4), None, Recipe(steps=3, rate=0.0, text_rate=1e-2), text)
+        settings = DreamBoothSettings(steps=3, rate=0.0, text_rate=1e-2)
+        train_dreambooth(net, lora, lambda: words(start), torch.rand(1, 4, 4, 4), None, settings, text)
         assert all(float(up.detach().abs().max()) == 0 for up, _ in lora.pairs.values())
         assert float(text.pairs["lora_te_words"][0].detach().abs().max()) > 0
 
@@ -107,7 +108,8 @@ class TestTraining:
         tokens, photo, made, seen = torch.rand(2, 2, 8), torch.rand(1, 4, 4, 4), [], []
         for seed in (1, 1, 2):
             lora = LoraLayers({"told": net.told}, 2, seed)
-            train(net, lora, lambda: tokens, photo, photo, Recipe(steps=4, rank=2, seed=seed), None, lambda *now: seen.append(now))
+            settings = DreamBoothSettings(steps=4, rank=2, seed=seed)
+            train_dreambooth(net, lora, lambda: tokens, photo, photo, settings, None, lambda *now: seen.append(now))
             made.append(lora.weights()["told.lora_up.weight"])
         assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2]) and seen[:4] == [(i, 4) for i in range(1, 5)]
 
@@ -115,7 +117,7 @@ class TestTraining:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train(net, lora, lambda: tokens, photo, None, Recipe(steps=4), None, stop)
+            train_dreambooth(net, lora, lambda: tokens, photo, None, DreamBoothSettings(steps=4), None, stop)
         assert not net.told._forward_hooks
 
     def test_nan_is_said(self, small):
@@ -125,7 +127,7 @@ class TestTraining:
 
 def test_the_middle_square():
     photo = torch.arange(3 * 5 * 1.0).reshape(3, 5, 1).expand(3, 5, 3)
-    (square,) = square_photos([photo])
+    (square,) = center_squares([photo])
     assert torch.equal(square, photo[:, 1:4])
 
 
@@ -138,7 +140,7 @@ class TestFlatLists:
             return torch.randn(outer, 4, generator=generator), torch.randn(4, inner, generator=generator)
 
         return {part: [pair(inner, outer) for _, inner, outer in names()]
-                for part, names in (("unet", linears), ("text_encoder", text_linears))}
+                for part, names in (("unet", unet_linear_layers), ("text_encoder", text_encoder_linear_layers))}
 
     def test_a_list_becomes_an_ordinary_file(self, pairs, tmp_path):
         for part, name, first, last in (

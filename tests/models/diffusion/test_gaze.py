@@ -5,9 +5,9 @@ import pytest
 import torch
 from faceloom.models.crops.crop import crop_faces, crop_matrix
 from faceloom.models.detect import detect_faces
-from faceloom.models.diffusion.gaze import GazeLoss, eye_boxes, eyenet_from, load_gaze_estimator
-from faceloom.models.diffusion.guidance import STEP, Guidance
-from faceloom.models.diffusion.swap import GuidanceStrengths, guidance_for
+from faceloom.models.diffusion.gaze import GazeLoss, build_eyenet, eye_boxes, load_gaze_estimator
+from faceloom.models.diffusion.guidance import STEP_SIZE, Guidance
+from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.eyenet import EyeNet
 from faceloom.models.pixels.affine import transform
@@ -58,7 +58,7 @@ def test_another_file_is_refused(tmp_path):
         load_gaze_estimator(tmp_path / "GazeEstimator.pt")
     weights = {key: value for key, value in eyenet().state_dict().items() if "gaze_fc1" not in key}
     with pytest.raises(FaceLoomError, match="lacks 2 of"):
-        eyenet_from(weights, "GazeEstimator.pt")
+        build_eyenet(weights, "GazeEstimator.pt")
 
 
 @pytest.mark.parametrize("framing", [1.0, 1.6])
@@ -116,13 +116,13 @@ class TestLoss:
         for a, b, c, d in ((x0, y0, x1, y1), (u0, v0, u1, v1)):
             start[..., b:d, a:c] = start[..., b:d, a:c].flip(-1)
         loss = GazeLoss(eyenet(), target, eye_boxes(1, 128, faces.take([0])))
-        moved = Guidance(lambda z: z, ((1.0, loss),), moves=8).apply(start)
+        moved = Guidance(lambda z: z, ((1.0, loss),), inner_steps=8).apply(start)
         assert float(loss(moved)) < 0.5 * float(loss(start))
         assert torch.equal(moved[..., 100:, :], start[..., 100:, :])
 
     def test_guidance_made_for_crops(self, portraits):
         crops, faces = portraits
-        guidance = guidance_for(GuidanceStrengths(gaze=0.5), lambda z: z, crops, faces, eyes=eyenet())
+        guidance = make_guidance(GuidanceStrengths(gaze=0.5), lambda z: z, crops, faces, eyes=eyenet())
         (strength, loss), = guidance.losses
         assert strength == guidance.strongest == 0.5 and loss(crops.movedim(-1, 1)).tolist() == [0, 0]
 
@@ -132,10 +132,10 @@ class TestLoss:
         pictures = crops.movedim(-1, 1)
         boxes = eye_boxes(2, 128, faces)
         start = pictures.flip(-1)
-        moved = Guidance(lambda z: z, ((1.0, GazeLoss(eyenet(), pictures, boxes)),), moves=1).apply(start) - start
+        moved = Guidance(lambda z: z, ((1.0, GazeLoss(eyenet(), pictures, boxes)),), inner_steps=1).apply(start) - start
         for i, pair in enumerate(boxes):
             inside = torch.cat([moved[i, :, y0:y1, x0:x1].flatten() for x0, y0, x1, y1 in pair])
-            assert float(inside.square().mean().sqrt() / start[i].std()) == pytest.approx(STEP, rel=1e-3)
+            assert float(inside.square().mean().sqrt() / start[i].std()) == pytest.approx(STEP_SIZE, rel=1e-3)
 
 
 def test_a_gaze_without_an_estimator_is_a_sentence():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from faceloom.models.diffusion.blending import preserving_factor
-from faceloom.models.diffusion.guidance import eye_pictures, gaze_loss, identity_loss, parser_loss
+from faceloom.models.diffusion.blending import target_preserving_factor
+from faceloom.models.diffusion.guidance import eye_crops, gaze_loss, identity_loss, parser_loss
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.networks.arcface_se import ArcFaceSE
 from faceloom.models.networks.bisenet import BiSeNet
@@ -80,7 +80,7 @@ def losses(nets):
         return nets.parser((picture - 0.5) / 0.5)
 
     def looks(picture):
-        return nets.gaze(eye_pictures(picture, (boxes[:4], boxes[4:]))[0])[2][None]
+        return nets.gaze(eye_crops(picture, (boxes[:4], boxes[4:]))[0])[2][None]
 
     made = {"id": identity_loss(nets.arcface(tiny(x * mask))[None], nets.arcface(tiny(source))),
             "seg": parser_loss(scores(x), scores(target), squared=True), "gaze": gaze_loss(looks(x), looks(target), squared=True)}
@@ -139,7 +139,7 @@ class TestDiffFace:
             return F.interpolate(nets.parser(large), (256, 256), mode="bilinear", align_corners=False)
 
         def looks(picture):
-            return nets.gaze(eye_pictures((picture + 1) / 2, (boxes[:4], boxes[4:]))[0])[2][None]
+            return nets.gaze(eye_crops((picture + 1) / 2, (boxes[:4], boxes[4:]))[0])[2][None]
 
         wanted = F.normalize(nets.arcface(tiny(norm(source))))
         assert off(wanted, golden.outputs["src_id"]) < 1e-4
@@ -156,10 +156,10 @@ class TestDiffFace:
 
     def test_target_preserving_blending(self):
         golden = vector("diffface_guided_step")
-        factors = [preserving_factor(t) for t in range(75)]
+        factors = [target_preserving_factor(t) for t in range(75)]
         assert np.allclose(factors, golden.outputs["soft_factor_by_t_0_74"], atol=1e-6)
         step = golden.inputs["spaced index t"]
-        mask = (golden.inputs["mask (binarised >0.5)"] > 0.5).float() * preserving_factor(step)
+        mask = (golden.inputs["mask (binarised >0.5)"] > 0.5).float() * target_preserving_factor(step)
         level = float(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[404])
         noised = level**0.5 * golden.inputs["target"] + (1 - level) ** 0.5 * golden.inputs["noise for q_sample of target"]
         blended = torch.from_numpy(golden.outputs["sample"]) * mask + noised * (1 - mask)

@@ -10,9 +10,9 @@ import torch
 from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.blending import ramp, step_mask
-from faceloom.models.diffusion.guidance import STEP, Guidance, IdentityLoss, ParserLoss, direction, eye_pictures
+from faceloom.models.diffusion.guidance import STEP_SIZE, Guidance, IdentityLoss, ParserLoss, eye_crops, unit_direction
 from faceloom.models.diffusion.parsing import differentiable_parser
-from faceloom.models.diffusion.swap import GuidanceStrengths, guidance_for, sampled_rows
+from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity.differentiable import alignment, differentiable, embedding_in_crop
@@ -56,10 +56,10 @@ def test_direction_has_unit_size_inside_the_mask():
     gradient = torch.randn(2, 3, 8, 8) * torch.tensor([1e-6, 50.0])[:, None, None, None]
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 2:6, 2:6] = 1
-    out = direction(gradient, mask)
+    out = unit_direction(gradient, mask)
     assert torch.allclose(out[..., 2:6, 2:6].square().mean((1, 2, 3)), torch.ones(2), rtol=1e-4)
     assert not (out * (1 - mask)).any()
-    assert not direction(torch.zeros(1, 3, 4, 4)).any()
+    assert not unit_direction(torch.zeros(1, 3, 4, 4)).any()
 
 
 def test_a_step_has_the_size_that_the_strength_says():
@@ -67,7 +67,7 @@ def test_a_step_has_the_size_that_the_strength_says():
     latents = torch.randn(2, 4, 8, 8) * 3
     guidance = Guidance(lambda z: z, ((1.0, lambda p: p.sum((1, 2, 3))),), 0.5)
     moved = latents - guidance.apply(latents)
-    assert torch.allclose(moved.square().mean((1, 2, 3)).sqrt(), 0.5 * STEP * latents.flatten(1).std(1), rtol=1e-3)
+    assert torch.allclose(moved.square().mean((1, 2, 3)).sqrt(), 0.5 * STEP_SIZE * latents.flatten(1).std(1), rtol=1e-3)
     assert torch.equal(Guidance(lambda z: z, ((1.0, lambda p: p.sum((1, 2, 3))),), 0.0).apply(latents), latents)
 
 
@@ -77,11 +77,11 @@ def test_losses_pull_by_their_strengths_whatever_their_numbers():
     small, large = (lambda p: p[:, 0].sum((1, 2))), (lambda p: 1000 * p[:, 1].sum((1, 2)))
     moved = latents - Guidance(lambda z: z, ((1.0, small), (2.0, large))).apply(latents)
     assert float(moved[:, 1].mean() / moved[:, 0].mean()) == pytest.approx(2, rel=1e-3)
-    assert float(moved.square().mean().sqrt()) == pytest.approx(5**0.5 * STEP * float(latents.std()), rel=1e-3)
+    assert float(moved.square().mean().sqrt()) == pytest.approx(5**0.5 * STEP_SIZE * float(latents.std()), rel=1e-3)
 
 
 @pytest.mark.parametrize("make, told", [
-    (lambda: ParserLoss(lambda p: p.repeat(1, 7, 1, 1) * float("nan"), torch.rand(1, 3, 8, 8)), "^The parser answered NaN"),
+    (lambda: ParserLoss(lambda p: p.repeat(1, 7, 1, 1) * float("nan"), torch.rand(1, 3, 8, 8)), "^The parser returned NaN"),
     (lambda: (lambda p: (p * float("nan")).sum((1, 2, 3))), "^A loss of guidance is NaN"),
 ])
 def test_what_answered_nan_is_named(make, told):
@@ -93,16 +93,16 @@ def test_a_recognizer_that_answers_nan_is_named():
     contract = SimpleNamespace(size=16)
     embedder = type("Broken", (), {"contract": contract, "__call__": lambda self, p: p.flatten(1)[:, :4] * float("nan")})()
     loss = IdentityLoss(embedder, torch.ones(4), np.eye(2, 3)[None])
-    with pytest.raises(FaceLoomError, match=r"^The recognizer answered NaN; connect another one or set identity_strength to 0"):
+    with pytest.raises(FaceLoomError, match=r"^The recognizer returned NaN; connect another one or set identity_strength to 0"):
         Guidance(lambda z: z, ((1.0, loss),)).apply(torch.rand(1, 3, 16, 16))
 
 
 def test_eyes_of_a_picture():
     picture = torch.arange(64.0)[None, None, None].expand(1, 3, 64, 64)
-    eyes = eye_pictures(picture, [(0, 0, 32, 16), (32, 16, 64, 32)])
+    eyes = eye_crops(picture, [(0, 0, 32, 16), (32, 16, 64, 32)])
     assert eyes.shape == (1, 2, 96, 160)
     assert float(eyes[0, 0].mean()) == pytest.approx(15.5, abs=0.05) and float(eyes[0, 1].mean()) == pytest.approx(47.5, abs=0.05)
-    both = eye_pictures(torch.cat([picture, picture]), [[(0, 0, 32, 16), (32, 16, 64, 32)], [(32, 0, 64, 16), (0, 16, 32, 32)]])
+    both = eye_crops(torch.cat([picture, picture]), [[(0, 0, 32, 16), (32, 16, 64, 32)], [(32, 0, 64, 16), (0, 16, 32, 32)]])
     assert torch.equal(both[0], eyes[0]) and torch.equal(both[1], eyes[0].flip(0))
 
 
@@ -115,10 +115,10 @@ def test_adam_step_in_half_precision():
 def test_which_crops_are_sampled():
     crops, masks = torch.rand(3, 8, 8, 3), torch.zeros(3, 8, 8)
     with pytest.raises(FaceLoomError, match="The mask is empty"):
-        sampled_rows(crops, masks)
-    assert sampled_rows(crops * 0, masks) == [] == sampled_rows(crops * 0, masks + 1)
+        rows_to_sample(crops, masks)
+    assert rows_to_sample(crops * 0, masks) == [] == rows_to_sample(crops * 0, masks + 1)
     masks[2, 4, 4] = 0.1
-    assert sampled_rows(crops, masks) == [2]
+    assert rows_to_sample(crops, masks) == [2]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ class TestOnPortraits:
     @pytest.mark.slow
     def test_guidance_made_for_crops_raises_the_likeness(self, scene):
         faces, crops, wanted, embedder = scene
-        guidance = guidance_for(GuidanceStrengths(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
+        guidance = make_guidance(GuidanceStrengths(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
         pictures = guidance.apply(crops.movedim(-1, 1))
         matrices = alignment(1, 128, embedder.contract, faces.items, faces.framing)
         before, after = (float(embedding_in_crop(embedder, p, matrices)[0] @ wanted) for p in (crops.movedim(-1, 1), pictures))

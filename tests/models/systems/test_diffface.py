@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from faceloom.models.crops.crop import crop_faces, crop_matrix
 from faceloom.models.detect import detect_faces
-from faceloom.models.diffusion.ddpm import schedule
+from faceloom.models.diffusion.ddpm import ddpm_schedule
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.arcface_se import ArcFaceSE
@@ -55,10 +55,10 @@ def material(hopper, collins):
 
 def knowing(picture: torch.Tensor):
     """A denoiser that knows the picture under the noise."""
-    plan = schedule(1000)
+    plan = ddpm_schedule(1000)
 
     def denoise(x, times, identities):
-        level = torch.tensor(plan.levels[times.long().numpy()])[:, None, None, None].float()
+        level = torch.tensor(plan.alpha_bars[times.long().numpy()])[:, None, None, None].float()
         return torch.cat([(x - level.sqrt() * picture) / (1 - level).sqrt(), torch.zeros_like(x)], 1)
 
     return denoise
@@ -66,25 +66,25 @@ def knowing(picture: torch.Tensor):
 
 class TestSchedule:
     def test_evenly_spread_over_the_training_schedule(self):
-        plan = schedule(100)
+        plan = ddpm_schedule(100)
         assert plan.times[0] == 0 and plan.times[-1] == 999 and plan.times[40] == 404
-        assert np.allclose(np.cumprod(1 - plan.betas), plan.levels) and plan.variances[0] == 0
+        assert np.allclose(np.cumprod(1 - plan.betas), plan.alpha_bars) and plan.variances[0] == 0
         for steps in (1, 1001):
             with pytest.raises(FaceLoomError, match=f"from 2 to 1000, not {steps}"):
-                schedule(steps)
+                ddpm_schedule(steps)
 
     def test_noise_goes_in_and_out(self):
-        plan, clean, noise = schedule(50), torch.randn(1, 3, 4, 4).double(), torch.randn(1, 3, 4, 4).double()
+        plan, clean, noise = ddpm_schedule(50), torch.randn(1, 3, 4, 4).double(), torch.randn(1, 3, 4, 4).double()
         for step in (0, 20, 49):
             assert torch.allclose(plan.clean(plan.noised(clean, step, noise), noise, step), clean)
 
     def test_a_step_back_has_the_spread_of_the_cleaner_step(self):
         """From x of one level, mean + variance is distributed as x of the next lower level (Ho et al. 2020, eq. 6)."""
-        plan, clean = schedule(20), torch.full((1, 1, 300, 300), 0.5).double()
+        plan, clean = ddpm_schedule(20), torch.full((1, 1, 300, 300), 0.5).double()
         x = plan.noised(clean, 12, torch.randn(clean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
-        mean, log_variance = plan.back(x, clean, torch.full_like(x, -1.0), 12)
-        assert float(mean.mean()) == pytest.approx(plan.levels[11] ** .5 * .5, abs=.01)
-        assert float(mean.var() + log_variance.exp()[0, 0, 0, 0]) == pytest.approx(1 - plan.levels[11], abs=.01)
+        mean, log_variance = plan.step_back(x, clean, torch.full_like(x, -1.0), 12)
+        assert float(mean.mean()) == pytest.approx(plan.alpha_bars[11] ** .5 * .5, abs=.01)
+        assert float(mean.var() + log_variance.exp()[0, 0, 0, 0]) == pytest.approx(1 - plan.alpha_bars[11], abs=.01)
 
 
 class TestViews:
@@ -132,7 +132,7 @@ class TestSampling:
         assert seen == [(i, 15) for i in range(1, 16)]
 
     def test_blending_lets_the_face_in_slowly(self):
-        settings, plan = Settings(100, 25, 1, OFF), schedule(100)
+        settings, plan = Settings(100, 25, 1, OFF), ddpm_schedule(100)
         scene = Scene(torch.zeros(1, 3, 2, 2), torch.ones(1, 1, 2, 2), torch.ones(1, 512))
         ones, none = torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
         shares = [float(diffface.blend(plan, scene, ones, step, settings, none)[0, 0, 0, 0]) for step in (74, 51, 29, 0)]
@@ -142,11 +142,11 @@ class TestSampling:
 
     def test_the_gradient_is_that_of_the_losses(self):
         """Only the keep loss, a denoiser that is a matrix: both gradients in closed form, and each picture has its own."""
-        plan, step, k = schedule(10), 6, .3
+        plan, step, k = ddpm_schedule(10), 6, .3
         scene = Scene(torch.rand(2, 3, 4, 4), torch.ones(2, 1, 4, 4), torch.ones(2, 512))
         experts = Experts(lambda x, times, ids: torch.cat([k * x, torch.zeros_like(x)], 1), None)
         x = torch.randn(2, 3, 4, 4)
-        level = plan.levels[step]
+        level = plan.alpha_bars[step]
         a, b, part = level ** -.5, (1 / level - 1) ** .5, (1 - level) ** .5
         pictures = part * (a * x - b * k * x) + (1 - part) * x
         outer = 2 * 5 * (pictures - scene.targets) / 48

@@ -11,7 +11,7 @@ from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import detect_faces
-from faceloom.models.diffusion.ddim import Step, schedule
+from faceloom.models.diffusion.ddim import DdimStep, ddim_schedule
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.mask3d import landmark_mask
 from faceloom.models.identity import make_identity
@@ -46,7 +46,7 @@ from faceloom.models.systems.diffswap_picture import (
 )
 
 FEW = Settings(steps=2)
-STEP = schedule(50, ALPHAS)[20]
+STEP = ddim_schedule(50, ALPHAS)[20]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def normal(*shape, seed=0):
 class TestSampling:
     def test_a_denoiser_that_knows_finds_both_pictures(self):
         """Inside the mask the denoiser's picture, around it the target; a trace of noise is left at timestep 0."""
-        steps, replaced = schedule(8, ALPHAS), torch.zeros(1, 1, 8, 8)
+        steps, replaced = ddim_schedule(8, ALPHAS), torch.zeros(1, 1, 8, 8)
         replaced[..., 2:6, 3:7] = 1
         wanted, target = normal(1, 3, 8, 8, seed=1), normal(1, 3, 8, 8, seed=2)
 
@@ -88,15 +88,15 @@ class TestSampling:
         x, target, noise = normal(1, 3, 4, 4), normal(1, 3, 4, 4, seed=1), normal(1, 3, 4, 4, seed=2)
         plain, bent = (masked_ddim(lambda x, step: noise, x, target, torch.ones(1, 1, 4, 4), (STEP,), lambda: noise, guidance)
                        for guidance in (0, .3))
-        picture = STEP.picture(x, noise)
-        torch.testing.assert_close(plain - bent, (1 - STEP.after) ** .5 * .3 * STEP.alpha**.5 * (picture - target))
+        picture = STEP.clean(x, noise)
+        torch.testing.assert_close(plain - bent, (1 - STEP.next_alpha) ** .5 * .3 * STEP.alpha**.5 * (picture - target))
 
     def test_the_surroundings_get_new_noise_at_every_step(self):
         seen, target = [], normal(1, 3, 4, 4)
         draw = draws([0], (3, 4, 4))
-        masked_ddim(lambda x, step: torch.zeros_like(x), draw(), target, torch.zeros(1, 1, 4, 4), schedule(4, ALPHAS), draw, 0,
+        masked_ddim(lambda x, step: torch.zeros_like(x), draw(), target, torch.zeros(1, 1, 4, 4), ddim_schedule(4, ALPHAS), draw, 0,
                     lambda number, picture, x: seen.append((number, x)))
-        noise = [(x - step.alpha**.5 * target) / (1 - step.alpha) ** .5 for step, (_, x) in zip(schedule(4, ALPHAS), seen)]
+        noise = [(x - step.alpha**.5 * target) / (1 - step.alpha) ** .5 for step, (_, x) in zip(ddim_schedule(4, ALPHAS), seen)]
         assert [number for number, _ in seen] == [0, 1, 2, 3]
         again = draws([0], (3, 4, 4))
         again()
@@ -110,11 +110,11 @@ class TestSampling:
 
     @pytest.mark.parametrize("count", [1, 3, 30, 50, 200, 1000])
     def test_a_whole_schedule_begins_with_noise_and_a_part_does_not(self, count):
-        steps = schedule(count, ALPHAS)
+        steps = ddim_schedule(count, ALPHAS)
         assert begins_with_noise(steps)
         if len(steps) > 2:
             assert not begins_with_noise(steps[1:])
-        assert steps[-1] == Step(1, ALPHAS[1], ALPHAS[0])
+        assert steps[-1] == DdimStep(1, ALPHAS[1], ALPHAS[0])
 
 
 class TestPictures:

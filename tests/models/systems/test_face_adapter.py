@@ -10,7 +10,7 @@ import torch
 from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.detect import detect_faces
-from faceloom.models.diffusion.euler import euler, sigmas_of
+from faceloom.models.diffusion.euler import euler_schedule, sample_euler
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.basel_model import DISTANCE, FOCAL, FaceModel, load_bfm
 from faceloom.models.faces import Faces, Identity, keypoints_from_68
@@ -82,20 +82,20 @@ class Everything:
 def test_euler_goes_straight():
     """With a denoiser that always sees the noise that was put in, nothing of it is left."""
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert float(euler(lambda x, time: noise, noise, 25).abs().max()) < 1e-5
+    assert float(sample_euler(lambda x, time: noise, noise, 25).abs().max()) < 1e-5
 
 
 def test_euler_is_diffusers_own():
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     scheduler.set_timesteps(25)
-    times, sigmas = sigmas_of(25)
+    times, sigmas = euler_schedule(25)
     assert np.allclose(times, scheduler.timesteps) and np.allclose(sigmas, scheduler.sigmas, rtol=1e-3)
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     x = noise * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         x = scheduler.step(torch.tanh(scheduler.scale_model_input(x, time) * 2) - time / 1000, time, x).prev_sample
-    ours = euler(lambda x, time: torch.tanh(x * 2) - time / 1000, noise, 25)
+    ours = sample_euler(lambda x, time: torch.tanh(x * 2) - time / 1000, noise, 25)
     torch.testing.assert_close(ours, x, atol=1e-3, rtol=1e-4)
 
 
@@ -404,7 +404,7 @@ class TestSampling:
 
         noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
         latents = sample(made, EMPTY, denoise, noise, Settings(steps=1, guidance=5.0))
-        sigma = sigmas_of(1)[1][0]
+        sigma = euler_schedule(1)[1][0]
         assert asked == [999] and torch.allclose(latents, (noise - (0.1 + 5 * 0.1)) * float(sigma), atol=1e-4)
 
     @pytest.mark.slow

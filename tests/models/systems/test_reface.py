@@ -10,7 +10,7 @@ import torch
 from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.detect import detect_faces
-from faceloom.models.diffusion.ddim import SD_ALPHAS, Step, ddim, schedule
+from faceloom.models.diffusion.ddim import SD_ALPHAS, DdimStep, ddim_schedule, sample_ddim
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.parse import REGIONS
 from faceloom.models.pixels.affine import invert, transform
@@ -56,16 +56,16 @@ class Halves:
 def test_ddim_finds_the_picture_again():
     """With a denoiser that knows the noise exactly, every step stays on the line between picture and noise."""
     picture, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
-    steps = schedule(7)
+    steps = ddim_schedule(7)
     assert [step.timestep for step in steps] == [995, 853, 711, 569, 427, 285, 143, 1]
-    last = ddim(lambda x, timestep: noise, steps[0].noised(picture, noise), steps)
-    trace = Step(0, SD_ALPHAS[0], SD_ALPHAS[0]).noised(picture, noise)
+    last = sample_ddim(lambda x, timestep: noise, steps[0].noised(picture, noise), steps)
+    trace = DdimStep(0, SD_ALPHAS[0], SD_ALPHAS[0]).noised(picture, noise)
     torch.testing.assert_close(last, trace, atol=1e-4, rtol=0)
 
 
 def test_a_schedule_never_leaves_the_trained_timesteps():
     for count in (1, 3, 30, 50, 999, 1000):
-        times = [step.timestep for step in schedule(count)]
+        times = [step.timestep for step in ddim_schedule(count)]
         assert times[-1] == 1 and max(times) <= 999 and times == sorted(set(times), reverse=True)
 
 
