@@ -1,1 +1,1 @@
-"""Objects and files of other packs: insightface's, those of IP-Adapter, InstantID and PuLID nodes, and original checkpoints."""
+"""Takes other packs' objects and files, and makes them: insightface's, those of IP-Adapter, InstantID and PuLID, and old checkpoints."""

@@ -1,23 +1,23 @@
-"""Original checkpoints as safetensors: nothing in them can run, they open at once, and in half precision they are half as large."""
+"""Turns original checkpoints into safetensors: nothing in them can run, they open at once, and in half precision they are half as large."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from ..diffusion.lora import load_flat_lora
 from ..errors import FaceLoomError
+from ..files.cache import replace_file
 from ..files.checkpoints import WRAPPERS, load_parts, load_weights
 
 
 def convert(path: Path, target: Path | None = None, *, half: bool = False, force: bool = False) -> Path:
-    """Write ``path`` (PyTorch or Keras) as safetensors beside it, or as ``target``.
+    """Writes the weights of ``path`` (PyTorch or Keras) as safetensors to ``target``, or beside it, and returns where.
 
-    Of pickled modules the weights are taken out; nothing in them is run, and what asks for more than that is refused.
-    Of files with several networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in
-    half precision. An existing file is an error unless ``force``.
+    Of pickled modules the weights are taken out; nothing in them is run, and what asks for more than that is refused. Of files with several
+    networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in half precision. A file
+    that is there already is an error unless ``force``.
     """
     target = target or path.with_suffix(".safetensors")
     if target.exists() and not force:
@@ -29,25 +29,23 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
         net = load_keras(path)
         tensors, metadata = net.weights(), keras_metadata(net)
     else:
-        tensors = _tensors(path)
+        tensors = _read_tensors(path)
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    def kept(value: torch.Tensor) -> torch.Tensor:
+    def as_saved(value: torch.Tensor) -> torch.Tensor:
         return (value.half() if half and value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
 
-    part = target.with_name(f"{target.name}.part")
     try:
-        save_file({key: kept(value) for key, value in tensors.items()}, part, metadata)
-        os.replace(part, target)
+        with replace_file(target) as file:
+            save_file({key: as_saved(value) for key, value in tensors.items()}, file.name, metadata)
     except (OSError, SafetensorError) as error:
         raise FaceLoomError(f"{target} cannot be written ({error}).") from error
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a PyTorch or safetensors file under the names that the converted file will have."""
     lora = load_flat_lora(path)
     if lora is not None:
         return lora

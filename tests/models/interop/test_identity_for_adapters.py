@@ -10,7 +10,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.control import keypoint_pictures
 from faceloom.models.faces import Identity
 from faceloom.models.identity import make_identity
-from faceloom.models.interop.identity_for_adapters import adapter_analysis, adapter_pictures
+from faceloom.models.interop.identity_for_adapters import adapter_analysis, adapter_images
 
 
 def as_cubiq(images: torch.Tensor) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_instantid_gets_the_averaged_identity(identity, count):
 
 
 def test_faceid_gets_unit_and_raw_vectors(identity):
-    units, raws, points = faceid(adapter_analysis(identity, "IP-Adapter FaceID")[1], adapter_pictures(identity, count=2)[0])
+    units, raws, points = faceid(adapter_analysis(identity, "IP-Adapter FaceID")[1], adapter_images(identity, count=2)[0])
     assert units.shape == (2, 1, 512) and units.dtype == torch.float32
     assert np.allclose(units[:, 0], identity.embeddings["w600k"], atol=1e-6)
     assert np.allclose(raws[:, 0], 23 * identity.embeddings["w600k"], atol=1e-5)
