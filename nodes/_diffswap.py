@@ -16,10 +16,11 @@ import comfy.utils
 import torch
 
 from ..models.diffusion.ddim import DdimStep
+from ..models.diffusion.noise import noise_source
 from ..models.errors import FaceLoomError
 from ..models.networks.diffswap import HEAD, as_latents, nearest_codes, vq_form
 from ..models.networks.ldm import VAE_PREFIX
-from ..models.systems.diffswap import begins_with_noise, draws, masked_ddim
+from ..models.systems.diffswap import masked_ddim, starts_from_noise
 from ..models.systems.diffswap_picture import preview_colours
 
 
@@ -103,7 +104,7 @@ class MaskedDDIM(comfy.samplers.Sampler):
             return latent_image
         steps = _steps(model_wrap.inner_model.model_sampling, sigmas)
         seed = extra_args.get("seed") or 0
-        draw = draws([seed + number for number in range(len(noise))], tuple(noise.shape[1:]))
+        draw = noise_source([seed + number for number in range(len(noise))], tuple(noise.shape[1:]))
         draw()  # what core has drawn for the start
         replaced = torch.ones_like(noise[:, :1]) if denoise_mask is None else denoise_mask[:, :1].to(noise)
 
@@ -112,11 +113,11 @@ class MaskedDDIM(comfy.samplers.Sampler):
             sigma, wide = (1 / step.alpha - 1) ** 0.5, x / step.alpha**0.5  # core's latents grow with the noise
             return (wide - model_wrap(wide, torch.full((len(x),), sigma, device=x.device, dtype=x.dtype), **extra_args)) / sigma
 
-        def watch(number, picture, x):
+        def watch(number, clean, x):
             if callback is not None:
-                callback(number, picture, x, len(steps))
+                callback(number, clean, x, len(steps))
 
-        start = noise if begins_with_noise(steps) else steps[0].noised(latent_image, noise)
+        start = noise if starts_from_noise(steps) else steps[0].noised(latent_image, noise)
         x = masked_ddim(denoise, start, latent_image, replaced, steps, draw, self.guidance, watch)
         return x if float(sigmas[-1]) == 0 else x / steps[-1].next_alpha**0.5
 

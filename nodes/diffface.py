@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.pixels.tensors import as_images
-from ..models.systems.diffface import PRESETS, Settings, Weights
+from ..models.systems.diffface import PRESETS, LossWeights, Settings
 from ..models.systems.diffface_model import load_diffface
 from ._devices import ComfyDevices, half
 from ._models import checked, load, research_input
@@ -116,10 +116,9 @@ class DiffFaceSwap(io.ComfyNode):
         images = as_images(crops, "crops")
         if not len(faces):
             return io.NodeOutput(give(images), give(images.new_zeros(images.shape[:3])))
-        pulls = PRESETS.get(weights) or Weights(identity_weight, expression_weight, gaze_weight, keep_weight, expression_measure == SQUARED,
-                                                gaze_from, gaze_to, full_from, views)
-        settings = Settings(steps, skip, repeats, pulls, gradient_through == DENOISER)
+        own = LossWeights(identity_weight, expression_weight, gaze_weight, keep_weight, expression_measure == SQUARED, gaze_from, gaze_to,
+                          full_from, views)
+        settings = Settings(steps, skip, repeats, PRESETS.get(weights, own), gradient_through == DENOISER, seed, place)
         progress, preview = painter()
-        painted, where = diffface.swap(images, faces, identity, settings, masks=mask, seed=seed, place=place, progress=progress,
-                                       show=preview)
+        painted, where = diffface.swap(images, faces, identity, settings, masks=mask, progress=progress, show=preview)
         return io.NodeOutput(give(painted), give(where))

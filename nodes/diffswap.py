@@ -7,7 +7,15 @@ from comfy_api.latest import io
 
 from ..models.files.checkpoints import load_weights
 from ..models.networks.diffswap import load_embedder, unet_weights
-from ..models.systems.diffswap import ORGAN_SOURCES, SHAPES, DiffSwapConditioner, Settings, face_model, prepare
+from ..models.systems.diffswap import (
+    ORGAN_SOURCES,
+    SHAPES,
+    ConditioningSettings,
+    DiffSwapConditioner,
+    Settings,
+    prepare,
+    recognizer_weights,
+)
 from . import _sampling
 from ._devices import ComfyDevices
 from ._diffswap import MaskedDDIM, make_model, make_vae
@@ -47,7 +55,7 @@ class LoadDiffSwap(io.ComfyNode):
     def execute(cls, file) -> io.NodeOutput:
         def open_file(found, folders):
             name, weights = found.path.name, load_weights(found.path)
-            embedder = load_embedder(weights, name, face_model(found.path, weights))
+            embedder = load_embedder(weights, name, recognizer_weights(found.path, weights))
             vae = make_vae(weights, name)
             model = make_model(unet_weights(weights), name, vae)
             return DiffSwapConditioner(name, embedder, ComfyDevices()), model, vae
@@ -93,8 +101,8 @@ class DiffSwapEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, diffswap, vae, faces, crops, identity, shape, organ_source, mask=None) -> io.NodeOutput:
-        prepared = prepare(diffswap, lambda pictures: _sampling.encode(vae, pictures), crops, faces, identity, organ_source=organ_source,
-                           shape=shape, mask=mask, progress=listener())
+        prepared = prepare(diffswap, lambda targets: _sampling.encode(vae, targets), crops, faces, identity,
+                           ConditioningSettings(organ_source, shape), mask=mask, progress=listener())
         latent = {"samples": prepared.latents, "noise_mask": prepared.replaced}
         return io.NodeOutput([[prepared.tokens, {}]], [[torch.zeros_like(prepared.tokens), {}]], latent, give(prepared.swapped))
 

@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from ..models.errors import FaceLoomError
 from ..models.pixels.tensors import as_images
 from ..models.systems.face_adapter import MODES
-from ..models.systems.face_adapter_load import CONTROL, VISION, folder_file, load_face_adapter
-from ..models.systems.face_adapter_swap import LATENT
+from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, find_weights_in_folder, load_face_adapter
+from ..models.systems.face_adapter_swap import LATENT_SHAPE
 from ._devices import ComfyDevices
 from ._models import checked, load_research, research_input
 from ._runtime import give, listener, show
@@ -49,7 +49,7 @@ class LoadFaceAdapter(io.ComfyNode):
     def execute(cls, file) -> io.NodeOutput:
         (adapter, path), text = load_research(file, lambda found, folders: (
             load_face_adapter(found, folders=folders, devices=ComfyDevices()), found.path))
-        control, vision = (folder_file(path, folder) for folder in (CONTROL, VISION))
+        control, vision = (find_weights_in_folder(path, folder) for folder in (CONTROL_FOLDER, VISION_FOLDER))
         # An output of None leaves the socket it goes to as if nothing were connected.
         return io.NodeOutput(adapter, control and comfy.controlnet.load_controlnet(str(control)),
                              vision and comfy.clip_vision.load(str(vision)), ui=show(cls, text=text))
@@ -99,7 +99,7 @@ class FaceAdapterEncode(io.ComfyNode):
     @classmethod
     def execute(cls, face_adapter, clip, control_net, faces, crops, identity, mode, strength, clip_vision=None, parser=None
                 ) -> io.NodeOutput:
-        for model, what, folder in ((clip_vision, "CLIP vision model", VISION), (control_net, "ControlNet", CONTROL)):
+        for model, what, folder in ((clip_vision, "CLIP vision model", VISION_FOLDER), (control_net, "ControlNet", CONTROL_FOLDER)):
             if model is None:
                 raise FaceLoomError(f"Face-Adapter needs its {what}; connect it, or put the authors' folder {folder} beside their files.")
         told = face_adapter.conditions(as_images(crops), faces, identity, lambda seen: clip_vision.encode_image(seen)["last_hidden_state"],
@@ -113,5 +113,5 @@ class FaceAdapterEncode(io.ComfyNode):
         control = control_net.copy().set_cond_hint(told.hint.movedim(-1, 1) * 2 - 1, strength)
         positive, negative = ([[give(prompt), {"cross_attn_controlnet": give(seen), "control": control, "control_apply_to_uncond": False}]]
                               for prompt, seen in ((told.tokens, told.image_tokens), (empty, empty)))
-        latent = {"samples": give(torch.zeros(len(told), *LATENT))}
+        latent = {"samples": give(torch.zeros(len(told), *LATENT_SHAPE))}
         return io.NodeOutput(positive, negative, latent, give(told.mask), give(told.hint), give(told.background))

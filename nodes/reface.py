@@ -120,10 +120,10 @@ class REFaceEncode(io.ComfyNode):
     @classmethod
     def execute(cls, reface, vae, faces, crops, identity, start_from_target, mask_covers, parser=None) -> io.NodeOutput:
         prepared = prepare(reface, crops, faces, identity, parser, listener())
-        latents = _sampling.encode(vae, prepared.hidden)
+        latents = _sampling.encode(vae, prepared.masked_targets)
         told = {"concat_latent_image": latents, "concat_mask": latent_mask(prepared.keep)}
         positive, negative = (node_helpers.conditioning_set_values([[tokens.expand(len(latents), -1, -1), {}]], told)
-                              for tokens in (prepared.tokens, prepared.nothing))
+                              for tokens in (prepared.tokens, prepared.unconditional))
         start = _sampling.encode(vae, prepared.targets) if start_from_target else torch.zeros_like(latents)
         mask = prepared.swapped if mask_covers == PARTS else torch.ones_like(prepared.keep)
         return io.NodeOutput(positive, negative, {"samples": start}, give(mask if len(faces) else torch.zeros_like(mask)))

@@ -52,6 +52,13 @@ def put_back(photo: np.ndarray, crop: np.ndarray, quad: np.ndarray) -> np.ndarra
     return np.array(Image.alpha_composite(Image.fromarray(photo).convert("RGBA"), layer).convert("RGB"))
 
 
+def cut_squares(images: Tensor, faces: Faces, size: int, cut: Callable[[np.ndarray, np.ndarray, int], np.ndarray] = cut) -> Tensor:
+    """Cuts every face's quad out of photos ``[B, H, W, 3]`` 0..1 by ``cut``: ``[N, size, size, 3]`` 0..1 in steps of a 255th."""
+    photos = {frame: to_uint8(images[frame]) for frame in set(faces.frame_indices.tolist())}
+    crops = np.stack([cut(photos[face.frame], quad_of(face), size) for face in faces])
+    return torch.from_numpy(crops).float().div(255).to(images.device)
+
+
 def draw_squares(images: Tensor, faces: Faces, crops: np.ndarray, draw: Callable[..., np.ndarray] = put_back) -> Tensor:
     """Photographs ``[B, H, W, 3]`` 0..1 with the crops ``[N, S, S, 3]`` uint8 drawn over their quads by ``draw``, one after the other;
     pixels that this does not change stay as they are."""

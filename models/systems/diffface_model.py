@@ -1,4 +1,4 @@
-"""DiffFace from its authors' files: Model.pt with Arcface.tar, FaceParser.pth and GazeEstimator.pt beside it, and crops through them."""
+"""DiffFace on crops, opened from its authors' files: Model.pt with Arcface.tar, FaceParser.pth and GazeEstimator.pt beside it."""
 
 from __future__ import annotations
 
@@ -29,29 +29,40 @@ from ..pixels.masks import fit_mask
 from ..pixels.resize import resize_area_or_lanczos
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
-from .diffface import SIZE, Chance, Experts, Scene, Settings, best_of, distances, identity_of, paint, set_scene
+from .diffface import (
+    SIZE,
+    AttemptRandom,
+    Networks,
+    Scene,
+    Settings,
+    choose_attempts,
+    embed_portraits,
+    identity_distances,
+    make_scene,
+    paint,
+)
 
-# Bytes that a step needs besides the weights, with the gradient through the denoiser and without.
-MEMORY = {True: 5 << 30, False: 2 << 30}
-# Around the outer corners of an eye to the sides, and around its middle up and down; pixels of 256.
-_BESIDE, _ABOVE = 5, 9
-_EYES = (range(36, 42), range(42, 48))
+# Bytes that a step needs besides the weights, with the gradient through the denoiser (True) and without.
+WORKING_BYTES = {True: 5 << 30, False: 2 << 30}
+# An eye's box reaches so far beyond its outer corners, and so far above and below its middle; pixels of 256.
+_EYE_MARGIN_X, _EYE_MARGIN_Y = 5, 9
+_EYES = (range(36, 42), range(42, 48))  # of 68 points
 
 
 class DiffFaceNets(nn.Module):
-    """The networks, as one thing that moves between devices. gaze may be missing."""
+    """The networks as one module that moves between devices. gaze: may be missing."""
 
     def __init__(self, denoiser: nn.Module, recognizer: nn.Module, parser: nn.Module, gaze: nn.Module | None = None) -> None:
         super().__init__()
         self.denoiser, self.recognizer, self.parser, self.gaze = denoiser, recognizer, parser, gaze
 
-    def experts(self) -> Experts:
-        """As callables."""
-        return Experts(self.denoiser, self.recognizer, self.parser, self.gaze and (lambda eyes: self.gaze(eyes)[2]))
+    def as_functions(self) -> Networks:
+        """Returns the networks as ``diffface.paint`` takes them."""
+        return Networks(self.denoiser, self.recognizer, self.parser, self.gaze and (lambda eyes: self.gaze(eyes)[2]))
 
 
 class DiffFace:
-    """A face swapper that paints. Make it with ``load_diffface``. size: edge of the pictures it paints, pixels."""
+    """A face swapper that paints faces into crops. Made by ``load_diffface``. size: edge in pixels of the crops it paints."""
 
     def __init__(self, name: str, nets: DiffFaceNets, devices: DeviceManager | None = None, size: int = SIZE) -> None:
         self.size = size
@@ -60,50 +71,52 @@ class DiffFace:
     def __repr__(self) -> str:
         return f"DiffFace({self.model.name})"
 
-    def swap(self, crops: Tensor, faces: Faces, identity: Identity, settings: Settings, *, masks: Tensor | None = None, seed: int = 0,
-             place: int = 1, progress: Progress = silent, show: Callable[[Tensor], None] | None = None) -> tuple[Tensor, Tensor]:
-        """Crops ``[N, S, S, 3]`` 0..1 of ``faces`` with the identity painted in, and where: masks ``[N, S, S]``.
+    def swap(self, crops: Tensor, faces: Faces, identity: Identity, settings: Settings, *, masks: Tensor | None = None,
+             progress: Progress = silent, show: Callable[[Tensor], None] | None = None) -> tuple[Tensor, Tensor]:
+        """Paints the identity into the crops ``[N, S, S, 3]`` 0..1 of ``faces``; returns them and the masks ``[N, S, S]`` of where.
 
-        masks: where to swap instead of where the parser sees a face. Of ``settings.repeats`` tries per face the ``place``-th most alike is
-        taken. The face at place i has the chances of ``seed`` + i. show: is given pictures ``[1, n, n, 3]`` 0..1 as they come about.
+        masks: where to paint; None paints the face that the parser finds. The face at index i follows from ``settings.seed`` + i alone.
+        show: is given crops ``[1, n, n, 3]`` 0..1 as they are predicted.
         """
         if len(faces) != len(crops):
             raise FaceLoomError(f"There are {len(crops)} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
         self._check(identity, settings)
         edge = crops.shape[1]
         with torch.inference_mode(False), torch.no_grad():
-            experts, device = self._experts(settings)
-            targets = signed(resize_area_or_lanczos(crops, self.size)).to(device)
-            wanted = identity_of(experts, portraits_of(identity, self.size).to(device))
-            holes = [None] * len(crops)
+            networks, device = self._networks(settings)
+            targets = to_signed(resize_area_or_lanczos(crops, self.size)).to(device)
+            embedding = embed_portraits(networks, cut_portraits(identity, self.size).to(device))
+            scene_masks = [None] * len(crops)
             if masks is not None:
                 masks = fit_mask(masks, len(crops), edge, edge).clone()
-                holes = (resize_area_or_lanczos(masks, self.size) > 0.5).float()[:, None, None].to(device)
-            results, inside = [], []
-            total = len(crops) * settings.repeats * settings.first
-            for i, (target, hole) in enumerate(zip(targets[:, None], holes, strict=True)):
-                boxes = eyes_of(faces.take([i]), self.size) if settings.weights.gaze > 0 else None
-                scene = set_scene(experts, target, wanted, settings.weights, hole, boxes)
-                chances = [Chance(seed + i, attempt) for attempt in range(settings.repeats)]
+                scene_masks = (resize_area_or_lanczos(masks, self.size) > 0.5).float()[:, None, None].to(device)
+            results, painted = [], []
+            steps_per_face = settings.repeats * settings.sampled_steps
+            for i, (target, mask) in enumerate(zip(targets[:, None], scene_masks, strict=True)):
+                boxes = find_eye_boxes(faces.take([i]), self.size) if settings.weights.gaze > 0 else None
+                scene = make_scene(networks, target, embedding, settings.weights, mask, boxes)
+                randoms = [AttemptRandom(settings.seed + i, attempt) for attempt in range(settings.repeats)]
 
-                def report(done: int, before: int = i * settings.repeats * settings.first) -> None:
-                    progress(before + done, total)
+                def report(done: int, before: int = i * steps_per_face) -> None:
+                    progress(before + done, len(crops) * steps_per_face)
 
-                results.append(self._best(experts, scene, settings, chances, place, report, show))
-                inside.append(scene.masks[:, 0])
-            results, inside = (torch.cat(parts).to(crops.device) for parts in (results, inside))
-            inside = resize_area_or_lanczos(inside, edge) if masks is None else masks.to(crops.device)
-            return composite(crops.clone(), resize_area_or_lanczos(unsigned(results), edge), inside), inside
+                results.append(self._paint_best(networks, scene, settings, randoms, report, show))
+                painted.append(scene.masks[:, 0])
+            results, painted = (torch.cat(parts).to(crops.device) for parts in (results, painted))
+            painted = resize_area_or_lanczos(painted, edge) if masks is None else masks.to(crops.device)
+            return composite(crops.clone(), resize_area_or_lanczos(from_signed(results), edge), painted), painted
 
-    def _best(self, experts: Experts, scene: Scene, settings: Settings, chances: Sequence[Chance], place: int,
-              progress: Callable[[int], None], show: Callable[[Tensor], None] | None) -> Tensor:
+    def _paint_best(self, networks: Networks, scene: Scene, settings: Settings, randoms: Sequence[AttemptRandom],
+                    progress: Callable[[int], None], show: Callable[[Tensor], None] | None) -> Tensor:
+        """Makes one attempt per entry of ``randoms`` and returns the one that the settings ask for; without a mask, the target."""
         if not bool(scene.masks.any()):
-            progress(len(chances) * settings.first)
+            progress(len(randoms) * settings.sampled_steps)
             return scene.targets
-        seen = None if show is None else lambda clean: show(unsigned(clean))
-        tries = [paint(experts, scene, settings, [chance], lambda done, total, number=number: progress(number * total + done), seen)
-                 for number, chance in enumerate(chances)]
-        return best_of(torch.stack(tries), torch.stack([distances(experts, scene, made) for made in tries]), place)
+        show_signed = None if show is None else lambda clean: show(from_signed(clean))
+        attempts = [paint(networks, scene, settings, [random], lambda done, total, number=number: progress(number * total + done),
+                          show_signed) for number, random in enumerate(randoms)]
+        distances = torch.stack([identity_distances(networks, scene, attempt) for attempt in attempts])
+        return choose_attempts(torch.stack(attempts), distances, settings.place)
 
     def _check(self, identity: Identity, settings: Settings) -> None:
         if not len(identity.crops):
@@ -114,51 +127,54 @@ class DiffFace:
         if self.size % self.model.net.denoiser.multiple:
             raise FaceLoomError(f"DiffFace's pictures must be a multiple of {self.model.net.denoiser.multiple} pixels, not {self.size}.")
 
-    def _experts(self, settings: Settings) -> tuple[Experts, torch.device]:
-        net, device = self.model.ready(MEMORY[settings.through])
+    def _networks(self, settings: Settings) -> tuple[Networks, torch.device]:
+        """Loads the networks, with weights that allow a gradient, and returns them and their device."""
+        net, device = self.model.ready(WORKING_BYTES[settings.through])
         if any(value.is_inference() for value in net.state_dict().values()):  # moved while other nodes ran; has no gradient
             net = copy.deepcopy(net)
-        return net.experts(), device
+        return net.as_functions(), device
 
 
-def signed(pictures: Tensor) -> Tensor:
-    """``[N, n, n, 3]`` 0..1 to ``[N, 3, n, n]`` -1..1."""
-    return pictures.movedim(-1, 1) * 2 - 1
+def to_signed(crops: Tensor) -> Tensor:
+    """Turns ``[N, n, n, 3]`` 0..1 into ``[N, 3, n, n]`` -1..1."""
+    return crops.movedim(-1, 1) * 2 - 1
 
 
-def unsigned(pictures: Tensor) -> Tensor:
-    """``[N, 3, n, n]`` -1..1 to ``[N, n, n, 3]`` 0..1."""
-    return ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1)
+def from_signed(crops: Tensor) -> Tensor:
+    """Turns ``[N, 3, n, n]`` -1..1 into ``[N, n, n, 3]``, clipped to 0..1."""
+    return ((crops + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
-def portraits_of(identity: Identity, size: int) -> Tensor:
-    """``[K, 3, size, size]`` -1..1: the reference photos as the network was trained to see faces."""
+def cut_portraits(identity: Identity, size: int) -> Tensor:
+    """Cuts the identity's photos as the network was trained to see faces: ``[K, 3, size, size]`` -1..1."""
     photos = torch.from_numpy(np.array(identity.crops))
     items = tuple(replace(face, frame=i) for i, face in enumerate(identity.faces))
-    return signed(crop_faces(photos, Faces(items, len(photos), *photos.shape[1:3]), size).clamp(0, 1))
+    return to_signed(crop_faces(photos, Faces(items, len(photos), *photos.shape[1:3]), size).clamp(0, 1))
 
 
-def eyes_of(faces: Faces, size: int) -> np.ndarray:
-    """``[N, 2, 4]`` whole pixels x0, y0, x1, y1 (ends excluded) around the eyes in crops of ``size``, from the 68 points where a face has
-    them, else from its keypoints."""
-    return np.concatenate([eye_boxes(1, size, faces.take([i])) if face.points68 is None else _boxes(face, size, faces.framing)[None]
-                           for i, face in enumerate(faces)])
+def find_eye_boxes(faces: Faces, size: int) -> np.ndarray:
+    """Returns boxes ``[N, 2, 4]`` around the eyes in crops of ``size`` pixels: whole pixels x0, y0, x1, y1 (ends excluded).
+
+    They follow from the 68 points where a face has them, else from its keypoints.
+    """
+    return np.concatenate([eye_boxes(1, size, faces.take([i])) if face.points68 is None
+                           else _boxes_of_68_points(face, size, faces.framing)[None] for i, face in enumerate(faces)])
 
 
-def _boxes(face: Face, size: int, framing: float) -> np.ndarray:
+def _boxes_of_68_points(face: Face, size: int, framing: float) -> np.ndarray:
     points, scale = transform(face.points68, crop_matrix(face, size, framing)), size / SIZE
     boxes = []
     for eye in _EYES:
         left, right, middle = points[eye[0], 0], points[eye[3], 0], points[list(eye), 1].mean()
-        low = np.array([min(left, right) - _BESIDE * scale, middle - _ABOVE * scale])
-        high = np.array([max(left, right) + _BESIDE * scale, middle + _ABOVE * scale])
+        low = np.array([min(left, right) - _EYE_MARGIN_X * scale, middle - _EYE_MARGIN_Y * scale])
+        high = np.array([max(left, right) + _EYE_MARGIN_X * scale, middle + _EYE_MARGIN_Y * scale])
         boxes.append(np.concatenate([np.clip(np.round(low), 0, size - 2), np.clip(np.round(high), 2, size)]))
     return np.array(boxes).astype(int)
 
 
 def load_diffface(path: str | os.PathLike | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None,
                   half: bool = False) -> DiffFace:
-    """DiffFace whose Model.pt this is; the other files are looked for beside it and in ``folders``.
+    """Opens the DiffFace whose Model.pt this is; the other files are looked for beside it and in ``folders``.
 
     Without GazeEstimator.pt the gaze cannot be held. The recognizer is a pickled module, of which only the weights are read. half: the
     denoiser in half precision, as it was published.

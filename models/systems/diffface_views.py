@@ -1,4 +1,7 @@
-"""Random looks at a face for identity guidance as DiffFace takes them: turned, shifted and seen at a slant (Kim et al. 2022)."""
+"""Random views of a face for identity guidance as DiffFace takes them: rotated, shifted and in perspective (Kim et al. 2022).
+
+Positions are shares of the picture's edge, 0..1.
+"""
 
 from __future__ import annotations
 
@@ -9,59 +12,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Degrees, shares of the picture's edge, how far corners move towards the middle (1: all the way), and how often each change is made.
-_TURN, _SHIFT, _SLANT, _OFTEN = 15.0, 0.1, 0.7, 0.7
+_MAX_ROTATION = 15.0  # degrees
+_MAX_SHIFT = 0.1  # of the picture's edge
+_MAX_CORNER_SHIFT = 0.7  # how far a corner moves towards the middle at most, 1 being all the way
+_CHANCE = 0.7  # of each of both changes
 _CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """Where a view's pixels come from: output → the slanted picture's square (edges 0 and 1) → the picture."""
+class View:
+    """Where a view's pixels come from: ``perspective`` takes output positions to the rotated picture, ``rotation`` those to the picture.
+    Both are homographies ``[3, 3]``."""
 
-    slant: np.ndarray
-    turn: np.ndarray
+    perspective: np.ndarray
+    rotation: np.ndarray
 
     @property
-    def plain(self) -> bool:
-        return bool((self.slant == np.eye(3)).all() and (self.turn == np.eye(3)).all())
+    def unchanged(self) -> bool:
+        """Whether the view shows the picture as it is."""
+        return bool((self.perspective == np.eye(3)).all() and (self.rotation == np.eye(3)).all())
 
 
-PLAIN = Look(np.eye(3), np.eye(3))
+UNCHANGED = View(np.eye(3), np.eye(3))
 
 
-def random_look(random: np.random.Generator) -> Look:
-    """A look that changes nothing one time in eleven."""
-    turn, slant = np.eye(3), np.eye(3)
-    if random.random() < _OFTEN:
-        angle = np.deg2rad(random.uniform(-_TURN, _TURN))
-        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        turn[:2, 2] = 0.5 - turn[:2, :2] @ [0.5, 0.5] + random.uniform(-_SHIFT, _SHIFT, 2)
-    if random.random() < _OFTEN:
-        slant = homography(_CORNERS + _SLANT * (0.5 - _CORNERS) * random.random((4, 2)), _CORNERS)
-    return Look(slant, turn)
+def random_view(random: np.random.Generator) -> View:
+    """Returns a random view; one in eleven changes nothing."""
+    rotation, perspective = np.eye(3), np.eye(3)
+    if random.random() < _CHANCE:
+        angle = np.deg2rad(random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
+        rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        rotation[:2, 2] = 0.5 - rotation[:2, :2] @ [0.5, 0.5] + random.uniform(-_MAX_SHIFT, _MAX_SHIFT, 2)
+    if random.random() < _CHANCE:
+        perspective = homography(_CORNERS + _MAX_CORNER_SHIFT * (0.5 - _CORNERS) * random.random((4, 2)), _CORNERS)
+    return View(perspective, rotation)
 
 
-def homography(points: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """``[3, 3]`` that takes four points ``[4, 2]`` to four others."""
+def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns the matrix ``[3, 3]`` that takes four points ``[4, 2]`` to four others."""
     rows = []
-    for (x, y), (u, v) in zip(points, images, strict=True):
+    for (x, y), (u, v) in zip(source, target, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-    return np.append(np.linalg.solve(np.array(rows), images.reshape(-1)), 1).reshape(3, 3)
+    return np.append(np.linalg.solve(np.array(rows), target.reshape(-1)), 1).reshape(3, 3)
 
 
-def view(picture: Tensor, look: Look) -> Tensor:
-    """``[C, n, n]`` as it looks, same shape, with a gradient. Beyond its border a turned picture goes on, a slanted one is 0."""
-    if look.plain:
+def apply_view(picture: Tensor, view: View) -> Tensor:
+    """Returns a picture ``[C, n, n]`` as the view shows it, in the same shape and with a gradient.
+
+    Beyond the picture's border a rotated one repeats its border pixels, and one in perspective is 0.
+    """
+    if view.unchanged:
         return picture
     size = picture.shape[-1]
-    places = (np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1) + 0.5) / size
-    places = _through(look.slant, places)
-    inside = ((places >= 0) & (places <= 1)).all(-1)
-    grid = torch.from_numpy(2 * _through(look.turn, places) - 1).to(picture)
-    seen = F.grid_sample(picture[None], grid[None], padding_mode="border", align_corners=False)[0]
-    return seen * torch.from_numpy(inside).to(picture)
+    positions = (np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1) + 0.5) / size
+    positions = _apply_homography(view.perspective, positions)
+    inside = ((positions >= 0) & (positions <= 1)).all(-1)
+    grid = torch.from_numpy(2 * _apply_homography(view.rotation, positions) - 1).to(picture)
+    sampled = F.grid_sample(picture[None], grid[None], padding_mode="border", align_corners=False)[0]
+    return sampled * torch.from_numpy(inside).to(picture)
 
 
-def _through(matrix: np.ndarray, places: np.ndarray) -> np.ndarray:
-    moved = places @ matrix[:, :2].T + matrix[:, 2]
+def _apply_homography(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    moved = points @ matrix[:, :2].T + matrix[:, 2]
     return moved[..., :2] / moved[..., 2:]

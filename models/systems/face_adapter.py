@@ -1,7 +1,8 @@
-"""Face-Adapter (Han et al., "Face Adapter for Pre-Trained Diffusion Models", arXiv 2405.12970): what it tells Stable Diffusion 1.5.
+"""Face-Adapter (Han et al., "Face Adapter for Pre-Trained Diffusion Models", arXiv 2405.12970): makes the conditions under which Stable
+Diffusion 1.5 swaps or reenacts a face.
 
-A source's ArcFace features become the prompt of the UNet; a picture's CLIP features become the prompt of the ControlNet, whose hint shows
-the rest of that picture and, where it may change, coloured points of the target's expression and pose on the source's own head.
+A source's ArcFace features become the prompt of the UNet; a crop's CLIP features become the prompt of the ControlNet, whose hint shows the
+rest of that crop and, where it may change, coloured points of the target's expression and pose on the source's own head.
 """
 
 from __future__ import annotations
@@ -29,22 +30,23 @@ from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.devices import TorchModel
 from ..runtime.memory import run_chunks
-from .face_adapter_picture import CANVAS, SIZE, blend_mask, draw_points, swap_area, with_gaze
+from .face_adapter_picture import CANVAS, SIZE, add_pupils, blend_mask, draw_points, swap_area
 
 MODES = ("swap", "reenact")
 ALIGNMENT = "box"
-TEMPLATE = TEMPLATES["arcface_112_v2"] * 224 + (16, 0)  # of the five points, in the aligned picture of 256
-_RECOGNISED = 128  # edge of the picture ArcFace sees
-# Bytes one face takes in the networks besides their weights, and faces that go through them together.
-_PER_FACE, _CHUNK = 400 << 20, 8
+TEMPLATE = TEMPLATES["arcface_112_v2"] * 224 + (16, 0)  # of the five points, in the aligned crop of 256
+_RECOGNIZER_SIZE = 128  # edge of what ArcFace sees
+# Bytes one face takes in the networks besides their weights, and how many faces go through them together.
+_BYTES_PER_FACE, _CHUNK = 400 << 20, 8
 
-# Crops ``[n, S, S, 3]`` 0..1 to CLIP ViT-H/14's last hidden state ``[n, 257, 1280]``, before its last norm.
+# Takes crops ``[n, S, S, 3]`` 0..1, returns CLIP ViT-H/14's last hidden state ``[n, 257, 1280]``, before its last norm.
 Vision = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
-    """What a 3-D face is made of, float64, one row per face: identity 80, expression 64, angles 3 (radians), shift 3, gaze 4."""
+class FaceShape:
+    """The coefficients of 3-D faces, float64: identity ``[N, 80]``, expression ``[N, 64]``, angles ``[N, 3]`` in radians, shift ``[N, 3]``
+    and gaze ``[N, 4]``."""
 
     identity: np.ndarray
     expression: np.ndarray
@@ -53,19 +55,19 @@ class Shape:
     gaze: np.ndarray
 
 
-def shape_of(coefficients: np.ndarray) -> Shape:
-    """The parts of D3DFR's ``[N, 261]``; those about colour and light are left out."""
+def split_coefficients(coefficients: np.ndarray) -> FaceShape:
+    """Splits D3DFR's output ``[N, 261]``; what is about colour and light is left out."""
     values = np.asarray(coefficients, np.float64)
-    return Shape(values[:, :80], values[:, 80:144], values[:, 224:227], values[:, 254:257], values[:, 257:261])
+    return FaceShape(values[:, :80], values[:, 80:144], values[:, 224:227], values[:, 254:257], values[:, 257:261])
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
     """What the sampler needs for N faces, float32 on the CPU.
 
-    tokens: ``[N, 77, W]``, the UNet's prompt. image_tokens: ``[N, 77, W]``, the ControlNet's. hint: ``[N, 512, 512, 3]``, 0..1; the
-    ControlNet is fed twice it minus one. mask: ``[N, 512, 512]``, where the result belongs, with a soft edge, over ``background``
-    ``[N, 512, 512, 3]``: the target's crop in a swap, the source's where it is reenacted.
+    tokens: the UNet's prompt ``[N, 77, W]``. image_tokens: the ControlNet's prompt ``[N, 77, W]``. hint: ``[N, 512, 512, 3]`` 0..1, which
+    the ControlNet takes in -1..1. mask: ``[N, 512, 512]`` with a soft edge, where the result belongs on ``background``
+    ``[N, 512, 512, 3]``: the target's crop in a swap, the source's in a reenactment.
     """
 
     tokens: Tensor
@@ -78,12 +80,12 @@ class Conditions:
         return len(self.tokens)
 
     def take(self, index: int) -> Conditions:
-        """One face's."""
+        """Returns the conditions of one face."""
         return Conditions(*(getattr(self, name)[index : index + 1] for name in self.__dataclass_fields__))
 
 
 class FaceAdapterNets(nn.Module):
-    """The networks, as one thing that moves between devices. area: for reenactment only."""
+    """The networks as one module that moves between devices. area: for reenactment only."""
 
     def __init__(self, arcface: IResNet, id_tokens: nn.Module, image_tokens: nn.Module, coefficients: nn.Module,
                  area: nn.Module | None = None) -> None:
@@ -93,7 +95,10 @@ class FaceAdapterNets(nn.Module):
 
 
 class FaceAdapter:
-    """Makes ``Conditions``. shape: the 3-D face the coefficients belong to. parser: the one the system was trained with, if it is there."""
+    """Makes ``Conditions``. Opened by ``load_face_adapter``.
+
+    shape: the 3-D face model that the coefficients belong to. parser: the one the system was trained with, where its file is there.
+    """
 
     def __init__(self, name: str, model: TorchModel, shape: FaceModel, parser: Parser | None = None) -> None:
         self.name, self.model, self.shape, self.parser = name, model, shape, parser
@@ -101,113 +106,117 @@ class FaceAdapter:
 
     def conditions(self, crops: Tensor, faces: Faces, identity: Identity, vision: Vision, *, mode: str = "swap",
                    parser: Parser | None = None, progress: Progress = silent) -> Conditions:
-        """For target crops ``[N, S, S, 3]`` of these faces, meant to be cut by the alignment ``box``.
+        """Makes the conditions for target crops ``[N, S, S, 3]`` 0..1 of these faces, which are best aligned by ``ALIGNMENT``.
 
-        mode ``swap``: the target's picture with the source's face. ``reenact``: the source's picture (the identity's first photo, by
-        the same alignment) with the target's expression and pose. ``parser`` tells where a swap may paint; without it and without one
-        of its own the adapter takes the outlines of the landmarks. No faces: one row of zeros.
+        mode: ``swap`` paints the source's face into the target's crop; ``reenact`` paints the source's crop (of the identity's first photo,
+        in the same alignment) with the target's expression and pose. parser: decides where a swap may paint; None takes the adapter's own
+        parser, and without that the outlines of the landmarks. Without faces there is one row of zeros.
         """
         if mode not in MODES:
             raise FaceLoomError(f"Face-Adapter's mode must be {' or '.join(MODES)}, not {mode!r}.")
         if mode == "reenact" and self.model.net.area is None:
             raise FaceLoomError("Reenactment needs Face-Adapter's mask network; put net_seg_res18.pth beside the other files.")
         if not len(faces):
-            return self._nothing()
-        pictures = resize_bicubic(crops[..., :3], SIZE)
-        if len(pictures) != len(faces):
-            raise FaceLoomError(f"There are {len(pictures)} crops for {len(faces)} faces; connect those that come with the faces.")
+            return self._empty_conditions()
+        resized = resize_bicubic(crops[..., :3], SIZE)
+        if len(resized) != len(faces):
+            raise FaceLoomError(f"There are {len(resized)} crops for {len(faces)} faces; connect those that come with the faces.")
         source = source_crop(identity) if mode == "reenact" else None
-        seen = self.image_tokens(source, vision) if mode == "reenact" else None
-        tokens, own = self.source(identity)
+        source_tokens = self.image_tokens(source, vision) if mode == "reenact" else None
+        tokens, shape_of_identity = self.source(identity)
 
-        def part(span: range) -> Conditions:
-            chosen, targets = faces.take(span), pictures[span.start : span.stop]
-            points = self.draw(targets, chosen, own)
+        def condition_chunk(span: range) -> Conditions:
+            chunk, targets = faces.take(span), resized[span.start : span.stop]
+            points = self.draw(targets, chunk, shape_of_identity)
             if mode == "reenact":
-                area, background, image_tokens = self.moved_area(source, points), source, seen
+                area, background, image_tokens = self.reenacted_area(source, points), source, source_tokens
             else:
-                area, background = swap_area(self.labels(targets, chosen, parser)).cpu(), targets.cpu()
+                area, background = swap_area(self.labels(targets, chunk, parser)).cpu(), targets.cpu()
                 image_tokens = self.image_tokens(targets, vision)
             hint = points * area[..., None] + background * (1 - area[..., None])
             rows = [tokens, image_tokens, hint, blend_mask(area), background]
-            return Conditions(*(row.expand(len(chosen), *row.shape[1:]) for row in rows))
+            return Conditions(*(row.expand(len(chunk), *row.shape[1:]) for row in rows))
 
-        parts = run_chunks(part, range(len(faces)), _CHUNK, progress)
-        return Conditions(*(torch.cat([getattr(each, name) for each in parts]) for name in Conditions.__dataclass_fields__))
+        chunks = run_chunks(condition_chunk, range(len(faces)), _CHUNK, progress)
+        return Conditions(*(torch.cat([getattr(each, name) for each in chunks]) for name in Conditions.__dataclass_fields__))
 
     @torch.inference_mode()
     def source(self, identity: Identity) -> tuple[Tensor, np.ndarray]:
-        """The UNet's prompt ``[1, 77, W]`` and the identity's share of the 3-D face ``[1, 80]``, over all reference photos; made once."""
+        """Returns the UNet's prompt ``[1, 77, W]`` and the identity coefficients ``[1, 80]``, means over all photos; computed once."""
         if identity not in self._sources:
             if not len(identity.crops):
                 raise FaceLoomError("Face-Adapter looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
             photos = torch.from_numpy(np.array(identity.crops))
             points = np.stack([face.keypoints for face in identity.faces])
-            (aligned,) = self._moved(aligned_pictures(photos, similarity(points, TEMPLATE)))
+            (aligned,) = self._to_device(aligned_crops(photos, similarity(points, TEMPLATE)))
             features = arcface_features(self.model.net.arcface, aligned).mean(0, keepdim=True)
-            shape = shape_of(self.model.net.coefficients(aligned).cpu().numpy())
-            self._sources[identity] = _kept(self.model.net.id_tokens(features)), shape.identity.mean(0, keepdims=True)
+            shape = split_coefficients(self.model.net.coefficients(aligned).cpu().numpy())
+            self._sources[identity] = _to_cpu(self.model.net.id_tokens(features)), shape.identity.mean(0, keepdims=True)
         return self._sources[identity]
 
     @torch.inference_mode()
     def draw(self, targets: Tensor, faces: Faces, identity: np.ndarray) -> Tensor:
-        """``[n, 512, 512, 3]``: the points of the targets' expression, pose and gaze on a head of this identity ``[1, 80]``, on black."""
+        """Draws coloured points on black, ``[n, 512, 512, 3]``: a head with the targets' expression, pose and gaze, and this identity's
+        coefficients ``[1, 80]``."""
         to_canvas = canvas_matrices(faces)
-        (aligned,) = self._moved(aligned_pictures(targets, to_canvas))
-        shape = shape_of(self.model.net.coefficients(aligned).cpu().numpy())
+        (aligned,) = self._to_device(aligned_crops(targets, to_canvas))
+        shape = split_coefficients(self.model.net.coefficients(aligned).cpu().numpy())
         points = self.shape.points(identity.repeat(len(faces), 0), shape.expression, shape.angles, shape.shift)
-        return draw_points(with_gaze(points, shape.gaze), to_canvas)
+        return draw_points(add_pupils(points, shape.gaze), to_canvas)
 
     @torch.inference_mode()
-    def image_tokens(self, pictures: Tensor, vision: Vision) -> Tensor:
-        """``[n, 77, W]``: the ControlNet's prompt for pictures ``[n, 512, 512, 3]``."""
-        (features,) = self._moved(vision(pictures))
+    def image_tokens(self, crops: Tensor, vision: Vision) -> Tensor:
+        """Returns the ControlNet's prompt ``[n, 77, W]`` for crops ``[n, 512, 512, 3]``."""
+        (features,) = self._to_device(vision(crops))
         wanted = self.model.net.image_tokens.features
         if features.shape[-1] != wanted:
             raise FaceLoomError(f"Face-Adapter needs a CLIP vision model {wanted} numbers wide, and this one has {features.shape[-1]}; "
                                 "use its own vision_encoder, or CLIP ViT-H/14.")
-        return _kept(self.model.net.image_tokens(features))
+        return _to_cpu(self.model.net.image_tokens(features))
 
     @torch.inference_mode()
-    def moved_area(self, source: Tensor, points: Tensor) -> Tensor:
-        """``[n, 512, 512]`` of 0 and 1: what changes of a source ``[1, 512, 512, 3]`` that moves to these points."""
+    def reenacted_area(self, source: Tensor, points: Tensor) -> Tensor:
+        """Returns ``[n, 512, 512]`` of 0 and 1: what changes in a source crop ``[1, 512, 512, 3]`` when its face moves to these points."""
         pair = torch.cat([source.expand_as(points), points], -1).movedim(-1, 1) * 2 - 1
-        (pair,) = self._moved(pair)
-        return (_kept(self.model.net.area(pair))[:, 0] > 0.5).float()
+        (pair,) = self._to_device(pair)
+        return (_to_cpu(self.model.net.area(pair))[:, 0] > 0.5).float()
 
     def labels(self, targets: Tensor, faces: Faces, parser: Parser | None) -> Tensor:
+        """Returns labels ``[n, 512, 512]`` (indices into ``REGIONS``) by ``parser``, the adapter's own parser, or the landmarks."""
         parser = parser or self.parser
         return region_labels(faces, SIZE) if parser is None else parser.parse(targets)
 
-    def _moved(self, *tensors: Tensor) -> list[Tensor]:
-        net, device = self.model.ready(_PER_FACE * len(tensors[0]))
-        kind = next(net.parameters()).dtype
-        return [tensor.to(device, kind) for tensor in tensors]
+    def _to_device(self, *tensors: Tensor) -> list[Tensor]:
+        """Loads the networks, and moves tensors of one row per face to their device and type."""
+        net, device = self.model.ready(_BYTES_PER_FACE * len(tensors[0]))
+        dtype = next(net.parameters()).dtype
+        return [tensor.to(device, dtype) for tensor in tensors]
 
-    def _nothing(self) -> Conditions:
+    def _empty_conditions(self) -> Conditions:
+        """Returns one row of zeros."""
         tokens = torch.zeros_like(self.model.net.id_tokens.query, device="cpu", dtype=torch.float32)
-        picture = torch.zeros(1, SIZE, SIZE, 3)
-        return Conditions(tokens, tokens, picture, picture[..., 0], picture)
+        crop = torch.zeros(1, SIZE, SIZE, 3)
+        return Conditions(tokens, tokens, crop, crop[..., 0], crop)
 
 
 def canvas_matrices(faces: Faces) -> np.ndarray:
-    """``[N, 2, 3]``: the faces' crops at 512 → the aligned pictures of 256."""
+    """Returns the matrices ``[N, 2, 3]`` from the faces' crops at 512 pixels to the aligned crops of 256."""
     return compose(similarity(faces.keypoints, TEMPLATE), invert(crop_matrices(faces, SIZE)))
 
 
-def aligned_pictures(crops: Tensor, matrices: np.ndarray) -> Tensor:
-    """``[N, 3, 256, 256]`` in [-1, 1]."""
+def aligned_crops(crops: Tensor, matrices: np.ndarray) -> Tensor:
+    """Cuts aligned crops out of ``[N, S, S, 3]`` 0..1: ``[N, 3, 256, 256]`` in [-1, 1]. matrices: ``[N, 2, 3]`` from crop to aligned."""
     return sample_crops(crops, range(len(crops)), matrices, CANVAS).movedim(-1, 1) * 2 - 1
 
 
 def arcface_features(arcface: IResNet, aligned: Tensor) -> Tensor:
-    """Aligned pictures ``[N, 3, 256, 256]`` in [-1, 1] to ArcFace's last feature map, place by place: ``[N, 64, 512]``."""
-    small = functional.interpolate(aligned, size=(_RECOGNISED, _RECOGNISED), mode="bilinear", align_corners=False)
+    """Returns ArcFace's last feature map, flattened to ``[N, 64, 512]``, for aligned crops ``[N, 3, 256, 256]`` in [-1, 1]."""
+    small = functional.interpolate(aligned, size=(_RECOGNIZER_SIZE, _RECOGNIZER_SIZE), mode="bilinear", align_corners=False)
     return arcface.maps(small).flatten(2).transpose(1, 2)
 
 
 def source_crop(identity: Identity) -> Tensor:
-    """``[1, 512, 512, 3]``: the identity's first photo, by the alignment ``box``."""
+    """Cuts the face out of the identity's first photo by the alignment ``box``: ``[1, 512, 512, 3]``."""
     if not len(identity.crops):
         raise FaceLoomError("Reenactment shows a photo of the source, and this identity has none; make it with ArcFace Embed.")
     photo = torch.from_numpy(np.array(identity.crops[:1]))
@@ -215,6 +224,6 @@ def source_crop(identity: Identity) -> Tensor:
     return sample_crops(photo, [0], crop_matrix(face, SIZE)[None], SIZE)
 
 
-def _kept(tensor: Tensor) -> Tensor:
-    """On the CPU, and no longer of inference mode."""
+def _to_cpu(tensor: Tensor) -> Tensor:
+    """Copies a tensor to the CPU in float32; a copy that is made outside inference mode may be used in any mode."""
     return tensor.float().cpu().clone()

@@ -1,4 +1,4 @@
-"""Face-Adapter from its authors' files: net_id2token.pth and what lies beside it."""
+"""Opens Face-Adapter from its authors' files: net_id2token.pth and what lies beside it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from ..pixels.resize import resize_bicubic
 from ..runtime.devices import DeviceManager, TorchModel
 from .face_adapter import FaceAdapter, FaceAdapterNets
 
-# The authors' folders: what others made, the CLIP vision model they trained with, and their ControlNet.
-OTHERS, VISION, CONTROL = "third_party", "vision_encoder", "controlnet"
+# The authors' folders: other people's files, the CLIP vision model they trained with, and their ControlNet.
+THIRD_PARTY_FOLDER, VISION_FOLDER, CONTROL_FOLDER = "third_party", "vision_encoder", "controlnet"
 _PARSER = "79999_iter"
+_VISION_BYTES = 1 << 26  # that a crop takes in the CLIP vision model, besides its weights
 
 
 def load_face_adapter(path: str | os.PathLike | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None
                       ) -> FaceAdapter:
-    """The adapter whose net_id2token.pth this is.
+    """Opens the adapter whose net_id2token.pth this is.
 
     The other files are looked for in its folder, in ``third_party`` there, and in ``folders``. Without net_seg_res18.pth there is no
     reenactment, without 79999_iter.pth no parser of its own.
@@ -41,7 +42,7 @@ def load_face_adapter(path: str | os.PathLike | FoundFile, *, folders: Folders |
     path = path.path if isinstance(path, FoundFile) else Path(path)
 
     def net(row: str, make, needed: bool = True) -> nn.Module | None:
-        file = _beside(path, row, folders, needed)
+        file = _find_file(path, row, folders, needed)
         if file is None:
             return None
         weights = load_weights(file)
@@ -49,27 +50,27 @@ def load_face_adapter(path: str | os.PathLike | FoundFile, *, folders: Folders |
 
     nets = FaceAdapterNets(
         net("faceadapter_glint360k", lambda weights: IResNet(depth_of(weights), len(weights["fc.weight"]))),
-        _tokens(ID2Token, path),
-        _tokens(Image2Token, _beside(path, "faceadapter_image2token", folders)),
+        _load_token_decoder(ID2Token, path),
+        _load_token_decoder(Image2Token, _find_file(path, "faceadapter_image2token", folders)),
         net("faceadapter_d3dfr", lambda weights: CoefficientNet()),
         net("faceadapter_seg", lambda weights: AreaNet(), needed=False),
     )
-    shape = load_bfm(_beside(path, "faceadapter_bfm", folders))
-    return FaceAdapter("face-adapter", TorchModel(path.stem, nets, devices), shape, _own_parser(path, folders, devices))
+    shape = load_bfm(_find_file(path, "faceadapter_bfm", folders))
+    return FaceAdapter("face-adapter", TorchModel(path.stem, nets, devices), shape, _load_parser(path, folders, devices))
 
 
-def _beside(path: Path, row_name: str, folders: Folders | None, needed: bool = True) -> Path | None:
-    return find_companion(path, row_name, folders=folders, inside=(OTHERS,), needed=needed)
+def _find_file(path: Path, row_name: str, folders: Folders | None, needed: bool = True) -> Path | None:
+    return find_companion(path, row_name, folders=folders, inside=(THIRD_PARTY_FOLDER,), needed=needed)
 
 
-def folder_file(path: Path, folder: str) -> Path | None:
-    """The weights in one of the authors' folders beside ``path``."""
+def find_weights_in_folder(path: Path, folder: str) -> Path | None:
+    """Returns the weights file in one of the authors' folders beside ``path``, if there is one."""
     found = sorted((path.parent / folder).glob("*.safetensors")) + sorted((path.parent / folder).glob("*.bin"))
     return found[0] if found else None
 
 
 class ClipVision:
-    """A CLIP vision model in transformers' layout (a folder with config.json), as ``face_adapter.Vision``."""
+    """A CLIP vision model in transformers' layout (a folder with config.json) that is a ``face_adapter.Vision``."""
 
     def __init__(self, folder: str | os.PathLike, devices: DeviceManager | None = None) -> None:
         try:
@@ -80,13 +81,13 @@ class ClipVision:
         self.model = TorchModel("CLIP vision", net, devices)
 
     @torch.inference_mode()
-    def __call__(self, pictures: Tensor) -> Tensor:
-        net, device = self.model.ready(len(pictures) << 26)
-        pixels = to_clip(resize_bicubic(pictures, net.config.image_size).movedim(-1, 1))
-        return net(pixel_values=pixels.to(device, net.dtype)).last_hidden_state.float().to(pictures.device).clone()
+    def __call__(self, crops: Tensor) -> Tensor:
+        net, device = self.model.ready(len(crops) * _VISION_BYTES)
+        pixels = to_clip(resize_bicubic(crops, net.config.image_size).movedim(-1, 1))
+        return net(pixel_values=pixels.to(device, net.dtype)).last_hidden_state.float().to(crops.device).clone()
 
 
-def _tokens(kind: type[TokenDecoder], file: Path) -> TokenDecoder:
+def _load_token_decoder(kind: type[TokenDecoder], file: Path) -> TokenDecoder:
     weights = load_weights(file)
     shapes = {key: list(tensor.shape) for key, tensor in weights.items()}
     if f"{kind.projection}.weight" not in shapes or "query" not in shapes:
@@ -94,9 +95,9 @@ def _tokens(kind: type[TokenDecoder], file: Path) -> TokenDecoder:
     return build(lambda: token_decoder(kind, shapes), weights, file.name)
 
 
-def _own_parser(path: Path, folders: Folders | None, devices: DeviceManager | None) -> Parser | None:
-    """BiSeNet as the authors feed it: pictures in [-1, 1], though it was trained with ImageNet's mean and deviation."""
-    file = _beside(path, _PARSER, folders, needed=False)
+def _load_parser(path: Path, folders: Folders | None, devices: DeviceManager | None) -> Parser | None:
+    """Opens BiSeNet with the authors' input: crops in [-1, 1], though it was trained with ImageNet's mean and standard deviation."""
+    file = _find_file(path, _PARSER, folders, needed=False)
     if file is None:
         return None
     contract = replace(catalogue()[_PARSER].contract, mean=(0.5,) * 3, std=(0.5,) * 3)

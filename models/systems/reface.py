@@ -1,12 +1,12 @@
 """REFace (Baliah et al., WACV 2025): swapping as inpainting of a Stable Diffusion crop under one token of source and target.
 
-``prepare`` makes everything the denoiser is told; ``REFace`` samples with it in this process, ComfyUI's KSampler on the canvas.
+``prepare`` makes everything the denoiser is conditioned on. ``REFace`` samples with it in this process; in ComfyUI, KSampler does.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..crops.crop import crop_faces, crop_matrices, crop_matrix
-from ..crops.quad_as_published import cut, draw_squares, quad_of
+from ..crops.quad_as_published import cut_squares, draw_squares
 from ..crops.squares import align_faces, quad_square
 from ..diffusion.ddim import classifier_free_guidance, ddim_schedule, sample_ddim
+from ..diffusion.noise import seeded_noise
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..files.checkpoints import load_weights
@@ -37,7 +38,9 @@ from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
 
 ALIGNMENT = "FFHQ quad"
-SIZE, CUT, LOOK = 512, 1024, CLIP_L["image_size"]  # edges of what is painted, of what the authors cut, of the source
+SIZE = 512  # edge of a crop that is painted
+PUBLISHED_SIZE = 1024  # edge of the crops that the authors cut
+SOURCE_SIZE = CLIP_L["image_size"]  # edge of the source's crop
 UNET = UNetForm(in_channels=9)
 # The authors' twelve classes; what is not named is background.
 CLASSES: Mapping[str, int] = {
@@ -45,39 +48,40 @@ CLASSES: Mapping[str, int] = {
     "left_ear": 7, "right_ear": 7, "neck": 8, "mouth": 9, "glasses": 10, "earring": 11,
 }  # fmt: skip
 # Lips, brows, eyes, nose, skin, ears, mouth.
-SWAPPED = (1, 2, 3, 5, 6, 7, 9)
-# Bytes that a picture takes in the conditioner, in the VAE and (twice, for guidance) in the UNet, besides their weights.
-_LOOKING, _CODING, _PAINTING = 200 << 20, 3 << 30, 2 << 30
+SWAPPED_CLASSES = (1, 2, 3, 5, 6, 7, 9)
+# Bytes that a crop takes in the conditioner, in the VAE and (twice, for guidance) in the UNet, besides their weights.
+_CONDITIONER_BYTES, _VAE_BYTES, _UNET_BYTES = 200 << 20, 3 << 30, 2 << 30
+# How many faces go through the networks together.
 CHUNK = 4
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the denoiser is told of every face.
+    """What the denoiser is conditioned on, for N faces.
 
-    tokens: ``[N, 1, width]``; nothing: ``[1, 1, width]``, the token of no condition. targets: ``[N, 512, 512, 3]`` 0..1, the crops.
+    tokens: ``[N, 1, width]``. unconditional: ``[1, 1, width]``, the token of no condition. targets: the crops ``[N, 512, 512, 3]`` 0..1.
     keep: ``[N, 512, 512]``, 1 where the target stays.
     """
 
     tokens: Tensor
-    nothing: Tensor
+    unconditional: Tensor
     targets: Tensor
     keep: Tensor
 
     @property
-    def hidden(self) -> Tensor:
-        """``[N, 512, 512, 3]``: the crops with mid grey where the new face comes."""
+    def masked_targets(self) -> Tensor:
+        """The crops ``[N, 512, 512, 3]`` with mid grey where the new face comes."""
         keep = self.keep[..., None]
         return self.targets * keep + (1 - keep) / 2
 
     @property
     def swapped(self) -> Tensor:
-        """``[N, 512, 512]``: where the new face comes, for pasting."""
+        """``[N, 512, 512]``: 1 where the new face comes, for pasting."""
         return 1 - self.keep
 
 
 class REFaceConditioner:
-    """REFace's conditioner, wherever it lives."""
+    """REFace's conditioning network and the manager that moves it between devices."""
 
     def __init__(self, name: str, net: Conditioner, devices: DeviceManager | None = None) -> None:
         self.name = name
@@ -85,108 +89,109 @@ class REFaceConditioner:
 
     @torch.inference_mode()
     def tokens(self, source: Tensor, targets: Tensor, points: Tensor, progress: Progress = silent) -> Tensor:
-        """The token of every target, on the CPU; for the arguments see ``Conditioner.forward``."""
+        """Returns the tokens ``[N, 1, width]`` of N targets on the CPU; for the arguments see ``Conditioner.forward``."""
 
-        def part(span: range) -> Tensor:
-            net, device = self.model.ready(_LOOKING * len(span))
-            chosen = slice(span.start, span.stop)
-            return net(source.to(device), targets[chosen].to(device), points[chosen].to(device)).cpu()
+        def condition_chunk(span: range) -> Tensor:
+            net, device = self.model.ready(_CONDITIONER_BYTES * len(span))
+            rows = slice(span.start, span.stop)
+            return net(source.to(device), targets[rows].to(device), points[rows].to(device)).cpu()
 
-        return torch.cat(run_chunks(part, range(len(targets)), CHUNK, progress))
+        return torch.cat(run_chunks(condition_chunk, range(len(targets)), CHUNK, progress))
 
-    def nothing(self) -> Tensor:
-        """``[1, 1, width]`` on the CPU: the token of no condition."""
+    def unconditional(self) -> Tensor:
+        """Returns the token of no condition, ``[1, 1, width]`` on the CPU."""
         return self.model.net.learnable_vector.detach().cpu().clone()
 
 
 def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identity: Identity, parser: Parser | None = None,
             progress: Progress = silent) -> Prepared:
-    """Crops ``[N, S, S, 3]`` of ``faces``, best aligned by ``ALIGNMENT``, and who they become.
+    """Makes what the denoiser is conditioned on to paint the identity into crops ``[N, S, S, 3]`` 0..1 of ``faces``.
 
-    parser: labels what is swapped, and what of the source is shown; without one the landmarks' outlines do, which know no ears. Without
-    faces nothing is swapped.
+    The faces are best aligned by ``ALIGNMENT``. parser: decides which parts are swapped, and which parts of the source are shown; without
+    one the outlines of the landmarks decide, which include no ears. Without faces nothing is swapped.
     """
     if not len(faces):
-        nothing, pictures = conditioner.nothing(), shrunk(as_images(crops, "crops"))
-        return Prepared(nothing.expand(len(pictures), -1, -1), nothing, pictures, torch.ones(pictures.shape[:3]))
-    pictures = shrunk(check_crops(crops, len(faces)))
-    keep = kept(pictures, faces, parser, progress)
+        unconditional, targets = conditioner.unconditional(), shrink(as_images(crops, "crops"))
+        return Prepared(unconditional.expand(len(targets), -1, -1), unconditional, targets, torch.ones(targets.shape[:3]))
+    targets = shrink(check_crops(crops, len(faces)))
+    keep = find_keep_mask(targets, faces, parser, progress)
     points = np.stack([transform(points_68(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])
     points = torch.from_numpy(points.astype(np.float32))
-    tokens = conditioner.tokens(source_picture(identity, parser), pictures.movedim(-1, 1) * 2 - 1, points, progress)
-    return Prepared(tokens, conditioner.nothing(), pictures, keep.to(pictures.device))
+    tokens = conditioner.tokens(source_crop(identity, parser), targets.movedim(-1, 1) * 2 - 1, points, progress)
+    return Prepared(tokens, conditioner.unconditional(), targets, keep.to(targets.device))
 
 
-def source_picture(identity: Identity, parser: Parser | None = None) -> Tensor:
-    """``[1, 3, 224, 224]``, CLIP-normalised: the first reference photo's face, the mean colour around it."""
+def source_crop(identity: Identity, parser: Parser | None = None) -> Tensor:
+    """Cuts the face out of the identity's first photo: ``[1, 3, 224, 224]``, normalized for CLIP, 0 (the mean colour) around the face."""
     if not len(identity.crops):
         raise FaceLoomError("REFace looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
     face = replace(identity.faces[0], frame=0)
     face = replace(face, square=quad_square(face))
     photo = torch.from_numpy(np.array(identity.crops[:1]))
-    picture = sample_crops(photo, [0], crop_matrix(face, CUT)[None], CUT).clamp(0, 1)
-    alone = Faces((face,), 1, *photo.shape[1:3], crop_size=SIZE)
-    swapped = 1 - kept(shrunk(picture), alone, parser)
-    picture, swapped = (F.interpolate(planes, (LOOK, LOOK), mode="bilinear", align_corners=False)
-                        for planes in (picture.movedim(-1, 1), swapped[:, None]))
-    return to_clip(picture) * swapped
+    crop = sample_crops(photo, [0], crop_matrix(face, PUBLISHED_SIZE)[None], PUBLISHED_SIZE).clamp(0, 1)
+    faces = Faces((face,), 1, *photo.shape[1:3], crop_size=SIZE)
+    swapped = 1 - find_keep_mask(shrink(crop), faces, parser)
+    crop, swapped = (F.interpolate(planes, (SOURCE_SIZE, SOURCE_SIZE), mode="bilinear", align_corners=False)
+                     for planes in (crop.movedim(-1, 1), swapped[:, None]))
+    return to_clip(crop) * swapped
 
 
-def kept(pictures: Tensor, faces: Faces, parser: Parser | None, progress: Progress = silent) -> Tensor:
-    """``[N, 512, 512]``: 1 where the target stays."""
+def find_keep_mask(crops: Tensor, faces: Faces, parser: Parser | None, progress: Progress = silent) -> Tensor:
+    """Returns ``[N, 512, 512]``: 1 where the target stays, by the parser or by the landmarks' outlines."""
     if parser is None:
         return 1 - (region_mask(("face",), SIZE, faces=faces, progress=progress) >= 0.5).float()
-    return keep_mask(classes_of(parser.parse(pictures, progress)))
+    return keep_mask(published_classes(parser.parse(crops, progress)))
 
 
-def shrunk(pictures: Tensor) -> Tensor:
-    """``[N, S, S, 3]`` to ``[N, 512, 512, 3]``; from 1024 as the authors do before they parse."""
-    return halved(pictures.movedim(-1, 1)).clamp(0, 1).movedim(1, -1) if pictures.shape[1] == CUT else resize_bicubic(pictures, SIZE)
+def shrink(crops: Tensor) -> Tensor:
+    """Resizes crops ``[N, S, S, 3]`` to ``[N, 512, 512, 3]``; from 1024 as the authors do before they parse."""
+    return halve(crops.movedim(-1, 1)).clamp(0, 1).movedim(1, -1) if crops.shape[1] == PUBLISHED_SIZE else resize_bicubic(crops, SIZE)
 
 
-def halved(planes: Tensor) -> Tensor:
-    """``[N, C, H, W]`` to half the size by a bicubic filter of eight taps (a = -0.5), mirrored at the borders."""
+def halve(planes: Tensor) -> Tensor:
+    """Shrinks ``[N, C, H, W]`` to half the size by a bicubic filter of eight taps (a = -0.5), mirrored at the borders."""
     planes = F.pad(planes, (4, 4, 4, 4), mode="reflect")
     return F.interpolate(planes, scale_factor=0.5, mode="bicubic", align_corners=False, antialias=True)[..., 2:-2, 2:-2]
 
 
 def class_table(names: Iterable[str]) -> np.ndarray:
-    """A parser's labels, by name in their order, as the authors' classes."""
+    """Returns the authors' class of each of a parser's labels, given by name in their order."""
     return np.array([CLASSES.get(name, 0) for name in names], np.uint8)
 
 
-def classes_of(labels: Tensor) -> Tensor:
-    """Labels of ``REGIONS`` to the authors' classes, of the same shape."""
+def published_classes(labels: Tensor) -> Tensor:
+    """Turns labels (indices into ``REGIONS``) of any shape into the authors' classes."""
     return torch.from_numpy(class_table(REGIONS)).to(labels.device)[labels.long()]
 
 
 def keep_mask(classes: Tensor) -> Tensor:
-    """1 where the target stays, 0 where the new face comes; hard, as published."""
-    return 1 - torch.isin(classes, torch.tensor(SWAPPED, dtype=classes.dtype, device=classes.device)).float()
+    """Returns 1 where the target stays and 0 where the new face comes, in the shape of ``classes``; hard, as published."""
+    return 1 - torch.isin(classes, torch.tensor(SWAPPED_CLASSES, dtype=classes.dtype, device=classes.device)).float()
 
 
 def latent_mask(keep: Tensor) -> Tensor:
-    """``[N, S, S]`` to ``[N, 1, S/8, S/8]`` for the UNet: grey where cells are mixed, and neither filtered nor rounded."""
+    """Shrinks ``[N, S, S]`` to ``[N, 1, S/8, S/8]`` for the UNet: bilinear, neither filtered nor rounded, so that mixed cells are grey."""
     return F.interpolate(keep[:, None], scale_factor=1 / 8, mode="bilinear", align_corners=False)
-
-
-def noise_of(seed: int, shape: Sequence[int]) -> Tensor:
-    """Normal noise that follows from its seed alone, on every machine."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """steps, scale (of classifier-free guidance) and start_from_target (begin with the noised target) as in the authors' program."""
+    """The numbers of one sampling; the defaults are those of the authors' program.
+
+    scale: of classifier-free guidance. seed: of the first face's noise; the next faces take the numbers that follow. start_from_target:
+    whether sampling begins with the noised target. as_published: whether crops are cut and drawn over their whole square with PIL, in 8
+    bits, as the authors do.
+    """
 
     steps: int = 50
     scale: float = 3.5
     seed: int = 0
     start_from_target: bool = False
+    as_published: bool = False
 
 
 class REFace:
-    """The whole system without ComfyUI. Make it with ``load_reface``."""
+    """The whole system in this process, without ComfyUI. Made by ``load_reface``."""
 
     def __init__(self, name: str, conditioner: Conditioner, denoiser: Denoiser, codec: Codec, devices: DeviceManager | None = None) -> None:
         self.name = name
@@ -195,81 +200,75 @@ class REFace:
 
     @torch.inference_mode()
     def paint(self, prepared: Prepared, settings: Settings, progress: Progress = silent) -> Tensor:
-        """``[N, 512, 512, 3]`` 0..1: the crops with their new faces. Every face has its own noise, of seed + its number."""
+        """Returns the crops ``[N, 512, 512, 3]`` 0..1 with their new faces. The noise of face i follows from the seed + i alone."""
         steps, count = ddim_schedule(settings.steps), len(prepared.targets)
 
-        def part(span: range) -> Tensor:
+        def paint_chunk(span: range) -> Tensor:
             rows = slice(span.start, span.stop)
-            hidden = self._coded(prepared.hidden[rows])
-            x = torch.stack([noise_of(settings.seed + number, hidden.shape[1:]) for number in span])
+            masked = self._encode(prepared.masked_targets[rows])
+            x = torch.stack([seeded_noise(settings.seed + number, masked.shape[1:]) for number in span])
             if settings.start_from_target:
-                x = steps[0].noised(self._coded(prepared.targets[rows]), x)
-            told = torch.cat([hidden, latent_mask(prepared.keep[rows]).to(hidden)], 1)
-            denoise = self._denoise(told, prepared.tokens[rows], prepared.nothing, settings.scale)
-            x = sample_ddim(denoise, x, steps, lambda done, _: progress(span.start * len(steps) + done * len(span), count * len(steps)))
-            return self._decoded(x)
+                x = steps[0].noised(self._encode(prepared.targets[rows]), x)
+            extra_channels = torch.cat([masked, latent_mask(prepared.keep[rows]).to(masked)], 1)
+            denoise = self._denoise(extra_channels, prepared.tokens[rows], prepared.unconditional, settings.scale)
+            x = sample_ddim(denoise, x, steps,
+                            lambda done, _: progress(span.start * len(steps) + done * len(span), count * len(steps)))
+            return self._decode(x)
 
-        return torch.cat(run_chunks(part, range(count), CHUNK)).to(prepared.targets.device)
+        return torch.cat(run_chunks(paint_chunk, range(count), CHUNK)).to(prepared.targets.device)
 
-    def _denoise(self, told: Tensor, tokens: Tensor, nothing: Tensor, scale: float) -> Callable[[Tensor, int], Tensor]:
-        net, device = self.denoiser.ready(_PAINTING * len(told))
-        kind = next(net.parameters()).dtype
-        tokens = torch.cat([nothing.expand_as(tokens), tokens]).to(device, kind)
+    def _denoise(self, extra_channels: Tensor, tokens: Tensor, unconditional: Tensor, scale: float) -> Callable[[Tensor, int], Tensor]:
+        """Returns the UNet under these tokens and five extra channels, with classifier-free guidance."""
+        net, device = self.denoiser.ready(_UNET_BYTES * len(extra_channels))
+        dtype = next(net.parameters()).dtype
+        tokens = torch.cat([unconditional.expand_as(tokens), tokens]).to(device, dtype)
 
         def denoise(x: Tensor, timestep: int) -> Tensor:
-            both = torch.cat([x, told], 1).repeat(2, 1, 1, 1).to(device, kind)
-            answer = net(both, torch.full((len(both),), timestep, device=device), tokens)
-            return classifier_free_guidance(*answer.float().to(x.device).chunk(2), scale)
+            both = torch.cat([x, extra_channels], 1).repeat(2, 1, 1, 1).to(device, dtype)
+            output = net(both, torch.full((len(both),), timestep, device=device), tokens)
+            return classifier_free_guidance(*output.float().to(x.device).chunk(2), scale)
 
         return denoise
 
-    def _coded(self, pictures: Tensor) -> Tensor:
-        net, device = self.codec.ready(_CODING)
-        planes = (pictures.movedim(-1, 1) * 2 - 1).to(device, next(net.parameters()).dtype)
+    def _encode(self, crops: Tensor) -> Tensor:
+        net, device = self.codec.ready(_VAE_BYTES)
+        planes = (crops.movedim(-1, 1) * 2 - 1).to(device, next(net.parameters()).dtype)
         return torch.cat([net.encode(one[None]) for one in planes]).float().cpu()
 
-    def _decoded(self, latents: Tensor) -> Tensor:
-        net, device = self.codec.ready(_CODING)
+    def _decode(self, latents: Tensor) -> Tensor:
+        net, device = self.codec.ready(_VAE_BYTES)
         latents = latents.to(device, next(net.parameters()).dtype)
-        pictures = torch.cat([net.decode(one[None]) for one in latents]).float().cpu()
-        return ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1)
+        crops = torch.cat([net.decode(one[None]) for one in latents]).float().cpu()
+        return ((crops + 1) / 2).clamp(0, 1).movedim(1, -1)
 
-    def swap(self, images: Tensor, faces: Faces, identity: Identity, settings: Settings | None = None, *, parser: Parser | None = None,
-             feather: float = 4, as_published: bool = False, progress: Progress = silent) -> Tensor:
-        """The photographs ``[B, H, W, 3]`` with their faces swapped, in the same shape.
+    def swap(self, images: Tensor, faces: Faces, identity: Identity, settings: Settings = Settings(), *, parser: Parser | None = None,
+             feather: float = 4 / SIZE, progress: Progress = silent) -> Tensor:
+        """Returns the photos ``[B, H, W, 3]`` 0..1 with the identity's face on these faces.
 
-        What was swapped is pasted with an edge softened by ``feather`` pixels of the crop of 512. ``as_published`` cuts the crop and
-        draws it over its whole square with PIL, in 8 bits, as the authors do.
+        parser: as in ``prepare``. feather: softness of the edge of what is pasted, as a share of the crop's edge.
         """
-        settings = settings or Settings()
         images = as_images(images)
         faces.check_image(images.shape)
         if not len(faces):
             return images
         aligned = align_faces(faces, ALIGNMENT, SIZE)
-        crops = published_crops(images, faces) if as_published else crop_faces(images, aligned)
+        crops = cut_squares(images, faces, PUBLISHED_SIZE) if settings.as_published else crop_faces(images, aligned)
         prepared = prepare(self.conditioner, crops, aligned, identity, parser)
         painted = self.paint(prepared, settings, progress)
-        if as_published:
-            return published_paste(images, faces, painted)
-        return paste(images, aligned, painted, feather_mask(prepared.swapped, feather, "inside"))[0]
+        if settings.as_published:
+            return paste_as_published(images, faces, painted)
+        return paste(images, aligned, painted, feather_mask(prepared.swapped, feather * SIZE, "inside"))[0]
 
 
-def published_crops(images: Tensor, faces: Faces) -> Tensor:
-    """``[N, 1024, 1024, 3]`` 0..1, in steps of a 255th."""
-    photos = {frame: to_uint8(images[frame]) for frame in set(faces.frame_indices.tolist())}
-    return torch.from_numpy(np.stack([cut(photos[face.frame], quad_of(face), CUT) for face in faces])).float().div(255).to(images.device)
-
-
-def published_paste(images: Tensor, faces: Faces, painted: Tensor) -> Tensor:
-    """Every square drawn over the photograph, without a mask."""
-    large = F.interpolate(painted.movedim(-1, 1), (CUT, CUT), mode="bilinear", align_corners=False).movedim(1, -1)
+def paste_as_published(images: Tensor, faces: Faces, painted: Tensor) -> Tensor:
+    """Draws every painted crop over its whole square in the photos ``[B, H, W, 3]``, without a mask."""
+    large = F.interpolate(painted.movedim(-1, 1), (PUBLISHED_SIZE, PUBLISHED_SIZE), mode="bilinear", align_corners=False).movedim(1, -1)
     return draw_squares(images, faces, to_uint8(large))
 
 
 def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None,
                 unet: UNetForm = UNET, vae: VaeForm | None = None) -> REFace:
-    """REFace from the authors' ``last.ckpt``. dtype: of the UNet and the VAE; half precision is sound on a graphics card."""
+    """Opens REFace from the authors' ``last.ckpt``. dtype: of the UNet and the VAE; half precision suits a graphics card."""
     path = Path(path)
     weights = load_weights(path)
     return REFace(path.name, load_conditioner(weights, path.name), load_unet(weights, unet, path.name, dtype=dtype),

@@ -17,19 +17,19 @@ from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.eyenet import EyeNet
 from faceloom.models.networks.guided_unet import guided_unet_of
 from faceloom.models.systems.diffface import (
-    Experts,
+    LossWeights,
+    Networks,
     Settings,
-    Weights,
-    between,
-    blend,
+    blend_with_target,
+    embed_portraits,
     guided_step,
-    identity_of,
-    losses,
-    normal,
-    set_scene,
-    small,
+    make_scene,
+    mix_with_prediction,
+    normalize,
+    shrink_for_recognizer,
+    weighted_losses,
 )
-from faceloom.models.systems.diffface_views import PLAIN
+from faceloom.models.systems.diffface_views import UNCHANGED
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 
 
@@ -97,7 +97,7 @@ class ArcFace(Adapter):
             face = bgr(face)
         elif mistake:
             raise Unmade(mistake)
-        return {"emb": net(normal(face * 2 - 1))}
+        return {"emb": net(normalize(face * 2 - 1))}
 
 
 class Gaze(Adapter):
@@ -125,7 +125,7 @@ class Parser(Adapter):
             face = bgr(face)
         elif mistake:
             raise Unmade(mistake)
-        logits, context = net.heads((normal(face * 2 - 1) - 0.5) / 0.5, 2)
+        logits, context = net.heads((normalize(face * 2 - 1) - 0.5) / 0.5, 2)
         return {"logits": logits, "logits16": context}
 
 
@@ -156,18 +156,18 @@ class GuidedStep(Several):
 
     def outputs(self, golden, nets):
         x, target, source, noise = (golden.input(name) for name in ("x_t", "target", "source", "noise"))
-        experts = Experts(nets[""], nets["Arcface"], nets["FaceParser"], lambda eyes: nets["GazeEstimator"](eyes)[2])
-        settings, step, plan = Settings(weights=Weights(views=1)), golden.inputs["spaced index t"], ddpm_schedule(100)
-        masks, identity = (starting(golden, "mask") > 0.5).float(), identity_of(experts, source)
-        scene = set_scene(experts, target, identity, settings.weights, masks, box_pairs(golden))
-        made = guided_step(experts, plan, scene, x, step, settings, [[PLAIN]])
-        sample, seen = made.sample(noise), between(plan, made.clean, x, step)
-        parts = losses(experts, scene, seen, step / 100, settings.weights, [[PLAIN]])
+        networks = Networks(nets[""], nets["Arcface"], nets["FaceParser"], lambda eyes: nets["GazeEstimator"](eyes)[2])
+        settings, step, plan = Settings(weights=LossWeights(views=1)), golden.inputs["spaced index t"], ddpm_schedule(100)
+        masks, identity = (starting(golden, "mask") > 0.5).float(), embed_portraits(networks, source)
+        scene = make_scene(networks, target, identity, settings.weights, masks, box_pairs(golden))
+        made = guided_step(networks, plan, scene, x, step, settings, [[UNCHANGED]])
+        sample, seen = made.sample(noise), mix_with_prediction(plan, made.clean, x, step)
+        parts = weighted_losses(networks, scene, seen, step / 100, settings.weights, [[UNCHANGED]])
         parts = [float(parts[name]) for name in ("identity", "expression", "gaze", "keep")]
         listed = [parts[0] / 6000, parts[1] / 200, parts[2], parts[3] / 50, sum(parts)]
         return {"pred_xstart": made.clean, "mean_unguided": made.mean, "log_variance": made.log_variance,
                 "variance": made.log_variance.exp(), "x_in": seen, "grad": made.gradient, "sample": sample, "src_id": identity[None],
-                "blended": blend(plan, scene, sample, step, settings, starting(golden, "noise for q_sample")),
+                "blended": blend_with_target(plan, scene, sample, step, settings, starting(golden, "noise for q_sample")),
                 "soft_factor_by_t_0_74": [target_preserving_factor(t) for t in range(75)], "losses[id,seg,gaze*200,bg,total]": listed}
 
 
@@ -187,7 +187,8 @@ class Losses(Several):
             return nets["GazeEstimator"](eye_crops(picture, boxes)[0])[2][None]
 
         with torch.enable_grad():
-            made = {"id": identity_loss(nets["Arcface"](small(x * mask))[None], nets["Arcface"](small(source))),
+            wanted = nets["Arcface"](shrink_for_recognizer(source))
+            made = {"id": identity_loss(nets["Arcface"](shrink_for_recognizer(x * mask))[None], wanted),
                     "200seg": 200 * parser_loss(scores(x), scores(target), squared=True),
                     "gaze": gaze_loss(looks(x), looks(target), squared=True)}
             gradients = {f"grad_{name}": torch.autograd.grad(value.sum(), x, retain_graph=True)[0] for name, value in made.items()}

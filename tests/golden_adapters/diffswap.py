@@ -15,18 +15,18 @@ from faceloom.models.networks.iresnet import depth_of
 from faceloom.models.networks.ldm import load_unet
 from faceloom.models.pixels.affine import invert, similarity
 from faceloom.models.pixels.opencv_like import fill_hull
-from faceloom.models.systems.diffswap import ALPHAS, CROP, Settings, masked_ddim
+from faceloom.models.systems.diffswap import ALPHAS, SIZE, Settings, masked_ddim
 from faceloom.models.systems.diffswap_picture import (
-    LOOK,
+    RECOGNIZER_SIZE,
+    blend_by_bands,
     cut,
+    halve,
     identity_view,
-    join,
+    laplacian_pyramid,
     latent_mask,
-    levels,
+    mask_pyramid,
     organ_masks,
     put_back,
-    pyramid,
-    reduced,
     way_back,
 )
 from faceloom.tests.golden_adapters.base import Adapter, Unmade
@@ -132,9 +132,9 @@ class Alignment(Adapter):
         if mistake:
             raise Unmade(mistake)
         points = np.array(golden.inputs["five_points"])
-        template = TEMPLATES["arcface_112_v2"] * LOOK
+        template = TEMPLATES["arcface_112_v2"] * RECOGNIZER_SIZE
         return {"reference_points_112": template, "tfm_2x3_f64": invert(similarity(template, points)),
-                "theta_2x3_f64": identity_view(points, CROP)}
+                "theta_2x3_f64": identity_view(points, SIZE)}
 
 
 class Masks(Adapter):
@@ -146,9 +146,9 @@ class Masks(Adapter):
         out = {}
         for whose in ("src", "tgt"):
             points = golden.arrays[f"lm_{whose}"]
-            mask = fill_hull(points, CROP)
-            keep = 1 - latent_mask(torch.from_numpy(mask)[None].float(), CROP // 4)[0, 0]
-            out |= {f"lm_{whose}": points, f"mask_{whose}": np.packbits(mask), f"organ_{whose}": np.packbits(organ_masks(points, CROP)),
+            mask = fill_hull(points, SIZE)
+            keep = 1 - latent_mask(torch.from_numpy(mask)[None].float(), SIZE // 4)[0, 0]
+            out |= {f"lm_{whose}": points, f"mask_{whose}": np.packbits(mask), f"organ_{whose}": np.packbits(organ_masks(points, SIZE)),
                     f"keep64_{whose}": keep}
         return out
 
@@ -163,7 +163,7 @@ class Square(Adapter):
         points = golden.arrays["lm68"]
         photo, swap = (golden.input(name).numpy() for name in ("photo", "swap256 pasted back"))
         quad = quad_of(Face(0, [0, 0, 1, 1], keypoints_from_68(points)))
-        return {"lm68": points, "crop256": cut(photo, quad, CROP), "affine_rev_6_f64": way_back(quad, CROP),
+        return {"lm68": points, "crop256": cut(photo, quad, SIZE), "affine_rev_6_f64": way_back(quad, SIZE),
                 "pasted_stride2": put_back(photo, swap, quad)[::2, ::2]}
 
 
@@ -176,10 +176,10 @@ class Blend(Adapter):
         swap, target = (golden.input(name).float().movedim(-1, 0)[None] for name in ("swap", "target"))
         _, array, _, file, *_ = golden.inputs["mask"].split(" ")
         mask = torch.from_numpy(np.unpackbits(golden.beside(file).arrays[array]).reshape(1, *swap.shape[2:])).float()
-        bands, smaller = pyramid(swap, True), [swap]
+        bands, smaller = laplacian_pyramid(swap, True), [swap]
         while smaller[-1].shape[-1] > 4:
-            smaller.append(reduced(smaller[-1], True))
-        masks, out = levels(mask, bands), {"joined": join(swap, target, mask, whole_numbers=True)[0].movedim(0, -1)}
+            smaller.append(halve(smaller[-1], True))
+        masks, out = mask_pyramid(mask, bands), {"joined": blend_by_bands(swap, target, mask, whole_numbers=True)[0].movedim(0, -1)}
         for key in golden.data["outputs"].keys() - out.keys():
             kind = masks if key.startswith("mask") else smaller if "_g1_" in key else bands
             out[key] = kind[int(key[-1])][0].float().movedim(0, -1).squeeze(-1)

@@ -13,8 +13,8 @@ from faceloom.models.networks.iresnet import IResNet, depth_of
 from faceloom.models.parse import REGIONS
 from faceloom.models.parse.labels import CLASSES
 from faceloom.models.pixels.affine import similarity
-from faceloom.models.systems.face_adapter import TEMPLATE, arcface_features, shape_of
-from faceloom.models.systems.face_adapter_picture import blend_mask, draw_points, rainbow, swap_area, with_gaze
+from faceloom.models.systems.face_adapter import TEMPLATE, arcface_features, split_coefficients
+from faceloom.models.systems.face_adapter_picture import add_pupils, blend_mask, draw_points, rainbow, swap_area
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 
 
@@ -78,7 +78,7 @@ class Model3D(Adapter):
             raise Unmade(mistake)
         coefficients = golden.arrays["coeff261"].astype(np.float64)
         arrays = (golden.input(name).numpy() for name in ("meanshape", "idBase", "exBase"))
-        shape = shape_of(coefficients)
+        shape = split_coefficients(coefficients)
         points = face_model(*arrays, 4 * np.arange(68)).points(shape.identity, shape.expression, shape.angles, shape.shift)
         return {"coeff261": coefficients, "pts68": points, "rot": rotation(shape.angles)}
 
@@ -92,7 +92,7 @@ class Drawing(Adapter):
             raise Unmade(mistake)
         points, gaze = golden.arrays["pts68"], np.array(golden.inputs["gaze4"], np.float32)
         size = golden.data["outputs"]["img_u8"]["stats"]["shape"][-1]
-        drawn = draw_points(with_gaze(points, gaze), np.array(golden.inputs["warp_mat256"]), size)
+        drawn = draw_points(add_pupils(points, gaze), np.array(golden.inputs["warp_mat256"]), size)
         return {"pts68": points, "img_u8": (drawn * 255).round().movedim(-1, 1), "colors_rgb70": rainbow(70)[:, ::-1]}
 
 

@@ -12,7 +12,7 @@ from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
 from faceloom.models.networks.reface import IRSE50, Conditioner, FaceID, to_clip
 from faceloom.models.parse.labels import CLASSES
-from faceloom.models.systems.reface import class_table, halved, keep_mask, latent_mask
+from faceloom.models.systems.reface import class_table, halve, keep_mask, latent_mask
 from faceloom.tests.golden_adapters.base import Adapter, Unmade
 from torch import nn
 
@@ -155,5 +155,5 @@ class Masks(Adapter):
         impulses = torch.zeros(8, 1, 16, 16)
         impulses[range(8), 0, :, range(3, 11)] = 1  # what each of eight neighbours gives to the middle pixel of the half size
         return {"map_bisenet19_to_12": class_table(CLASSES), "map_celebamask19_to_12": class_table(self.celeba),
-                "bicubic_kernel_factor2": halved(impulses)[:, 0, 4, 3], "down2": halved(golden.input("img")), "keep_mask_512": keep[0],
+                "bicubic_kernel_factor2": halve(impulses)[:, 0, 4, 3], "down2": halve(golden.input("img")), "keep_mask_512": keep[0],
                 "keep_mask_64": latent_mask(keep)}

@@ -125,7 +125,7 @@ def test_the_template_runs(run_graph, files, pictures, base, monkeypatch):
         inside = (places[:, None] / .7) ** 2 + (places / .5) ** 2 < 1
         return inside.float().expand(len(targets), 1, -1, -1).clone()
 
-    monkeypatch.setattr(diffface, "face_masks", ellipse)
+    monkeypatch.setattr(diffface, "find_face_masks", ellipse)
     graph = json.loads((ROOT / "tests" / "api" / "diffface-swap.json").read_text())
     for node in graph.values():
         if node["class_type"] == "DiffFaceSwap":

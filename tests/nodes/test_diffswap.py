@@ -64,11 +64,12 @@ def sample(nodes, model, encoded, steps: int = 5, seed: int = 7, guidance: float
 def followed(model, encoded, steps: int, seed: int, guidance: float = .01):
     """The same by ``masked_ddim`` around the network itself, from the noise that core draws."""
     from faceloom.models.diffusion.ddim import ddim_schedule
-    from faceloom.models.systems.diffswap import ALPHAS, draws, masked_ddim
+    from faceloom.models.diffusion.noise import noise_source
+    from faceloom.models.systems.diffswap import ALPHAS, masked_ddim
 
     (tokens, _), latent = encoded[0][0], encoded[2]
     target, replaced = latent["samples"], latent["noise_mask"]
-    draw = draws([seed + number for number in range(len(target))], tuple(target.shape[1:]))
+    draw = noise_source([seed + number for number in range(len(target))], tuple(target.shape[1:]))
     draw()
     noise = torch.randn(target.shape, generator=torch.manual_seed(seed))
 

@@ -503,8 +503,8 @@ class TestGuidance:
         assert same_state(model, before)
         assert 1e-5 < (guided - plain).abs().mean() < 0.2
         with pytest.MonkeyPatch.context() as patch:  # with steps of no size it is the plain run: the copy computes the same
-            patch.setattr(guidance, "STEP", 0.0)
-            patch.setattr(_backprop, "RATE", 0.0)
+            patch.setattr(guidance, "STEP_SIZE", 0.0)
+            patch.setattr(_backprop, "LEARNING_RATE", 0.0)
             assert (paint(**given) - plain).abs().max() < 1e-4
 
     def test_what_cannot_be_differentiated_is_one_sentence(self, pack, paint, sd15, crops, mask, estimator):

@@ -111,7 +111,7 @@ class TestMemory:
         def full(*args, **kwargs):
             raise mm.OOM_EXCEPTION("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-        target = {"pull": (guidance.Guidance, "pull"), "networks": (diffusion, "guidance_for"),
+        target = {"pull": (guidance.Guidance, "combined_loss"), "networks": (diffusion, "make_guidance"),
                   "copy": (_sampling.copy, "deepcopy")}[where]
         monkeypatch.setattr(*target, full)
         with pytest.raises(FaceLoomError, match=r"memory.*guidance_decode to preview.*smaller size"):

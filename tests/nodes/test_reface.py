@@ -69,11 +69,11 @@ def test_encode_tells_what_prepare_does(nodes, loaded, aligned, source):
                                            mask_covers="swapped parts")
     positive, negative, latent, mask = answer.result
     told = prepare(reface, crops, faces, source)
-    assert torch.equal(positive[0][0], told.tokens) and torch.equal(negative[0][0], told.nothing.expand(2, 1, 768))
+    assert torch.equal(positive[0][0], told.tokens) and torch.equal(negative[0][0], told.unconditional.expand(2, 1, 768))
     assert torch.equal(latent["samples"], torch.zeros(2, 4, 64, 64)) and torch.equal(mask, told.swapped)
     for _, extra in (positive[0], negative[0]):
         assert torch.equal(extra["concat_mask"], latent_mask(told.keep)) and set(extra["concat_mask"].unique().tolist()) > {0, 1}
-        assert torch.equal(extra["concat_latent_image"], FlatVae().encode(told.hidden))
+        assert torch.equal(extra["concat_latent_image"], FlatVae().encode(told.masked_targets))
     answer = nodes["REFaceEncode"].execute(reface=reface, vae=FlatVae(), faces=faces, crops=crops, identity=source, start_from_target=True,
                                            mask_covers="whole square")
     assert torch.equal(answer.result[2]["samples"], FlatVae().encode(crops)) and float(answer.result[3].min()) == 1

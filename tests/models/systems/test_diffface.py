@@ -1,6 +1,8 @@
-"""DiffFace with small networks and with ones whose answer is known: sampling, guidance, candidates, files, and the pasted result."""
+"""DiffFace with small networks and with ones whose output is known: sampling, guidance, candidates, files, and the pasted result."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,12 +20,23 @@ from faceloom.models.networks.guided_unet import GuidedUNet
 from faceloom.models.paste import paste
 from faceloom.models.pixels.affine import transform
 from faceloom.models.systems import diffface
-from faceloom.models.systems.diffface import PRESETS, Chance, Experts, Scene, Settings, Weights, best_of, guided_step, paint, set_scene
-from faceloom.models.systems.diffface_model import DiffFace, DiffFaceNets, eyes_of, load_diffface, portraits_of
-from faceloom.models.systems.diffface_views import PLAIN, Look, homography, random_look, view
+from faceloom.models.systems.diffface import (
+    PRESETS,
+    AttemptRandom,
+    LossWeights,
+    Networks,
+    Scene,
+    Settings,
+    choose_attempts,
+    guided_step,
+    make_scene,
+    paint,
+)
+from faceloom.models.systems.diffface_model import DiffFace, DiffFaceNets, cut_portraits, find_eye_boxes, load_diffface
+from faceloom.models.systems.diffface_views import UNCHANGED, View, apply_view, homography, random_view
 
-OFF = Weights(identity=0, expression=0, gaze=0, keep=0)
-SMALL = Settings(steps=3, skip=1, repeats=2, weights=Weights(identity=60, expression=2, gaze=2, keep=.5, views=2))
+OFF = LossWeights(identity=0, expression=0, gaze=0, keep=0)
+SMALL = Settings(steps=3, skip=1, repeats=2, weights=LossWeights(identity=60, expression=2, gaze=2, keep=.5, views=2))
 
 
 def denoiser() -> GuidedUNet:
@@ -88,36 +101,36 @@ class TestSchedule:
 
 
 class TestViews:
-    def test_a_plain_look_changes_nothing(self):
+    def test_an_unchanged_view_changes_nothing(self):
         picture = torch.rand(3, 16, 16)
-        assert view(picture, PLAIN) is picture
-        assert torch.allclose(view(picture, Look(np.eye(3), np.diag([1, 1, 1.0 + 1e-12]))), picture, atol=1e-5)
+        assert apply_view(picture, UNCHANGED) is picture
+        assert torch.allclose(apply_view(picture, View(np.eye(3), np.diag([1, 1, 1.0 + 1e-12]))), picture, atol=1e-5)
 
-    def test_a_shift_goes_on_at_the_border_and_a_slant_does_not(self):
+    def test_a_shift_repeats_the_border_and_a_perspective_does_not(self):
         picture = torch.rand(1, 8, 8)
         turn = np.eye(3)
         turn[0, 2] = 2 / 8
-        moved = view(picture, Look(np.eye(3), turn))
+        moved = apply_view(picture, View(np.eye(3), turn))
         assert torch.allclose(moved[..., :6], picture[..., 2:], atol=1e-5)
         assert torch.allclose(moved[..., 6:], picture[..., 7:].expand(1, 8, 2), atol=1e-5)
         half = homography(np.array([[0, 0], [.5, 0], [.5, 1], [0, 1]]), np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float))
-        seen = view(torch.ones(1, 8, 8), Look(half, np.eye(3)))
+        seen = apply_view(torch.ones(1, 8, 8), View(half, np.eye(3)))
         assert bool((seen[..., :4] == 1).all()) and bool((seen[..., 4:] == 0).all())
 
     def test_corners_stay_within_their_reach(self):
-        random, looks = np.random.default_rng(3), []
+        random, views = np.random.default_rng(3), []
         for _ in range(400):
-            looks.append(random_look(random))
-        slanted = [look for look in looks if (look.slant != np.eye(3)).any()]
-        turned = [look for look in looks if (look.turn != np.eye(3)).any()]
+            views.append(random_view(random))
+        slanted = [view for view in views if (view.perspective != np.eye(3)).any()]
+        turned = [view for view in views if (view.rotation != np.eye(3)).any()]
         assert len(slanted) / 400 == pytest.approx(.7, abs=.07) and len(turned) / 400 == pytest.approx(.7, abs=.07)
-        for look in slanted:
-            corners = np.linalg.inv(look.slant) @ np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1.0]]).T
+        for view in slanted:
+            corners = np.linalg.inv(view.perspective) @ np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1.0]]).T
             apart = np.abs(corners[:2] / corners[2] - np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]]).T)
             assert apart.min() >= -1e-9 and apart.max() <= .35 + 1e-9
-        for look in turned:
-            assert abs(np.rad2deg(np.arctan2(look.turn[1, 0], look.turn[0, 0]))) <= 15
-            assert np.abs(look.turn[:2] @ [.5, .5, 1] - .5).max() <= .1
+        for view in turned:
+            assert abs(np.rad2deg(np.arctan2(view.rotation[1, 0], view.rotation[0, 0]))) <= 15
+            assert np.abs(view.rotation[:2] @ [.5, .5, 1] - .5).max() <= .1
 
 
 class TestSampling:
@@ -126,7 +139,7 @@ class TestSampling:
         masks = torch.zeros(1, 1, 16, 16)
         masks[..., 4:12, 5:13] = 1
         scene, seen = Scene(targets, masks, torch.ones(1, 512)), []
-        made = paint(Experts(knowing(picture), None), scene, Settings(20, 5, 1, OFF), [Chance(0, 0)], lambda *now: seen.append(now))
+        made = paint(Networks(knowing(picture), None), scene, Settings(20, 5, 1, OFF), [AttemptRandom(0, 0)], lambda *now: seen.append(now))
         assert torch.allclose(made[..., 4:12, 5:13], picture[..., 4:12, 5:13], atol=1e-4)
         assert torch.equal(torch.where(masks > 0, 0.0, made), torch.where(masks > 0, 0.0, targets))
         assert seen == [(i, 15) for i in range(1, 16)]
@@ -135,24 +148,24 @@ class TestSampling:
         settings, plan = Settings(100, 25, 1, OFF), ddpm_schedule(100)
         scene = Scene(torch.zeros(1, 3, 2, 2), torch.ones(1, 1, 2, 2), torch.ones(1, 512))
         ones, none = torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
-        shares = [float(diffface.blend(plan, scene, ones, step, settings, none)[0, 0, 0, 0]) for step in (74, 51, 29, 0)]
+        shares = [float(diffface.blend_with_target(plan, scene, ones, step, settings, none)[0, 0, 0, 0]) for step in (74, 51, 29, 0)]
         assert shares == pytest.approx([0, 23 / 45, 1, 1])
         paper = Settings(100, 25, 1, PRESETS["paper"])
-        assert float(diffface.blend(plan, scene, ones, 51, paper, none)[0, 0, 0, 0]) == pytest.approx(23 / 35)
+        assert float(diffface.blend_with_target(plan, scene, ones, 51, paper, none)[0, 0, 0, 0]) == pytest.approx(23 / 35)
 
     def test_the_gradient_is_that_of_the_losses(self):
         """Only the keep loss, a denoiser that is a matrix: both gradients in closed form, and each picture has its own."""
         plan, step, k = ddpm_schedule(10), 6, .3
         scene = Scene(torch.rand(2, 3, 4, 4), torch.ones(2, 1, 4, 4), torch.ones(2, 512))
-        experts = Experts(lambda x, times, ids: torch.cat([k * x, torch.zeros_like(x)], 1), None)
+        networks = Networks(lambda x, times, ids: torch.cat([k * x, torch.zeros_like(x)], 1), None)
         x = torch.randn(2, 3, 4, 4)
         level = plan.alpha_bars[step]
         a, b, part = level ** -.5, (1 / level - 1) ** .5, (1 - level) ** .5
         pictures = part * (a * x - b * k * x) + (1 - part) * x
         outer = 2 * 5 * (pictures - scene.targets) / 48
         for through, slope in ((True, part * (a - b * k) + 1 - part), (False, part * a + 1 - part)):
-            settings = Settings(10, 2, 1, Weights(0, 0, 0, keep=5), through)
-            made = guided_step(experts, plan, scene, x, step, settings, [[PLAIN]] * 2)
+            settings = Settings(10, 2, 1, LossWeights(0, 0, 0, keep=5), through)
+            made = guided_step(networks, plan, scene, x, step, settings, [[UNCHANGED]] * 2)
             assert torch.allclose(made.gradient, -outer * slope, atol=1e-5)
             assert torch.allclose(made.sample(None), made.mean + made.log_variance.exp() * made.gradient)
 
@@ -170,8 +183,8 @@ class TestSampling:
 def test_the_most_alike_of_the_tries():
     tries = torch.arange(6.0).reshape(3, 2)
     apart = torch.tensor([[.3, .1], [.1, .2], [.2, .3]])
-    assert best_of(tries, apart).tolist() == [2, 1] and best_of(tries, apart, 2).tolist() == [4, 3]
-    assert best_of(tries, apart, 9).tolist() == [0, 5]
+    assert choose_attempts(tries, apart).tolist() == [2, 1] and choose_attempts(tries, apart, 2).tolist() == [4, 3]
+    assert choose_attempts(tries, apart, 9).tolist() == [0, 5]
 
 
 @pytest.mark.slow
@@ -179,7 +192,7 @@ class TestSwap:
     @pytest.fixture(scope="class")
     def swapped(self, system, material):
         _, faces, crops, masks, identity = material
-        return system.swap(crops, faces, identity, SMALL, masks=masks, seed=5)
+        return system.swap(crops, faces, identity, replace(SMALL, seed=5), masks=masks)
 
     def test_outside_the_mask_every_pixel_stays(self, material, swapped):
         frames, faces, crops, masks, _ = material
@@ -192,19 +205,19 @@ class TestSwap:
 
     def test_a_batch_is_its_faces_one_by_one(self, system, material, swapped):
         _, faces, crops, masks, identity = material
-        one, _ = system.swap(crops[1:], faces.take([1]), identity, SMALL, masks=masks[1:], seed=6)
+        one, _ = system.swap(crops[1:], faces.take([1]), identity, replace(SMALL, seed=6), masks=masks[1:])
         assert torch.allclose(one[0], swapped[0][1], atol=1e-5)
 
     def test_the_seed_decides(self, system, material, swapped):
         _, faces, crops, masks, identity = material
-        quick = crops[:1], faces.take([0]), identity, SMALL
-        again, other = (system.swap(*quick, masks=masks[:1], seed=seed)[0] for seed in (5, 6))
+        quick = crops[:1], faces.take([0]), identity
+        again, other = (system.swap(*quick, replace(SMALL, seed=seed), masks=masks[:1])[0] for seed in (5, 6))
         assert torch.equal(again[0], swapped[0][0])
         assert float((other[0] - swapped[0][0])[masks[0] == 1].abs().mean()) > .01
 
     def test_the_place_asks_for_another_try(self, system, material, swapped):
         _, faces, crops, masks, identity = material
-        second, _ = system.swap(crops[:1], faces.take([0]), identity, SMALL, masks=masks[:1], seed=5, place=2)
+        second, _ = system.swap(crops[:1], faces.take([0]), identity, replace(SMALL, seed=5, place=2), masks=masks[:1])
         assert not torch.equal(second[0], swapped[0][0])
 
     def test_the_parser_finds_the_face_by_itself(self, nets, system, material, monkeypatch):
@@ -245,22 +258,22 @@ class TestSwap:
     def test_it_runs_in_inference_mode(self, system, material, swapped):
         _, faces, crops, masks, identity = material
         with torch.inference_mode():
-            again, _ = system.swap(crops[:1].clone(), faces.take([0]), identity, SMALL, masks=masks[:1].clone(), seed=5)
+            again, _ = system.swap(crops[:1].clone(), faces.take([0]), identity, replace(SMALL, seed=5), masks=masks[:1].clone())
         assert torch.equal(again[0], swapped[0][0])
 
     def test_guidance_brings_the_face_nearer(self, nets, system, material):
         """The loss that is pulled on falls: the recognizer's distance with guidance is smaller than without."""
         _, _, crops, masks, identity = material
-        experts = nets.experts()
+        networks = nets.as_functions()
         targets = F.interpolate(crops[:1].movedim(-1, 1), (32, 32)) * 2 - 1
-        wanted = diffface.identity_of(experts, portraits_of(identity, 32))
+        wanted = diffface.embed_portraits(networks, cut_portraits(identity, 32))
         hole = F.interpolate(masks[:1, None], (32, 32))
         apart = []
         for weight in (0, 3000):
-            weights = Weights(identity=weight, expression=0, gaze=0, keep=0, views=1)
-            scene = set_scene(experts, targets, wanted, weights, hole)
-            made = paint(experts, scene, Settings(12, 4, 1, weights), [Chance(1, 0)])
-            apart.append(float(diffface.distances(experts, scene, made)))
+            weights = LossWeights(identity=weight, expression=0, gaze=0, keep=0, views=1)
+            scene = make_scene(networks, targets, wanted, weights, hole)
+            made = paint(networks, scene, Settings(12, 4, 1, weights), [AttemptRandom(1, 0)])
+            apart.append(float(diffface.identity_distances(networks, scene, made)))
         assert apart[1] < apart[0] - .02, apart
 
     def test_what_is_missing_is_said(self, nets, system, material):
@@ -276,7 +289,7 @@ class TestSwap:
 
 def test_boxes_of_the_eyes(material):
     _, faces, _, _, _ = material
-    boxes = eyes_of(faces, 256)
+    boxes = find_eye_boxes(faces, 256)
     points = transform(faces[0].points68, crop_matrix(faces[0], 256, faces.framing))
     assert boxes.shape == (2, 2, 4)
     assert boxes[0, 0].tolist() == [round(float(v)) for v in (

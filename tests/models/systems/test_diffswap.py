@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.crops.crop import crop_faces, crop_matrices
+from faceloom.models.crops.quad_as_published import cut_squares
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.ddim import DdimStep, ddim_schedule
+from faceloom.models.diffusion.noise import noise_source
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.mask3d import landmark_mask
 from faceloom.models.identity import make_identity
@@ -21,25 +23,25 @@ from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.pixels.opencv_like import fill_hull
 from faceloom.models.systems.diffswap import (
     ALPHAS,
-    CROP,
     SHAPES,
+    SIZE,
+    ConditioningSettings,
     Prepared,
     Settings,
-    begins_with_noise,
-    draws,
     load_diffswap,
     masked_ddim,
+    paste_as_published,
     prepare,
-    published_crops,
-    published_paste,
+    source_crops,
     source_features,
-    source_pictures,
-    source_points,
+    starts_from_noise,
+    transferred_points,
 )
 from faceloom.models.systems.diffswap_picture import (
-    LOOK,
+    RECOGNIZER_SIZE,
+    blend_by_bands,
+    cut,
     identity_view,
-    join,
     latent_mask,
     organ_masks,
     preview_colours,
@@ -58,7 +60,7 @@ def system(tmp_path_factory):
 
 
 def aligned_crops(photo, faces):
-    aligned = align_faces(faces, "FFHQ quad", CROP)
+    aligned = align_faces(faces, "FFHQ quad", SIZE)
     return crop_faces(photo, aligned), aligned
 
 
@@ -76,7 +78,7 @@ class TestSampling:
         def denoise(x, step):
             return (x - step.alpha**.5 * (wanted * replaced + target * (1 - replaced))) / (1 - step.alpha) ** .5
 
-        draw = draws([3], (3, 8, 8))
+        draw = noise_source([3], (3, 8, 8))
         x = masked_ddim(denoise, draw(), target, replaced, steps, draw, 0)
         trace = (1 - ALPHAS[0]) ** .5
         assert trace < .04
@@ -93,44 +95,44 @@ class TestSampling:
 
     def test_the_surroundings_get_new_noise_at_every_step(self):
         seen, target = [], normal(1, 3, 4, 4)
-        draw = draws([0], (3, 4, 4))
+        draw = noise_source([0], (3, 4, 4))
         masked_ddim(lambda x, step: torch.zeros_like(x), draw(), target, torch.zeros(1, 1, 4, 4), ddim_schedule(4, ALPHAS), draw, 0,
                     lambda number, picture, x: seen.append((number, x)))
         noise = [(x - step.alpha**.5 * target) / (1 - step.alpha) ** .5 for step, (_, x) in zip(ddim_schedule(4, ALPHAS), seen)]
         assert [number for number, _ in seen] == [0, 1, 2, 3]
-        again = draws([0], (3, 4, 4))
+        again = noise_source([0], (3, 4, 4))
         again()
         for drawn in noise:
             torch.testing.assert_close(drawn, again(), atol=1e-4, rtol=1e-4)
 
     def test_every_row_has_its_own_noise(self):
-        two, one = draws([4, 5], (3, 8, 8)), draws([5], (3, 8, 8))
+        two, one = noise_source([4, 5], (3, 8, 8)), noise_source([5], (3, 8, 8))
         assert all(torch.equal(two()[1:], one()) for _ in range(3))
-        torch.testing.assert_close(draws([5], (3, 8, 8))()[0], torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(5))[0])
+        torch.testing.assert_close(noise_source([5], (3, 8, 8))()[0], normal(1, 3, 8, 8, seed=5)[0])
 
     @pytest.mark.parametrize("count", [1, 3, 30, 50, 200, 1000])
     def test_a_whole_schedule_begins_with_noise_and_a_part_does_not(self, count):
         steps = ddim_schedule(count, ALPHAS)
-        assert begins_with_noise(steps)
+        assert starts_from_noise(steps)
         if len(steps) > 2:
-            assert not begins_with_noise(steps[1:])
+            assert not starts_from_noise(steps[1:])
         assert steps[-1] == DdimStep(1, ALPHAS[1], ALPHAS[0])
 
 
 class TestPictures:
     def test_the_identity_view_puts_the_points_on_arcfaces(self):
         """Where affine_grid reads for ArcFace's points, the crop has its own."""
-        keypoints = TEMPLATES["ffhq_512"] * CROP
+        keypoints = TEMPLATES["ffhq_512"] * SIZE
         turned = (keypoints - 128) @ np.array([[.9, .3], [-.3, .9]]) + 120
-        theta = identity_view(turned, CROP)
-        points = TEMPLATES["arcface_112_v2"] * LOOK
-        read = (transform(points * 2 / (LOOK - 1) - 1, theta) + 1) / 2 * (CROP - 1)
+        theta = identity_view(turned, SIZE)
+        points = TEMPLATES["arcface_112_v2"] * RECOGNIZER_SIZE
+        read = (transform(points * 2 / (RECOGNIZER_SIZE - 1) - 1, theta) + 1) / 2 * (SIZE - 1)
         assert np.linalg.norm(read - turned, axis=1).max() < 4
 
     def test_organs_lie_where_they_are(self, collins):
-        faces = align_faces(detect_faces(collins), "FFHQ quad", CROP)
+        faces = align_faces(detect_faces(collins), "FFHQ quad", SIZE)
         matrix = crop_matrices(faces)[0]
-        organs = organ_masks(transform(faces[0].points68, matrix), CROP)
+        organs = organ_masks(transform(faces[0].points68, matrix), SIZE)
         keypoints = transform(faces[0].keypoints, matrix)
         for mask, point in zip(organs, [keypoints[0], keypoints[1], keypoints[2], keypoints[3:].mean(0)]):
             assert np.linalg.norm(np.argwhere(mask).mean(0)[::-1] - point) < 16
@@ -146,10 +148,10 @@ class TestPictures:
         picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         mask = torch.zeros(1, 64, 64)
         mask[:, 16:48, 16:48] = 1
-        torch.testing.assert_close(join(picture, picture, mask), picture, atol=1e-6, rtol=0)
-        torch.testing.assert_close(join(picture, 1 - picture, torch.ones_like(mask)), picture, atol=1e-6, rtol=0)
+        torch.testing.assert_close(blend_by_bands(picture, picture, mask), picture, atol=1e-6, rtol=0)
+        torch.testing.assert_close(blend_by_bands(picture, 1 - picture, torch.ones_like(mask)), picture, atol=1e-6, rtol=0)
         mask = (torch.arange(64) < 32).float().expand(1, 64, 64)
-        row = join(torch.ones(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), mask)[0, 0, 32]
+        row = blend_by_bands(torch.ones(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), mask)[0, 0, 32]
         assert float(row[4]) > .75 and float(row[60]) < .1
         assert int(((row > .1) & (row < .9)).sum()) > 8  # the seam is spread
 
@@ -216,25 +218,25 @@ class TestPrepare:
         told = prepare(system.conditioner, system.encode, crops, faces, source)
         points = transform(faces[0].points68, crop_matrices(faces)[0])
         assert torch.equal(told.targets, crops) and torch.equal(told.latents, system.encode(crops))
-        assert np.array_equal(told.swapped[0].bool(), fill_hull(points, CROP)) and told.replaced.unique().tolist() == [0, 1]
+        assert np.array_equal(told.swapped[0].bool(), fill_hull(points, SIZE)) and told.replaced.unique().tolist() == [0, 1]
         net = system.conditioner.model.net
-        landmarks = net.landmark_encoder(torch.from_numpy(points / CROP).float().flatten()[None])
+        landmarks = net.landmark_encoder(torch.from_numpy(points / SIZE).float().flatten()[None])
         torch.testing.assert_close(told.tokens[:, 0], landmarks)
-        portrait, sources = source_pictures(source)
-        matrix = crop_matrices(sources, CROP)[0]
-        view = torch.from_numpy(identity_view(transform(sources[0].keypoints, matrix), CROP)).float()[None]
+        portrait, sources = source_crops(source)
+        matrix = crop_matrices(sources, SIZE)[0]
+        view = torch.from_numpy(identity_view(transform(sources[0].keypoints, matrix), SIZE)).float()[None]
         who = net.id_fc(net.identity(portrait.movedim(-1, 1) * 2 - 1, view))
         torch.testing.assert_close(told.tokens[:, 1], who, atol=1e-5, rtol=1e-4)
 
     def test_organs_come_from_the_source_or_as_released_from_the_target(self, system, group, source):
         crops, faces = aligned_crops(*group)
-        of_source, released = (prepare(system.conditioner, system.encode, crops, faces, source, organ_source=which).tokens
+        of_source, released = (prepare(system.conditioner, system.encode, crops, faces, source, ConditioningSettings(which)).tokens
                                for which in ("source", "released"))
         torch.testing.assert_close(of_source[:, :2], released[:, :2])
         torch.testing.assert_close(of_source[0, 2:], of_source[1, 2:])
         assert not torch.allclose(released[0, 2:], released[1, 2:], atol=1e-3)
-        _, sources = source_pictures(source)
-        masks = organ_masks(transform(points_68(sources[0]), crop_matrices(sources, CROP)[0]), CROP)
+        _, sources = source_crops(source)
+        masks = organ_masks(transform(points_68(sources[0]), crop_matrices(sources, SIZE)[0]), SIZE)
         means = organ_means(system.encode(crops[:1]), torch.from_numpy(masks)[None])
         net = system.conditioner.model.net
         torch.testing.assert_close(net(torch.zeros(1, 68, 2), torch.zeros(1, 512), means)[:, 2:], released[:1, 2:], atol=1e-5, rtol=1e-4)
@@ -245,18 +247,19 @@ class TestPrepare:
         both = replace(parts[0], crops=np.concatenate([part.crops[:, :size, :size] for part in parts]),
                        faces=tuple(part.faces[0] for part in parts), photos=2)
         single = [replace(both, crops=both.crops[i : i + 1], faces=both.faces[i : i + 1], photos=1) for i in range(2)]
-        features = [source_features(system.conditioner, *source_pictures(who), None, system.encode) for who in (*single, both)]
+        features = [source_features(system.conditioner, *source_crops(who), None, system.encode) for who in (*single, both)]
         for first, second, mean in zip(*features):
             torch.testing.assert_close((first + second) / 2, mean, atol=1e-5, rtol=1e-4)
 
     def test_the_three_dimensional_shapes(self, system, collins, source):
         crops, faces = aligned_crops(collins, detect_faces(collins))
-        flat, inner, union = (prepare(system.conditioner, system.encode, crops, faces, source, shape=shape) for shape in SHAPES)
-        assert torch.equal(union.swapped, landmark_mask(faces, CROP, "union", source)[0]) and (union.swapped >= inner.swapped).all()
+        flat, inner, union = (prepare(system.conditioner, system.encode, crops, faces, source, ConditioningSettings(shape=shape))
+                              for shape in SHAPES)
+        assert torch.equal(union.swapped, landmark_mask(faces, SIZE, "union", source)[0]) and (union.swapped >= inner.swapped).all()
         assert float(inner.swapped.sum()) > 1.2 * float(flat.swapped.sum())  # with forehead
         assert torch.equal(inner.tokens, union.tokens) and not torch.allclose(inner.tokens[:, 0], flat.tokens[:, 0], atol=1e-3)
         torch.testing.assert_close(inner.tokens[:, 1:], flat.tokens[:, 1:])
-        moved = source_points(faces[0], source) - faces[0].points68
+        moved = transferred_points(faces[0], source) - faces[0].points68
         eyes = faces[0].eye_distance
         assert .01 * eyes < np.abs(moved).mean() < .2 * eyes  # another face in the same place
 
@@ -270,7 +273,7 @@ class TestPrepare:
     def test_larger_crops_are_brought_to_size(self, system, collins, source):
         faces = align_faces(detect_faces(collins), "FFHQ quad", 512)
         told = prepare(system.conditioner, system.encode, crop_faces(collins, faces), faces, source)
-        small = prepare(system.conditioner, system.encode, crop_faces(collins, faces, CROP), faces, source)
+        small = prepare(system.conditioner, system.encode, crop_faces(collins, faces, SIZE), faces, source)
         assert torch.equal(told.swapped, small.swapped) and float((told.targets - small.targets).abs().mean()) < .01
 
     def test_what_it_cannot_work_with(self, system, collins, source):
@@ -278,19 +281,20 @@ class TestPrepare:
         with pytest.raises(FaceLoomError, match="looks at a photo of the source"):
             prepare(system.conditioner, system.encode, crops, faces, replace(source, crops=source.crops[:0], faces=()))
         with pytest.raises(FaceLoomError, match="organ_source must be one of"):
-            prepare(system.conditioner, system.encode, crops, faces, source, organ_source="target")
+            prepare(system.conditioner, system.encode, crops, faces, source, ConditioningSettings("target"))
 
 
 @pytest.mark.parametrize("shape", [SHAPES[0], *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:])])
 def test_from_the_photograph_to_the_pasted_result(system, collins, source, shape):
     faces = detect_faces(collins)
-    result = system.swap(collins, faces, source, FEW, shape=shape)
-    assert torch.equal(result, system.swap(collins, faces, source, FEW, shape=shape))
-    assert not torch.equal(result, system.swap(collins, faces, source, replace(FEW, seed=1), shape=shape))
-    aligned = align_faces(faces, "FFHQ quad", CROP)
-    mask = prepare(system.conditioner, system.encode, crop_faces(collins, aligned), aligned, source, shape=shape).swapped[0]
+    conditioning = ConditioningSettings(shape=shape)
+    result = system.swap(collins, faces, source, FEW, conditioning)
+    assert torch.equal(result, system.swap(collins, faces, source, FEW, conditioning))
+    assert not torch.equal(result, system.swap(collins, faces, source, replace(FEW, seed=1), conditioning))
+    aligned = align_faces(faces, "FFHQ quad", SIZE)
+    mask = prepare(system.conditioner, system.encode, crop_faces(collins, aligned), aligned, source, conditioning).swapped[0]
     ys, xs = np.nonzero((result != collins).any(-1)[0].numpy())
-    at = np.rint(transform(np.stack([xs, ys], 1), crop_matrices(aligned)[0])).astype(int).clip(0, CROP - 1)
+    at = np.rint(transform(np.stack([xs, ys], 1), crop_matrices(aligned)[0])).astype(int).clip(0, SIZE - 1)
     reach = torch.nn.functional.max_pool2d(mask[None], 5, 1, 2)[0]
     assert result.shape == collins.shape and len(xs) > .015 * 512 * 512
     assert (reach[at[:, 1], at[:, 0]] > 0).all()  # nothing changed but the masked face
@@ -298,13 +302,13 @@ def test_from_the_photograph_to_the_pasted_result(system, collins, source, shape
 
 def test_as_published_the_whole_square_is_drawn(system, collins, source):
     faces = detect_faces(collins)
-    result = system.swap(collins, faces, source, FEW, as_published=True)
+    result = system.swap(collins, faces, source, replace(FEW, as_published=True))
     changed = (result != collins).any(-1)[0].numpy()
     ys, xs = np.nonzero(changed)
-    to_crop = crop_matrices(align_faces(faces, "FFHQ quad"), CROP)[0]
+    to_crop = crop_matrices(align_faces(faces, "FFHQ quad"), SIZE)[0]
     at = transform(np.stack([xs, ys], 1), to_crop)
-    assert at.min() > -3 and at.max() < CROP + 2
-    square = abs(np.linalg.det(invert(to_crop)[:, :2])) * CROP**2
+    assert at.min() > -3 and at.max() < SIZE + 2
+    square = abs(np.linalg.det(invert(to_crop)[:, :2])) * SIZE**2
     assert .5 * square < changed.sum() < 1.02 * square
     assert torch.equal((result[0][changed] * 255).round() / 255, result[0][changed])  # 8 bits
 
@@ -312,9 +316,9 @@ def test_as_published_the_whole_square_is_drawn(system, collins, source):
 def test_the_published_square_goes_back_where_it_was_cut(group):
     """Cut, joined with itself and drawn over again, both squares lie within a blur of the photograph, and nothing else moves."""
     photo, faces = group
-    crops = published_crops(photo, faces)
-    told = Prepared(torch.zeros(0), crops, torch.zeros(0), torch.ones(2, CROP, CROP))
-    off = (published_paste(photo, faces, told, crops) - photo).abs()
+    crops = cut_squares(photo, faces, SIZE, cut)
+    told = Prepared(torch.zeros(0), crops, torch.zeros(0), torch.ones(2, SIZE, SIZE))
+    off = (paste_as_published(photo, faces, told, crops) - photo).abs()
     assert float((off > 0).float().mean()) > .1 and float(off.mean()) < .01 and float((off > .1).float().mean()) < .01
 
 

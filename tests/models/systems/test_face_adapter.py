@@ -17,10 +17,10 @@ from faceloom.models.faces import Faces, Identity, keypoints_from_68
 from faceloom.models.identity import make_identity
 from faceloom.models.parse import REGIONS
 from faceloom.models.pixels.affine import invert, transform
-from faceloom.models.systems.face_adapter import TEMPLATE, canvas_matrices, shape_of, source_crop
-from faceloom.models.systems.face_adapter_load import VISION, ClipVision, folder_file, load_face_adapter
-from faceloom.models.systems.face_adapter_picture import blend_mask, draw_points, rainbow, swap_area, with_gaze
-from faceloom.models.systems.face_adapter_swap import Settings, repaint, sample, swap, with_diffusers
+from faceloom.models.systems.face_adapter import TEMPLATE, canvas_matrices, source_crop, split_coefficients
+from faceloom.models.systems.face_adapter_load import VISION_FOLDER, ClipVision, find_weights_in_folder, load_face_adapter
+from faceloom.models.systems.face_adapter_picture import add_pupils, blend_mask, draw_points, rainbow, swap_area
+from faceloom.models.systems.face_adapter_swap import Settings, StableDiffusion, diffusers_denoiser, paint, sample, swap
 from torch import nn
 
 WIDE = 24  # of the prompt and of CLIP in these tests
@@ -135,7 +135,7 @@ class TestPoints:
     def test_pupils(self):
         points = np.zeros((1, 68, 2))
         points[0, [36, 39, 42, 45]] = [[10, 20], [30, 20], [50, 20], [50, 60]]
-        pupils = with_gaze(points, np.array([[0.1, -0.2, 0.5, 0]]))[0, 68:]
+        pupils = add_pupils(points, np.array([[0.1, -0.2, 0.5, 0]]))[0, 68:]
         assert np.allclose(pupils, [[20 + 2, 20 - 4], [50 + 20, 40]])
 
     def test_dots(self):
@@ -224,7 +224,7 @@ class TestConditions:
         assert np.allclose(angles, 3 + other, atol=1e-5) and np.allclose(shift, 5 + other, atol=1e-5)
 
     def test_the_parts_of_the_coefficients(self):
-        shape = shape_of(np.arange(261)[None])
+        shape = split_coefficients(np.arange(261)[None])
         ends = [(part[0, 0], part[0, -1]) for part in (shape.identity, shape.expression, shape.angles, shape.shift, shape.gaze)]
         assert ends == [(0, 79), (80, 143), (224, 226), (254, 256), (257, 260)]
 
@@ -311,13 +311,13 @@ class Means(nn.Module):
 def adapter_means(of) -> float:
     """What ``Means`` says of an identity, or of crops and their faces."""
     from faceloom.models.pixels.affine import similarity
-    from faceloom.models.systems.face_adapter import aligned_pictures
+    from faceloom.models.systems.face_adapter import aligned_crops
 
     if isinstance(of, Identity):
         pictures, matrices = torch.from_numpy(np.array(of.crops)), similarity(np.stack([face.keypoints for face in of.faces]), TEMPLATE)
     else:
         pictures, matrices = of[0], canvas_matrices(of[1])
-    return float(aligned_pictures(pictures, matrices).mean())
+    return float(aligned_crops(pictures, matrices).mean())
 
 
 class TestFiles:
@@ -359,17 +359,20 @@ class TestFiles:
         from face_adapter_files import save_vision
 
         main = tmp_path / "net_id2token.pth"
-        assert folder_file(main, VISION) is None
-        save_vision(tmp_path / VISION, WIDE)
-        assert folder_file(main, VISION) == tmp_path / VISION / "model.safetensors"
-        vision = ClipVision(tmp_path / VISION)
+        assert find_weights_in_folder(main, VISION_FOLDER) is None
+        save_vision(tmp_path / VISION_FOLDER, WIDE)
+        assert find_weights_in_folder(main, VISION_FOLDER) == tmp_path / VISION_FOLDER / "model.safetensors"
+        vision = ClipVision(tmp_path / VISION_FOLDER)
         ours = vision(target[0])
         processor = transformers.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size=56)
         pixels = processor(images=[(target[0][0].numpy() * 255).round().astype(np.uint8)], return_tensors="pt").pixel_values
         with torch.inference_mode():
-            answer = vision.model.net(pixel_values=pixels)
+            output = vision.model.net(pixel_values=pixels)
         assert ours.shape == (1, 17, WIDE)
-        torch.testing.assert_close(ours, answer.last_hidden_state, atol=0.05, rtol=0)
+        torch.testing.assert_close(ours, output.last_hidden_state, atol=0.05, rtol=0)
+
+
+EMPTY = torch.randn(1, 77, WIDE, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture(scope="module")
@@ -384,10 +387,10 @@ def stable_diffusion():
     for parameter in (*control.controlnet_down_blocks.parameters(), control.controlnet_mid_block.weight):
         parameter.data.normal_(0, 0.3)
     control.controlnet_cond_embedding.conv_out.weight.data.normal_(0, 3)
-    return with_diffusers(unet, control), lambda latents: nn.functional.interpolate(latents[:, :3] / 4, scale_factor=8)
+    return StableDiffusion(diffusers_denoiser(unet, control),
+                           lambda latents: nn.functional.interpolate(latents[:, :3] / 4, scale_factor=8), EMPTY)
 
 
-EMPTY = torch.randn(1, 77, WIDE, generator=torch.Generator().manual_seed(3))
 FEW = Settings(steps=2)
 
 
@@ -403,14 +406,14 @@ class TestSampling:
             return torch.stack([x[0] * 0 + 0.1, x[1] * 0 + 0.2])
 
         noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
-        latents = sample(made, EMPTY, denoise, noise, Settings(steps=1, guidance=5.0))
+        latents = sample(made, StableDiffusion(denoise, None, EMPTY), noise, Settings(steps=1, guidance=5.0))
         sigma = euler_schedule(1)[1][0]
         assert asked == [999] and torch.allclose(latents, (noise - (0.1 + 5 * 0.1)) * float(sigma), atol=1e-4)
 
     @pytest.mark.slow
     def test_from_the_photograph_to_the_pasted_result(self, adapter, stable_diffusion, collins, source, made):
         faces = detect_faces(collins)
-        result, other = (swap(adapter, collins, faces, source, look, EMPTY, *stable_diffusion, settings)
+        result, other = (swap(adapter, collins, faces, source, look, stable_diffusion, settings)
                          for settings in (FEW, replace(FEW, seed=1)))
         assert result.shape == collins.shape and not torch.equal(result, other)
         changed = (result != collins).any(-1)[0]
@@ -425,8 +428,8 @@ class TestSampling:
     def test_a_batch_is_its_faces_one_by_one(self, adapter, stable_diffusion, group, source):
         photo, faces = group
         made = adapter.conditions(crop_faces(photo, faces), faces, source, look)
-        both = repaint(made, EMPTY, *stable_diffusion, FEW)
-        second = repaint(made.take(1), EMPTY, *stable_diffusion, replace(FEW, seed=1))
+        both = paint(made, stable_diffusion, FEW)
+        second = paint(made.take(1), stable_diffusion, replace(FEW, seed=1))
         torch.testing.assert_close(both[1:], second, atol=1e-5, rtol=0)
         outside = made.mask == 0
         assert torch.equal(both[outside], made.background[outside])
@@ -435,11 +438,11 @@ class TestSampling:
     @pytest.mark.slow
     def test_every_part_counts(self, stable_diffusion, made):
         """Prompt, ControlNet's prompt and hint each change what is painted."""
-        right = repaint(made, EMPTY, *stable_diffusion, FEW)
-        assert torch.equal(right, repaint(made, EMPTY, *stable_diffusion, FEW))
+        right = paint(made, stable_diffusion, FEW)
+        assert torch.equal(right, paint(made, stable_diffusion, FEW))
         for name in ("tokens", "image_tokens", "hint"):
             wrong = replace(made, **{name: getattr(made, name).flip(-1)})
-            assert float((repaint(wrong, EMPTY, *stable_diffusion, FEW) - right).abs().max()) > 1e-3, name
+            assert float((paint(wrong, stable_diffusion, FEW) - right).abs().max()) > 1e-3, name
 
     def test_cancel_and_nobody(self, adapter, stable_diffusion, made, source, collins):
         class Stop(Exception):
@@ -450,9 +453,9 @@ class TestSampling:
                 raise Stop
 
         with pytest.raises(Stop):
-            repaint(made, EMPTY, *stable_diffusion, FEW, progress)
+            paint(made, stable_diffusion, FEW, progress)
         nobody = Faces((), 1, *collins.shape[1:3])
-        assert swap(adapter, collins, nobody, source, look, EMPTY, *stable_diffusion).equal(collins)
+        assert swap(adapter, collins, nobody, source, look, stable_diffusion).equal(collins)
 
 
 def test_the_aligned_picture_is_reached_through_the_crop(target):

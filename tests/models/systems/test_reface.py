@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.crops.crop import crop_faces, crop_matrices
+from faceloom.models.crops.quad_as_published import cut_squares
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.ddim import SD_ALPHAS, DdimStep, ddim_schedule, sample_ddim
@@ -18,15 +19,14 @@ from faceloom.models.systems.reface import (
     SIZE,
     Settings,
     class_table,
-    classes_of,
     keep_mask,
     latent_mask,
     load_reface,
+    paste_as_published,
     prepare,
-    published_crops,
-    published_paste,
-    shrunk,
-    source_picture,
+    published_classes,
+    shrink,
+    source_crop,
 )
 
 FEW = Settings(steps=2)
@@ -71,7 +71,7 @@ def test_a_schedule_never_leaves_the_trained_timesteps():
 
 def test_what_is_swapped():
     table = dict(zip(REGIONS, class_table(REGIONS).tolist()))
-    kept = keep_mask(classes_of(torch.arange(len(REGIONS), dtype=torch.uint8)))
+    kept = keep_mask(published_classes(torch.arange(len(REGIONS), dtype=torch.uint8)))
     swapped = {name for name, keep in zip(REGIONS, kept.tolist()) if keep == 0}
     assert swapped == {"skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "mouth", "upper_lip", "lower_lip", "left_ear",
                        "right_ear"}
@@ -87,15 +87,15 @@ def test_the_latent_mask_is_grey_between():
 
 def test_shrinking_from_1024_is_the_filter_it_is_called():
     ramp = torch.linspace(0.2, 0.8, 1024)[None, :, None, None].expand(1, 1024, 1024, 3)
-    small = shrunk(ramp)
+    small = shrink(ramp)
     assert small.shape == (1, 512, 512, 3)
     torch.testing.assert_close(small[0, 4:-4, 5, 0], (ramp[0, ::2, 5, 0] + ramp[0, 1::2, 5, 0])[4:-4] / 2, atol=1e-6, rtol=0)
 
 
 def test_the_source_is_shown_without_its_surroundings(source):
     """Outside of what is swapped it is CLIP's mean colour, which is 0; inside it is the photograph."""
-    half = source_picture(source, Halves())
-    whole = source_picture(source)
+    half = source_crop(source, Halves())
+    whole = source_crop(source)
     assert half.shape == (1, 3, 224, 224) and float(half[..., 113:].abs().max()) == 0
     outside = whole.abs().sum(1)[0]
     assert float(outside[:20, :20].max()) == 0 and float(outside[90:130, 90:130].min()) > 0
@@ -107,12 +107,12 @@ def test_what_the_denoiser_is_told(system, collins, source):
     told = prepare(system.conditioner, crops, faces, source, Halves())
     assert torch.equal(told.targets, crops)
     assert float(told.swapped[:, :, :256].min()) == 1 and float(told.swapped[:, :, 256:].max()) == 0
-    assert torch.equal(told.hidden[:, :, 256:], crops[:, :, 256:]) and bool((told.hidden[:, :, :256] == .5).all())
-    assert told.tokens.shape == (1, 1, 32) and told.nothing.shape == (1, 1, 32)
+    assert torch.equal(told.masked_targets[:, :, 256:], crops[:, :, 256:]) and bool((told.masked_targets[:, :, :256] == .5).all())
+    assert told.tokens.shape == (1, 1, 32) and told.unconditional.shape == (1, 1, 32)
 
     net = system.conditioner.model.net
     points = torch.from_numpy(transform(faces[0].points68, crop_matrices(faces)[0]).astype(np.float32))
-    moved = net(source_picture(source, Halves()), crops.movedim(-1, 1) * 2 - 1, points[None] + 8)
+    moved = net(source_crop(source, Halves()), crops.movedim(-1, 1) * 2 - 1, points[None] + 8)
     bias = net.landmark_proj_out(torch.full((1, 136), 8.)) - net.landmark_proj_out.bias
     torch.testing.assert_close(moved - told.tokens, bias[:, None] * .05 / 11.05, atol=1e-4, rtol=1e-4)
 
@@ -120,7 +120,7 @@ def test_what_the_denoiser_is_told(system, collins, source):
 @pytest.mark.parametrize("as_published", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_from_the_photograph_to_the_pasted_result(system, collins, source, as_published):
     faces = detect_faces(collins)
-    result, again = (system.swap(collins, faces, source, Settings(steps=1), as_published=as_published) for _ in range(2))
+    result, again = (system.swap(collins, faces, source, Settings(steps=1, as_published=as_published)) for _ in range(2))
     assert result.shape == collins.shape and torch.equal(result, again)
     changed = (result != collins).any(-1)[0]
     square = transform(np.array([[0, 0], [512, 512]]) - .5, invert(crop_matrices(align_faces(faces, "FFHQ quad"), 512)[0]))
@@ -132,9 +132,9 @@ def test_from_the_photograph_to_the_pasted_result(system, collins, source, as_pu
 def test_the_published_square_goes_back_where_it_was_cut(group):
     """Cut and drawn over again without being painted, both squares lie within a blur of the photograph, and nothing else moves."""
     photo, faces = group
-    crops = published_crops(photo, faces)
+    crops = cut_squares(photo, faces, 1024)
     assert crops.shape == (2, 1024, 1024, 3)
-    off = (published_paste(photo, faces, shrunk(crops)) - photo).abs()
+    off = (paste_as_published(photo, faces, shrink(crops)) - photo).abs()
     assert float((off > 0).float().mean()) > .1 and float(off.mean()) < .006 and float((off > .1).float().mean()) < .002
 
 
@@ -157,7 +157,7 @@ def test_starting_from_the_target(system, collins, source):
     faces = align_faces(detect_faces(collins), "FFHQ quad", SIZE)
     told = prepare(system.conditioner, crop_faces(collins, faces), faces, source)
     white, black = (replace(told, targets=torch.full_like(told.targets, value), keep=torch.zeros_like(told.keep)) for value in (1., 0.))
-    assert torch.equal(white.hidden, black.hidden)
+    assert torch.equal(white.masked_targets, black.masked_targets)
     settings = Settings(steps=1, start_from_target=True)
     assert not torch.equal(system.paint(white, settings), system.paint(black, settings))
 
@@ -172,7 +172,7 @@ def test_no_face_changes_nothing(system, collins, source):
     faces = detect_faces(collins).take([])
     assert torch.equal(system.swap(collins, faces, source), collins)
     told = prepare(system.conditioner, torch.zeros(1, 64, 64, 3), faces, source)
-    assert float(told.swapped.max()) == 0 and torch.equal(told.tokens, told.nothing)
+    assert float(told.swapped.max()) == 0 and torch.equal(told.tokens, told.unconditional)
 
 
 def test_a_wrong_file_says_so(tmp_path):
