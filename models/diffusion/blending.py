@@ -10,7 +10,7 @@ BLENDINGS = ("soft", "hard", "target-preserving", "differential")
 
 
 def step_mask(mask: Tensor, progress: float, blending: str, start: float = 0.0, end: float = 0.6) -> Tensor:
-    """Returns the mask of one step, shaped like ``mask`` (any shape, 0..1).
+    """Return the mask of one step, shaped like ``mask`` (any shape, 0..1).
 
     ``soft`` returns it unchanged, ``hard`` rounds it to 0 or 1. ``target-preserving`` is DiffFace's ramp (Kim et al. 2022, section 3.4):
     the hard mask times a factor that rises from 0 at ``start`` to 1 at ``end``, so that early steps keep the target's layout and light.
@@ -29,19 +29,19 @@ def step_mask(mask: Tensor, progress: float, blending: str, start: float = 0.0, 
 
 
 def ramp(progress: float, start: float, end: float) -> float:
-    """Returns 0 up to ``start``, 1 from ``end`` on, and a straight line between (a step at ``start`` where ``end`` is not above it)."""
+    """Return 0 up to ``start``, 1 from ``end`` on, and a straight line between (a step at ``start`` where ``end`` is not above it)."""
     if end <= start:
         return float(progress >= start)
     return min(1.0, max(0.0, (progress - start) / (end - start)))
 
 
 def acts_at(progress: float, start: float, end: float) -> bool:
-    """Tells whether guidance that acts from ``start`` to ``end`` (both included) acts at this progress."""
+    """Tell whether guidance that acts from ``start`` to ``end`` (both included) acts at this progress."""
     return start <= progress <= end
 
 
 def target_preserving_factor(step: int, first: int = 75, full: float = 30) -> float:
-    """Returns DiffFace's mask factor (0..1) after a step of its schedule.
+    """Return DiffFace's mask factor (0..1) after a step of its schedule.
 
     Steps count down from ``first`` - 1 to 0; from step ``full`` on the factor is 1. The defaults are those of the released program.
     """

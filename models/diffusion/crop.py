@@ -20,13 +20,13 @@ _MAX_GAIN = 1.25
 
 
 def sampling_size(wanted: int, vae_multiple: int) -> int:
-    """Returns the edge in pixels nearest to ``wanted`` that both the VAE and the UNet divide evenly, at least one such multiple."""
+    """Return the edge in pixels nearest to ``wanted`` that both the VAE and the UNet divide evenly, at least one such multiple."""
     step = math.lcm(_UNET_MULTIPLE, vae_multiple)
     return max(1, round(wanted / step)) * step
 
 
 def remove_color_drift(results: Tensor, originals: Tensor, masks: Tensor) -> Tensor:
-    """Returns painted crops ``[N, S, S, 3]`` 0..1 without the color drift that the VAE brought in.
+    """Return painted crops ``[N, S, S, 3]`` 0..1 without the color drift that the VAE brought in.
 
     Just outside its mask a painted crop should equal the original ``[N, S, S, 3]``; where mean and contrast of a channel differ there,
     the VAE has changed them, and the whole crop is corrected. masks: ``[N, S, S]``. A crop whose mask leaves no ring is not changed.
@@ -40,7 +40,7 @@ def remove_color_drift(results: Tensor, originals: Tensor, masks: Tensor) -> Ten
 
 
 def _match_mean_and_contrast(result: Tensor, original: Tensor, weight: Tensor) -> Tensor:
-    """Gives ``result`` ``[S, S, 3]`` the mean and spread that ``original`` has where ``weight`` ``[S, S]`` is above 0."""
+    """Give ``result`` ``[S, S, 3]`` the mean and spread that ``original`` has where ``weight`` ``[S, S]`` is above 0."""
     weight = (weight / weight.sum())[..., None]
 
     def statistics(crop: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,14 +53,14 @@ def _match_mean_and_contrast(result: Tensor, original: Tensor, weight: Tensor) -
 
 
 def composite(originals: Tensor, results: Tensor, masks: Tensor) -> Tensor:
-    """Mixes ``results`` into ``originals`` (both ``[N, S, S, 3]``) by ``masks`` ``[N, S, S]``; where a mask is 0 the pixels are the
+    """Mix ``results`` into ``originals`` (both ``[N, S, S, 3]``) by ``masks`` ``[N, S, S]``; where a mask is 0 the pixels are the
     original's, bit for bit."""
     masks = masks[..., None]
     return torch.where(masks > 0, torch.lerp(originals, results, masks), originals)
 
 
 def check_latents(latents: Tensor, channels: int, scale: int, vae_scale: int) -> None:
-    """Raises unless a VAE's latents ``[N, C, ...]`` fit a model of ``channels`` channels and ``scale`` pixels per latent pixel.
+    """Raise unless a VAE's latents ``[N, C, ...]`` fit a model of ``channels`` channels and ``scale`` pixels per latent pixel.
 
     vae_scale: the VAE's own pixels per latent pixel.
     """

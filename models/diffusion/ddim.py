@@ -27,20 +27,20 @@ class DdimStep:
     next_alpha: float
 
     def clean(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Returns the clean latents that ``x`` consists of if ``noise`` is the noise in it."""
+        """Return the clean latents that ``x`` consists of if ``noise`` is the noise in it."""
         return (x - (1 - self.alpha) ** 0.5 * noise) / self.alpha**0.5
 
     def noised(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """Adds as much noise to clean latents as there is where this step starts."""
+        """Add as much noise to clean latents as there is where this step starts."""
         return self.alpha**0.5 * clean + (1 - self.alpha) ** 0.5 * noise
 
     def next(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """Returns the latents after this step, from the predicted clean latents and the predicted noise."""
+        """Return the latents after this step, from the predicted clean latents and the predicted noise."""
         return self.next_alpha**0.5 * clean + (1 - self.next_alpha) ** 0.5 * noise
 
 
 def scaled_linear_alphas(first_beta: float, last_beta: float, count: int = TRAINING_STEPS) -> np.ndarray:
-    """Returns the alphas ``[count]`` float64 of all timesteps for betas whose square roots rise evenly (diffusers' "scaled_linear")."""
+    """Return the alphas ``[count]`` float64 of all timesteps for betas whose square roots rise evenly (diffusers' "scaled_linear")."""
     return np.cumprod(1 - np.linspace(first_beta**0.5, last_beta**0.5, count, dtype=np.float64) ** 2)
 
 
@@ -49,7 +49,7 @@ SD_ALPHAS = scaled_linear_alphas(0.00085, 0.012)
 
 
 def ddim_schedule(steps: int, alphas: np.ndarray = SD_ALPHAS) -> tuple[DdimStep, ...]:
-    """Returns the steps at the timesteps 1, 1 + n, 1 + 2n … with n = 1000 // ``steps``, the noisiest first.
+    """Return the steps at the timesteps 1, 1 + n, 1 + 2n … with n = 1000 // ``steps``, the noisiest first.
 
     The last step ends at timestep 0, where a trace of noise is left; ComfyUI's ``ddim_uniform`` takes the same steps and ends at none.
     """
@@ -60,7 +60,7 @@ def ddim_schedule(steps: int, alphas: np.ndarray = SD_ALPHAS) -> tuple[DdimStep,
 
 
 def sample_ddim(denoise: Denoise, x: Tensor, steps: tuple[DdimStep, ...], progress: Progress = silent) -> Tensor:
-    """Denoises the latents ``x`` along ``steps``."""
+    """Denoise the latents ``x`` along ``steps``."""
     for done, step in enumerate(steps):
         progress(done, len(steps))
         noise = denoise(x, step.timestep)
@@ -70,6 +70,6 @@ def sample_ddim(denoise: Denoise, x: Tensor, steps: tuple[DdimStep, ...], progre
 
 
 def classifier_free_guidance(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
-    """Extrapolates from the network's output without the condition through the one with it (Ho and Salimans 2021); scale 1 is the
+    """Extrapolate from the network's output without the condition through the one with it (Ho and Salimans 2021); scale 1 is the
     conditional output."""
     return unconditional + scale * (conditional - unconditional)

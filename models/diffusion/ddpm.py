@@ -44,15 +44,15 @@ class DdpmSchedule:
         return np.append(1.0, self.alpha_bars[:-1])
 
     def noised(self, clean: Tensor, step: int, noise: Tensor) -> Tensor:
-        """Adds as much noise to a clean picture as there is at this step."""
+        """Add as much noise to a clean picture as there is at this step."""
         return self.alpha_bars[step] ** 0.5 * clean + (1 - self.alpha_bars[step]) ** 0.5 * noise
 
     def clean(self, x: Tensor, noise: Tensor, step: int) -> Tensor:
-        """Takes the predicted noise out of a noisy picture ``x``."""
+        """Take the predicted noise out of a noisy picture ``x``."""
         return self.alpha_bars[step] ** -0.5 * x - (1 / self.alpha_bars[step] - 1) ** 0.5 * noise
 
     def step_back(self, x: Tensor, clean: Tensor, variance_share: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Returns mean and log variance of the next cleaner picture (Ho et al. 2020, equation 7).
+        """Return mean and log variance of the next cleaner picture (Ho et al. 2020, equation 7).
 
         variance_share: -1..1, where the log variance lies between the smallest and the largest possible one (Nichol and Dhariwal 2021,
         equation 15).
@@ -65,7 +65,7 @@ class DdpmSchedule:
 
 
 def ddpm_schedule(steps: int) -> DdpmSchedule:
-    """Returns ``steps`` (2 to 1000) timesteps of the linear schedule, evenly spread from its first to its last."""
+    """Return ``steps`` (2 to 1000) timesteps of the linear schedule, evenly spread from its first to its last."""
     if not 2 <= steps <= TRAINING_STEPS:
         raise FaceLoomError(f"steps must be from 2 to {TRAINING_STEPS}, not {steps}.")
     distance = (TRAINING_STEPS - 1) / (steps - 1)

@@ -41,18 +41,18 @@ class Denoiser(Protocol):
     """A diffusion model that works on its own latents."""
 
     def sigma(self, share: float) -> float:
-        """Returns the noise level at a share of the way from all noise (0) to none (1)."""
+        """Return the noise level at a share of the way from all noise (0) to none (1)."""
 
     def noised(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """Adds noise of level ``sigma`` ``[N]`` to latents."""
+        """Add noise of level ``sigma`` ``[N]`` to latents."""
 
     def clean(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
-        """Predicts the latents without the noise, for the prompt ``tokens`` ``[N, T, D]``."""
+        """Predict the latents without the noise, for the prompt ``tokens`` ``[N, T, D]``."""
 
 
 def train_dreambooth(model: Denoiser, lora: LoraLayers, tokens: Callable[[], Tensor], photos: Tensor, others: Tensor | None,
                      settings: DreamBoothSettings, text: LoraLayers | None = None, progress: Progress = silent) -> list[float]:
-    """Trains ``lora`` (and ``text``) in place and returns the loss of every step. Must not run in inference mode.
+    """Train ``lora`` (and ``text``) in place and return the loss of every step. Must not run in inference mode.
 
     tokens: returns the tokens ``[2, T, D]`` of the person's prompt and of the others', with a gradient to ``text``. photos: the person's
     latents ``[K, c, h, w]``, taken in turns. others: other people's latents ``[M, c, h, w]``, of which a random one joins each step; None
@@ -87,7 +87,7 @@ def train_dreambooth(model: Denoiser, lora: LoraLayers, tokens: Callable[[], Ten
 
 
 def _noise_loss(model: Denoiser, latents: Tensor, tokens: Tensor, prior_weight: float, generator: torch.Generator) -> Tensor:
-    """Returns the mean squared error of the predicted noise at random noise levels: that of the first row, plus ``prior_weight`` times
+    """Return the mean squared error of the predicted noise at random noise levels: that of the first row, plus ``prior_weight`` times
     that of the others.
 
     The error of the noise is the error of the clean latents divided by the noise level.
@@ -102,7 +102,7 @@ def _noise_loss(model: Denoiser, latents: Tensor, tokens: Tensor, prior_weight: 
 
 
 def center_squares(photos: Sequence[Tensor]) -> list[Tensor]:
-    """Cuts the largest square out of the middle of each photo ``[H, W, 3]``."""
+    """Cut the largest square out of the middle of each photo ``[H, W, 3]``."""
     squares = []
     for photo in photos:
         edge = min(photo.shape[:2])

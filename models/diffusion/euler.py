@@ -18,14 +18,14 @@ Denoise = Callable[[Tensor, float], Tensor]
 
 
 def euler_schedule(steps: int, alphas: np.ndarray = SD_ALPHAS) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ``[steps]`` timesteps from the last to 0, and ``[steps + 1]`` noise levels (sigmas) that end with 0."""
+    """Return ``[steps]`` timesteps from the last to 0, and ``[steps + 1]`` noise levels (sigmas) that end with 0."""
     times = np.linspace(len(alphas) - 1, 0, steps)
     levels = np.sqrt((1 - alphas) / alphas)
     return times, np.append(np.interp(times, np.arange(len(alphas)), levels), 0.0)
 
 
 def sample_euler(denoise: Denoise, noise: Tensor, steps: int, alphas: np.ndarray = SD_ALPHAS, progress: Progress = silent) -> Tensor:
-    """Turns ``noise`` of unit variance into latents."""
+    """Turn ``noise`` of unit variance into latents."""
     times, sigmas = euler_schedule(steps, alphas)
     x = noise * float(sigmas[0])
     for done, (time, sigma, next_sigma) in enumerate(zip(times, sigmas[:-1], sigmas[1:], strict=True)):

@@ -39,20 +39,20 @@ class GazeEstimator:
         return f"GazeEstimator({self.model.name})"
 
     def differentiable(self) -> EyeNet:
-        """Returns a copy of the network with weights of its own, which any autograd mode may use."""
+        """Return a copy of the network with weights of its own, which any autograd mode may use."""
         with torch.inference_mode(False):
             return copy.deepcopy(self.model.net).eval().requires_grad_(False)
 
 
 def load_gaze_estimator(path_or_name: str | Path | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None
                         ) -> GazeEstimator:
-    """Opens the estimator in ``GazeEstimator.pt``; its size is read from its weights."""
+    """Open the estimator in ``GazeEstimator.pt``; its size is read from its weights."""
     path = find_by_path_or_name(path_or_name, "research", folders).path
     return GazeEstimator(path.stem, build_eyenet(load_weights(path), path.name), devices)
 
 
 def build_eyenet(weights: Mapping[str, Tensor], name: str) -> EyeNet:
-    """Builds the network of these weights, with any number of stacks, features and landmarks. name: of the file, for errors."""
+    """Build the network of these weights, with any number of stacks, features and landmarks. name: of the file, for errors."""
     stacks = len({match[1] for key in weights if (match := re.match(r"hgs\.(\d+)\.", key))})
     last = weights.get("outs.0.conv.weight")
     if not stacks or last is None or last.ndim != 4:
@@ -62,7 +62,7 @@ def build_eyenet(weights: Mapping[str, Tensor], name: str) -> EyeNet:
 
 
 def eye_boxes(count: int, size: int, faces: Faces | None = None) -> np.ndarray:
-    """Returns boxes ``[count, 2, 4]`` around both eyes of crops of ``size`` pixels: whole pixels x0, y0, x1, y1 (ends excluded) inside the
+    """Return boxes ``[count, 2, 4]`` around both eyes of crops of ``size`` pixels: whole pixels x0, y0, x1, y1 (ends excluded) inside the
     crop.
 
     Without ``faces`` the eyes are taken to be where the FFHQ template has them.
@@ -81,8 +81,8 @@ def eye_boxes(count: int, size: int, faces: Faces | None = None) -> np.ndarray:
 class GazeLoss:
     """Mean difference in radians between the gaze and the target's gaze, summed over both eyes (Kim et al. 2022, section 3.3).
 
-    net: grey eyes ``[N, 96, 160]`` to (…, gaze ``[N, 2]``). targets: pictures ``[N, 3, S, S]`` 0..1. boxes: ``[N, 2, 4]``, as
-    ``eye_boxes`` makes them. covered_share: ``[N]``, the share of the picture that the boxes cover.
+    net: grey eyes ``[N, 96, 160]`` to (…, gaze ``[N, 2]``). targets: crops ``[N, 3, S, S]`` 0..1. boxes: ``[N, 2, 4]``, as
+    ``eye_boxes`` makes them. covered_share: ``[N]``, the share of the crop that the boxes cover.
     """
 
     nan_message = "The gaze estimator returned NaN; connect another one or set gaze_strength to 0."
@@ -94,10 +94,10 @@ class GazeLoss:
         with torch.no_grad():
             self.target_gazes = self._estimate(targets)
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        return gaze_loss(self._estimate(pictures), self.target_gazes)
+    def __call__(self, crops: Tensor) -> Tensor:
+        return gaze_loss(self._estimate(crops), self.target_gazes)
 
-    def _estimate(self, pictures: Tensor) -> Tensor:
-        """Returns pitch and yaw ``[N, 2, 2]`` of both eyes."""
-        eyes = eye_crops(pictures, self.boxes)
-        return self.net(eyes.flatten(0, 1))[2].reshape(len(pictures), 2, 2)
+    def _estimate(self, crops: Tensor) -> Tensor:
+        """Return pitch and yaw ``[N, 2, 2]`` of both eyes."""
+        eyes = eye_crops(crops, self.boxes)
+        return self.net(eyes.flatten(0, 1))[2].reshape(len(crops), 2, 2)

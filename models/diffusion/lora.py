@@ -25,7 +25,7 @@ _NUMBERED_KEY = re.compile(r"(unet|text_encoder):(\d+):(up|down)$")
 
 
 def unet_linear_layers() -> Iterator[tuple[str, int, int]]:
-    """Yields (diffusers' name, inputs, outputs) of the UNet's layers that cloneofsimo's LoRA trains, in its order."""
+    """Yield (diffusers' name, inputs, outputs) of the UNet's layers that cloneofsimo's LoRA trains, in its order."""
     for place, count, width in _TRANSFORMERS:
         for i in range(count):
             block = f"{place}.attentions.{i}.transformer_blocks.0"
@@ -38,14 +38,14 @@ def unet_linear_layers() -> Iterator[tuple[str, int, int]]:
 
 
 def text_encoder_linear_layers() -> Iterator[tuple[str, int, int]]:
-    """Yields (diffusers' name, inputs, outputs) of the text encoder's layers, CLIP ViT-L, in the same LoRA's order."""
+    """Yield (diffusers' name, inputs, outputs) of the text encoder's layers, CLIP ViT-L, in the same LoRA's order."""
     for i in range(_TEXT_LAYERS):
         for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
             yield f"text_model.encoder.layers.{i}.self_attn.{part}", _TEXT_WIDTH, _TEXT_WIDTH
 
 
 def kohya_weights(pairs: Mapping[str, tuple[Tensor, Tensor]], part: str) -> dict[str, Tensor]:
-    """Returns the pairs, by layer, under kohya's keys, which LoRA loaders read.
+    """Return the pairs, by layer, under kohya's keys, which LoRA loaders read.
 
     pairs: up ``[outputs, rank]`` and down ``[rank, inputs]``. part: ``unet`` or ``text_encoder``.
     """
@@ -57,12 +57,12 @@ def kohya_weights(pairs: Mapping[str, tuple[Tensor, Tensor]], part: str) -> dict
 
 
 def load_flat_lora(path: Path) -> dict[str, Tensor] | None:
-    """Reads a file and returns its LoRA as ``read_flat_lora`` does."""
+    """Read a file and return its LoRA as ``read_flat_lora`` does."""
     return read_flat_lora(load_data(path), path)
 
 
 def read_flat_lora(data: Any, path: Path) -> dict[str, Tensor] | None:
-    """Returns the LoRA of a file's data under kohya's keys, or None where the data is no flat LoRA.
+    """Return the LoRA of a file's data under kohya's keys, or None where the data is no flat LoRA.
 
     A flat LoRA is a list of tensors (``.pt``) or a mapping with numbered keys (``unet:0:up``). One of other layers than Face Swap via
     Diffusion trains is an error. path: is named in the error, and tells of a list whether it is the text encoder's.
@@ -82,7 +82,7 @@ def read_flat_lora(data: Any, path: Path) -> dict[str, Tensor] | None:
 
 
 def _numbered_pairs_to_kohya(pairs: Mapping[int, tuple[Tensor, Tensor]], part: str, path: Path) -> dict[str, Tensor]:
-    """Checks that the pairs fit the layers of these numbers and returns them under kohya's keys."""
+    """Check that the pairs fit the layers of these numbers and return them under kohya's keys."""
     layers = list(unet_linear_layers() if part == "unet" else text_encoder_linear_layers())
     fits = [i < len(layers) and None not in (up, down) and (down.shape[1], up.shape[0]) == layers[i][1:] and up.shape[1] == down.shape[0]
             for i, (up, down) in pairs.items()]
@@ -93,7 +93,7 @@ def _numbered_pairs_to_kohya(pairs: Mapping[int, tuple[Tensor, Tensor]], part: s
 
 
 def initial_pair(outputs: int, inputs: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Returns a pair that changes nothing yet: up ``[outputs, rank]`` of zeros, and down ``[rank, inputs]``, normal with a spread of
+    """Return a pair that changes nothing yet: up ``[outputs, rank]`` of zeros, and down ``[rank, inputs]``, normal with a spread of
     1 / rank."""
     return torch.zeros(outputs, rank), torch.randn(rank, inputs, generator=generator) / rank
 
@@ -114,12 +114,12 @@ class LoraLayers:
             self.pairs[name] = tuple(value.to(layer.weight.device).requires_grad_(True) for value in pair)
 
     def parameters(self) -> list[Tensor]:
-        """Returns all trainable matrices."""
+        """Return all trainable matrices."""
         return [value for pair in self.pairs.values() for value in pair]
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Adds the pairs' outputs to the layers' within the context."""
+        """Add the pairs' outputs to the layers' within the context."""
         hooks = [self.layers[name].register_forward_hook(_hook_that_adds(*pair)) for name, pair in self.pairs.items()]
         try:
             yield
@@ -128,7 +128,7 @@ class LoraLayers:
                 hook.remove()
 
     def weights(self) -> dict[str, Tensor]:
-        """Returns the pairs on the CPU under the keys of a LoRA file."""
+        """Return the pairs on the CPU under the keys of a LoRA file."""
         weights = {}
         for name, (up, down) in self.pairs.items():
             weights |= {f"{name}.lora_up.weight": up.detach().cpu(), f"{name}.lora_down.weight": down.detach().cpu()}

@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def seeded_noise(seed: int, shape: Sequence[int]) -> Tensor:
-    """Returns normal noise of this shape on the CPU."""
+    """Return normal noise of this shape on the CPU."""
     return noise_source([seed], shape)()[0]
 
 
 def noise_source(seeds: Sequence[int], shape: Sequence[int]) -> Callable[[], Tensor]:
-    """Returns a function that draws normal noise ``[N, *shape]`` on the CPU, new at every call; row i follows from seed i alone."""
+    """Return a function that draws normal noise ``[N, *shape]`` on the CPU, new at every call; row i follows from seed i alone."""
     generators = [torch.Generator().manual_seed(seed % (1 << 64)) for seed in seeds]
     return lambda: torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])

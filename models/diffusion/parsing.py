@@ -19,7 +19,7 @@ _DEFAULT_SIZE = 512
 
 
 def differentiable_parser(parser: Any) -> Callable[[Tensor], Tensor]:
-    """Returns the parser as a function with a gradient, which has weights of its own: pictures ``[N, 3, H, W]`` 0..1 to scores
+    """Return the parser as a function with a gradient, which has weights of its own: crops ``[N, 3, H, W]`` 0..1 to scores
     ``[N, 19, n, n]``.
 
     Torch networks are copied and ONNX files converted; a parser without a network is an error.
@@ -34,16 +34,16 @@ def differentiable_parser(parser: Any) -> Callable[[Tensor], Tensor]:
 
 
 class ParserScores:
-    """A parsing network that is given pictures ``[N, 3, H, W]`` 0..1 of any size, in the size, color order and range of its contract."""
+    """A parsing network that is given crops ``[N, 3, H, W]`` 0..1 of any size, in the size, color order and range of its contract."""
 
     def __init__(self, net: torch.nn.Module, contract: NetContract) -> None:
         self.net, self.contract = net.eval().requires_grad_(False), contract
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, crops: Tensor) -> Tensor:
         size = self.contract.size or _DEFAULT_SIZE
-        pictures = F.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=size < pictures.shape[-1])
+        crops = F.interpolate(crops, (size, size), mode="bilinear", align_corners=False, antialias=size < crops.shape[-1])
         if self.contract.color == "bgr":
-            pictures = pictures.flip(1)
-        mean, std = (pictures.new_tensor(values)[:, None, None] for values in (self.contract.mean, self.contract.std))
-        self.net.to(pictures.device)
-        return self.net((pictures - mean) / std)
+            crops = crops.flip(1)
+        mean, std = (crops.new_tensor(values)[:, None, None] for values in (self.contract.mean, self.contract.std))
+        self.net.to(crops.device)
+        return self.net((crops - mean) / std)

@@ -33,7 +33,7 @@ class GuidanceStrengths:
         return max(self.identity, self.expression, self.gaze) > 0
 
     def check(self, count: int, identity: Identity | None, recognizer: Any, parser: Any, faces: Faces | None, gaze: Any = None) -> None:
-        """Raises where something that a strength needs is missing, or where the faces are not those of the ``count`` crops."""
+        """Raise where something that a strength needs is missing, or where the faces are not those of the ``count`` crops."""
         if faces is not None and len(faces) != count:
             raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
         if self.identity > 0:
@@ -51,7 +51,7 @@ class GuidanceStrengths:
 
 
 def rows_to_sample(crops: Tensor, masks: Tensor) -> list[int]:
-    """Returns the indices of the crops ``[N, S, S, 3]`` whose mask ``[N, S, S]`` is not empty.
+    """Return the indices of the crops ``[N, S, S, 3]`` whose mask ``[N, S, S]`` is not empty.
 
     Crops that are all black stand for "no face" and give no index; masks that are all empty are an error.
     """
@@ -66,10 +66,10 @@ def rows_to_sample(crops: Tensor, masks: Tensor) -> list[int]:
 def make_guidance(strengths: GuidanceStrengths, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
                   embedder: Embedder | None = None, embedding: Tensor | None = None,
                   parse: Callable[[Tensor], Tensor] | None = None, eyes: EyeNet | None = None) -> Guidance:
-    """Returns the guidance of crops ``[N, S, S, 3]`` 0..1, which are at sampling size and on the device that samples.
+    """Return the guidance of crops ``[N, S, S, 3]`` 0..1, which are at sampling size and on the device that samples.
 
     decode: as in ``Guidance``. faces: those that the crops show, for exact alignment. embedder and embedding (unit ``[D]``): for the
-    identity. parse: pictures ``[N, 3, S, S]`` to scores, for the expression. eyes: for the gaze.
+    identity. parse: crops ``[N, 3, S, S]`` to scores, for the expression. eyes: for the gaze.
     """
     with torch.inference_mode(False):
         targets = crops.movedim(-1, 1).clone()

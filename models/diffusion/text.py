@@ -9,7 +9,7 @@ LEARNING_RATE = 1e-2
 
 
 def adam_step(values: Tensor, gradient: Tensor, rate: float = LEARNING_RATE, epsilon: float = 1e-8) -> Tensor:
-    """Returns ``values`` after the first step of a new Adam optimizer; bias correction turns it into ``rate`` · g / (|g| + epsilon).
+    """Return ``values`` after the first step of a new Adam optimizer; bias correction turns it into ``rate`` · g / (|g| + epsilon).
 
     Computed in float32: in half precision epsilon is 0, and so are the gradients of most tokens.
     """

@@ -13,7 +13,7 @@ from ..files.checkpoints import WRAPPERS, load_parts, load_weights
 
 
 def convert(path: Path, target: Path | None = None, *, half: bool = False, force: bool = False) -> Path:
-    """Writes the weights of ``path`` (PyTorch or Keras) as safetensors to ``target``, or beside it, and returns where.
+    """Write the weights of ``path`` (PyTorch or Keras) as safetensors to ``target``, or beside it, and return where.
 
     Of pickled modules the weights are taken out; nothing in them is run, and what asks for more than that is refused. Of files with several
     networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in half precision. A file
@@ -45,7 +45,7 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Reads the tensors of a PyTorch or safetensors file under the names that the converted file will have."""
+    """Read the tensors of a PyTorch or safetensors file under the names that the converted file will have."""
     lora = load_flat_lora(path)
     if lora is not None:
         return lora

@@ -54,7 +54,7 @@ class AdapterFace(dict):
 
 
 def adapter_embedding(identity: Identity, adapter: str, recognizer: Recognizer | None = None) -> np.ndarray:
-    """Returns the identity's vector ``[D]`` float32 in the adapter's space, with the length that the recognizer gives it.
+    """Return the identity's vector ``[D]`` float32 in the adapter's space, with the length that the recognizer gives it.
 
     Where the identity has none, ``recognizer`` makes it from the identity's photos; without a recognizer of that space that is an error.
     """
@@ -70,7 +70,7 @@ def adapter_embedding(identity: Identity, adapter: str, recognizer: Recognizer |
 
 
 def _embed_again(recognizer: Recognizer, identity: Identity) -> Identity:
-    """Returns the same person by another recognizer, averaged over the identity's photos."""
+    """Return the same person by another recognizer, averaged over the identity's photos."""
     _check_photos(identity)
     photos = torch.from_numpy(np.array(identity.crops))
     faces = tuple(replace(face, frame=i) for i, face in enumerate(identity.faces))
@@ -83,7 +83,7 @@ def _check_photos(identity: Identity) -> None:
 
 
 def adapter_images(identity: Identity, size: int = 1024, padding: float = 0.15, count: int = 1) -> tuple[torch.Tensor, tuple[Face, ...]]:
-    """Returns the best ``count`` photos of an identity ``[K, size, size, 3]`` and the faces in them, in their pixels.
+    """Return the best ``count`` photos of an identity ``[K, size, size, 3]`` and the faces in them, in their pixels.
 
     The photos have a black border, so that every detector sees the whole head with room around it. padding: the border's width, as a share
     of the photo's edge.
@@ -121,7 +121,7 @@ class IdentityAnalysis:
         return f"IdentityAnalysis({len(self.faces)} picture(s), {len(self.embedding)} numbers)"
 
     def get(self, img: np.ndarray, max_num: int = 0, det_metric: str = "default") -> list[AdapterFace]:
-        """Returns the faces of a picture ``[H, W, 3]`` uint8 **BGR**, largest first; at most ``max_num`` unless that is 0."""
+        """Return the faces of a picture ``[H, W, 3]`` uint8 **BGR**, largest first; at most ``max_num`` unless that is 0."""
         image = torch.from_numpy(np.ascontiguousarray(img[..., ::-1])).to(torch.float32)[None] / 255
         differences = (self.means - _grid_means(image)).abs().mean((1, 2, 3))
         nearest = int(differences.argmin())
@@ -143,13 +143,13 @@ class IdentityAnalysis:
 
 
 def _grid_means(images: torch.Tensor) -> torch.Tensor:
-    """Returns ``[N, 3, 16, 16]``: the means of a grid over images ``[N, H, W, 3]``, on the CPU."""
+    """Return ``[N, 3, 16, 16]``: the means of a grid over images ``[N, H, W, 3]``, on the CPU."""
     return F.adaptive_avg_pool2d(images.movedim(-1, 1).to("cpu", torch.float32), _GRID_SIZE)
 
 
 def adapter_analysis(identity: Identity, adapter: str, *, size: int = 1024, padding: float = 0.15, count: int = 1,
                      detector: Detector | None = None, recognizer: Recognizer | None = None) -> tuple[torch.Tensor, IdentityAnalysis]:
-    """Returns the images ``[K, size, size, 3]`` and the object for the nodes of one adapter (a key of ``ADAPTERS``).
+    """Return the images ``[K, size, size, 3]`` and the object for the nodes of one adapter (a key of ``ADAPTERS``).
 
     The arguments are those of ``adapter_images``, ``adapter_embedding`` and ``IdentityAnalysis``.
     """

@@ -47,7 +47,7 @@ class LossWeights:
     views: int = 8
 
     def gaze_at(self, time: float) -> float:
-        """Returns the weight of the gaze at a time 0..1."""
+        """Return the weight of the gaze at a time 0..1."""
         return self.gaze if self.gaze_from < time < self.gaze_to else 0.0
 
 
@@ -116,43 +116,43 @@ class Scene:
 
 
 def normalize(crops: Tensor) -> Tensor:
-    """Normalizes crops by ImageNet's mean and standard deviation."""
+    """Normalize crops by ImageNet's mean and standard deviation."""
     mean, std = (crops.new_tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
     return ((crops + 1) / 2 - mean) / std
 
 
 def parser_scores(networks: Networks, crops: Tensor, size: int = _SCORES_SIZE) -> Tensor:
-    """Returns the parser's scores ``[N, 19, size, size]``. It is given crops that are normalized twice, as in the released program."""
+    """Return the parser's scores ``[N, 19, size, size]``. It is given crops that are normalized twice, as in the released program."""
     large = F.interpolate((normalize(crops) - 0.5) / 0.5, (_PARSER_SIZE, _PARSER_SIZE), mode="bilinear", align_corners=False)
     return F.interpolate(networks.parse(large), (size, size), mode="bilinear", align_corners=False)
 
 
 def estimate_gazes(networks: Networks, crops: Tensor, boxes: Sequence[np.ndarray]) -> Tensor:
-    """Returns pitch and yaw ``[N, 2, 2]`` of both eyes, in radians. boxes: ``[2, 4]`` per crop."""
+    """Return pitch and yaw ``[N, 2, 2]`` of both eyes, in radians. boxes: ``[2, 4]`` per crop."""
     eyes = torch.cat([eye_crops((crop[None] + 1) / 2, pair) for crop, pair in zip(crops, boxes, strict=True)])
     return networks.gaze(eyes.flatten(0, 1)).reshape(len(crops), 2, 2)
 
 
 def shrink_for_recognizer(crops: Tensor) -> Tensor:
-    """Returns ``[N, 3, 112, 112]`` by the nearest pixels, as the released program does."""
+    """Return ``[N, 3, 112, 112]`` by the nearest pixels, as the released program does."""
     return F.interpolate(crops, (_RECOGNIZER_SIZE, _RECOGNIZER_SIZE), mode="nearest")
 
 
 def embed_portraits(networks: Networks, portraits: Tensor) -> Tensor:
-    """Returns the mean embedding, unit ``[512]``, of one person's portraits ``[K, 3, n, n]``."""
+    """Return the mean embedding, unit ``[512]``, of one person's portraits ``[K, 3, n, n]``."""
     vectors = F.normalize(networks.embed(shrink_for_recognizer(normalize(portraits))), dim=1)
     return F.normalize(vectors.mean(0), dim=0)
 
 
 def find_face_masks(networks: Networks, targets: Tensor) -> Tensor:
-    """Returns ``[N, 1, n, n]`` with 1 where the parser finds skin, brows, eyes, nose, mouth or lips."""
+    """Return ``[N, 1, n, n]`` with 1 where the parser finds skin, brows, eyes, nose, mouth or lips."""
     best = parser_scores(networks, targets, targets.shape[-1]).argmax(1, keepdim=True)
     return torch.isin(best, torch.tensor(FACE_CLASSES, device=best.device)).to(targets.dtype)
 
 
 def make_scene(networks: Networks, targets: Tensor, identity: Tensor, weights: LossWeights, masks: Tensor | None = None,
                boxes: Sequence[np.ndarray] | None = None) -> Scene:
-    """Runs the networks that the weights need on the target crops.
+    """Run the networks that the weights need on the target crops.
 
     identity: unit ``[512]``. masks: where to paint; None paints the face that the parser finds. boxes: of the eyes, needed for the gaze.
     """
@@ -167,12 +167,12 @@ def make_scene(networks: Networks, targets: Tensor, identity: Tensor, weights: L
 
 def weighted_losses(networks: Networks, scene: Scene, crops: Tensor, time: float, weights: LossWeights, views: Sequence[Sequence[View]]
                     ) -> dict[str, Tensor]:
-    """Returns the losses ``[N]`` by name, times their weights, of those that act at this time (0..1). views: those of each crop."""
+    """Return the losses ``[N]`` by name, times their weights, of those that act at this time (0..1). views: those of each crop."""
     losses = {}
     if weights.identity > 0:
         faces = shrink_for_recognizer(scene.masks * normalize(crops))
-        seen = torch.stack([torch.stack([apply_view(face, view) for view in own]) for face, own in zip(faces, views, strict=True)], 1)
-        vectors = networks.embed(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        viewed = torch.stack([torch.stack([apply_view(face, view) for view in own]) for face, own in zip(faces, views, strict=True)], 1)
+        vectors = networks.embed(viewed.flatten(0, 1)).unflatten(0, viewed.shape[:2])
         losses["identity"] = weights.identity * identity_loss(vectors, scene.identities)
     if weights.expression > 0:
         losses["expression"] = weights.expression * parser_loss(parser_scores(networks, crops), scene.scores, weights.squared)
@@ -194,14 +194,14 @@ class GuidedStep:
     gradient: Tensor
 
     def sample(self, noise: Tensor | None) -> Tensor:
-        """Returns the next crops; after the last step there is no noise."""
+        """Return the next crops; after the last step there is no noise."""
         mean = self.mean + self.log_variance.exp() * self.gradient
         return mean if noise is None else mean + (0.5 * self.log_variance).exp() * noise
 
 
 def guided_step(networks: Networks, schedule: DdpmSchedule, scene: Scene, x: Tensor, step: int, settings: Settings,
                 views: Sequence[Sequence[View]]) -> GuidedStep:
-    """Makes one denoising step of noisy crops ``x`` (Kim et al., algorithm 1). Must not run in inference mode."""
+    """Make one denoising step of noisy crops ``x`` (Kim et al., algorithm 1). Must not run in inference mode."""
     weights, leaf, time = settings.weights, x.detach().requires_grad_(True), step / settings.steps
     guided = max(weights.identity, weights.expression, weights.gaze_at(time), weights.keep) > 0
     times = torch.full((len(x),), float(schedule.times[step]), device=x.device)
@@ -210,22 +210,22 @@ def guided_step(networks: Networks, schedule: DdpmSchedule, scene: Scene, x: Ten
     gradient = torch.zeros_like(x)
     if guided:
         with torch.enable_grad():
-            seen = mix_with_prediction(schedule, schedule.clean(leaf, noise, step), leaf, step)
-            losses = weighted_losses(networks, scene, seen, time, weights, views)
+            mixed = mix_with_prediction(schedule, schedule.clean(leaf, noise, step), leaf, step)
+            losses = weighted_losses(networks, scene, mixed, time, weights, views)
             gradient = -torch.autograd.grad(sum(losses.values()).sum(), leaf)[0]
     clean = schedule.clean(x, noise.detach(), step)
     return GuidedStep(clean, *schedule.step_back(x, clean, variance_share.detach(), step), gradient)
 
 
 def mix_with_prediction(schedule: DdpmSchedule, clean: Tensor, x: Tensor, step: int) -> Tensor:
-    """Returns the crops that the losses look at: the more noise there is at a step, the more of the predicted crops and the less of the
+    """Return the crops that the losses look at: the more noise there is at a step, the more of the predicted crops and the less of the
     noisy ones."""
     share = (1 - schedule.alpha_bars[step]) ** 0.5
     return clean * share + x * (1 - share)
 
 
 def blend_with_target(schedule: DdpmSchedule, scene: Scene, x: Tensor, step: int, settings: Settings, noise: Tensor) -> Tensor:
-    """Blends the crops after a step with the target under as much noise as there is at that step: outside the face, and early on inside it
+    """Blend the crops after a step with the target under as much noise as there is at that step: outside the face, and early on inside it
     too (target-preserving blending)."""
     masks = scene.masks * target_preserving_factor(step, settings.sampled_steps, settings.weights.full * settings.steps)
     return x * masks + schedule.noised(scene.targets, step, noise) * (1 - masks)
@@ -239,17 +239,17 @@ class AttemptRandom:
         self._noise = torch.Generator().manual_seed(int(self._views.integers(1 << 63)))
 
     def noise(self, like: Tensor) -> Tensor:
-        """Returns normal noise of the shape ``[3, n, n]``, type and device of ``like``."""
+        """Return normal noise of the shape ``[3, n, n]``, type and device of ``like``."""
         return torch.randn(like.shape, generator=self._noise).to(like)
 
     def views(self, count: int) -> list[View]:
-        """Returns the unchanged view and ``count`` - 1 random ones."""
+        """Return the unchanged view and ``count`` - 1 random ones."""
         return [UNCHANGED, *(random_view(self._views) for _ in range(count - 1))]
 
 
 def paint(networks: Networks, scene: Scene, settings: Settings, randoms: Sequence[AttemptRandom], progress: Progress = silent,
           show: Callable[[Tensor], None] | None = None) -> Tensor:
-    """Makes one attempt at every face of a scene and returns crops with the targets' own pixels outside the masks.
+    """Make one attempt at every face of a scene and return crops with the targets' own pixels outside the masks.
 
     randoms: one per face. show: is given the predicted clean crops of every step. Crops with NaN are an error.
     """
@@ -272,13 +272,13 @@ def paint(networks: Networks, scene: Scene, settings: Settings, randoms: Sequenc
 
 
 def identity_distances(networks: Networks, scene: Scene, crops: Tensor) -> Tensor:
-    """Returns the cosine distances ``[N]`` 0..2 between each painted face and the identity, by which attempts are ranked."""
+    """Return the cosine distances ``[N]`` 0..2 between each painted face and the identity, by which attempts are ranked."""
     vectors = networks.embed(shrink_for_recognizer(scene.masks * normalize(crops)))
     return 1 - F.cosine_similarity(vectors, scene.identities)
 
 
 def choose_attempts(attempts: Tensor, distances: Tensor, place: int = 1) -> Tensor:
-    """Returns ``[N, ...]``: of attempts ``[R, N, ...]`` with distances ``[R, N]`` the ``place``-th nearest of each face, 1 being the
+    """Return ``[N, ...]``: of attempts ``[R, N, ...]`` with distances ``[R, N]`` the ``place``-th nearest of each face, 1 being the
     nearest; the farthest where there are fewer."""
     order = distances.argsort(dim=0, stable=True)
     return attempts[order[min(place, len(order)) - 1], torch.arange(attempts.shape[1], device=order.device)]

@@ -57,7 +57,7 @@ class DiffFaceNets(nn.Module):
         self.denoiser, self.recognizer, self.parser, self.gaze = denoiser, recognizer, parser, gaze
 
     def as_functions(self) -> Networks:
-        """Returns the networks as ``diffface.paint`` takes them."""
+        """Return the networks as ``diffface.paint`` takes them."""
         return Networks(self.denoiser, self.recognizer, self.parser, self.gaze and (lambda eyes: self.gaze(eyes)[2]))
 
 
@@ -73,7 +73,7 @@ class DiffFace:
 
     def swap(self, crops: Tensor, faces: Faces, identity: Identity, settings: Settings, *, masks: Tensor | None = None,
              progress: Progress = silent, show: Callable[[Tensor], None] | None = None) -> tuple[Tensor, Tensor]:
-        """Paints the identity into the crops ``[N, S, S, 3]`` 0..1 of ``faces``; returns them and the masks ``[N, S, S]`` of where.
+        """Paint the identity into the crops ``[N, S, S, 3]`` 0..1 of ``faces``; return them and the masks ``[N, S, S]`` of where.
 
         masks: where to paint; None paints the face that the parser finds. The face at index i follows from ``settings.seed`` + i alone.
         show: is given crops ``[1, n, n, 3]`` 0..1 as they are predicted.
@@ -108,7 +108,7 @@ class DiffFace:
 
     def _paint_best(self, networks: Networks, scene: Scene, settings: Settings, randoms: Sequence[AttemptRandom],
                     progress: Callable[[int], None], show: Callable[[Tensor], None] | None) -> Tensor:
-        """Makes one attempt per entry of ``randoms`` and returns the one that the settings ask for; without a mask, the target."""
+        """Make one attempt per entry of ``randoms`` and return the one that the settings ask for; without a mask, the target."""
         if not bool(scene.masks.any()):
             progress(len(randoms) * settings.sampled_steps)
             return scene.targets
@@ -125,10 +125,11 @@ class DiffFace:
             raise FaceLoomError("gaze_weight needs DiffFace's GazeEstimator.pt beside its Model.pt; put it there, or set weights to own "
                                 "and gaze_weight to 0.")
         if self.size % self.model.net.denoiser.multiple:
-            raise FaceLoomError(f"DiffFace's pictures must be a multiple of {self.model.net.denoiser.multiple} pixels, not {self.size}.")
+            multiple = self.model.net.denoiser.multiple
+            raise FaceLoomError(f"The edge of DiffFace's crops must be a multiple of {multiple} pixels, not {self.size}.")
 
     def _networks(self, settings: Settings) -> tuple[Networks, torch.device]:
-        """Loads the networks, with weights that allow a gradient, and returns them and their device."""
+        """Load the networks, with weights that allow a gradient, and return them and their device."""
         net, device = self.model.ready(WORKING_BYTES[settings.through])
         if any(value.is_inference() for value in net.state_dict().values()):  # moved while other nodes ran; has no gradient
             net = copy.deepcopy(net)
@@ -136,24 +137,24 @@ class DiffFace:
 
 
 def to_signed(crops: Tensor) -> Tensor:
-    """Turns ``[N, n, n, 3]`` 0..1 into ``[N, 3, n, n]`` -1..1."""
+    """Turn ``[N, n, n, 3]`` 0..1 into ``[N, 3, n, n]`` -1..1."""
     return crops.movedim(-1, 1) * 2 - 1
 
 
 def from_signed(crops: Tensor) -> Tensor:
-    """Turns ``[N, 3, n, n]`` -1..1 into ``[N, n, n, 3]``, clipped to 0..1."""
+    """Turn ``[N, 3, n, n]`` -1..1 into ``[N, n, n, 3]``, clipped to 0..1."""
     return ((crops + 1) / 2).clamp(0, 1).movedim(1, -1)
 
 
 def cut_portraits(identity: Identity, size: int) -> Tensor:
-    """Cuts the identity's photos as the network was trained to see faces: ``[K, 3, size, size]`` -1..1."""
+    """Cut the identity's photos as the network was trained to see faces: ``[K, 3, size, size]`` -1..1."""
     photos = torch.from_numpy(np.array(identity.crops))
     items = tuple(replace(face, frame=i) for i, face in enumerate(identity.faces))
     return to_signed(crop_faces(photos, Faces(items, len(photos), *photos.shape[1:3]), size).clamp(0, 1))
 
 
 def find_eye_boxes(faces: Faces, size: int) -> np.ndarray:
-    """Returns boxes ``[N, 2, 4]`` around the eyes in crops of ``size`` pixels: whole pixels x0, y0, x1, y1 (ends excluded).
+    """Return boxes ``[N, 2, 4]`` around the eyes in crops of ``size`` pixels: whole pixels x0, y0, x1, y1 (ends excluded).
 
     They follow from the 68 points where a face has them, else from its keypoints.
     """
@@ -174,7 +175,7 @@ def _boxes_of_68_points(face: Face, size: int, framing: float) -> np.ndarray:
 
 def load_diffface(path: str | os.PathLike | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None,
                   half: bool = False) -> DiffFace:
-    """Opens the DiffFace whose Model.pt this is; the other files are looked for beside it and in ``folders``.
+    """Open the DiffFace whose Model.pt this is; the other files are looked for beside it and in ``folders``.
 
     Without GazeEstimator.pt the gaze cannot be held. The recognizer is a pickled module, of which only the weights are read. half: the
     denoiser in half precision, as it was published.

@@ -71,7 +71,7 @@ class ConditioningSettings:
     shape: str = SHAPES[0]
 
     def check(self) -> None:
-        """Raises where a word is not one of those above."""
+        """Raise where a word is not one of those above."""
         if self.organ_source not in ORGAN_SOURCES or self.shape not in SHAPES:
             raise FaceLoomError(f"organ_source must be one of {', '.join(ORGAN_SOURCES)}, and shape one of {', '.join(SHAPES)}.")
 
@@ -119,13 +119,13 @@ class DiffSwapConditioner:
 
     @torch.inference_mode()
     def identity(self, portraits: Tensor, views: Tensor) -> Tensor:
-        """Returns identity features ``[K, 512]`` on the CPU, of ``[K, S, S, 3]`` 0..1. views: ``[K, 2, 3]``, see ``identity_view``."""
+        """Return identity features ``[K, 512]`` on the CPU, of ``[K, S, S, 3]`` 0..1. views: ``[K, 2, 3]``, see ``identity_view``."""
         net, device = self.model.ready(_CONDITIONER_BYTES * len(portraits))
         return net.identity((portraits.movedim(-1, 1) * 2 - 1).to(device), views.to(device)).cpu().clone()
 
     @torch.inference_mode()
     def tokens(self, points: Tensor, identity: Tensor, organs: Tensor) -> Tensor:
-        """Returns tokens ``[N, 5, width]`` on the CPU; for the arguments see ``FaceEmbedder.forward``."""
+        """Return tokens ``[N, 5, width]`` on the CPU; for the arguments see ``FaceEmbedder.forward``."""
         net, device = self.model.ready(0)
         return net(points.to(device), identity.to(device), organs.to(device)).cpu().clone()
 
@@ -138,7 +138,7 @@ class DiffSwapConditioner:
 def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, faces: Faces, identity: Identity,
             settings: ConditioningSettings = ConditioningSettings(), *, mask: Tensor | None = None, progress: Progress = silent
             ) -> Prepared:
-    """Makes what the denoiser is conditioned on to paint the identity into crops ``[N, S, S, 3]`` 0..1 of ``faces``.
+    """Make what the denoiser is conditioned on to paint the identity into crops ``[N, S, S, 3]`` 0..1 of ``faces``.
 
     The faces are best aligned by ``ALIGNMENT``. mask: ``[N, H, W]`` to repaint instead of the shape's own. Several photos of an identity
     count alike. Without faces there are tokens of zeros, and nothing is repainted.
@@ -162,7 +162,7 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
 
 
 def source_crops(identity: Identity) -> tuple[Tensor, Faces]:
-    """Cuts the identity's photos as DiffSwap sees faces: ``[K, 256, 256, 3]``, and the aligned faces in the photos."""
+    """Cut the identity's photos as DiffSwap sees faces: ``[K, 256, 256, 3]``, and the aligned faces in the photos."""
     if not len(identity.crops):
         raise FaceLoomError("DiffSwap looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
     photos = torch.from_numpy(np.array(identity.crops))
@@ -173,7 +173,7 @@ def source_crops(identity: Identity) -> tuple[Tensor, Faces]:
 
 def source_features(conditioner: DiffSwapConditioner, portraits: Tensor, sources: Faces, target_latents: Tensor | None,
                     encode: Encode) -> tuple[Tensor, Tensor]:
-    """Returns identity features ``[1, 512]`` and organ features ``[1 or N, 3, 3]``, both the mean over the source's photos.
+    """Return identity features ``[1, 512]`` and organ features ``[1 or N, 3, 3]``, both the mean over the source's photos.
 
     portraits, sources: as ``source_crops`` returns them. target_latents: ``[N, 3, 64, 64]`` to take the organs' features from, at the
     places where the source has its organs; None takes them from the source.
@@ -191,7 +191,7 @@ def source_features(conditioner: DiffSwapConditioner, portraits: Tensor, sources
 
 
 def transferred_points(face: Face, identity: Identity) -> np.ndarray:
-    """Returns the source's landmarks in the target's pose and expression: ``[68, 2]`` image pixels."""
+    """Return the source's landmarks in the target's pose and expression: ``[68, 2]`` image pixels."""
     target = fit_face(face)
     references = reference_fits(identity)
     head = transfer_shape(references[nearest_pose(references, target)], target)
@@ -199,14 +199,14 @@ def transferred_points(face: Face, identity: Identity) -> np.ndarray:
 
 
 def make_swap_mask(faces: Faces, identity: Identity, shape: str, points: np.ndarray) -> Tensor:
-    """Returns ``[N, 256, 256]``: the hull of the crop points ``[N, 68, 2]``, without forehead, or the outline of the 3-D face with it."""
+    """Return ``[N, 256, 256]``: the hull of the crop points ``[N, 68, 2]``, without forehead, or the outline of the 3-D face with it."""
     if shape == SHAPES[0]:
         return torch.from_numpy(np.stack([fill_hull(each, SIZE) for each in points])).float()
     return landmark_mask(faces, SIZE, shape.removeprefix("3-D "), identity)[0]
 
 
 def starts_from_noise(steps: tuple[DdimStep, ...]) -> bool:
-    """Tells whether a schedule starts where nothing of a picture is left: a step of the same width before its first one would lie beyond
+    """Tell whether a schedule starts where nothing of a picture is left: a step of the same width before its first one would lie beyond
     the training steps."""
     width = steps[0].timestep - steps[1].timestep if len(steps) > 1 else TRAINING_STEPS
     return steps[0].timestep + width >= TRAINING_STEPS
@@ -214,7 +214,7 @@ def starts_from_noise(steps: tuple[DdimStep, ...]) -> bool:
 
 def masked_ddim(denoise: Denoise, x: Tensor, target: Tensor, replaced: Tensor, steps: tuple[DdimStep, ...], draw: DrawNoise,
                 guidance: float, watch: Watch | None = None) -> Tensor:
-    """Denoises latents ``x`` ``[N, 3, h, w]`` along ``steps`` where ``replaced`` ``[N, 1, h, w]`` is 1.
+    """Denoise latents ``x`` ``[N, 3, h, w]`` along ``steps`` where ``replaced`` ``[N, 1, h, w]`` is 1.
 
     Before every step the latents elsewhere become those of the ``target`` under new noise from ``draw``; in every step the predicted noise
     is changed by ``guidance`` so that all latents drift towards the target.
@@ -239,20 +239,20 @@ class DiffSwap:
 
     @torch.inference_mode()
     def encode(self, crops: Tensor) -> Tensor:
-        """Returns the latents ``[N, 3, 64, 64]`` on the CPU of ``[N, 256, 256, 3]`` 0..1."""
+        """Return the latents ``[N, 3, 64, 64]`` on the CPU of ``[N, 256, 256, 3]`` 0..1."""
         net, device = self.codec.ready(_CODEC_BYTES)
         return torch.cat([net.encode((one.movedim(-1, 0) * 2 - 1)[None].to(device)).cpu() for one in crops]).clone()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Returns crops ``[N, 256, 256, 3]`` 0..1 on the CPU."""
+        """Return crops ``[N, 256, 256, 3]`` 0..1 on the CPU."""
         net, device = self.codec.ready(_CODEC_BYTES)
         crops = torch.cat([net.decode(one[None].to(device)).cpu() for one in latents])
         return ((crops + 1) / 2).clamp(0, 1).movedim(1, -1)
 
     @torch.inference_mode()
     def paint(self, prepared: Prepared, settings: Settings, progress: Progress = silent) -> Tensor:
-        """Returns the crops ``[N, 256, 256, 3]`` 0..1 with their new faces. The noise of face i follows from the seed + i alone."""
+        """Return the crops ``[N, 256, 256, 3]`` 0..1 with their new faces. The noise of face i follows from the seed + i alone."""
         steps, count = ddim_schedule(settings.steps, ALPHAS), len(prepared.targets)
 
         def paint_chunk(span: range) -> Tensor:
@@ -271,7 +271,7 @@ class DiffSwap:
         return painted
 
     def _denoise(self, tokens: Tensor) -> Denoise:
-        """Returns the UNet under these tokens ``[n, 5, width]``."""
+        """Return the UNet under these tokens ``[n, 5, width]``."""
         net, device = self.denoiser.ready(_UNET_BYTES * len(tokens))
         dtype = next(net.parameters()).dtype
         tokens = tokens.to(device, dtype)
@@ -283,7 +283,7 @@ class DiffSwap:
 
     def swap(self, images: Tensor, faces: Faces, identity: Identity, settings: Settings = Settings(),
              conditioning: ConditioningSettings = ConditioningSettings(), *, feather: float = 0.02, progress: Progress = silent) -> Tensor:
-        """Returns the photos ``[B, H, W, 3]`` 0..1 with the identity's face on these faces.
+        """Return the photos ``[B, H, W, 3]`` 0..1 with the identity's face on these faces.
 
         The new face is pasted band by band. feather: softness of its edge, as a share of the crop's edge.
         """
@@ -301,14 +301,14 @@ class DiffSwap:
 
 
 def paste_as_published(images: Tensor, faces: Faces, prepared: Prepared, painted: Tensor) -> Tensor:
-    """Blends every painted crop with its target and draws it over its whole square in the photos ``[B, H, W, 3]``."""
+    """Blend every painted crop with its target and draws it over its whole square in the photos ``[B, H, W, 3]``."""
     first, second = ((crops.cpu() * 255).movedim(-1, 1) for crops in (painted, prepared.targets))
     blended = blend_by_bands(first.trunc(), second.round(), (prepared.swapped.cpu() > 0.5).float(), whole_numbers=True)
     return draw_squares(images, faces, blended.movedim(1, -1).to(torch.uint8).numpy(), put_back)
 
 
 def load_diffswap(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None) -> DiffSwap:
-    """Opens DiffSwap from the authors' ``diffswap.pth``; the networks' sizes are read from it. dtype: of the UNet."""
+    """Open DiffSwap from the authors' ``diffswap.pth``; the networks' sizes are read from it. dtype: of the UNet."""
     path = Path(path)
     weights = load_weights(path)
     unet = unet_weights(weights)
@@ -318,7 +318,7 @@ def load_diffswap(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32
 
 
 def recognizer_weights(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """Reads ArcFace's weights from its own file beside ``path``; None where the checkpoint has them."""
+    """Read ArcFace's weights from its own file beside ``path``; None where the checkpoint has them."""
     if any(key.startswith("cond_stage_model.face_model.") for key in weights):
         return None
     row = row_by_name("diffswap_glint360k_r100")

@@ -25,7 +25,7 @@ _CORNERS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
 
 
 def identity_view(keypoints: np.ndarray, size: int) -> np.ndarray:
-    """Returns ``[..., 2, 3]`` for ``affine_grid``: where in a crop of ``size`` pixels with keypoints ``[..., 5, 2]`` ArcFace looks.
+    """Return ``[..., 2, 3]`` for ``affine_grid``: where in a crop of ``size`` pixels with keypoints ``[..., 5, 2]`` ArcFace looks.
 
     The similarity is fitted from ArcFace's points to the crop's, not the other way round, and the centres of both pictures' corner pixels
     are taken for ±1, as the program does.
@@ -35,62 +35,62 @@ def identity_view(keypoints: np.ndarray, size: int) -> np.ndarray:
 
 
 def _pixels_to_unit(size: int) -> np.ndarray:
-    """Returns the matrix ``[2, 3]`` that takes the pixels 0 and ``size`` - 1 to -1 and 1."""
+    """Return the matrix ``[2, 3]`` that takes the pixels 0 and ``size`` - 1 to -1 and 1."""
     scale = 2 / (size - 1)
     return np.array([[scale, 0, -1], [0, scale, -1]])
 
 
 def organ_masks(points: np.ndarray, size: int) -> np.ndarray:
-    """Returns ``[4, size, size]`` bool: left eye, right eye, nose and mouth of 68 crop points ``[68, 2]``."""
+    """Return ``[4, size, size]`` bool: left eye, right eye, nose and mouth of 68 crop points ``[68, 2]``."""
     return np.stack([fill_hull(points[part], size) for part in ORGANS])
 
 
 def latent_mask(masks: Tensor, size: int) -> Tensor:
-    """Returns ``[N, 1, size, size]`` of 0 and 1: masks ``[N, S, S]`` rounded and read at every latent pixel's first pixel."""
+    """Return ``[N, 1, size, size]`` of 0 and 1: masks ``[N, S, S]`` rounded and read at every latent pixel's first pixel."""
     return F.interpolate((masks > 0.5).float()[:, None], (size, size), mode="nearest")
 
 
 def blend_by_bands(swapped: Tensor, target: Tensor, masks: Tensor, whole_numbers: bool = False) -> Tensor:
-    """Returns ``[N, 3, S, S]`` with ``swapped`` where ``masks`` ``[N, S, S]`` are 1 and ``target`` elsewhere.
+    """Return ``[N, 3, S, S]`` with ``swapped`` where ``masks`` ``[N, S, S]`` are 1 and ``target`` elsewhere.
 
-    Every band of frequencies is blended by itself, down to two pixels (Burt and Adelson 1983). Pictures are 0..1; with whole_numbers they
+    Every band of frequencies is blended by itself, down to two pixels (Burt and Adelson 1983). Crops are 0..1; with whole_numbers they
     are 0..255 and every filter's result is cut to a whole number, as published.
     """
     first, second = laplacian_pyramid(swapped, whole_numbers), laplacian_pyramid(target, whole_numbers)
     bands = [torch.where(mask, a, b) for mask, a, b in zip(mask_pyramid(masks, first), first, second, strict=True)]
-    picture = bands.pop()
+    crops = bands.pop()
     while bands:
-        picture = _double(picture, bands[-1].shape[-1], whole_numbers) + bands.pop()
-    return picture.clamp(0, 255 if whole_numbers else 1)
+        crops = _double(crops, bands[-1].shape[-1], whole_numbers) + bands.pop()
+    return crops.clamp(0, 255 if whole_numbers else 1)
 
 
 def mask_pyramid(masks: Tensor, bands: list[Tensor]) -> list[Tensor]:
-    """Returns a mask ``[N, 1, h, w]`` bool for each band: ``[N, S, S]`` read at the middle of every pixel, one half and more being True."""
+    """Return a mask ``[N, 1, h, w]`` bool for each band: ``[N, S, S]`` read at the middle of every pixel, one half and more being True."""
     return [F.interpolate(masks[:, None], band.shape[2:], mode="bilinear", align_corners=False) >= 0.5 for band in bands]
 
 
-def laplacian_pyramid(picture: Tensor, whole_numbers: bool) -> list[Tensor]:
-    """Returns the bands of ``[N, C, S, S]``, the finest first; the last is the picture that remains at two pixels."""
+def laplacian_pyramid(crops: Tensor, whole_numbers: bool) -> list[Tensor]:
+    """Return the bands of ``[N, C, S, S]``, the finest first; the last is what remains at two pixels."""
     bands = []
-    while picture.shape[-1] > 2:
-        smaller = halve(picture, whole_numbers)
-        bands.append(picture - _double(smaller, picture.shape[-1], whole_numbers))
-        picture = smaller
-    return [*bands, picture]
+    while crops.shape[-1] > 2:
+        smaller = halve(crops, whole_numbers)
+        bands.append(crops - _double(smaller, crops.shape[-1], whole_numbers))
+        crops = smaller
+    return [*bands, crops]
 
 
-def halve(picture: Tensor, whole_numbers: bool) -> Tensor:
-    """Smooths ``[N, C, S, S]``, mirrored at the border, and returns every second pixel."""
+def halve(crops: Tensor, whole_numbers: bool) -> Tensor:
+    """Smooth ``[N, C, S, S]``, mirrored at the border, and return every second pixel."""
     for dim in (2, 3):
-        ends = picture.narrow(dim, 0, 2).flip(dim), picture, picture.narrow(dim, picture.shape[dim] - 2, 2).flip(dim)
-        picture = _smooth(torch.cat(ends, dim), dim, 20, whole_numbers)
-    return picture[:, :, ::2, ::2]
+        ends = crops.narrow(dim, 0, 2).flip(dim), crops, crops.narrow(dim, crops.shape[dim] - 2, 2).flip(dim)
+        crops = _smooth(torch.cat(ends, dim), dim, 20, whole_numbers)
+    return crops[:, :, ::2, ::2]
 
 
-def _double(picture: Tensor, size: int, whole_numbers: bool) -> Tensor:
-    """Puts zeros between the pixels, up to an edge of ``size``, and smooths them away."""
-    wide = picture.new_zeros((*picture.shape[:2], size, size))
-    wide[:, :, ::2, ::2] = picture
+def _double(crops: Tensor, size: int, whole_numbers: bool) -> Tensor:
+    """Put zeros between the pixels, up to an edge of ``size``, and smooth them away."""
+    wide = crops.new_zeros((*crops.shape[:2], size, size))
+    wide[:, :, ::2, ::2] = crops
     for dim in (2, 3):
         pad = (0, 0, 2, 2) if dim == 2 else (2, 2)
         wide = _smooth(F.pad(wide, pad), dim, 10, whole_numbers)
@@ -98,7 +98,7 @@ def _double(picture: Tensor, size: int, whole_numbers: bool) -> Tensor:
 
 
 def _smooth(padded: Tensor, dim: int, total: int, whole_numbers: bool) -> Tensor:
-    """Filters along one dimension, which is padded by two pixels on each side; the kernel's sum is divided by ``total``."""
+    """Filter along one dimension, which is padded by two pixels on each side; the kernel's sum is divided by ``total``."""
     size = padded.shape[dim] - 4
     smooth = sum(weight * padded.narrow(dim, place, size) for place, weight in enumerate(_SMOOTHING_KERNEL)) / total
     return smooth.trunc() if whole_numbers else smooth
@@ -106,7 +106,7 @@ def _smooth(padded: Tensor, dim: int, total: int, whole_numbers: bool) -> Tensor
 
 @torch.no_grad()
 def preview_colours(decode: Callable[[Tensor], Tensor], book: Tensor, count: int = 64) -> tuple[list, list]:
-    """Returns the linear map from latents to colours in [-1, 1] that is nearest to the decoder: ``[3][3]`` factors and ``[3]`` offsets.
+    """Return the linear map from latents to colours in [-1, 1] that is nearest to the decoder: ``[3][3]`` factors and ``[3]`` offsets.
 
     decode: ``[N, 3, h, w]`` to ``[N, H, W, 3]`` 0..1. It is given flat latents of ``count`` codes spread over the code book ``[K, 3]``.
     """
@@ -118,7 +118,7 @@ def preview_colours(decode: Callable[[Tensor], Tensor], book: Tensor, count: int
 
 
 def cut(photo: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
-    """Cuts a quad out of a photo ``[H, W, 3]`` uint8: ``[size, size, 3]``, black where it reaches outside.
+    """Cut a quad out of a photo ``[H, W, 3]`` uint8: ``[size, size, 3]``, black where it reaches outside.
 
     quad: ``[4, 2]`` pixels of the upper left, lower left, lower right and upper right corner.
     """
@@ -133,12 +133,12 @@ def cut(photo: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
 
 
 def way_back(quad: np.ndarray, size: int) -> np.ndarray:
-    """Returns the ``[6]`` coefficients of PIL's affine transform that draws a crop of ``size`` pixels into its quad."""
+    """Return the ``[6]`` coefficients of PIL's affine transform that draws a crop of ``size`` pixels into its quad."""
     return _affine_coefficients(quad + 0.5, _CORNERS * size)
 
 
 def put_back(photo: np.ndarray, crop: np.ndarray, quad: np.ndarray) -> np.ndarray:
-    """Returns the photo ``[H, W, 3]`` uint8 with a square crop drawn over its whole quad."""
+    """Return the photo ``[H, W, 3]`` uint8 with a square crop drawn over its whole quad."""
     size = photo.shape[1::-1]
     options = size, Image.Transform.AFFINE, tuple(way_back(quad, len(crop))), Image.Resampling.BICUBIC
     result = Image.fromarray(photo)
@@ -147,5 +147,5 @@ def put_back(photo: np.ndarray, crop: np.ndarray, quad: np.ndarray) -> np.ndarra
 
 
 def _affine_coefficients(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns ``[6]``: the affine map nearest to one that takes the corners ``source`` ``[4, 2]`` to ``target``."""
+    """Return ``[6]``: the affine map nearest to one that takes the corners ``source`` ``[4, 2]`` to ``target``."""
     return np.linalg.lstsq(np.concatenate([source, np.ones((4, 1))], 1), target, rcond=None)[0].T.flatten()

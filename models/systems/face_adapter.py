@@ -56,7 +56,7 @@ class FaceShape:
 
 
 def split_coefficients(coefficients: np.ndarray) -> FaceShape:
-    """Splits D3DFR's output ``[N, 261]``; what is about colour and light is left out."""
+    """Split D3DFR's output ``[N, 261]``; what is about colour and light is left out."""
     values = np.asarray(coefficients, np.float64)
     return FaceShape(values[:, :80], values[:, 80:144], values[:, 224:227], values[:, 254:257], values[:, 257:261])
 
@@ -80,7 +80,7 @@ class Conditions:
         return len(self.tokens)
 
     def take(self, index: int) -> Conditions:
-        """Returns the conditions of one face."""
+        """Return the conditions of one face."""
         return Conditions(*(getattr(self, name)[index : index + 1] for name in self.__dataclass_fields__))
 
 
@@ -106,7 +106,7 @@ class FaceAdapter:
 
     def conditions(self, crops: Tensor, faces: Faces, identity: Identity, vision: Vision, *, mode: str = "swap",
                    parser: Parser | None = None, progress: Progress = silent) -> Conditions:
-        """Makes the conditions for target crops ``[N, S, S, 3]`` 0..1 of these faces, which are best aligned by ``ALIGNMENT``.
+        """Make the conditions for target crops ``[N, S, S, 3]`` 0..1 of these faces, which are best aligned by ``ALIGNMENT``.
 
         mode: ``swap`` paints the source's face into the target's crop; ``reenact`` paints the source's crop (of the identity's first photo,
         in the same alignment) with the target's expression and pose. parser: decides where a swap may paint; None takes the adapter's own
@@ -142,7 +142,7 @@ class FaceAdapter:
 
     @torch.inference_mode()
     def source(self, identity: Identity) -> tuple[Tensor, np.ndarray]:
-        """Returns the UNet's prompt ``[1, 77, W]`` and the identity coefficients ``[1, 80]``, means over all photos; computed once."""
+        """Return the UNet's prompt ``[1, 77, W]`` and the identity coefficients ``[1, 80]``, means over all photos; computed once."""
         if identity not in self._sources:
             if not len(identity.crops):
                 raise FaceLoomError("Face-Adapter looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
@@ -156,7 +156,7 @@ class FaceAdapter:
 
     @torch.inference_mode()
     def draw(self, targets: Tensor, faces: Faces, identity: np.ndarray) -> Tensor:
-        """Draws coloured points on black, ``[n, 512, 512, 3]``: a head with the targets' expression, pose and gaze, and this identity's
+        """Draw coloured points on black, ``[n, 512, 512, 3]``: a head with the targets' expression, pose and gaze, and this identity's
         coefficients ``[1, 80]``."""
         to_canvas = canvas_matrices(faces)
         (aligned,) = self._to_device(aligned_crops(targets, to_canvas))
@@ -166,7 +166,7 @@ class FaceAdapter:
 
     @torch.inference_mode()
     def image_tokens(self, crops: Tensor, vision: Vision) -> Tensor:
-        """Returns the ControlNet's prompt ``[n, 77, W]`` for crops ``[n, 512, 512, 3]``."""
+        """Return the ControlNet's prompt ``[n, 77, W]`` for crops ``[n, 512, 512, 3]``."""
         (features,) = self._to_device(vision(crops))
         wanted = self.model.net.image_tokens.features
         if features.shape[-1] != wanted:
@@ -176,47 +176,47 @@ class FaceAdapter:
 
     @torch.inference_mode()
     def reenacted_area(self, source: Tensor, points: Tensor) -> Tensor:
-        """Returns ``[n, 512, 512]`` of 0 and 1: what changes in a source crop ``[1, 512, 512, 3]`` when its face moves to these points."""
+        """Return ``[n, 512, 512]`` of 0 and 1: what changes in a source crop ``[1, 512, 512, 3]`` when its face moves to these points."""
         pair = torch.cat([source.expand_as(points), points], -1).movedim(-1, 1) * 2 - 1
         (pair,) = self._to_device(pair)
         return (_to_cpu(self.model.net.area(pair))[:, 0] > 0.5).float()
 
     def labels(self, targets: Tensor, faces: Faces, parser: Parser | None) -> Tensor:
-        """Returns labels ``[n, 512, 512]`` (indices into ``REGIONS``) by ``parser``, the adapter's own parser, or the landmarks."""
+        """Return labels ``[n, 512, 512]`` (indices into ``REGIONS``) by ``parser``, the adapter's own parser, or the landmarks."""
         parser = parser or self.parser
         return region_labels(faces, SIZE) if parser is None else parser.parse(targets)
 
     def _to_device(self, *tensors: Tensor) -> list[Tensor]:
-        """Loads the networks, and moves tensors of one row per face to their device and type."""
+        """Load the networks, and move tensors of one row per face to their device and type."""
         net, device = self.model.ready(_BYTES_PER_FACE * len(tensors[0]))
         dtype = next(net.parameters()).dtype
         return [tensor.to(device, dtype) for tensor in tensors]
 
     def _empty_conditions(self) -> Conditions:
-        """Returns one row of zeros."""
+        """Return one row of zeros."""
         tokens = torch.zeros_like(self.model.net.id_tokens.query, device="cpu", dtype=torch.float32)
         crop = torch.zeros(1, SIZE, SIZE, 3)
         return Conditions(tokens, tokens, crop, crop[..., 0], crop)
 
 
 def canvas_matrices(faces: Faces) -> np.ndarray:
-    """Returns the matrices ``[N, 2, 3]`` from the faces' crops at 512 pixels to the aligned crops of 256."""
+    """Return the matrices ``[N, 2, 3]`` from the faces' crops at 512 pixels to the aligned crops of 256."""
     return compose(similarity(faces.keypoints, TEMPLATE), invert(crop_matrices(faces, SIZE)))
 
 
 def aligned_crops(crops: Tensor, matrices: np.ndarray) -> Tensor:
-    """Cuts aligned crops out of ``[N, S, S, 3]`` 0..1: ``[N, 3, 256, 256]`` in [-1, 1]. matrices: ``[N, 2, 3]`` from crop to aligned."""
+    """Cut aligned crops out of ``[N, S, S, 3]`` 0..1: ``[N, 3, 256, 256]`` in [-1, 1]. matrices: ``[N, 2, 3]`` from crop to aligned."""
     return sample_crops(crops, range(len(crops)), matrices, CANVAS).movedim(-1, 1) * 2 - 1
 
 
 def arcface_features(arcface: IResNet, aligned: Tensor) -> Tensor:
-    """Returns ArcFace's last feature map, flattened to ``[N, 64, 512]``, for aligned crops ``[N, 3, 256, 256]`` in [-1, 1]."""
+    """Return ArcFace's last feature map, flattened to ``[N, 64, 512]``, for aligned crops ``[N, 3, 256, 256]`` in [-1, 1]."""
     small = functional.interpolate(aligned, size=(_RECOGNIZER_SIZE, _RECOGNIZER_SIZE), mode="bilinear", align_corners=False)
     return arcface.maps(small).flatten(2).transpose(1, 2)
 
 
 def source_crop(identity: Identity) -> Tensor:
-    """Cuts the face out of the identity's first photo by the alignment ``box``: ``[1, 512, 512, 3]``."""
+    """Cut the face out of the identity's first photo by the alignment ``box``: ``[1, 512, 512, 3]``."""
     if not len(identity.crops):
         raise FaceLoomError("Reenactment shows a photo of the source, and this identity has none; make it with ArcFace Embed.")
     photo = torch.from_numpy(np.array(identity.crops[:1]))
@@ -225,5 +225,5 @@ def source_crop(identity: Identity) -> Tensor:
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:
-    """Copies a tensor to the CPU in float32; a copy that is made outside inference mode may be used in any mode."""
+    """Copy a tensor to the CPU in float32."""
     return tensor.float().cpu().clone()

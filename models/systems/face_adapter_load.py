@@ -34,7 +34,7 @@ _VISION_BYTES = 1 << 26  # that a crop takes in the CLIP vision model, besides i
 
 def load_face_adapter(path: str | os.PathLike | FoundFile, *, folders: Folders | None = None, devices: DeviceManager | None = None
                       ) -> FaceAdapter:
-    """Opens the adapter whose net_id2token.pth this is.
+    """Open the adapter whose net_id2token.pth this is.
 
     The other files are looked for in its folder, in ``third_party`` there, and in ``folders``. Without net_seg_res18.pth there is no
     reenactment, without 79999_iter.pth no parser of its own.
@@ -64,7 +64,7 @@ def _find_file(path: Path, row_name: str, folders: Folders | None, needed: bool 
 
 
 def find_weights_in_folder(path: Path, folder: str) -> Path | None:
-    """Returns the weights file in one of the authors' folders beside ``path``, if there is one."""
+    """Return the weights file in one of the authors' folders beside ``path``, if there is one."""
     found = sorted((path.parent / folder).glob("*.safetensors")) + sorted((path.parent / folder).glob("*.bin"))
     return found[0] if found else None
 
@@ -96,7 +96,7 @@ def _load_token_decoder(kind: type[TokenDecoder], file: Path) -> TokenDecoder:
 
 
 def _load_parser(path: Path, folders: Folders | None, devices: DeviceManager | None) -> Parser | None:
-    """Opens BiSeNet with the authors' input: crops in [-1, 1], though it was trained with ImageNet's mean and standard deviation."""
+    """Open BiSeNet with the authors' input: crops in [-1, 1], though it was trained with ImageNet's mean and standard deviation."""
     file = _find_file(path, _PARSER, folders, needed=False)
     if file is None:
         return None

@@ -54,7 +54,7 @@ class StableDiffusion:
 
 
 def diffusers_denoiser(unet: Any, control_net: Any, strength: float = 1.0) -> Denoise:
-    """Returns the denoiser that diffusers' UNet2DConditionModel and ControlNetModel are. strength: of the ControlNet."""
+    """Return the denoiser that diffusers' UNet2DConditionModel and ControlNetModel are. strength: of the ControlNet."""
 
     def denoise(x: Tensor, time: float, tokens: Tensor, image_tokens: Tensor, hint: Tensor) -> Tensor:
         down, middle = control_net(x, time, encoder_hidden_states=image_tokens, controlnet_cond=hint, conditioning_scale=strength,
@@ -67,7 +67,7 @@ def diffusers_denoiser(unet: Any, control_net: Any, strength: float = 1.0) -> De
 
 def sample(conditions: Conditions, model: StableDiffusion, noise: Tensor, settings: Settings = Settings(), progress: Progress = silent
            ) -> Tensor:
-    """Denoises ``noise`` ``[N, 4, 64, 64]`` under the conditions of N faces and returns latents of the same shape."""
+    """Denoise ``noise`` ``[N, 4, 64, 64]`` under the conditions of N faces and return latents of the same shape."""
     empty = model.empty_prompt.expand_as(conditions.tokens).to(noise)
     tokens, image_tokens = (torch.cat([empty, prompt.to(noise)]) for prompt in (conditions.tokens, conditions.image_tokens))
     hint = (conditions.hint.to(noise).movedim(-1, 1) * 2 - 1).repeat(2, 1, 1, 1)
@@ -81,7 +81,7 @@ def sample(conditions: Conditions, model: StableDiffusion, noise: Tensor, settin
 
 @torch.inference_mode()
 def paint(conditions: Conditions, model: StableDiffusion, settings: Settings = Settings(), progress: Progress = silent) -> Tensor:
-    """Returns crops ``[N, 512, 512, 3]`` 0..1 with what was painted over the background.
+    """Return crops ``[N, 512, 512, 3]`` 0..1 with what was painted over the background.
 
     Faces are painted one at a time, so that a face's result does not depend on the others.
     """
@@ -97,7 +97,7 @@ def paint(conditions: Conditions, model: StableDiffusion, settings: Settings = S
 
 def swap(adapter: FaceAdapter, images: Tensor, faces: Faces, identity: Identity, vision: Vision, model: StableDiffusion,
          settings: Settings = Settings(), *, parser: Parser | None = None, progress: Progress = silent) -> Tensor:
-    """Returns the photos ``[B, H, W, C]`` with the identity's face on these faces, which are cut anew by the alignment ``box``."""
+    """Return the photos ``[B, H, W, C]`` with the identity's face on these faces, which are cut anew by the alignment ``box``."""
     images = as_images(images)
     if not len(faces):
         return images

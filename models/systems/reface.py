@@ -89,7 +89,7 @@ class REFaceConditioner:
 
     @torch.inference_mode()
     def tokens(self, source: Tensor, targets: Tensor, points: Tensor, progress: Progress = silent) -> Tensor:
-        """Returns the tokens ``[N, 1, width]`` of N targets on the CPU; for the arguments see ``Conditioner.forward``."""
+        """Return the tokens ``[N, 1, width]`` of N targets on the CPU; for the arguments see ``Conditioner.forward``."""
 
         def condition_chunk(span: range) -> Tensor:
             net, device = self.model.ready(_CONDITIONER_BYTES * len(span))
@@ -99,13 +99,13 @@ class REFaceConditioner:
         return torch.cat(run_chunks(condition_chunk, range(len(targets)), CHUNK, progress))
 
     def unconditional(self) -> Tensor:
-        """Returns the token of no condition, ``[1, 1, width]`` on the CPU."""
+        """Return the token of no condition, ``[1, 1, width]`` on the CPU."""
         return self.model.net.learnable_vector.detach().cpu().clone()
 
 
 def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identity: Identity, parser: Parser | None = None,
             progress: Progress = silent) -> Prepared:
-    """Makes what the denoiser is conditioned on to paint the identity into crops ``[N, S, S, 3]`` 0..1 of ``faces``.
+    """Make what the denoiser is conditioned on to paint the identity into crops ``[N, S, S, 3]`` 0..1 of ``faces``.
 
     The faces are best aligned by ``ALIGNMENT``. parser: decides which parts are swapped, and which parts of the source are shown; without
     one the outlines of the landmarks decide, which include no ears. Without faces nothing is swapped.
@@ -122,7 +122,7 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
 
 
 def source_crop(identity: Identity, parser: Parser | None = None) -> Tensor:
-    """Cuts the face out of the identity's first photo: ``[1, 3, 224, 224]``, normalized for CLIP, 0 (the mean colour) around the face."""
+    """Cut the face out of the identity's first photo: ``[1, 3, 224, 224]``, normalized for CLIP, 0 (the mean colour) around the face."""
     if not len(identity.crops):
         raise FaceLoomError("REFace looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
     face = replace(identity.faces[0], frame=0)
@@ -137,40 +137,40 @@ def source_crop(identity: Identity, parser: Parser | None = None) -> Tensor:
 
 
 def find_keep_mask(crops: Tensor, faces: Faces, parser: Parser | None, progress: Progress = silent) -> Tensor:
-    """Returns ``[N, 512, 512]``: 1 where the target stays, by the parser or by the landmarks' outlines."""
+    """Return ``[N, 512, 512]``: 1 where the target stays, by the parser or by the landmarks' outlines."""
     if parser is None:
         return 1 - (region_mask(("face",), SIZE, faces=faces, progress=progress) >= 0.5).float()
     return keep_mask(published_classes(parser.parse(crops, progress)))
 
 
 def shrink(crops: Tensor) -> Tensor:
-    """Resizes crops ``[N, S, S, 3]`` to ``[N, 512, 512, 3]``; from 1024 as the authors do before they parse."""
+    """Resize crops ``[N, S, S, 3]`` to ``[N, 512, 512, 3]``; from 1024 as the authors do before they parse."""
     return halve(crops.movedim(-1, 1)).clamp(0, 1).movedim(1, -1) if crops.shape[1] == PUBLISHED_SIZE else resize_bicubic(crops, SIZE)
 
 
 def halve(planes: Tensor) -> Tensor:
-    """Shrinks ``[N, C, H, W]`` to half the size by a bicubic filter of eight taps (a = -0.5), mirrored at the borders."""
+    """Shrink ``[N, C, H, W]`` to half the size by a bicubic filter of eight taps (a = -0.5), mirrored at the borders."""
     planes = F.pad(planes, (4, 4, 4, 4), mode="reflect")
     return F.interpolate(planes, scale_factor=0.5, mode="bicubic", align_corners=False, antialias=True)[..., 2:-2, 2:-2]
 
 
 def class_table(names: Iterable[str]) -> np.ndarray:
-    """Returns the authors' class of each of a parser's labels, given by name in their order."""
+    """Return the authors' class of each of a parser's labels, given by name in their order."""
     return np.array([CLASSES.get(name, 0) for name in names], np.uint8)
 
 
 def published_classes(labels: Tensor) -> Tensor:
-    """Turns labels (indices into ``REGIONS``) of any shape into the authors' classes."""
+    """Turn labels (indices into ``REGIONS``) of any shape into the authors' classes."""
     return torch.from_numpy(class_table(REGIONS)).to(labels.device)[labels.long()]
 
 
 def keep_mask(classes: Tensor) -> Tensor:
-    """Returns 1 where the target stays and 0 where the new face comes, in the shape of ``classes``; hard, as published."""
+    """Return 1 where the target stays and 0 where the new face comes, in the shape of ``classes``; hard, as published."""
     return 1 - torch.isin(classes, torch.tensor(SWAPPED_CLASSES, dtype=classes.dtype, device=classes.device)).float()
 
 
 def latent_mask(keep: Tensor) -> Tensor:
-    """Shrinks ``[N, S, S]`` to ``[N, 1, S/8, S/8]`` for the UNet: bilinear, neither filtered nor rounded, so that mixed cells are grey."""
+    """Shrink ``[N, S, S]`` to ``[N, 1, S/8, S/8]`` for the UNet: bilinear, neither filtered nor rounded, so that mixed cells are grey."""
     return F.interpolate(keep[:, None], scale_factor=1 / 8, mode="bilinear", align_corners=False)
 
 
@@ -200,7 +200,7 @@ class REFace:
 
     @torch.inference_mode()
     def paint(self, prepared: Prepared, settings: Settings, progress: Progress = silent) -> Tensor:
-        """Returns the crops ``[N, 512, 512, 3]`` 0..1 with their new faces. The noise of face i follows from the seed + i alone."""
+        """Return the crops ``[N, 512, 512, 3]`` 0..1 with their new faces. The noise of face i follows from the seed + i alone."""
         steps, count = ddim_schedule(settings.steps), len(prepared.targets)
 
         def paint_chunk(span: range) -> Tensor:
@@ -218,7 +218,7 @@ class REFace:
         return torch.cat(run_chunks(paint_chunk, range(count), CHUNK)).to(prepared.targets.device)
 
     def _denoise(self, extra_channels: Tensor, tokens: Tensor, unconditional: Tensor, scale: float) -> Callable[[Tensor, int], Tensor]:
-        """Returns the UNet under these tokens and five extra channels, with classifier-free guidance."""
+        """Return the UNet under these tokens and five extra channels, with classifier-free guidance."""
         net, device = self.denoiser.ready(_UNET_BYTES * len(extra_channels))
         dtype = next(net.parameters()).dtype
         tokens = torch.cat([unconditional.expand_as(tokens), tokens]).to(device, dtype)
@@ -243,7 +243,7 @@ class REFace:
 
     def swap(self, images: Tensor, faces: Faces, identity: Identity, settings: Settings = Settings(), *, parser: Parser | None = None,
              feather: float = 4 / SIZE, progress: Progress = silent) -> Tensor:
-        """Returns the photos ``[B, H, W, 3]`` 0..1 with the identity's face on these faces.
+        """Return the photos ``[B, H, W, 3]`` 0..1 with the identity's face on these faces.
 
         parser: as in ``prepare``. feather: softness of the edge of what is pasted, as a share of the crop's edge.
         """
@@ -261,14 +261,14 @@ class REFace:
 
 
 def paste_as_published(images: Tensor, faces: Faces, painted: Tensor) -> Tensor:
-    """Draws every painted crop over its whole square in the photos ``[B, H, W, 3]``, without a mask."""
+    """Draw every painted crop over its whole square in the photos ``[B, H, W, 3]``, without a mask."""
     large = F.interpolate(painted.movedim(-1, 1), (PUBLISHED_SIZE, PUBLISHED_SIZE), mode="bilinear", align_corners=False).movedim(1, -1)
     return draw_squares(images, faces, to_uint8(large))
 
 
 def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None,
                 unet: UNetForm = UNET, vae: VaeForm | None = None) -> REFace:
-    """Opens REFace from the authors' ``last.ckpt``. dtype: of the UNet and the VAE; half precision suits a graphics card."""
+    """Open REFace from the authors' ``last.ckpt``. dtype: of the UNet and the VAE; half precision suits a graphics card."""
     path = Path(path)
     weights = load_weights(path)
     return REFace(path.name, load_conditioner(weights, path.name), load_unet(weights, unet, path.name, dtype=dtype),
