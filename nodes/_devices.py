@@ -35,8 +35,8 @@ def half() -> bool:
 
 
 def make_room(size: int | None) -> None:
-    """The ``memory.Neighbour`` that ComfyUI is: it unloads what it must so that onnxruntime can have ``size`` bytes of the graphics card,
-    None: everything."""
+    """Unload what ComfyUI must so that onnxruntime can have ``size`` bytes of the graphics card; None: everything. It is registered as
+    ``memory.MemoryFreer``."""
     device = comfy.model_management.get_torch_device()
     if comfy.model_management.is_device_cpu(device):
         return

@@ -1,7 +1,7 @@
-"""One file from the web: resumable, checked, and moved into place only when it is whole and right.
+"""Transfers one file from the web: resumable, checked, and moved into place only when it is whole and has the right hash.
 
-``inswapper_128.onnx`` is written as ``inswapper_128.onnx.part`` beside its target with a small ``.part.json`` that remembers which version
-of the file the bytes are of, so that a later run goes on where this one stopped. Only the standard library is used; proxies come from
+``inswapper_128.onnx`` is written as ``inswapper_128.onnx.part`` beside its target with a small ``.part.json`` that records which version
+of the file the bytes belong to, so that a later run goes on where this one stopped. Only the standard library is used; proxies come from
 the environment as usual (``HTTPS_PROXY`` ...).
 """
 
@@ -26,14 +26,19 @@ from ..progress import Progress
 from .cache import read_json, write_json
 from .terminal import command
 
-PIECE_BYTES = 1 << 20
-SPARE_DISK_BYTES = 64 << 20  # bytes to leave free on the disk
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of file systems that cannot lock, such as some network drives
+PIECE_BYTES = 1 << 20  # read at a time
+SPARE_DISK_BYTES = 64 << 20  # to leave free on the disk
+# Errors of file systems that cannot lock files, such as some network drives.
+LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How patient to be. Seconds; ``attempts`` per address without any new byte."""
+    """How long to wait for an address and how often to try it.
+
+    connect, read: seconds until a connection that is not made, or that brings no data, is given up. attempts: in a row without any new
+    byte, for each address. pause: seconds before the second attempt, doubled for each further one. sleep: called to wait.
+    """
 
     connect: float = 15.0
     read: float = 30.0
@@ -46,16 +51,17 @@ DEFAULT_POLICY = RetryPolicy()
 
 
 class AddressError(Exception):
-    """Why one address did not give the file. again: it is worth asking the same address once more. found: the sha256 of what it gave."""
+    """Why one address did not give the file. retry: whether another attempt may succeed. sha256: of the file it gave instead, or None."""
 
-    def __init__(self, reason: str, again: bool = False, found: str | None = None) -> None:
+    def __init__(self, reason: str, retry: bool = False, sha256: str | None = None) -> None:
         super().__init__(reason)
-        self.again, self.found = again, found
+        self.retry, self.sha256 = retry, sha256
 
 
 @dataclass(frozen=True)
 class DownloadJob:
-    """One file to fetch. model: its name for ``models get``. sha256 None: unpinned. size None: unknown."""
+    """One file to transfer. name: of the file, for messages. model: its name for ``models get``. urls: addresses to try, in order.
+    sha256: None where any file will do. size: in bytes, None where unknown."""
 
     name: str
     model: str
@@ -68,101 +74,109 @@ class DownloadJob:
 
     @property
     def part(self) -> Path:
+        """The file that holds the bytes until all are there."""
         return self.target.with_name(self.target.name + ".part")
 
     @property
     def state(self) -> Path:
+        """The JSON file that records address, version and total of the bytes in ``part``."""
         return self.target.with_name(self.target.name + ".part.json")
 
 
 def run_job(job: DownloadJob) -> str:
-    """Download, check and move into place; returns the sha256."""
+    """Download a file, check it and move it into place. Returns its sha256. FaceLoomError where no address gives it or the disk is full."""
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(job):
-            return _from_any(job)
+            return _try_addresses(job)
     except OSError as error:
         raise FaceLoomError(f"{job.name} cannot be written to {job.target.parent} ({error.strerror or error}).") from error
 
 
-def _from_any(job: DownloadJob) -> str:
-    begun = read_json(job.state).get("url")
+def _try_addresses(job: DownloadJob) -> str:
+    """Try the addresses, first the one that an earlier run began with. Returns the sha256."""
+    begun_with = read_json(job.state).get("url")
     failures: list[tuple[str, AddressError]] = []
-    for url in sorted(job.urls, key=lambda url: url != begun):
+    for url in sorted(job.urls, key=lambda url: url != begun_with):
         try:
-            digest = _from_address(job, url)
-        except AddressError as failure:
-            failures.append((url, failure))
+            digest = _try_address(job, url)
+        except AddressError as error:
+            failures.append((url, error))
             continue
         os.replace(job.part, job.target)
         job.state.unlink(missing_ok=True)
         return digest
-    raise FaceLoomError(f"{job.name} could not be downloaded ({_reasons(failures)}); {_way_out(job, failures)}.")
+    raise FaceLoomError(f"{job.name} could not be downloaded ({_list_reasons(failures)}); {_advise(job, failures)}.")
 
 
-def _reasons(failures: list[tuple[str, AddressError]]) -> str:
-    return "; ".join(f"{urllib.parse.urlsplit(url).hostname}: {failure}" for url, failure in failures)
+def _list_reasons(failures: list[tuple[str, AddressError]]) -> str:
+    """Tell for each address why it did not give the file."""
+    return "; ".join(f"{urllib.parse.urlsplit(url).hostname}: {error}" for url, error in failures)
 
 
-def _way_out(job: DownloadJob, failures: list[tuple[str, AddressError]]) -> str:
-    """What a user can do when no address gave the file."""
-    if any(failure.again for _, failure in failures):
+def _advise(job: DownloadJob, failures: list[tuple[str, AddressError]]) -> str:
+    """Tell the user what to do when no address gave the file."""
+    if any(error.retry for _, error in failures):
         size = _size(job.part)
         return "run the command again" + (f" to go on after {size / 1e6:.1f} MB" if size else " later")
-    found = next((failure.found for _, failure in failures if failure.found), None)
-    if found and job.sha256:
-        return f"if you trust that file, run `{command('models', 'get', job.model, '--sha256', found)}`"
+    sha256 = next((error.sha256 for _, error in failures if error.sha256), None)
+    if sha256 and job.sha256:
+        return f"if you trust that file, run `{command('models', 'get', job.model, '--sha256', sha256)}`"
     return f"name another web folder with --mirror, or put the file into {job.target.parent} by hand"
 
 
-def _from_address(job: DownloadJob, url: str) -> str:
-    """Everything from one address: as many attempts as bring bytes, then the check. Leaves a whole ``.part``."""
-    left = job.policy.attempts
+def _try_address(job: DownloadJob, url: str) -> str:
+    """Download from one address to ``job.part``, in as many attempts as bring new bytes, and check the file. Returns its sha256."""
+    attempts_left = job.policy.attempts
     while True:
-        before = _size(job.part)
+        size_before = _size(job.part)
         try:
-            resumed = _whole(job) or _transfer(job, url)
+            resumed = _is_complete(job) or _request(job, url)
             return verify_download(job, resumed)
-        except AddressError as failure:
-            left = job.policy.attempts if _size(job.part) > before else left - 1
-            if not failure.again or left <= 0:
+        except AddressError as error:
+            attempts_left = job.policy.attempts if _size(job.part) > size_before else attempts_left - 1
+            if not error.retry or attempts_left <= 0:
                 raise
-            job.policy.sleep(job.policy.pause * 2 ** (job.policy.attempts - left))
+            job.policy.sleep(job.policy.pause * 2 ** (job.policy.attempts - attempts_left))
 
 
-def _transfer(job: DownloadJob, url: str) -> bool:
-    """One request; appends to the ``.part`` where it can (returns True), starts anew where it must."""
+def _request(job: DownloadJob, url: str) -> bool:
+    """Make one request and write what comes to ``job.part``: appended where the address goes on with it, else from the start.
+
+    Returns whether it was appended.
+    """
     offset, headers = _resume_point(job, url)
     request = urllib.request.Request(url, headers={"User-Agent": "FaceLoom", "Accept-Encoding": "identity", **headers})
-    with _network(job):
+    with _network_errors(job):
         response = _opener(job.policy).open(request, timeout=job.policy.connect)
     with response:
         return _receive(job, url, response, offset)
 
 
 @contextmanager
-def _network(job: DownloadJob) -> Iterator[None]:
-    """What goes wrong on the way, as a ``Failure``. The disk is none of its business."""
+def _network_errors(job: DownloadJob) -> Iterator[None]:
+    """Turn what goes wrong in the network into ``AddressError``. Nothing that touches the disk belongs into the block."""
     try:
         yield
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
             _discard(job)
-            raise AddressError("the part on disk does not fit the file there", again=True) from error
-        raise AddressError(f"{error.code} {error.reason}", again=error.code in (408, 425, 429, 500, 502, 503, 504)) from error
+            raise AddressError("the part on disk does not fit the file there", retry=True) from error
+        raise AddressError(f"{error.code} {error.reason}", retry=error.code in (408, 425, 429, 500, 502, 503, 504)) from error
     except urllib.error.URLError as error:
-        raise AddressError(f"no connection ({error.reason})", again=True) from error
+        raise AddressError(f"no connection ({error.reason})", retry=True) from error
     except TimeoutError as error:
-        raise AddressError(f"no data for {job.policy.read:g} s", again=True) from error
+        raise AddressError(f"no data for {job.policy.read:g} s", retry=True) from error
     except (http.client.InvalidURL, ValueError) as error:
         raise AddressError(f"it leads to no web address ({error})") from error
     except (http.client.HTTPException, OSError) as error:
-        raise AddressError("the connection broke", again=True) from error
+        raise AddressError("the connection broke", retry=True) from error
 
 
 def _receive(job: DownloadJob, url: str, response, offset: int) -> bool:
-    offset, total, version = _what_comes(job, url, response, offset)
+    """Write the body of a response to ``job.part``. offset: the byte that was asked for. Returns whether it was appended."""
+    offset, total, version = _check_response(job, url, response, offset)
     if job.size is not None and total is not None and total != job.size:
         _discard(job)
         raise AddressError(f"it offers {total} bytes where the catalogue says {job.size}")
@@ -170,22 +184,26 @@ def _receive(job: DownloadJob, url: str, response, offset: int) -> bool:
     write_json(job.state, {"url": url, "version": version, "total": total})
     done, limit = offset, total or job.size
     with job.part.open("ab" if offset else "wb") as stream:
-        while piece := _piece(job, response):
+        while piece := _read_piece(job, response):
             stream.write(piece)
             done += len(piece)
             if limit and done > limit:
                 break
             job.progress(done, limit or done)
     if total is not None and done < total:
-        raise AddressError("the connection broke", again=True)
+        raise AddressError("the connection broke", retry=True)
     if limit and done > limit:
         _discard(job)
         raise AddressError(f"it sent more than the {limit} bytes it should have")
     return offset > 0
 
 
-def _what_comes(job: DownloadJob, url: str, response, offset: int) -> tuple[int, int | None, str | None]:
-    """Where in the file the answer begins, how long the whole file is, and its version. Raises ``Failure`` for other answers."""
+def _check_response(job: DownloadJob, url: str, response, offset: int) -> tuple[int, int | None, str | None]:
+    """Check that a response brings the file, from its start or from ``offset``.
+
+    Returns the byte it begins with, the size of the whole file (None: not stated) and the file's version. ``AddressError`` for any other
+    response.
+    """
     if response.headers.get_content_type() == "text/html":
         raise AddressError("it answered with a web page instead of the file")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -199,17 +217,21 @@ def _what_comes(job: DownloadJob, url: str, response, offset: int) -> tuple[int,
     known = read_json(job.state)
     if start != offset or (known.get("url") == url and known.get("version") != version):
         _discard(job)
-        raise AddressError("the file changed between two attempts", again=True)
+        raise AddressError("the file changed between two attempts", retry=True)
     return offset, total, version
 
 
-def _piece(job: DownloadJob, response) -> bytes:
-    with _network(job):
+def _read_piece(job: DownloadJob, response) -> bytes:
+    """Read the next bytes of a response, none at its end."""
+    with _network_errors(job):
         return response.read1(PIECE_BYTES)
 
 
 def verify_download(job: DownloadJob, resumed: bool = False) -> str:
-    """The sha256 of the whole ``.part``, if it is what it should be; else it is deleted."""
+    """Check size and hash of ``job.part`` and return its sha256. A wrong file is deleted, and AddressError raised.
+
+    resumed: the file was put together in several attempts, so that another one may succeed.
+    """
     digest, size = hashlib.sha256(), _size(job.part)
     with job.part.open("rb") as stream:
         while piece := stream.read(PIECE_BYTES):
@@ -224,20 +246,20 @@ def verify_download(job: DownloadJob, resumed: bool = False) -> str:
     else:
         return found
     _discard(job)
-    raise AddressError(reason, again=resumed, found=found)
+    raise AddressError(reason, retry=resumed, sha256=found)
 
 
-def _whole(job: DownloadJob) -> bool:
-    """Whether an earlier run was stopped between the last byte and the check."""
+def _is_complete(job: DownloadJob) -> bool:
+    """Whether all bytes are there: an earlier run was stopped between the last byte and the check."""
     total = read_json(job.state).get("total")
     return bool(total) and total == _size(job.part)
 
 
 def _resume_point(job: DownloadJob, url: str) -> tuple[int, dict[str, str]]:
-    """How many bytes are there already, and the headers that ask for the rest of the same version.
+    """Return how many bytes of ``job.part`` to keep, and the headers that ask for the rest of the same version.
 
-    Another address may go on with them only where the hash will tell whether it is the same file. What is there stays until something
-    else arrives.
+    Bytes from another address are kept only where the hash will tell whether it is the same file. The bytes on disk stay until others
+    arrive.
     """
     state, size = read_json(job.state), _size(job.part)
     if size and state.get("url") == url and state.get("version"):
@@ -248,18 +270,19 @@ def _resume_point(job: DownloadJob, url: str) -> tuple[int, dict[str, str]]:
 
 
 def _version(response) -> str | None:
-    """A strong ETag or the date of change: what ``If-Range`` may carry."""
+    """Return a response's strong ETag, else its date of change: what ``If-Range`` may carry."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _length(response) -> int | None:
+    """Return the length that a response states, None if it states none."""
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdigit() else None
 
 
 def _content_range(response) -> tuple[int, int | None]:
-    """Start and total of ``bytes 100-199/200``."""
+    """Read start and total of a header such as ``bytes 100-199/200``; -1 and None where they are not stated."""
     text = response.headers.get("Content-Range", "").removeprefix("bytes ")
     span, _, total = text.partition("/")
     start = span.partition("-")[0]
@@ -267,31 +290,34 @@ def _content_range(response) -> tuple[int, int | None]:
 
 
 def check_disk_space(job: DownloadJob, needed: int) -> None:
+    """Raise FaceLoomError unless the target's disk has room for ``needed`` bytes and ``SPARE_DISK_BYTES`` more."""
     free = shutil.disk_usage(job.target.parent).free
     if needed + SPARE_DISK_BYTES > free:
         raise FaceLoomError(f"{job.name} needs {needed / 1e6:.0f} MB, but {job.target.parent} has only {free / 1e6:.0f} MB free.")
 
 
 def _size(path: Path) -> int:
+    """Return the size of a file in bytes, 0 where there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def _discard(job: DownloadJob) -> None:
+    """Delete the bytes on disk and what is recorded of them."""
     job.part.unlink(missing_ok=True)
     job.state.unlink(missing_ok=True)
 
 
 @contextmanager
 def _locked(job: DownloadJob) -> Iterator[None]:
-    """One process per file. The system drops the lock when the process ends, however it ends."""
+    """Hold the lock that lets one process at a time download a file. The system drops it when the process ends, however it ends."""
     path = job.target.with_name(job.target.name + ".lock")
     with path.open("wb") as stream:
         try:
             _lock(stream)
-            current = os.path.samestat(os.fstat(stream.fileno()), path.stat())
+            held = os.path.samestat(os.fstat(stream.fileno()), path.stat())
         except OSError as error:
-            current = error.errno in NO_LOCKS
-        if not current:
+            held = error.errno in LOCKS_UNSUPPORTED
+        if not held:
             raise FaceLoomError(f"Another program is downloading {job.name} at this moment; wait for it to finish.")
         try:
             yield
@@ -304,6 +330,7 @@ def _locked(job: DownloadJob) -> Iterator[None]:
 
 
 def _lock(stream) -> None:
+    """Lock an open file; OSError where another process holds the lock or the file system has no locks."""
     if os.name == "nt":
         import msvcrt
 
@@ -315,7 +342,7 @@ def _lock(stream) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, also to other hosts, but never from https to http, and to nothing but the web."""
+    """Follows redirects, to other hosts too, but never from https to http nor to anything but http and https."""
 
     def redirect_request(self, request, stream, code, message, headers, address):
         scheme = urllib.parse.urlsplit(address).scheme
@@ -325,7 +352,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener(policy: RetryPolicy) -> urllib.request.OpenerDirector:
-    """Web only (no file or ftp), with separate patience for connecting and for reading."""
+    """Return an opener for http and https only (no file or ftp), which waits for connections and for data as the policy says."""
 
     class Plain(http.client.HTTPConnection):
         def connect(self) -> None:
@@ -350,5 +377,3 @@ def _opener(policy: RetryPolicy) -> urllib.request.OpenerDirector:
                     urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor):  # fmt: skip
         opener.add_handler(handler())
     return opener
-
-

@@ -1,7 +1,8 @@
-"""The weights of checkpoints that were saved as whole Python objects (DiffFace's and SimSwap's ArcFace), read without running anything.
+"""Reads the weights of checkpoints that were saved as whole Python objects (DiffFace's and SimSwap's ArcFace) without running anything.
 
-A pickle is a program: it names functions and has them called. Here every name stands for an empty thing of ours, nothing is imported, and
-of calls only those that torch itself writes for tensors mean anything. Tensors are noted down while the pickle is read and made afterwards.
+A pickle is a program: it names functions and has them called. Here nothing is imported: every name stands for an empty class of this
+module, and the only calls that do anything are those that torch itself writes for tensors. The descriptions of tensors are noted while the
+pickle is read; the tensors are made of them afterwards.
 """
 
 from __future__ import annotations
@@ -20,50 +21,51 @@ import torch
 
 from ..errors import FaceLoomError
 
-# What a damaged or hostile file can raise while it is read.
-DAMAGED = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, LookupError, RuntimeError, MemoryError, OverflowError,
-           struct.error, zipfile.BadZipFile, NotImplementedError)
+# The errors that reading a damaged or hostile file can raise.
+READ_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, LookupError, RuntimeError, MemoryError,
+               OverflowError, struct.error, zipfile.BadZipFile, NotImplementedError)
+# The first two pickles of torch's format before 1.6.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_STORAGES = {
+_STORAGE_DTYPES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
     "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8,
     "ByteStorage": torch.uint8, "BoolStorage": torch.bool, "UntypedStorage": torch.uint8,
 }  # fmt: skip
-# Packages whose classes and functions may be called while an ordinary object is put together again; here they give empty things.
-_ORDINARY = {"torch", "numpy", "collections", "types", "functools", "argparse", "pathlib", "_codecs", "copyreg", "copy_reg"}
-# More modules in a file, or numbers in a tensor, than any network has: a file made to fill the memory.
-_MODULES, _NUMBERS = 100_000, 1 << 33
+# Packages whose classes and functions ordinary objects call when they are read. Here such a call gives an empty object; others are refused.
+_HARMLESS_PACKAGES = {"torch", "numpy", "collections", "types", "functools", "argparse", "pathlib", "_codecs", "copyreg", "copy_reg"}
+# More modules in a file, or numbers in a tensor, than any network has: a file with more was made to fill the memory.
+_MAX_MODULES, _MAX_NUMBERS = 100_000, 1 << 33
 
 
 def read_objects(path: Path) -> Any:
-    """What a PyTorch file of either format holds: modules as their state dicts, tensors, plain data; everything else as empty things.
+    """Read a PyTorch file of either format: modules become their state dicts, tensors and plain data stay, other objects become empty ones.
 
-    A file whose top level holds one module and no tensors beside it is that module's state dict. A pickle that asks for anything to be
-    called but what makes tensors and plain containers is refused.
+    Of a file whose top level holds one module and no tensors, that module's state dict is returned. FaceLoomError where the file is damaged
+    and where its pickle asks for anything to be called but what makes tensors and plain containers.
     """
     try:
         with path.open("rb") as stream:
             zipped = zipfile.is_zipfile(stream)
             stream.seek(0)
-            data, storages = _read_zip(stream) if zipped else _read_legacy(stream)
-            plain = _Walk(storages).plain(data)
+            noted, read_storage = _read_zip(stream) if zipped else _read_legacy(stream)
+            data = _PlainData(read_storage).convert(noted)
     except FaceLoomError as error:
         raise FaceLoomError(f"{path.name} {error}") from error
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.") from error
-    if isinstance(plain, State):
-        return plain
-    found = [value for value in plain.values() if isinstance(value, State | torch.Tensor)] if isinstance(plain, Mapping) else []
-    return found[0] if len(found) == 1 and isinstance(found[0], State) else plain
+    if isinstance(data, StateDict):
+        return data
+    weights = [value for value in data.values() if isinstance(value, StateDict | torch.Tensor)] if isinstance(data, Mapping) else []
+    return weights[0] if len(weights) == 1 and isinstance(weights[0], StateDict) else data
 
 
-class State(dict):
-    """A module's state dict."""
+class StateDict(dict):
+    """The tensors of a module by name."""
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """Numbers in a file, by their key; ``offset`` of them belong to others."""
+    """Numbers in a file: their key, their type, and how many of them to skip."""
 
     key: str
     dtype: torch.dtype
@@ -71,8 +73,8 @@ class _Storage:
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """A tensor as a pickle describes it."""
+class _NotedTensor:
+    """A tensor as a pickle describes it: where its numbers are, and where its own begin; size and stride as of torch."""
 
     storage: _Storage
     offset: int
@@ -81,14 +83,17 @@ class _Tensor:
     dtype: torch.dtype
 
     def __setstate__(self, state: Any) -> None:
-        """Hooks and the like are of no use here."""
+        """Ignore hooks and the like."""
 
 
-class _Kind(type):
-    """Of a class or function that the pickle names. It cannot be changed, and calling it gives an empty thing or is refused."""
+class _EmptyClass(type):
+    """The type of the classes that stand for the classes and functions a pickle names.
+
+    The pickle cannot change them. Calling one gives an empty object for names of ``_HARMLESS_PACKAGES`` and is refused for others.
+    """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls.__module__.split(".")[0] not in _ORDINARY:
+        if cls.__module__.split(".")[0] not in _HARMLESS_PACKAGES:
             raise FaceLoomError(f"asks for {cls.__module__}.{cls.__qualname__} to be run, which weights never need, so it is refused.")
         return cls.__new__(cls)
 
@@ -96,16 +101,16 @@ class _Kind(type):
         raise FaceLoomError("changes a class, which weights never need, so it is refused.")
 
 
-class _Thing(metaclass=_Kind):
-    """An object whose class is not here: it keeps the state it was saved with and ignores the rest."""
+class _EmptyObject(metaclass=_EmptyClass):
+    """An object of a class that is not imported: it keeps the state it was saved with and ignores the rest."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Thing:
+    def __new__(cls, *args: Any, **kwargs: Any) -> _EmptyObject:
         return object.__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         object.__setattr__(self, "state", state)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> _Thing:
+    def __call__(self, *args: Any, **kwargs: Any) -> _EmptyObject:
         return self
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -117,8 +122,8 @@ class _Thing(metaclass=_Kind):
     add = append
 
 
-class _Known:
-    """A function of ours in place of one of torch's; the pickle can call it and cannot change it."""
+class _SafeFunction:
+    """A function of this module in place of one of torch's. The pickle can call it but cannot change it."""
 
     __slots__ = ("_make",)
 
@@ -135,41 +140,46 @@ class _Known:
         raise AttributeError("__setstate__")
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: torch.dtype | None = None) -> _Tensor:
+def _note_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: torch.dtype | None = None) -> _NotedTensor:
+    """Note a tensor; stands for torch's ``_rebuild_tensor`` and ``_rebuild_tensor_v2``. ValueError where the description is none."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, _Storage) or not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise ValueError("not a tensor")
-    return _Tensor(storage, storage.offset + offset, tuple(size), tuple(stride), dtype or storage.dtype)
+    return _NotedTensor(storage, storage.offset + offset, tuple(size), tuple(stride), dtype or storage.dtype)
 
 
-def _typed_tensor(storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *rest: Any) -> _Tensor:
+def _note_typed_tensor(storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *rest: Any
+                       ) -> _NotedTensor:
+    """Note a tensor whose storage has no type; stands for torch's ``_rebuild_tensor_v3``."""
     name = getattr(dtype, "__qualname__", "")
-    found = {str(known).removeprefix("torch."): known for known in _STORAGES.values()}.get(name)
+    found = {str(known).removeprefix("torch."): known for known in _STORAGE_DTYPES.values()}.get(name)
     if found is None:
         raise FaceLoomError(f"holds numbers of the kind {name or dtype!r}, which are not read here.")
-    return _tensor(storage, offset, size, stride, dtype=found)
+    return _note_tensor(storage, offset, size, stride, dtype=found)
 
 
-def _parameter(data: Any = None, *rest: Any) -> Any:
+def _note_parameter(data: Any = None, *rest: Any) -> Any:
+    """Return the tensor of a parameter."""
     return data
 
 
-def _again(kind: Any, *rest: Any) -> Any:
-    """``copyreg._reconstructor``: an object without having its class called."""
-    if not isinstance(kind, _Kind):
+def _reconstruct(kind: Any, *rest: Any) -> Any:
+    """Make an object without calling its class; stands for ``copyreg._reconstructor``."""
+    if not isinstance(kind, _EmptyClass):
         raise ValueError("not a class")
     return kind.__new__(kind)
 
 
-_KNOWN = {
-    ("torch._utils", "_rebuild_tensor"): _Known(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Known(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): _Known(_typed_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Known(_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): _Known(_parameter),
-    ("torch.nn.parameter", "Parameter"): _Known(_parameter),
-    ("copyreg", "_reconstructor"): _Known(_again),
-    ("copy_reg", "_reconstructor"): _Known(_again),
+# What stands for the names that checkpoints call; every other name stands for an empty class.
+_SAFE_NAMES = {
+    ("torch._utils", "_rebuild_tensor"): _SafeFunction(_note_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _SafeFunction(_note_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): _SafeFunction(_note_typed_tensor),
+    ("torch._utils", "_rebuild_parameter"): _SafeFunction(_note_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): _SafeFunction(_note_parameter),
+    ("torch.nn.parameter", "Parameter"): _SafeFunction(_note_parameter),
+    ("copyreg", "_reconstructor"): _SafeFunction(_reconstruct),
+    ("copy_reg", "_reconstructor"): _SafeFunction(_reconstruct),
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
@@ -179,32 +189,37 @@ _KNOWN = {
 
 
 class _Reader(pickle.Unpickler):
+    """An unpickler that imports nothing. dtypes: the type of each storage's numbers, by key."""
+
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(stream, encoding="utf-8")
-        self.kinds: dict[tuple[str, str], _Kind] = {}
+        self.classes: dict[tuple[str, str], _EmptyClass] = {}
         self.dtypes: dict[str, torch.dtype] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Nothing is ever looked up: one of ours, or an empty class of that name."""
-        known = _KNOWN.get((module, name))
-        if known is not None:
-            return known
-        return self.kinds.setdefault((module, name), _Kind(name, (_Thing,), {"__module__": module, "__qualname__": name}))
+        """Return what stands for a name: a safe function or container, else an empty class. Nothing is imported."""
+        safe = _SAFE_NAMES.get((module, name))
+        if safe is not None:
+            return safe
+        return self.classes.setdefault((module, name), _EmptyClass(name, (_EmptyObject,), {"__module__": module, "__qualname__": name}))
 
     def persistent_load(self, saved: Any) -> Any:
-        what, *rest = saved
-        if what == "module":  # old files bring their classes' source text along
+        """Note a storage."""
+        tag, *rest = saved
+        if tag == "module":  # old files bring their classes' source text along
             return rest[0]
-        kind, key, _, _, *view = rest
-        dtype = _STORAGES.get(getattr(kind, "__qualname__", ""))
-        if what != "storage" or not isinstance(key, str) or dtype is None:
-            raise FaceLoomError(f"holds numbers of the kind {getattr(kind, '__qualname__', kind)!r}, which are not read here.")
+        storage_class, key, _, _, *view = rest
+        dtype = _STORAGE_DTYPES.get(getattr(storage_class, "__qualname__", ""))
+        if tag != "storage" or not isinstance(key, str) or dtype is None:
+            kind = getattr(storage_class, "__qualname__", storage_class)
+            raise FaceLoomError(f"holds numbers of the kind {kind!r}, which are not read here.")
         self.dtypes[key] = dtype
         offset = view[0][1] if view and view[0] is not None else 0
         return _Storage(key, dtype, int(offset))
 
 
 def _read_zip(stream: BinaryIO) -> tuple[Any, Callable[[_Storage], bytes]]:
+    """Read torch's zip format: the object, and a function that reads the numbers of a storage."""
     archive = zipfile.ZipFile(stream)
     names = {info.filename: info for info in archive.infolist()}
     folder = next(name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl"))
@@ -218,7 +233,10 @@ def _read_zip(stream: BinaryIO) -> tuple[Any, Callable[[_Storage], bytes]]:
 
 
 def _read_legacy(stream: BinaryIO) -> tuple[Any, Callable[[_Storage], bytes]]:
-    """Torch's format before 1.6: pickles of a magic number, the version, the machine, the object and the storages' keys, then numbers."""
+    """Read torch's format before 1.6: pickles of a magic number, the version, the machine, the object and the storages' keys, then numbers.
+
+    Returns the object, and a function that reads the numbers of a storage.
+    """
     if (_Reader(stream).load(), _Reader(stream).load()) != (_MAGIC, _PROTOCOL):
         raise FaceLoomError("is a Python pickle, not a PyTorch checkpoint.")
     _Reader(stream).load()
@@ -231,59 +249,62 @@ def _read_legacy(stream: BinaryIO) -> tuple[Any, Callable[[_Storage], bytes]]:
         places[key] = stream.tell(), length
         stream.seek(length, 1)
 
-    def numbers(storage: _Storage) -> bytes:
+    def read_storage(storage: _Storage) -> bytes:
         start, length = places[storage.key]
         stream.seek(start)
         return stream.read(length)
 
-    return data, numbers
+    return data, read_storage
 
 
-class _Walk:
-    """What was noted down, as plain data; tensors that share numbers in the file share them here."""
+class _PlainData:
+    """Turns what was noted into plain data. Tensors that share numbers in the file share them here."""
 
-    def __init__(self, numbers: Callable[[_Storage], bytes]) -> None:
-        self.numbers = numbers
-        self.made: dict[tuple[str, torch.dtype], torch.Tensor] = {}
-        self.modules = 0
-        self.dicts: dict[int, dict] = {}
+    def __init__(self, read_storage: Callable[[_Storage], bytes]) -> None:
+        self.read_storage = read_storage
+        self.storages: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+        self.module_count = 0
+        self.converted_dicts: dict[int, dict] = {}
 
-    def plain(self, value: Any) -> Any:
-        """Modules as state dicts, in dicts too."""
-        if isinstance(value, _Tensor):
+    def convert(self, value: Any) -> Any:
+        """Return noted tensors as tensors and modules as state dicts, in dicts too; other values as they are."""
+        if isinstance(value, _NotedTensor):
             return self.tensor(value)
         if isinstance(value, dict):
-            if id(value) not in self.dicts:  # one that is in many places is read once
-                self.dicts[id(value)] = {key: self.plain(each) for key, each in value.items() if isinstance(key, str)}
-            return self.dicts[id(value)]
-        if isinstance(value, _Thing) and _is_module(value):
-            return State(self.state_dict(value, ""))
+            if id(value) not in self.converted_dicts:  # a dict that is in many places is converted once
+                self.converted_dicts[id(value)] = {key: self.convert(item) for key, item in value.items() if isinstance(key, str)}
+            return self.converted_dicts[id(value)]
+        if isinstance(value, _EmptyObject) and _is_module(value):
+            return StateDict(self.state_dict(value, ""))
         return value
 
-    def state_dict(self, module: _Thing, prefix: str) -> dict[str, torch.Tensor]:
-        self.modules += 1
-        if self.modules > _MODULES:
+    def state_dict(self, module: _EmptyObject, prefix: str) -> dict[str, torch.Tensor]:
+        """Collect the tensors of a module and of the modules in it, with ``prefix`` before their names."""
+        self.module_count += 1
+        if self.module_count > _MAX_MODULES:
             raise FaceLoomError("holds modules within modules without end, so it is refused.")
         state = module.state
-        passing = state.get("_non_persistent_buffers_set", ())
-        kept = {**state["_parameters"], **{name: value for name, value in state.get("_buffers", {}).items() if name not in passing}}
-        found = {f"{prefix}{name}": self.tensor(value) for name, value in kept.items() if isinstance(value, _Tensor)}
+        not_saved = state.get("_non_persistent_buffers_set", ())
+        saved = {**state["_parameters"], **{name: value for name, value in state.get("_buffers", {}).items() if name not in not_saved}}
+        tensors = {f"{prefix}{name}": self.tensor(value) for name, value in saved.items() if isinstance(value, _NotedTensor)}
         for name, inner in state["_modules"].items():
-            if isinstance(inner, _Thing) and _is_module(inner):
-                found |= self.state_dict(inner, f"{prefix}{name}.")
-        return found
+            if isinstance(inner, _EmptyObject) and _is_module(inner):
+                tensors |= self.state_dict(inner, f"{prefix}{name}.")
+        return tensors
 
-    def tensor(self, noted: _Tensor) -> torch.Tensor:
+    def tensor(self, noted: _NotedTensor) -> torch.Tensor:
+        """Make a tensor of its description."""
         if math.prod(noted.size) == 0:
             return torch.empty(noted.size, dtype=noted.dtype)
-        if math.prod(noted.size) > _NUMBERS:
+        if math.prod(noted.size) > _MAX_NUMBERS:
             raise FaceLoomError("claims more weights than any network has, so it is refused.")
-        where = noted.storage.key, noted.dtype
-        if where not in self.made:
-            self.made[where] = torch.frombuffer(bytearray(self.numbers(noted.storage)), dtype=noted.dtype)
-        return self.made[where].as_strided(noted.size, noted.stride, noted.offset)
+        key = noted.storage.key, noted.dtype
+        if key not in self.storages:
+            self.storages[key] = torch.frombuffer(bytearray(self.read_storage(noted.storage)), dtype=noted.dtype)
+        return self.storages[key].as_strided(noted.size, noted.stride, noted.offset)
 
 
-def _is_module(thing: _Thing) -> bool:
-    state = getattr(thing, "state", None)
+def _is_module(value: _EmptyObject) -> bool:
+    """Whether an object was saved with the state of a ``torch.nn.Module``."""
+    state = getattr(value, "state", None)
     return isinstance(state, dict) and all(isinstance(state.get(part), dict) for part in ("_parameters", "_modules"))

@@ -1,4 +1,4 @@
-"""ONNX graphs as torch modules, so that their output can be differentiated."""
+"""Turns ONNX graphs into torch modules, so that their output can be differentiated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from ..files.onnx_nodes import Node, read_nodes
 
 
 def torch_from_onnx(file: OnnxFile, name: str = "The model", output: int = 0) -> nn.Module:
-    """The graph of an ONNX file with one input, up to one of its outputs, as a module in float32.
+    """Make a module in float32 of the graph of an ONNX file with one input, up to the output number ``output``.
 
-    Its result equals onnxruntime's to rounding. Operations that no recognizer or parser uses are refused by name. A batch of any size goes
-    in, also where the file was exported for one picture.
+    Its output equals onnxruntime's to rounding. It takes a batch of any size, also where the file was exported for a batch of one.
+    name: of the file, for messages. FaceLoomError for graphs with operators that no recognizer or parser uses, and where the weights are in
+    another file.
     """
     if file.external:
         raise FaceLoomError(f"{name} keeps its weights in another file; export it as one file.")
@@ -28,50 +29,56 @@ def torch_from_onnx(file: OnnxFile, name: str = "The model", output: int = 0) ->
 
 
 class _Graph(nn.Module):
-    """Runs the nodes one after the other. Weights are buffers; small integers (shapes, axes) stay numpy."""
+    """Runs the nodes of a graph one after the other. Weights are buffers; integers (shapes, axes) stay numpy arrays."""
 
     def __init__(self, file: OnnxFile, name: str, output: int) -> None:
         super().__init__()
         nodes = read_nodes(file)
-        aliases = {node.outputs[0]: node.inputs[0] for node in nodes if node.operator in _SAME}
-        self.input, self.output = file.inputs[0].name, _root(aliases, file.outputs[output].name)
-        nodes = _needed(tuple(replace(node, inputs=tuple(_root(aliases, name) for name in node.inputs)) for node in nodes), self.output)
+        aliases = {node.outputs[0]: node.inputs[0] for node in nodes if node.operator in _PASS_THROUGH}
+        self.input, self.output = file.inputs[0].name, _resolve(aliases, file.outputs[output].name)
+        nodes = tuple(replace(node, inputs=tuple(_resolve(aliases, name) for name in node.inputs)) for node in nodes)
+        nodes = _nodes_for(self.output, nodes)
         self.nodes = tuple(node for node in nodes if node.operator != "Constant")
         unknown = sorted({node.operator for node in self.nodes} - set(_OPERATORS))
         if unknown:
             raise FaceLoomError(f"{name} uses {', '.join(unknown)}, through which guidance cannot be computed; choose another network.")
         arrays = {tensor.name: tensor.array() for tensor in file.initializers}
         arrays |= {node.outputs[0]: np.asarray(next(iter(node.attributes.values()))) for node in nodes if node.operator == "Constant"}
-        self.plain = {key: array for key, array in arrays.items() if array.dtype.kind in "iu"}
-        self.slots = {key: f"weight{i}" for i, key in enumerate(arrays) if key not in self.plain}
-        for key, slot in self.slots.items():
-            self.register_buffer(slot, torch.tensor(arrays[key].astype(np.float32)))
+        self.integers = {key: array for key, array in arrays.items() if array.dtype.kind in "iu"}
+        self.buffer_names = {key: f"weight{i}" for i, key in enumerate(arrays) if key not in self.integers}
+        for key, buffer_name in self.buffer_names.items():
+            self.register_buffer(buffer_name, torch.tensor(arrays[key].astype(np.float32)))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        values: dict[str, Any] = {"": None, self.input: pictures, **self.plain}
-        values |= {key: getattr(self, slot) for key, slot in self.slots.items()}
+    def forward(self, images: Tensor) -> Tensor:
+        values: dict[str, Any] = {"": None, self.input: images, **self.integers}
+        values |= {key: getattr(self, buffer_name) for key, buffer_name in self.buffer_names.items()}
         for node in self.nodes:
             values[node.outputs[0]] = _OPERATORS[node.operator](node.attributes, *(values[name] for name in node.inputs))
         return values[self.output]
 
 
-def _root(aliases: Mapping[str, str], name: str) -> str:
+def _resolve(aliases: Mapping[str, str], name: str) -> str:
+    """Follow the aliases of a value to the name it was made under."""
     while name in aliases:
         name = aliases[name]
     return name
 
 
-def _needed(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
-    """Those that the output depends on: training heads and the like are left out."""
-    wanted, used = {output}, []
+def _nodes_for(output: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes that an output depends on, in order; heads for training and the like are left out."""
+    needed_values, needed_nodes = {output}, []
     for node in reversed(nodes):
-        if wanted.intersection(node.outputs) and node.operator not in _SAME:
-            used.append(node)
-            wanted.update(node.inputs)
-    return tuple(reversed(used))
+        if needed_values.intersection(node.outputs) and node.operator not in _PASS_THROUGH:
+            needed_nodes.append(node)
+            needed_values.update(node.inputs)
+    return tuple(reversed(needed_nodes))
 
 
-def _pads(attributes: Mapping, x: Tensor, kernel: tuple[int, ...], value: float = 0.0) -> Tensor:
+# The operators. Each takes a node's attributes and its inputs, named as in the ONNX specification, and returns the node's first output.
+
+
+def _padded(attributes: Mapping, x: Tensor, kernel: tuple[int, ...], value: float = 0.0) -> Tensor:
+    """Pad ``[N, C, H, W]`` with ``value`` as the attributes of a convolution or pooling of this kernel say."""
     if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         strides = attributes.get("strides", [1, 1])
         total = [max((-(-size // step) - 1) * step + edge - size, 0) for size, step, edge in zip(x.shape[2:], strides, kernel, strict=True)]
@@ -83,7 +90,7 @@ def _pads(attributes: Mapping, x: Tensor, kernel: tuple[int, ...], value: float 
 
 
 def _conv(attributes: Mapping, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    x = _pads(attributes, x, tuple(weight.shape[2:]))
+    x = _padded(attributes, x, tuple(weight.shape[2:]))
     return F.conv2d(x, weight, bias, attributes.get("strides", 1), 0, attributes.get("dilations", 1), attributes.get("group", 1))
 
 
@@ -106,24 +113,26 @@ def _gemm(attributes: Mapping, a: Tensor, b: Tensor, c: Tensor | float = 0.0) ->
 
 
 def _reshape(attributes: Mapping, x: Tensor, shape: np.ndarray | None = None) -> Tensor:
-    wanted = [int(size) for size in (attributes["shape"] if shape is None else np.atleast_1d(shape))]
-    wanted = [x.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
-    if wanted and wanted[0] == 1 and -1 in wanted:  # exported for one picture
-        wanted[0] = x.shape[0]
-    return x.reshape(wanted)
+    sizes = [int(size) for size in (attributes["shape"] if shape is None else np.atleast_1d(shape))]
+    sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    if sizes and sizes[0] == 1 and -1 in sizes:  # exported for a batch of one
+        sizes[0] = x.shape[0]
+    return x.reshape(sizes)
 
 
 def _pool(average: bool) -> Callable[..., Tensor]:
+    """Return the operator AveragePool or MaxPool."""
     def pool(attributes: Mapping, x: Tensor) -> Tensor:
         kernel = attributes["kernel_shape"]
         strides = attributes.get("strides", [1, 1])
-        x = _pads(attributes, x, tuple(kernel), 0.0 if average else float("-inf"))
+        x = _padded(attributes, x, tuple(kernel), 0.0 if average else float("-inf"))
         return F.avg_pool2d(x, kernel, strides) if average else F.max_pool2d(x, kernel, strides)
 
     return pool
 
 
 def _axes(attributes: Mapping, axes: np.ndarray | None) -> list[int]:
+    """Return the axes, which older versions of an operator take as an attribute and newer ones as an input."""
     return [int(axis) for axis in (attributes.get("axes", []) if axes is None else np.atleast_1d(axes))]
 
 
@@ -142,6 +151,7 @@ def _concat(attributes: Mapping, *parts: Any) -> Any:
 
 
 def _reduce(kind: str) -> Callable[..., Tensor]:
+    """Return the operator ReduceMean (``mean``) or ReduceL2 (``norm``)."""
     def reduce(attributes: Mapping, x: Tensor, axes: np.ndarray | None = None) -> Tensor:
         dims, keep = _axes(attributes, axes), bool(attributes.get("keepdims", 1))
         return x.mean(dims, keep) if kind == "mean" else torch.linalg.vector_norm(x, dim=dims, keepdim=keep)
@@ -164,14 +174,16 @@ def _slice(attributes: Mapping, x: Any, starts: np.ndarray, ends: np.ndarray, ax
            steps: np.ndarray | None = None) -> Any:
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
-    cut = [slice(None)] * x.ndim
+    slices = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        cut[int(axis)] = slice(int(start), int(end), int(step))
-    return x[tuple(cut)]
+        slices[int(axis)] = slice(int(start), int(end), int(step))
+    return x[tuple(slices)]
 
-_SAME = ("Identity", "Dropout")
 
-# What the recognizers of insightface, facenet's kin, the parsers of BiSeNet's shape and PyTorch's exporters are made of.
+# Operators that give what they take.
+_PASS_THROUGH = ("Identity", "Dropout")
+
+# The operators in insightface's and facenet's recognizers, in BiSeNet parsers and in what PyTorch's exporters write.
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "Conv": _conv, "BatchNormalization": _batch_norm, "PRelu": _prelu, "Clip": _clip, "Gemm": _gemm, "Reshape": _reshape,
     "AveragePool": _pool(True), "MaxPool": _pool(False), "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Concat": _concat,

@@ -1,4 +1,4 @@
-"""Torch networks that somebody else, such as ComfyUI, may move between devices."""
+"""Holds torch networks that somebody else, such as ComfyUI, may move between devices."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 
 
 class DeviceManager(Protocol):
-    """Who decides where torch networks live. ComfyUI's nodes hand in one made of its ModelPatcher; without it there is ``PlainDevices``."""
+    """Decides on which device torch networks are. ComfyUI's nodes pass one that uses its ModelPatcher; the default is ``PlainDevices``."""
 
     def adopt(self, net: torch.nn.Module) -> Any:
-        """Take charge of a network that lies on the CPU. Returns what ``ready`` needs; the ``TorchModel`` keeps it alive."""
+        """Take charge of a network that is on the CPU. Returns the handle that ``ready`` needs; the ``TorchModel`` keeps it alive."""
 
     def ready(self, handle: Any, memory: int) -> torch.device:
-        """See to it that the network is on a device with ``memory`` bytes to spare; returns the device."""
+        """Move the network to a device with ``memory`` bytes to spare, if it is not there. Returns the device."""
 
 
 class PlainDevices:
-    """Plain torch: everything stays on one device."""
+    """Keeps every network on one device."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -32,7 +32,10 @@ class PlainDevices:
 
 
 class TorchModel:
-    """A torch network for inference and the manager that moves it."""
+    """A torch network for inference, and the manager that moves it.
+
+    name: for messages. devices: the manager, ``PlainDevices`` without one. handle: what the manager knows the network by.
+    """
 
     def __init__(self, name: str, net: torch.nn.Module, devices: DeviceManager | None = None) -> None:
         self.name = name
@@ -41,10 +44,13 @@ class TorchModel:
         self.handle = self.devices.adopt(self.net)
 
     def ready(self, memory: int = 0) -> tuple[torch.nn.Module, torch.device]:
-        """The network, loaded, and the device its inputs must be on. memory: bytes the call will need besides the weights."""
+        """Load the network on its device. Returns it and the device its inputs must be on.
+
+        memory: bytes that the call needs besides the weights.
+        """
         device = self.devices.ready(self.handle, memory)
         return self.net, device
 
     def describe(self) -> str:
-        """One line for the log and the node."""
+        """Return one line for the log and the node: ``ghost.safetensors on cuda:0``."""
         return f"{self.name} on {next(iter(self.net.parameters())).device}"

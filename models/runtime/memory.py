@@ -1,7 +1,7 @@
-"""Memory: chunks that fit, what running out of it looks like, and room on a graphics card that others use as well.
+"""Runs work in chunks that fit into memory, recognizes running out of it, and has memory freed on a graphics card that others use too.
 
-Torch's networks are moved by a ``DeviceManager``; onnxruntime takes its memory on its own, and who else uses the card (ComfyUI, which fills
-it with diffusion models) has to be asked for it before.
+Torch's networks are moved by a ``DeviceManager``. onnxruntime takes the card's memory by itself, so whoever else uses the card (ComfyUI,
+which fills it with diffusion models) has to be asked to free it before.
 """
 
 from __future__ import annotations
@@ -16,47 +16,53 @@ from ..errors import FaceLoomError
 from ..progress import Progress, silent
 
 Result = TypeVar("Result")
-# How the other user of the card is asked for bytes that onnxruntime will take; None: for all it can do without.
+# Frees so many bytes of the graphics card for onnxruntime; for None, as many as it can.
 MemoryFreer = Callable[[int | None], None]
 
-MEMORY_WORDS = ("out of memory", "outofmemory", "failed to allocate", "bad_alloc", "alloc_failed", "allocation_failed", "memoryallocation",
-                "bfcarena", "not enough memory")
+# Words that the errors of torch, onnxruntime and its providers use where memory runs out.
+MEMORY_ERROR_WORDS = ("out of memory", "outofmemory", "failed to allocate", "bad_alloc", "alloc_failed", "allocation_failed",
+                      "memoryallocation", "bfcarena", "not enough memory")
 
-_neighbour: MemoryFreer | None = None
+# Set once, when ComfyUI imports the pack.
+_memory_freer: MemoryFreer | None = None
 
 
 class OnnxMemoryError(FaceLoomError):
     """A network did not fit into memory."""
 
 
-def register_memory_freer(neighbour: MemoryFreer | None) -> None:
-    """From now on ``neighbour`` is asked before onnxruntime takes memory of a graphics card."""
-    global _neighbour
-    _neighbour = neighbour
+def register_memory_freer(memory_freer: MemoryFreer | None) -> None:
+    """Have ``memory_freer`` called from now on before onnxruntime takes memory of a graphics card; None: nobody."""
+    global _memory_freer
+    _memory_freer = memory_freer
 
 
 def request_card_memory(size: int | None) -> None:
-    """See to it that ``size`` bytes of the graphics card are free, None: as many as can be had."""
-    if _neighbour is not None:
-        _neighbour(size)
+    """Ask the registered memory freer for ``size`` bytes of the graphics card; None: for as many as it can free."""
+    if _memory_freer is not None:
+        _memory_freer(size)
 
 
 def release_cached_memory() -> None:
-    """Give back what torch keeps for later."""
+    """Give the memory that torch keeps for later back to the card."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
-def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress: Progress = silent,
+def run_chunks(process: Callable[..., Result], items: Sequence, chunk: int, progress: Progress = silent,
                make_room: Callable[[], None] = release_cached_memory) -> list[Result]:
-    """``fn`` on slices of at most ``chunk`` items, in order. Out of memory makes room and tries half the slice, and one item twice."""
+    """Call ``process`` with slices of at most ``chunk`` items, in order. Returns what it returned for each.
+
+    Where memory runs out, ``make_room`` is called and half the slice is tried, a single item once more. ``progress`` counts items.
+    FaceLoomError where one item does not fit even then.
+    """
     results, done, made_room = [], 0, False
     chunk = max(1, chunk)
     while done < len(items):
         progress(done, len(items))
         try:
-            results.append(fn(items[done : done + chunk]))
+            results.append(process(items[done : done + chunk]))
         except (MemoryError, RuntimeError, FaceLoomError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -65,7 +71,7 @@ def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress:
         else:
             done, made_room = min(done + chunk, len(items)), False
             continue
-        make_room()  # only here: the exception held what the call had made
+        make_room()  # only here: until now the exception held the tensors of the failed call
         made_room = True
         chunk = max(1, min(chunk, len(items) - done) // 2)
     progress(len(items), len(items))
@@ -73,11 +79,11 @@ def run_chunks(fn: Callable[..., Result], items: Sequence, chunk: int, progress:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or onnxruntime ran out of memory (onnxruntime says so only in words)."""
+    """Whether torch or onnxruntime ran out of memory; onnxruntime has no error class for it, so its message is read."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError, OnnxMemoryError)) or mentions_memory(str(error))
 
 
 def mentions_memory(text: str) -> bool:
-    """Whether an error's words are about memory."""
+    """Whether the message of an error says that memory ran out."""
     text = text.lower()
-    return any(words in text for words in MEMORY_WORDS)
+    return any(words in text for words in MEMORY_ERROR_WORDS)

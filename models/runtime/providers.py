@@ -1,4 +1,4 @@
-"""Which of onnxruntime's execution providers a session really runs on, and what to tell the user about it."""
+"""Chooses onnxruntime's execution providers, and tells the user why a session runs on a slower one than need be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .memory import mentions_memory
 
 log = logging.getLogger("faceloom")
 
-# Short names, in the order "auto" tries them. TensorRT spends minutes on building an engine and so is only used when asked for.
+# onnxruntime's names by short name. TensorRT spends minutes on building an engine, so "auto" never tries it.
 PROVIDERS: Mapping[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "rocm": "ROCMExecutionProvider",
@@ -22,12 +22,14 @@ PROVIDERS: Mapping[str, str] = {
     "cpu": "CPUExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+# What "auto" tries, in this order.
 AUTO = ("cuda", "rocm", "migraphx", "directml", "coreml", "openvino")
 
-# Those that compute in a graphics card's own memory, and those of them that count cards as torch does.
+# Providers that compute in a graphics card's own memory, and those of them that number the cards as torch does.
 CARD_PROVIDERS = ("cuda", "tensorrt", "rocm", "migraphx", "directml")
 NUMBERED_PROVIDERS = ("cuda", "tensorrt", "rocm", "migraphx")
 
+# What to do when a provider is in the installed build but does not load, as the end of a sentence.
 REMEDIES: Mapping[str, str] = {
     "cuda": "install the CUDA and cuDNN libraries that onnxruntime-gpu asks for, e.g. `pip install onnxruntime-gpu[cuda,cudnn]`",
     "tensorrt": "install TensorRT, e.g. `pip install tensorrt`, or choose cuda",
@@ -39,6 +41,7 @@ REMEDIES: Mapping[str, str] = {
 }
 MEMORY_REMEDY = "close other programs that use the graphics card, or take a smaller model, and load it again"
 
+# The package whose build supports a provider.
 PACKAGES: Mapping[str, str] = {
     "cuda": "onnxruntime-gpu",
     "tensorrt": "onnxruntime-gpu",
@@ -50,7 +53,7 @@ PACKAGES: Mapping[str, str] = {
 
 
 def onnxruntime():
-    """The library, or one sentence on how to get it."""
+    """Import onnxruntime. FaceLoomError, which says how to install it, where it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -62,34 +65,38 @@ def onnxruntime():
 
 
 def short_name(provider: str) -> str:
-    """``CUDAExecutionProvider`` → ``cuda``."""
+    """Return the short name of a provider: ``cuda`` for ``CUDAExecutionProvider``. Other names are returned as they are."""
     return next((short for short, full in PROVIDERS.items() if full == provider), provider)
 
 
-def providers_to_try(request: str | Sequence[str], there: Sequence[str]) -> list[str]:
-    """Full names to try, best first, CPU last. request: ``auto``, a short or full name, or several; ``there``: what the build offers."""
-    wanted = [request] if isinstance(request, str) else list(request)
-    wanted = [other for name in wanted for other in ((name, "cuda") if short_name(name) == "tensorrt" else (name,))]
-    full = []
-    for name in wanted:
+def providers_to_try(request: str | Sequence[str], available: Sequence[str]) -> list[str]:
+    """List the full names of the providers to try, best first, the CPU last.
+
+    request: ``auto``, a short or full name, or several; TensorRT is followed by CUDA. available: full names of those in the installed
+    build. FaceLoomError for a name that onnxruntime does not have.
+    """
+    requested = [request] if isinstance(request, str) else list(request)
+    names = [other for name in requested for other in ((name, "cuda") if short_name(name) == "tensorrt" else (name,))]
+    full_names = []
+    for name in names:
         if name == "auto":
-            full += [PROVIDERS[short] for short in AUTO if PROVIDERS[short] in there]
-        elif PROVIDERS.get(name, name) in there:
-            full.append(PROVIDERS.get(name, name))
+            full_names += [PROVIDERS[short] for short in AUTO if PROVIDERS[short] in available]
+        elif PROVIDERS.get(name, name) in available:
+            full_names.append(PROVIDERS.get(name, name))
         elif name not in PROVIDERS and name not in PROVIDERS.values():
             raise FaceLoomError(f"There is no execution provider called {name}; use auto or one of {', '.join(PROVIDERS)}.")
-    return list(dict.fromkeys([*full, PROVIDERS["cpu"]]))
+    return list(dict.fromkeys([*full_names, PROVIDERS["cpu"]]))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides whether running on the CPU is a surprise: the graphics library torch was built for, or ""."""
+    """What torch knows of this machine. gpu: ``cuda`` or ``rocm``, the library of a graphics card that torch can use; "" without one."""
 
     gpu: str
 
     @staticmethod
     def here() -> Machine:
-        """This machine, as torch sees it."""
+        """Ask torch about this machine."""
         import torch
 
         if torch.cuda.is_available():
@@ -97,19 +104,22 @@ class Machine:
         return Machine("")
 
 
-def fall_back_warning(request: str | Sequence[str], there: Sequence[str], used: str, tried: Mapping[str, str], machine: Machine) -> str:
-    """What to tell a user whose session runs on something slower than need be; "" when all is as it should be.
+def fall_back_warning(request: str | Sequence[str], available: Sequence[str], used: str, tried: Mapping[str, str], machine: Machine
+                      ) -> str:
+    """Tell why a session runs on a slower provider than need be, and what to do; "" where it does not.
 
-    used: short name. tried: reason by short name for each better provider that did not load.
+    request, available: as for ``providers_to_try``. used: short name of the provider in use. tried: by short name the reason why each
+    better provider did not load.
     """
     if tried:
         short, reason = next(iter(tried.items()))
-        cure = MEMORY_REMEDY if mentions_memory(reason) else REMEDIES.get(short, "choose another provider")
-        return f"onnxruntime runs on {used} because {short} did not load ({reason}): {cure}."
-    asked = [short_name(PROVIDERS.get(name, name)) for name in ([request] if isinstance(request, str) else request)]
-    if used in asked or (used != "cpu" and "auto" in asked):
+        remedy = MEMORY_REMEDY if mentions_memory(reason) else REMEDIES.get(short, "choose another provider")
+        return f"onnxruntime runs on {used} because {short} did not load ({reason}): {remedy}."
+    requested = [short_name(PROVIDERS.get(name, name)) for name in ([request] if isinstance(request, str) else request)]
+    if used in requested or (used != "cpu" and "auto" in requested):
         return ""
-    expected = machine.gpu if asked == ["auto"] else next((name for name in asked if PROVIDERS.get(name) not in (None, *there)), "")
+    not_in_build = (name for name in requested if PROVIDERS.get(name) not in (None, *available))
+    expected = machine.gpu if requested == ["auto"] else next(not_in_build, "")
     if expected not in PACKAGES:
         return ""
     return (

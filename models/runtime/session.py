@@ -1,4 +1,4 @@
-"""Opening an onnxruntime session on the provider that really loads, with the options that suit face networks."""
+"""Opens onnxruntime sessions on the first provider that really loads, with the options that suit face networks."""
 
 from __future__ import annotations
 
@@ -17,44 +17,46 @@ from .providers import CARD_PROVIDERS, NUMBERED_PROVIDERS, PROVIDERS, Machine, f
 
 CPU, CUDA, TENSORRT = PROVIDERS["cpu"], PROVIDERS["cuda"], PROVIDERS["tensorrt"]
 
-# What the libraries behind a provider take on the card beside the weights.
+# Bytes that the libraries behind a provider take on the card besides the weights.
 LIBRARY_BYTES = 256 << 20
 
 
 def create_session(name: str, source: str | bytes, file: OnnxFile, request: str | Sequence[str], threads: int | None, key: str):
-    """A session on the first provider that really loads: ``(session, short names in use, warning)``.
+    """Open a session on the first provider that really loads. Returns the session, the short names of its providers, and the warning for
+    the user, or "".
 
-    file: the parsed source. key: tells this file from all others.
+    name: for messages. source: the path or bytes of the model. file: the same model, parsed. request: as for ``providers_to_try``.
+    threads: for the CPU; None: torch's number. key: tells this file from all others. FaceLoomError where not even the CPU opens it.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads would slow what follows
-    there = ort.get_available_providers()
+    available = ort.get_available_providers()
     tried: dict[str, str] = {}  # why each provider before the one in use did not load
-    for provider in providers_to_try(request, there):
+    for provider in providers_to_try(request, available):
         if provider in (CUDA, TENSORRT) and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
         if short_name(provider) in CARD_PROVIDERS:
             request_card_memory(weight_bytes(file) + LIBRARY_BYTES)
         try:
-            session = _open(source, options, _chain(provider, there, key))
+            session = _open(source, options, _with_fallbacks(provider, available, key))
         except Exception as error:
             if provider == CPU:
-                raise _unopened(name, error) from error
+                raise _opening_error(name, error) from error
             tried[short_name(provider)] = first_line(error)
             continue
         used = session.get_providers()
         if used[0] == provider:
             break
         tried[short_name(provider)] = "its libraries could not be loaded"
-    warning = fall_back_warning(request, there, short_name(used[0]), tried, Machine.here())
+    warning = fall_back_warning(request, available, short_name(used[0]), tried, Machine.here())
     return session, tuple(short_name(provider) for provider in used), warning
 
 
 def card_of(session) -> torch.device | None:
-    """The card whose memory the session shares with torch's tensors, or None."""
+    """Return the graphics card whose memory a session shares with torch's tensors; None for sessions elsewhere."""
     first = session.get_providers()[0]
     if first not in (CUDA, TENSORRT) or not torch.cuda.is_available():
         return None
@@ -62,36 +64,41 @@ def card_of(session) -> torch.device | None:
 
 
 def weight_bytes(file: OnnxFile) -> int:
-    """Bytes of a network's weights, wherever they lie."""
+    """Return the bytes of a network's weights, in the file or beside it."""
     return sum(math.prod(tensor.shape) * (tensor.dtype.itemsize if tensor.dtype else 2) for tensor in file.initializers)
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _open(source: str | bytes, options, chain: list):
-    """The library would quietly go on on the CPU if the first provider fails, now or in any later run; here it does not."""
+    """Open a session; where memory runs out, once more after room was made.
+
+    onnxruntime's own fallback is off: it would quietly go on on the CPU if the first provider failed, now or in any later run.
+    """
     try:
         session = onnxruntime().InferenceSession(source, options, providers=chain, enable_fallback=0)
     except Exception as error:
         if chain[0][0] == CPU or not is_out_of_memory(error):
             raise
     else:
-        session._model_bytes = None  # kept for that fallback only, and as large as the file
+        session._model_bytes = None  # kept for that fallback alone, and as large as the file
         return session
     release_cached_memory()
     request_card_memory(None)
     return onnxruntime().InferenceSession(source, options, providers=chain, enable_fallback=0)
 
 
-def _chain(provider: str, there: Sequence[str], key: str) -> list[tuple[str, Mapping[str, str]]]:
-    """The provider and those that take the nodes it does not know, each with its options."""
-    behind = [CUDA] if provider == TENSORRT and CUDA in there else []
+def _with_fallbacks(provider: str, available: Sequence[str], key: str) -> list[tuple[str, Mapping[str, str]]]:
+    """List the provider and those that run the nodes it does not support, each with its options."""
+    behind = [CUDA] if provider == TENSORRT and CUDA in available else []
     return [(each, _options(each, key)) for each in dict.fromkeys((provider, *behind, CPU))]
 
 
 def _options(provider: str, key: str) -> dict[str, str]:
+    """Return the options of a provider."""
     options = {}
     if short_name(provider) in NUMBERED_PROVIDERS and torch.cuda.is_available():
         options["device_id"] = str(torch.cuda.current_device())  # ComfyUI's; onnxruntime would take the first
@@ -100,19 +107,21 @@ def _options(provider: str, key: str) -> dict[str, str]:
         options |= {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
     elif provider == TENSORRT:
         # An engine is found again by its graph, not its weights, so every file has a folder. In half precision inswapper overflows.
-        folder = str(_engines(key))
+        folder = str(_engine_folder(key))
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder, "trt_timing_cache_enable": "1",
                     "trt_timing_cache_path": folder, "trt_fp16_enable": "0"}
     return options
 
 
-def _engines(key: str) -> Path:
+def _engine_folder(key: str) -> Path:
+    """Return the folder in which TensorRT keeps the engines of one file; it is made if it is not there."""
     folder = cache_folder() / "tensorrt" / hashlib.sha256(key.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _unopened(name: str, error: Exception) -> FaceLoomError:
+def _opening_error(name: str, error: Exception) -> FaceLoomError:
+    """Return the error for a model that onnxruntime cannot open even on the CPU."""
     if is_out_of_memory(error):
         return OnnxMemoryError(f"{name} is too big for the memory that is free; close other programs or use a smaller model.")
     return FaceLoomError(f"{name} cannot be opened by onnxruntime: {first_line(error)}")

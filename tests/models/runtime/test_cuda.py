@@ -37,7 +37,7 @@ def rig(monkeypatch):
 def asked(monkeypatch):
     """What was asked of whoever shares the card, in bytes."""
     sizes = []
-    monkeypatch.setattr(memory, "_neighbour", sizes.append)
+    monkeypatch.setattr(memory, "_memory_freer", sizes.append)
     return sizes
 
 
