@@ -18,7 +18,7 @@ import torch
 from ..models.diffusion.ddim import DdimStep
 from ..models.diffusion.noise import noise_source
 from ..models.errors import FaceLoomError
-from ..models.networks.diffswap import HEAD, as_latents, nearest_codes, vq_form
+from ..models.networks.diffswap import HEAD_CHANNELS, codes_to_latents, nearest_codes, vq_form
 from ..models.networks.ldm import VAE_PREFIX
 from ..models.systems.diffswap import masked_ddim, starts_from_noise
 from ..models.systems.diffswap_picture import preview_colours
@@ -35,7 +35,7 @@ class LatentFormat(comfy.latent_formats.LatentFormat):
 
 
 class ModelConfig(comfy.supported_models_base.BASE):
-    unet_extra_config = {"num_heads": -1, "num_head_channels": HEAD}
+    unet_extra_config = {"num_heads": -1, "num_head_channels": HEAD_CHANNELS}
     sampling_settings = {"beta_schedule": "linear", "linear_start": 0.0015, "linear_end": 0.0195}
     latent_format = LatentFormat
 
@@ -69,7 +69,7 @@ class NearestCode(torch.nn.Module):
         self.register_buffer("book", book)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return as_latents(nearest_codes(latents, self.book), self.book)
+        return codes_to_latents(nearest_codes(latents, self.book), self.book)
 
 
 def make_vae(weights: Mapping[str, torch.Tensor], name: str) -> comfy.sd.VAE:

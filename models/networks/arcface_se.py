@@ -1,5 +1,5 @@
-"""The ArcFace of SimSwap, DiffFace and Face Swap via Diffusion: a ResNet-101 with squeeze and excitation (Deng et al. 2019, Hu et al.
-2018).
+"""The ArcFace of SimSwap, DiffFace and Face Swap via Diffusion: a ResNet-101 with squeeze and excitation (Deng et al., CVPR 2019; Hu et
+al., CVPR 2018).
 
 Module names are those of the published checkpoint's keys.
 """
@@ -11,40 +11,38 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
-from . import build
-from .iresnet import IResNet, depth_of
+from . import build, shortcut
+from .iresnet import IResNet, iresnet_depth
 
 _DEPTHS = (3, 4, 23, 3)
 _WIDTHS = (64, 128, 256, 512)
 
 
 class Excite(nn.Module):
-    """Scales every channel by what its means say."""
+    """Squeeze and excitation: scales every channel by a factor computed from all channels' means."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        few = channels // reduction
-        self.fc = nn.Sequential(nn.Linear(channels, few), nn.PReLU(), nn.Linear(few, channels), nn.Sigmoid())
+        hidden = channels // reduction
+        self.fc = nn.Sequential(nn.Linear(channels, hidden), nn.PReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.fc(x.mean((2, 3)))[:, :, None, None]
 
 
 class Block(nn.Module):
-    """Pre-normalised residual block; one slope serves both places."""
+    """A pre-normalised residual block; both activations share one PReLU."""
 
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.bn0 = nn.BatchNorm2d(inner)
-        self.conv1 = nn.Conv2d(inner, inner, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(inner)
+        self.bn0 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(in_channels)
         self.prelu = nn.PReLU()
-        self.conv2 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outer)
-        self.downsample = None
-        if stride != 1 or inner != outer:
-            self.downsample = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
-        self.se = Excite(outer)
+        self.conv2 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample = shortcut(in_channels, out_channels, stride)
+        self.se = Excite(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         main = self.prelu(self.bn1(self.conv1(self.bn0(x))))
@@ -53,19 +51,22 @@ class Block(nn.Module):
 
 
 class ArcFaceSE(nn.Module):
-    """``[N, 3, 112, 112]`` RGB to ``[N, 512]``. The systems differ in how they normalise the picture."""
+    """Pictures ``[N, 3, 112, 112]`` RGB to embeddings ``[N, 512]``, not scaled to length 1.
+
+    The systems that use it differ in how they normalise the picture.
+    """
 
     def __init__(self, depths: tuple[int, ...] = _DEPTHS) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, bias=False)  # without padding: 110
         self.bn1 = nn.BatchNorm2d(64)
         self.prelu = nn.PReLU()
-        inner = 64
+        in_channels = 64
         for level, (depth, width) in enumerate(zip(depths, _WIDTHS, strict=True)):
             stride = 1 if level == 0 else 2
-            blocks = [Block(inner if i == 0 else width, width, stride if i == 0 else 1) for i in range(depth)]
+            blocks = [Block(in_channels if i == 0 else width, width, stride if i == 0 else 1) for i in range(depth)]
             setattr(self, f"layer{level + 1}", nn.Sequential(*blocks))
-            inner = width
+            in_channels = width
         self.bn2 = nn.BatchNorm2d(512)
         self.fc = nn.Linear(512 * 7 * 7, 512)
         self.bn3 = nn.BatchNorm1d(512)
@@ -76,13 +77,14 @@ class ArcFaceSE(nn.Module):
         return self.bn3(self.fc(self.bn2(x).flatten(1)))
 
 
-def depths_of(keys: Iterable[str]) -> tuple[int, ...]:
-    """The blocks of each level of the ``ArcFaceSE`` that has these keys."""
+def arcface_se_depths(keys: Iterable[str]) -> tuple[int, ...]:
+    """Count the blocks of each of the four levels of the ``ArcFaceSE`` that has these keys."""
     parts = [key.split(".") for key in keys]
     return tuple(len({part[1] for part in parts if part[0] == f"layer{level}"}) for level in (1, 2, 3, 4))
 
 
-def arcface_of(weights: Mapping[str, torch.Tensor], name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The ArcFace that has these weights: this one, or an ``IResNet``. name: what it is called in errors."""
-    excited = any(".se." in key for key in weights)
-    return build(lambda: ArcFaceSE(depths_of(weights)) if excited else IResNet(depth_of(weights)), weights, name, dtype=dtype)
+def build_arcface(weights: Mapping[str, torch.Tensor], name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Build the ArcFace that has these weights: an ``ArcFaceSE`` or an ``IResNet``. name: what errors call the file."""
+    has_excitation = any(".se." in key for key in weights)
+    make = (lambda: ArcFaceSE(arcface_se_depths(weights))) if has_excitation else (lambda: IResNet(iresnet_depth(weights)))
+    return build(make, weights, name, dtype=dtype)

@@ -1,7 +1,7 @@
-"""BiSeNet (Yu et al. 2018, "BiSeNet: Bilateral Segmentation Network") with a ResNet-18 or ResNet-34 backbone.
+"""BiSeNet (Yu et al., ECCV 2018, "BiSeNet: Bilateral Segmentation Network") on a ResNet-18 or ResNet-34.
 
-Like its well-known face parsing variant it takes the spatial path from the backbone. Module names are those of the keys in the checkpoint
-79999_iter.pth (also called parsing_bisenet.pth and FaceParser.pth).
+As in its well-known face parsing variant, the spatial path is the backbone's map at an eighth of the size. Module names are those of
+the keys in the checkpoint 79999_iter.pth (also called parsing_bisenet.pth and FaceParser.pth).
 """
 
 from __future__ import annotations
@@ -23,21 +23,25 @@ CLASSES = 19  # of CelebAMask-HQ, background included
 
 
 class ConvBNReLU(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int, kernel: int = 3) -> None:
+    """A convolution, normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(channels_out)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.bn(self.conv(x)))
 
 
 class AttentionRefinement(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    """A convolution whose channels are weighted by what their means say (section 3.2)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = ConvBNReLU(channels_in, channels_out)
-        self.conv_atten = nn.Conv2d(channels_out, channels_out, 1, bias=False)
-        self.bn_atten = nn.BatchNorm2d(channels_out)
+        self.conv = ConvBNReLU(in_channels, out_channels)
+        self.conv_atten = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+        self.bn_atten = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
@@ -45,6 +49,8 @@ class AttentionRefinement(nn.Module):
 
 
 class ContextPath(nn.Module):
+    """Pictures to the backbone's map at an eighth of the size and context maps at an eighth and a sixteenth."""
+
     def __init__(self, blocks: tuple[int, ...]) -> None:
         super().__init__()
         self.resnet = ResNet(Basic, blocks)
@@ -63,6 +69,8 @@ class ContextPath(nn.Module):
 
 
 class FeatureFusion(nn.Module):
+    """Joins the spatial and the context map, channels weighted by what their means say (section 3.3)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.convblk = ConvBNReLU(256, 256, 1)
@@ -75,9 +83,11 @@ class FeatureFusion(nn.Module):
 
 
 class Head(nn.Module):
-    def __init__(self, channels_in: int, channels: int, classes: int) -> None:
+    """A feature map to class scores."""
+
+    def __init__(self, in_channels: int, channels: int, classes: int) -> None:
         super().__init__()
-        self.conv = ConvBNReLU(channels_in, channels)
+        self.conv = ConvBNReLU(in_channels, channels)
         self.conv_out = nn.Conv2d(channels, classes, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -99,7 +109,7 @@ class BiSeNet(nn.Module):
         return self.heads(x, 1)[0]
 
     def heads(self, x: torch.Tensor, count: int = 3) -> list[torch.Tensor]:
-        """The scores of the first ``count`` heads: fused, context at an eighth, context at a sixteenth."""
+        """Compute the scores ``[N, classes, H, W]`` of the first ``count`` heads: fused, context at an eighth, context at a sixteenth."""
         eighth, fine, coarse = self.cp(x)
         features = [self.ffm(eighth, fine), fine, coarse][:count]
         heads = (self.conv_out, self.conv_out16, self.conv_out32)
@@ -107,14 +117,14 @@ class BiSeNet(nn.Module):
                 for head, feature in zip(heads, features, strict=False)]
 
 
-def published_key(key: str) -> str:
-    """Our name of a tensor: faceswap's copies of the checkpoint name one layer of the heads differently."""
+def original_key(key: str) -> str:
+    """Return a tensor's key in the original checkpoint; faceswap's copies of it name one layer of the heads differently."""
     return re.sub(r"^(conv_out(?:16|32)?)\.conv1\.", r"\1.conv.", key)
 
 
-def bisenet_from(weights: Mapping[str, torch.Tensor], name: str) -> BiSeNet:
-    """The network with a checkpoint's weights. Extra tensors are ignored."""
-    renamed = {published_key(key): value for key, value in weights.items()}
+def build_bisenet(weights: Mapping[str, torch.Tensor], name: str) -> BiSeNet:
+    """Build the network around a checkpoint's weights; superfluous tensors are ignored. name: what errors call the file."""
+    renamed = {original_key(key): value for key, value in weights.items()}
     last = renamed.get("conv_out.conv_out.weight")
     if last is not None and len(last) != CLASSES:
         raise FaceLoomError(f"{name} labels {len(last)} classes, not the {CLASSES} of CelebAMask-HQ; use 79999_iter.pth.")

@@ -1,4 +1,4 @@
-"""Gaze from a picture of an eye: a stacked hourglass (Newell et al. 2016; Park et al. 2018), as GazeEstimator.pt holds it.
+"""Gaze from a picture of an eye: a stacked hourglass (Newell et al., ECCV 2016; Park et al., ETRA 2018), as GazeEstimator.pt holds it.
 
 Module names are those of the checkpoint's keys.
 """
@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-HEIGHT, WIDTH = 96, 160
-_SHARPNESS = 100.0
+HEIGHT, WIDTH = 96, 160  # pixels of an eye's picture
+_SHARPNESS = 100.0  # heat maps are multiplied by it before the softmax
 
 
 class Conv(nn.Module):
-    def __init__(self, inner: int, outer: int, kernel: int = 1, stride: int = 1, active: bool = False) -> None:
+    """A convolution, followed by normalisation and ReLU where ``active``."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, active: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inner, outer, kernel, stride, (kernel - 1) // 2)
-        self.bn = nn.BatchNorm2d(outer) if active else None
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, (kernel - 1) // 2)
+        self.bn = nn.BatchNorm2d(out_channels) if active else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
@@ -25,16 +27,16 @@ class Conv(nn.Module):
 
 
 class Residual(nn.Module):
-    """A bottleneck with its normalisations first. The skip layer is stored always and used where the width changes."""
+    """A pre-normalised bottleneck block. The file always holds the skip layer; it is used where the number of channels changes."""
 
-    def __init__(self, inner: int, outer: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        half = outer // 2
-        self.bn1, self.conv1 = nn.BatchNorm2d(inner), Conv(inner, half)
+        half = out_channels // 2
+        self.bn1, self.conv1 = nn.BatchNorm2d(in_channels), Conv(in_channels, half)
         self.bn2, self.conv2 = nn.BatchNorm2d(half), Conv(half, half, 3)
-        self.bn3, self.conv3 = nn.BatchNorm2d(half), Conv(half, outer)
-        self.skip_layer = Conv(inner, outer)
-        self.widens = inner != outer
+        self.bn3, self.conv3 = nn.BatchNorm2d(half), Conv(half, out_channels)
+        self.skip_layer = Conv(in_channels, out_channels)
+        self.widens = in_channels != out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         main = self.conv1(F.relu(self.bn1(x)))
@@ -44,6 +46,8 @@ class Residual(nn.Module):
 
 
 class Hourglass(nn.Module):
+    """Maps go down by half ``depth`` times and up again, with a residual block beside every level."""
+
     def __init__(self, depth: int, width: int) -> None:
         super().__init__()
         self.up1, self.low1, self.low3 = (Residual(width, width) for _ in range(3))
@@ -55,17 +59,22 @@ class Hourglass(nn.Module):
 
 
 class Merge(nn.Module):
-    def __init__(self, inner: int, outer: int) -> None:
+    """A 1×1 convolution under the file's name of it."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = Conv(inner, outer)
+        self.conv = Conv(in_channels, out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(x)
 
 
 class EyeNet(nn.Module):
-    """Grey eyes ``[N, 96, 160]`` 0..1 to heat maps ``[N, stacks, points, 48, 80]``, points ``[N, points, 2]`` (row, column in
-    heat-map pixels) and gaze ``[N, 2]`` (pitch, yaw in radians)."""
+    """Pictures of eyes ``[N, 96, 160]``, grey 0..1, to heat maps, points and gaze.
+
+    Heat maps are ``[N, stacks, points, 48, 80]``, points ``[N, points, 2]`` (row, column in heat-map pixels), gaze ``[N, 2]`` (pitch,
+    yaw in radians).
+    """
 
     def __init__(self, stacks: int = 3, width: int = 32, points: int = 34) -> None:
         super().__init__()
@@ -81,7 +90,7 @@ class EyeNet(nn.Module):
 
     def forward(self, eyes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x = self.pre(eyes[:, None])
-        seen = self.pre2(x).flatten(1)
+        features = self.pre2(x).flatten(1)
         maps = []
         for i, hourglass in enumerate(self.hgs):
             feature = self.features[i](hourglass(x))
@@ -89,12 +98,12 @@ class EyeNet(nn.Module):
             if i < len(self.merge_preds):
                 x = x + self.merge_preds[i](maps[-1]) + self.merge_features[i](feature)
         points = soft_argmax(maps[-1])
-        gaze = self.gaze_fc2(F.relu(self.gaze_fc1(torch.cat([seen, points.flatten(1)], 1))))
+        gaze = self.gaze_fc2(F.relu(self.gaze_fc1(torch.cat([features, points.flatten(1)], 1))))
         return torch.stack(maps, 1), points, gaze
 
 
 def soft_argmax(maps: torch.Tensor) -> torch.Tensor:
-    """``[N, K, h, w]`` to ``[N, K, 2]`` (row, column): the mean position under a sharp softmax."""
+    """Find the peaks of heat maps ``[N, K, h, w]``: the mean positions ``[N, K, 2]`` (row, column) under a sharp softmax."""
     share = (maps.flatten(2) * _SHARPNESS).softmax(-1).reshape(maps.shape)
     rows, columns = (torch.arange(size, dtype=maps.dtype, device=maps.device) for size in maps.shape[2:])
     return torch.stack([(share.sum(3) * rows).sum(2), (share.sum(2) * columns).sum(2)], -1)

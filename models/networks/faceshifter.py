@@ -9,35 +9,36 @@ from torch import nn
 from torch.nn import functional
 
 from .aei import AEINet
-from .iresnet import IResNet, depth_of
+from .iresnet import IResNet, iresnet_depth
 
-# FFHQ crop → ArcFace crop of the same edge, at 256 pixels.
+# The matrix from an FFHQ crop of 256 pixels to an ArcFace crop of the same size.
 TO_ARCFACE = ((1.07695457, -.03625215, -1.56352194), (.03625215, 1.07695457, -5.32134629))
-# Rows and columns FixerNet sees of the 112×112 source, by the cells of its last map: the published form, and the wide one of the code.
+# The rows and columns of the 112×112 source that FixerNet is given, by the number of pixels of its last map: in the published files, and
+# in the variant with a wider cut that only the published code has.
 MOUTHS = {16: (slice(56, 112), slice(28, 84)), 15: (slice(74, 112), slice(19, 93))}
 MOUTH = MOUTHS[16]
 
 
 class FixerNet(IResNet):
-    """What the lower face looks like: ``[N, 3, 112, 112]`` to ``[N, features]``. cells: of its last map, which tell what it sees."""
+    """Embeds the lower face: ``[N, 3, 112, 112]`` to ``[N, features]``. cells: pixels of its last map; they tell which part it is given."""
 
     def __init__(self, features: int = 128, cells: int = 16, depth: int = 50) -> None:
         rows, columns = MOUTHS.get(cells, MOUTH)
         super().__init__(depth, features, rows.stop - rows.start, columns.stop - columns.start)
-        self.part = rows, columns
+        self.window = rows, columns
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x[..., self.part[0], self.part[1]])
+        return super().forward(x[..., self.window[0], self.window[1]])
 
 
-def form_of_fixer(weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
-    """What to make the ``FixerNet`` with that has these weights."""
-    features, inner = weights["fc.weight"].shape
-    return {"features": features, "cells": inner // 512, "depth": depth_of(weights)}
+def fixer_form(weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Read the arguments of the ``FixerNet`` that has these weights."""
+    features, inputs = weights["fc.weight"].shape
+    return {"features": features, "cells": inputs // 512, "depth": iresnet_depth(weights)}
 
 
 class MouthNet(nn.Module):
-    """FixerNet as the FaceShifter files have it. The two means are those of an unused perceptual loss."""
+    """FixerNet as the FaceShifter files hold it, with the mean and deviation of a loss that is not used."""
 
     def __init__(self, **form: int) -> None:
         super().__init__()
@@ -49,26 +50,26 @@ class MouthNet(nn.Module):
         return self.backbone(x)
 
 
-def to_112(source: torch.Tensor) -> torch.Tensor:
-    """Bilinear to 112×112, corner pixels on corner pixels."""
+def resize_to_112(source: torch.Tensor) -> torch.Tensor:
+    """Resize pictures bilinearly to 112×112, corner pixels on corner pixels."""
     return functional.interpolate(source, size=(112, 112), mode="bilinear", align_corners=True)
 
 
-def warp_by(matrix: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    """``pictures`` ``[N, C, H, W]`` moved by ``matrix`` ``[2, 3]``, pixel to pixel, bilinear, black from outside."""
+def warp_pictures(matrix: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Move ``pictures`` ``[N, C, H, W]`` by ``matrix`` ``[2, 3]``, from pixels to pixels, bilinearly, with black outside."""
     height, width = pictures.shape[-2:]
     last = matrix.new_tensor([[0, 0, 1]])
     unit = torch.cat([matrix.new_tensor([[2 / (width - 1), 0, -1], [0, 2 / (height - 1), -1]]), last])
-    # In this order the network's published answers come out closest: they are sensitive to the last bits of the identity.
+    # This order of products comes closest to the network's published outputs, which are sensitive to the last bits of the identity.
     back = torch.linalg.inv(unit @ (torch.cat([matrix, last]) @ torch.linalg.inv(unit)))
     grid = functional.affine_grid(back[:2].expand(len(pictures), 2, 3), list(pictures.shape), align_corners=True)
     return functional.grid_sample(pictures, grid, align_corners=True)
 
 
 class FaceShifterNet(nn.Module):
-    """Sources and targets ``[N, 3, S, S]`` (FFHQ crops, RGB, [-1, 1]; S 256, or 512 where ``large``) to swapped targets.
+    """Sources and targets ``[N, 3, S, S]`` (FFHQ crops, RGB in [-1, 1]; S is 256, or 512 where ``large``) to swapped targets.
 
-    fixer: the form of the ``FixerNet`` in it, None where there is none.
+    fixer: the arguments of the ``FixerNet`` in it; None where there is none. depth: of the identity network.
     """
 
     def __init__(self, large: bool = False, fixer: Mapping[str, int] | None = None, depth: int = 100) -> None:
@@ -80,12 +81,15 @@ class FaceShifterNet(nn.Module):
         self.iresnet = IResNet(depth)
 
     def align(self, source: torch.Tensor) -> torch.Tensor:
-        """An FFHQ crop as the identity network was trained to see it."""
-        return warp_by(self.trans_matrix[0], source)
+        """Move FFHQ crops to where the identity network expects a face."""
+        return warp_pictures(self.trans_matrix[0], source)
 
     def identity(self, source: torch.Tensor, align: bool = True) -> torch.Tensor:
-        """``[N, 512]`` of length 1, followed by FixerNet's 128 as they are. The published command-line program leaves ``align`` out."""
-        small = to_112(self.align(source) if align else source)
+        """Embed sources: ``[N, 512]`` of length 1, followed by FixerNet's ``[N, 128]`` as they are where there is one.
+
+        align: off, as in the published command-line program, FFHQ crops are not aligned first.
+        """
+        small = resize_to_112(self.align(source) if align else source)
         vector = functional.normalize(self.iresnet(small))
         return vector if self.mouth_net is None else torch.cat((vector, self.mouth_net(small)), 1)
 

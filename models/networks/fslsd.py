@@ -1,4 +1,4 @@
-"""FSLSD (Xu et al., CVPR 2022): a face swapped in StyleGAN2's latents, its features blended into the target's at every size."""
+"""FSLSD (Xu et al., CVPR 2022) swaps the face in StyleGAN2's latents and blends its features into the target's at every size."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from torch import nn
 from torch.nn import functional
 
 from .psp import StyleEncoder
-from .stylegan2 import BiasLeak, Blur, EqualLinear, StyleGAN2, widths
+from .stylegan2 import BiasedLeakyReLU, Blur, EqualLinear, StyleGAN2, channels_by_level
 
-COARSE = 7  # latents the landmarks change
-FROM_SOURCE = 11  # latents that are the source's; the others are the target's
+COARSE_LATENTS = 7  # the first latents, which the landmarks change
+SOURCE_LATENTS = 11  # the first latents, which are the source's; the others are the target's
 
 
 class ScaledConv(nn.Module):
-    """A convolution without bias whose weights are scaled when used."""
+    """A convolution without bias whose weights are scaled when it runs."""
 
-    def __init__(self, inner: int, outer: int, edge: int, stride: int = 1, pad: int = 0) -> None:
+    def __init__(self, in_channels: int, out_channels: int, edge: int, stride: int = 1, pad: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outer, inner, edge, edge))
-        self.scale, self.stride, self.pad = (inner * edge * edge) ** -.5, stride, pad
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, edge, edge))
+        self.scale, self.stride, self.pad = (in_channels * edge * edge) ** -.5, stride, pad
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.conv2d(x, self.weight * self.scale, stride=self.stride, padding=self.pad)
 
 
 class TargetEncoder(nn.Module):
-    """GPEN's encoder: ``[N, 3, size, size]`` (RGB, [-1, 1]) to features at 8, 16, … ``size`` pixels."""
+    """GPEN's encoder: pictures ``[N, 3, size, size]`` RGB in [-1, 1] to features at 8, 16, … ``size`` pixels."""
 
     def __init__(self, size: int = 1024) -> None:
         super().__init__()
-        channels = widths(size)[:0:-1]
-        steps = [nn.Sequential(nn.Sequential(ScaledConv(3, channels[0], 1), BiasLeak(channels[0])))]
-        for inner, outer in pairwise(channels):
-            steps.append(nn.Sequential(nn.Sequential(Blur((2, 2)), ScaledConv(inner, outer, 3, 2), BiasLeak(outer))))
+        channels = channels_by_level(size)[:0:-1]
+        steps = [nn.Sequential(nn.Sequential(ScaledConv(3, channels[0], 1), BiasedLeakyReLU(channels[0])))]
+        for in_channels, out_channels in pairwise(channels):
+            layers = Blur((2, 2)), ScaledConv(in_channels, out_channels, 3, 2), BiasedLeakyReLU(out_channels)
+            steps.append(nn.Sequential(nn.Sequential(*layers)))
         self.encoder = nn.ModuleList(steps)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -46,12 +47,12 @@ class TargetEncoder(nn.Module):
         return features
 
 
-class Growth(nn.Module):
-    """Twice the size: a transposed convolution, then a blur."""
+class UpsampleBlur(nn.Module):
+    """Doubles the size by a transposed convolution and a blur."""
 
-    def __init__(self, inner: int, outer: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.upsample_conv = nn.ConvTranspose2d(inner, outer, 3, 2)
+        self.upsample_conv = nn.ConvTranspose2d(in_channels, out_channels, 3, 2)
         self.blur = Blur((1, 1), 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -59,17 +60,19 @@ class Growth(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Source and target features blended by a mask ``[N, 1, H, W]`` at every size, into a picture ``[N, 3, size, size]``."""
+    """Blends source and target features by a mask ``[N, 1, H, W]`` at every size and turns them into a picture ``[N, 3, size, size]``."""
 
     def __init__(self, channels: list[int]) -> None:
         super().__init__()
-        steps: list[nn.Module] = [Growth(inner if i == 0 else 2 * inner, outer) for i, (inner, outer) in enumerate(pairwise(channels))]
+        steps: list[nn.Module] = []
+        for i, (in_channels, out_channels) in enumerate(pairwise(channels)):
+            steps.append(UpsampleBlur(in_channels if i == 0 else 2 * in_channels, out_channels))
         half = channels[-1] // 2
-        last = nn.Conv2d(2 * channels[-1], half, 3, 1, 1), BiasLeak(half), nn.Conv2d(half, 3, 3, 1, 1)
+        last = nn.Conv2d(2 * channels[-1], half, 3, 1, 1), BiasedLeakyReLU(half), nn.Conv2d(half, 3, 3, 1, 1)
         self.decoder = nn.ModuleList([*steps, nn.Sequential(*last)])
 
     def forward(self, source: list[torch.Tensor], target: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
-        """The mask goes down to the smallest size first and up again from there, so that a very soft one is left: as published."""
+        """Decode. As published, the mask is resized from each size to the next, the smallest first, which leaves it very soft."""
         x = None
         for step, new, old in zip(self.decoder, source, target):
             mask = functional.interpolate(mask, size=new.shape[-2:], mode="bilinear", align_corners=False)
@@ -79,7 +82,7 @@ class Decoder(nn.Module):
 
 
 class LatentMap(nn.Module):
-    """F_mapping: every latent moved by a linear layer of its own, twice as far as it says."""
+    """F_mapping: moves every latent by the output of its own linear layer, times ``reach``."""
 
     def __init__(self, latents: int = 18) -> None:
         super().__init__()
@@ -90,23 +93,26 @@ class LatentMap(nn.Module):
 
 
 class FSLSDNet(nn.Module):
-    """The five networks of a file, by its names of them."""
+    """The five networks of a file, under its names of them."""
 
     def __init__(self, size: int = 1024, points: int = 106) -> None:
         super().__init__()
         self.encoder_lmk = StyleEncoder(2 * points, (3, 4))
         self.encoder_target = TargetEncoder(size)
-        self.decoder = Decoder(widths(size)[1:])
+        self.decoder = Decoder(channels_by_level(size)[1:])
         self.generator = StyleGAN2(size)
         self.bald_model = LatentMap(self.generator.latents)
 
     def latents(self, maps: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Landmark maps ``[N, 2 * points, 256, 256]`` (source's first) and both faces' latents ``[N, 18, 512]`` to the swapped face's."""
-        moved = torch.cat((source[:, :COARSE] + self.encoder_lmk(maps), source[:, COARSE:FROM_SOURCE]), 1)
-        return torch.cat((moved, target[:, FROM_SOURCE:]), 1)
+        """Mix both faces' latents ``[N, 18, 512]`` into the swapped face's.
+
+        maps: landmark maps ``[N, 2 * points, 256, 256]``, the source's first.
+        """
+        moved = torch.cat((source[:, :COARSE_LATENTS] + self.encoder_lmk(maps), source[:, COARSE_LATENTS:SOURCE_LATENTS]), 1)
+        return torch.cat((moved, target[:, SOURCE_LATENTS:]), 1)
 
     def features(self, latents: torch.Tensor) -> list[torch.Tensor]:
-        """The generator's features at 8, 16, … pixels for the mapped latents."""
+        """Compute the generator's features at 8, 16, … pixels for latents ``[N, 18, 512]``."""
         return self.generator(self.bald_model(latents))[1][1:]
 
     def forward(self, maps: torch.Tensor, source: torch.Tensor, target: torch.Tensor, picture: torch.Tensor, mask: torch.Tensor

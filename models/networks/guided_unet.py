@@ -1,4 +1,4 @@
-"""The pixel-space UNet of guided diffusion (Dhariwal and Nichol 2021) that is told an identity (DiffFace, Kim et al. 2022): Model.pt.
+"""DiffFace's network (Kim et al. 2022, Model.pt): guided diffusion's UNet for pixels (Dhariwal and Nichol 2021) with an identity input.
 
 Module names are those of the checkpoint's keys.
 """
@@ -15,14 +15,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import FaceLoomError
 
-IDENTITY = 512
+IDENTITY = 512  # numbers of an identity's embedding
 _BLOCKS = 2  # residual blocks per level
 _HEAD = 64  # channels per attention head
 _GROUPS = 32
 
 
 class Norm(nn.GroupNorm):
-    """Group normalisation in full precision whatever the network's is."""
+    """Group normalisation in float32, whatever the network's type is."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(_GROUPS, channels)
@@ -32,15 +32,18 @@ class Norm(nn.GroupNorm):
 
 
 class Residual(nn.Module):
-    """A residual block whose second normalisation is scaled and shifted by the time embedding. change: how it resizes, if it does."""
+    """A residual block whose second normalisation is scaled and shifted by the embedding of time and identity.
 
-    def __init__(self, inner: int, outer: int, embedding: int, change: str = "") -> None:
+    change: ``"down"`` halves the size, ``"up"`` doubles it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding: int, change: str = "") -> None:
         super().__init__()
         self.change = change
-        self.in_layers = nn.Sequential(Norm(inner), nn.SiLU(), nn.Conv2d(inner, outer, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * outer))
-        self.out_layers = nn.Sequential(Norm(outer), nn.SiLU(), nn.Identity(), nn.Conv2d(outer, outer, 3, padding=1))
-        self.skip_connection = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1)
+        self.in_layers = nn.Sequential(Norm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out_channels))
+        self.out_layers = nn.Sequential(Norm(out_channels), nn.SiLU(), nn.Identity(), nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip_connection = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         main = self._resized(self.in_layers[1](self.in_layers[0](x)))
@@ -57,7 +60,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels. Queries, keys and values lie side by side within each head's channels."""
+    """Self-attention over all pixels. Each head's channels hold its queries, keys and values one after the other."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,73 +72,78 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         flat = x.flatten(2)
         query, key, value = self.qkv(self.norm(flat)).unflatten(1, (self.heads, 3, -1)).mT.unbind(2)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        return (flat + self.proj_out(seen.mT.flatten(1, 2))).reshape(x.shape)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return (flat + self.proj_out(attended.mT.flatten(1, 2))).reshape(x.shape)
 
 
 class Stem(nn.Conv2d):
-    """The first convolution, called as a block is."""
+    """The first convolution, with the arguments of a block."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         return super().forward(x)
 
 
 class GuidedUNet(nn.Module):
-    """Noisy pictures ``[N, 3, H, W]`` (-1..1 without noise), times ``[N]`` 0..999 and unit identities ``[N, 512]`` to ``[N, 6, H, W]``
-    float32: the noise, then where its variance lies between the smallest and the largest (-1..1).
+    """Predicts the noise in pictures.
 
-    widths: channels per level; each level is half as large as the one before. attentive: the levels with attention.
+    Noisy pictures ``[N, 3, H, W]`` (-1..1 without noise), times ``[N]`` 0..999 and identities ``[N, 512]`` of length 1 to ``[N, 6, H, W]``
+    float32: the noise, then where its variance lies between the smallest (-1) and the largest (1) possible.
+
+    widths: channels per level; each level is half as large as the one before. attention_levels: the levels with attention.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (256, 256, 512, 512, 1024, 1024), attentive: tuple[int, ...] = (3, 4, 5),
+    def __init__(self, widths: tuple[int, ...] = (256, 256, 512, 512, 1024, 1024), attention_levels: tuple[int, ...] = (3, 4, 5),
                  identity: int = IDENTITY) -> None:
         super().__init__()
         self.width, embedding = widths[0], 4 * widths[0]
         self.time_embed = nn.Sequential(nn.Linear(self.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.id_embed = nn.Sequential(nn.Linear(identity, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        blocks, now, kept = [[Stem(3, self.width, 3, padding=1)]], self.width, [self.width]
+        blocks, channels, skip_channels = [[Stem(3, self.width, 3, padding=1)]], self.width, [self.width]
         last = len(widths) - 1
         for level, width in enumerate(widths):
             for _ in range(_BLOCKS):
-                blocks.append([Residual(now, width, embedding), *([Attention(width)] if level in attentive else [])])
-                now = width
-                kept.append(now)
+                blocks.append([Residual(channels, width, embedding), *([Attention(width)] if level in attention_levels else [])])
+                channels = width
+                skip_channels.append(channels)
             if level < last:
-                blocks.append([Residual(now, now, embedding, "down")])
-                kept.append(now)
+                blocks.append([Residual(channels, channels, embedding, "down")])
+                skip_channels.append(channels)
         self.input_blocks = nn.ModuleList(map(nn.ModuleList, blocks))
-        self.middle_block = nn.ModuleList([Residual(now, now, embedding), Attention(now), Residual(now, now, embedding)])
+        middle = Residual(channels, channels, embedding), Attention(channels), Residual(channels, channels, embedding)
+        self.middle_block = nn.ModuleList(middle)
         blocks = []
         for level, width in reversed(list(enumerate(widths))):
             for number in range(_BLOCKS + 1):
-                blocks.append([Residual(now + kept.pop(), width, embedding), *([Attention(width)] if level in attentive else [])])
-                now = width
+                attention = [Attention(width)] if level in attention_levels else []
+                blocks.append([Residual(channels + skip_channels.pop(), width, embedding), *attention])
+                channels = width
                 if level and number == _BLOCKS:
-                    blocks[-1].append(Residual(now, now, embedding, "up"))
+                    blocks[-1].append(Residual(channels, channels, embedding, "up"))
         self.output_blocks = nn.ModuleList(map(nn.ModuleList, blocks))
-        self.out = nn.Sequential(Norm(now), nn.SiLU(), nn.Conv2d(now, 6, 3, padding=1))
+        self.out = nn.Sequential(Norm(channels), nn.SiLU(), nn.Conv2d(channels, 6, 3, padding=1))
 
     @property
     def multiple(self) -> int:
-        """What heights and widths must be divisible by."""
+        """The number that heights and widths must be divisible by."""
         return 1 << sum(block[-1].change == "down" for block in self.input_blocks if isinstance(block[-1], Residual))
 
     def forward(self, x: Tensor, times: Tensor, identities: Tensor) -> Tensor:
-        kind = self.out[2].weight.dtype
-        embedding = self.time_embed(time_waves(times, self.width).to(kind)) + self.id_embed(identities.to(kind))
-        x, kept = x.to(kind), []
+        dtype = self.out[2].weight.dtype
+        embedding = self.time_embed(time_waves(times, self.width).to(dtype)) + self.id_embed(identities.to(dtype))
+        x, skips = x.to(dtype), []
         for block in self.input_blocks:
-            x = _through(block, x, embedding)
-            kept.append(x)
-        x = _through(self.middle_block, x, embedding)
+            x = _run_block(block, x, embedding)
+            skips.append(x)
+        x = _run_block(self.middle_block, x, embedding)
         for block in self.output_blocks:
-            x = _through(block, torch.cat([x, kept.pop()], 1), embedding)
+            x = _run_block(block, torch.cat([x, skips.pop()], 1), embedding)
         return self.out(x).float()
 
 
-def _through(block: nn.ModuleList, x: Tensor, embedding: Tensor) -> Tensor:
+def _run_block(block: nn.ModuleList, x: Tensor, embedding: Tensor) -> Tensor:
+    """Run the parts of a block in turn; where a gradient is wanted, they are computed again for it instead of being kept."""
     for part in block:
-        if torch.is_grad_enabled() and x.requires_grad:  # kept for the gradient, a picture of 256 pixels would fill 10 GB
+        if torch.is_grad_enabled() and x.requires_grad:  # without checkpoints, the gradient at 256 pixels takes 10 GB
             x = checkpoint(part, x, embedding, use_reentrant=False, preserve_rng_state=False)
         else:
             x = part(x, embedding)
@@ -143,15 +151,15 @@ def _through(block: nn.ModuleList, x: Tensor, embedding: Tensor) -> Tensor:
 
 
 def time_waves(times: Tensor, width: int) -> Tensor:
-    """``[N]`` to ``[N, width]`` cosines, then sines, of falling frequencies (Vaswani et al. 2017)."""
+    """Encode times ``[N]`` as ``[N, width]``: cosines, then sines, of falling frequencies (Vaswani et al. 2017)."""
     half = width // 2
     rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=times.device) / half)
     angles = times.float()[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], 1)
 
 
-def guided_unet_of(weights: Mapping[str, Tensor], name: str) -> GuidedUNet:
-    """The network, without its weights, that a checkpoint was saved from."""
+def guided_unet_for(weights: Mapping[str, Tensor], name: str) -> GuidedUNet:
+    """Make the network whose weights a checkpoint holds, without the weights. name: what errors call the file."""
     per_level = _BLOCKS + 1
     count = sum(f"input_blocks.{i}.0.in_layers.2.weight" in weights for i in range(1, 100)) + 1
     if "id_embed.0.weight" not in weights or count % per_level:
@@ -159,5 +167,5 @@ def guided_unet_of(weights: Mapping[str, Tensor], name: str) -> GuidedUNet:
         raise FaceLoomError(f"{name} is not DiffFace's network but {what}; use Model.pt from its page.")
     firsts = range(1, count, per_level)
     widths = tuple(weights[f"input_blocks.{i}.0.in_layers.2.weight"].shape[0] for i in firsts)
-    attentive = tuple(level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in weights)
-    return GuidedUNet(widths, attentive, weights["id_embed.0.weight"].shape[1])
+    attention_levels = tuple(level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in weights)
+    return GuidedUNet(widths, attention_levels, weights["id_embed.0.weight"].shape[1])

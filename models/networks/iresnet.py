@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
-from . import conv3
+from . import conv3, shortcut
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 
@@ -13,17 +15,15 @@ LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30
 class Block(nn.Module):
     """Two 3×3 convolutions, the second with the stride, and a shortcut."""
 
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(inner)
-        self.conv1 = conv3(inner, outer)
-        self.bn2 = nn.BatchNorm2d(outer)
-        self.prelu = nn.PReLU(outer)
-        self.conv2 = conv3(outer, outer, stride)
-        self.bn3 = nn.BatchNorm2d(outer)
-        self.downsample = None
-        if stride != 1 or inner != outer:
-            self.downsample = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = conv3(in_channels, out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.prelu = nn.PReLU(out_channels)
+        self.conv2 = conv3(out_channels, out_channels, stride)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
@@ -31,25 +31,25 @@ class Block(nn.Module):
 
 
 class IResNet(nn.Module):
-    """Pictures ``[N, 3, edge, edge]`` in [-1, 1] to vectors ``[N, features]``, not normalised."""
+    """Pictures ``[N, 3, height, width]`` RGB in [-1, 1] to embeddings ``[N, features]``, not scaled to length 1."""
 
     def __init__(self, depth: int = 100, features: int = 512, height: int = 112, width: int = 112) -> None:
         super().__init__()
         self.conv1 = conv3(3, 64)
         self.bn1 = nn.BatchNorm2d(64)
         self.prelu = nn.PReLU(64)
-        inner = 64
-        for number, (outer, blocks) in enumerate(zip((64, 128, 256, 512), LAYERS[depth]), 1):
-            stage = [Block(inner if i == 0 else outer, outer, 2 if i == 0 else 1) for i in range(blocks)]
+        in_channels = 64
+        for number, (out_channels, blocks) in enumerate(zip((64, 128, 256, 512), LAYERS[depth]), 1):
+            stage = [Block(in_channels if i == 0 else out_channels, out_channels, 2 if i == 0 else 1) for i in range(blocks)]
             setattr(self, f"layer{number}", nn.Sequential(*stage))
-            inner = outer
+            in_channels = out_channels
         cells = -(-height // 16) * -(-width // 16)
         self.bn2 = nn.BatchNorm2d(512)
         self.fc = nn.Linear(512 * cells, features)
         self.features = nn.BatchNorm1d(features)
 
     def maps(self, x: torch.Tensor) -> torch.Tensor:
-        """The last feature map ``[N, 512, h, w]``, a sixteenth of the picture's size, which may be any."""
+        """Compute the last feature map ``[N, 512, H / 16, W / 16]`` of pictures ``[N, 3, H, W]`` of any size."""
         x = self.prelu(self.bn1(self.conv1(x)))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
@@ -57,7 +57,8 @@ class IResNet(nn.Module):
         return self.features(self.fc(self.bn2(self.maps(x)).flatten(1)))
 
 
-def depth_of(keys) -> int:
-    """The depth of the ``IResNet`` that has these keys."""
+def iresnet_depth(keys: Iterable[str]) -> int:
+    """Find the depth (18, 34, 50, 100 or 200) of the ``IResNet`` that has these keys."""
+    keys = list(keys)
     blocks = tuple(1 + max(int(key.split(".")[1]) for key in keys if key.startswith(f"layer{n}.")) for n in (1, 2, 3, 4))
     return next(depth for depth, layers in LAYERS.items() if layers == blocks)

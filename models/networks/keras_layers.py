@@ -1,4 +1,4 @@
-"""What the layers of Keras models compute, and the weights they need: tensors are ``[N, C, ...]`` here, weights as Keras has them."""
+"""What the layers of Keras models compute, and the weights they need. Tensors are ``[N, C, ...]``, weights have Keras' layout."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 OPERATORS: dict[str, Callable[..., torch.Tensor]] = {
     "math.multiply": torch.mul, "math.subtract": torch.sub, "math.add": torch.add, "__operators__.add": torch.add,
 }
-NORMS = {"scale": "gamma", "center": "beta"}  # what a normalisation's settings ask for
+NORM_WEIGHTS = {"scale": "gamma", "center": "beta"}  # the weights that a normalisation has where these settings are on
 
 
 def _activation(config: Mapping[str, Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Look up the activation that a layer's settings name; none is the identity."""
     return ACTIVATIONS[config.get("activation") or "linear"]
 
 
 def _padded(x: torch.Tensor, edges: Sequence[int], strides: Sequence[int], rule: str, value: float = 0) -> torch.Tensor:
-    """TensorFlow's "same": as much before as after, one more after where it is odd."""
+    """Pad as TensorFlow does for the ``rule`` "same": as much before as after, one more after where the sum is odd."""
     if rule != "same":
         return x
     pads = []
@@ -36,7 +37,7 @@ def _padded(x: torch.Tensor, edges: Sequence[int], strides: Sequence[int], rule:
 
 
 class Layer:
-    """What a layer's class computes. weights: its own by their names (``kernel``), in Keras' layout."""
+    """One layer: a method for every class of layer. weights: the layer's own by name (``kernel``), in Keras' layout."""
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
         self.config, self.weights = config, weights
@@ -59,7 +60,11 @@ class Layer:
         return functional.batch_norm(x, mean, variance, *self._scale_and_shift(), eps=self.config["epsilon"])
 
     def InstanceNormalization(self, x):
-        """torch's own group norm loses digits on channels-last pictures where means are large beside variances: it subtracts squares."""
+        """Normalise groups of channels.
+
+        For single channels of pictures torch's own is not used: on channels-last tensors it subtracts squares, which loses digits where
+        means are large beside deviations.
+        """
         groups, epsilon = self.config["groups"], self.config["epsilon"]
         if x.ndim == 4 and (groups == -1 or groups >= x.shape[1]):
             return instance_norm(x, *self._scale_and_shift(), epsilon)
@@ -68,7 +73,7 @@ class Layer:
     GroupNormalization = InstanceNormalization
 
     def _scale_and_shift(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        return tuple(self.weights[name] if self.config.get(used, True) else None for used, name in NORMS.items())
+        return tuple(self.weights[name] if self.config.get(used, True) else None for used, name in NORM_WEIGHTS.items())
 
     def AdaIN(self, x, vector):
         scale, shift = (functional.linear(vector, self.weights[f"{name}/kernel"].t(), self.weights[f"{name}/bias"])[..., None, None]
@@ -133,7 +138,7 @@ class Layer:
         return functional.interpolate(x, scale_factor=tuple(map(float, self.config["size"])), mode=mode, **options)
 
     def PixelShuffler(self, x):
-        """faceswap's sub-pixel layer: channels are (row, column, channel), the last running fastest, unlike torch's."""
+        """Enlarge as faceswap's sub-pixel layer: channels are ordered row, column, channel, unlike those of torch's ``pixel_shuffle``."""
         rows, columns = self.config["size"]
         count, channels, height, width = x.shape
         inner = channels // (rows * columns)
@@ -155,28 +160,28 @@ class Layer:
     InputLayer = SpatialDropout2D = GaussianNoise = Dropout
 
     def TFOpLambda(self, *inputs):
-        """Operators written as such (``a * b``)."""
+        """Compute an operator that was written as such (``a * b``)."""
         return OPERATORS[self.config["function"]](*inputs)
 
 
 def dense_names(weights: Iterable[str]) -> list[str]:
-    """Scale and shift of an AdaIN layer among its weights' names; they are counted on from layer to layer in some files."""
+    """Find the names of an AdaIN layer's two dense layers, scale first, among its weights' names; some files number them through."""
     names = dict.fromkeys(name.rsplit("/", 1)[0] for name in weights if "/" in name)
     return sorted(names, key=lambda name: (len(name), name))
 
 
 def instance_norm(x: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor | None, epsilon: float) -> torch.Tensor:
-    """``[N, C, H, W]`` less its mean over its deviation, per picture and channel, in two passes; statistics are kept in float32."""
-    off = x - x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
-    variance = off.float().square().mean((2, 3), keepdim=True)
-    steep = torch.rsqrt(variance + epsilon)
-    steep = steep if scale is None else steep * scale[:, None, None]
-    off.mul_(steep.to(x.dtype))
-    return off if shift is None else off.add_(shift[:, None, None])
+    """Normalise ``[N, C, H, W]`` per picture and channel to mean 0 and variance 1, then scale and shift; statistics are float32."""
+    centred = x - x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
+    variance = centred.float().square().mean((2, 3), keepdim=True)
+    factor = torch.rsqrt(variance + epsilon)
+    factor = factor if scale is None else factor * scale[:, None, None]
+    centred.mul_(factor.to(x.dtype))
+    return centred if shift is None else centred.add_(shift[:, None, None])
 
 
 def shapes_for(kind: str, config: Mapping[str, Any], inputs: Sequence[torch.Tensor], dense: Sequence[str] = ()) -> dict[str, list[int]]:
-    """The weights of a layer of class ``kind`` for inputs of these shapes. dense: the names of an AdaIN layer's two."""
+    """List the shapes of the weights of a layer of class ``kind`` for ``inputs``. dense: the names of an AdaIN layer's dense layers."""
     channels = inputs[0].shape[1]
     if kind in ("Conv2D", "Dense"):
         kernel = ([*config["kernel_size"], channels // config.get("groups", 1), config["filters"]] if kind == "Conv2D"
@@ -190,7 +195,7 @@ def shapes_for(kind: str, config: Mapping[str, Any], inputs: Sequence[torch.Tens
         shape = [*inputs[0].shape[2:], channels]
         return {"alpha": [1 if axis in shared else edge for axis, edge in enumerate(shape, 1)]}
     if kind in ("BatchNormalization", "InstanceNormalization", "GroupNormalization"):
-        names = [name for used, name in NORMS.items() if config.get(used, True)]
+        names = [name for used, name in NORM_WEIGHTS.items() if config.get(used, True)]
         names += ["moving_mean", "moving_variance"] if kind == "BatchNormalization" else []
         return {name: [channels] for name in names}
     return {}

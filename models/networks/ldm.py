@@ -1,6 +1,6 @@
 """Stable Diffusion's own networks from original (CompVis) checkpoints, built with diffusers.
 
-diffusers is only imported here, when a network is built. Inside ComfyUI the same files become ComfyUI's own MODEL and VAE instead.
+diffusers is imported only here, when a network is built. Inside ComfyUI the same files are opened as ComfyUI's own MODEL and VAE.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ VAE_PREFIX = "first_stage_model."
 
 @dataclass(frozen=True)
 class UNetForm:
-    """The shape of an LDM UNet with one transformer block per attention; as it stands, Stable Diffusion 1.x.
+    """The sizes of an LDM UNet with one transformer block per attention; the defaults are those of Stable Diffusion 1.x.
 
-    multipliers, attention, heads: per level, finest first; how many times ``channels`` wide, whether it attends, and in how many heads.
-    context: width of the tokens attended to. blocks: residual blocks per level.
+    multipliers, attention, heads: per level, finest first; how many times ``channels`` it has, whether it has attention, and with how many
+    heads. context: numbers of each token that is attended to. blocks: residual blocks per level.
     """
 
     in_channels: int = 4
@@ -38,7 +38,7 @@ class UNetForm:
     blocks: int = 2
 
     def config(self) -> dict:
-        """The same for diffusers, which calls the number of heads ``attention_head_dim``."""
+        """Return the arguments of diffusers' ``UNet2DConditionModel``, which calls the number of heads ``attention_head_dim``."""
         down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in self.attention]
         up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(self.attention)]
         return {"in_channels": self.in_channels, "out_channels": self.out_channels, "layers_per_block": self.blocks,
@@ -48,7 +48,7 @@ class UNetForm:
 
 @dataclass(frozen=True)
 class VaeForm:
-    """The shape of an LDM AutoencoderKL; as it stands, Stable Diffusion 1.x. scale: what latents are multiplied by."""
+    """The sizes of an LDM AutoencoderKL; the defaults are those of Stable Diffusion 1.x. scale: the factor of the latents."""
 
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
@@ -57,6 +57,7 @@ class VaeForm:
     scale: float = 0.18215
 
     def config(self) -> dict:
+        """Return the arguments of diffusers' ``AutoencoderKL``."""
         levels = len(self.multipliers)
         return {"in_channels": 3, "out_channels": 3, "latent_channels": self.latent, "layers_per_block": self.blocks,
                 "block_out_channels": [self.channels * times for times in self.multipliers],
@@ -64,11 +65,11 @@ class VaeForm:
 
 
 class Denoiser(nn.Module):
-    """A UNet as samplers want it: noisy latents ``[N, c, h, w]``, timesteps ``[N]`` and tokens ``[N, T, context]`` to the noise."""
+    """A UNet as samplers call it: noisy latents ``[N, c, h, w]``, timesteps ``[N]`` and tokens ``[N, T, context]`` to the noise."""
 
     def __init__(self, form: UNetForm) -> None:
         super().__init__()
-        self.unet = diffusers().UNet2DConditionModel(**form.config())
+        self.unet = import_diffusers().UNet2DConditionModel(**form.config())
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         return self.unet(x, timesteps, encoder_hidden_states=context, return_dict=False)[0]
@@ -80,12 +81,12 @@ class Codec(nn.Module):
     def __init__(self, form: VaeForm) -> None:
         super().__init__()
         self.scale = form.scale
-        self.vae = diffusers().AutoencoderKL(**form.config())
+        self.vae = import_diffusers().AutoencoderKL(**form.config())
 
     def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The mean of what the encoder answers, or a draw from it where ``noise``, shaped as the latents, is given."""
-        found = self.vae.encode(pictures).latent_dist
-        return self.scale * (found.mean if noise is None else found.mean + found.std * noise)
+        """Encode pictures as the mean of the encoder's distribution, or as its sample by ``noise``, which has the latents' shape."""
+        distribution = self.vae.encode(pictures).latent_dist
+        return self.scale * (distribution.mean if noise is None else distribution.mean + distribution.std * noise)
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents / self.scale, return_dict=False)[0]
@@ -93,41 +94,47 @@ class Codec(nn.Module):
 
 def load_unet(weights: Mapping[str, Tensor], form: UNetForm, name: str, *, prefix: str = UNET_PREFIX,
               dtype: torch.dtype = torch.float32) -> Denoiser:
-    """The UNet of an LDM checkpoint: what of ``weights`` begins with ``prefix``. Raises where anything is missing or left over."""
+    """Build the UNet of an LDM checkpoint from the tensors that begin with ``prefix``.
+
+    name: what errors call the file. Raises where tensors are missing or left over.
+    """
     own = {UNET_PREFIX + key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    converted = converters().convert_ldm_unet_checkpoint(own, form.config())
-    return built(lambda: Denoiser(form), own, {f"unet.{key}": tensor for key, tensor in converted.items()}, name, dtype)
+    converted = import_converters().convert_ldm_unet_checkpoint(own, form.config())
+    return build_converted(lambda: Denoiser(form), own, {f"unet.{key}": tensor for key, tensor in converted.items()}, name, dtype)
 
 
 def load_vae(weights: Mapping[str, Tensor], name: str, form: VaeForm | None = None, *, prefix: str = VAE_PREFIX,
              dtype: torch.dtype = torch.float32) -> Codec:
-    """The AutoencoderKL of an LDM checkpoint, likewise."""
+    """Build the AutoencoderKL of an LDM checkpoint from the tensors that begin with ``prefix``.
+
+    name: what errors call the file. Raises where tensors are missing or left over.
+    """
     form = form or VaeForm()
     own = {VAE_PREFIX + key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-    converted = converters().convert_ldm_vae_checkpoint(own, form.config())
-    return built(lambda: Codec(form), own, {f"vae.{key}": tensor for key, tensor in converted.items()}, name, dtype)
+    converted = import_converters().convert_ldm_vae_checkpoint(own, form.config())
+    return build_converted(lambda: Codec(form), own, {f"vae.{key}": tensor for key, tensor in converted.items()}, name, dtype)
 
 
-def built(make: Callable[[], nn.Module], own: Mapping[str, Tensor], converted: Mapping[str, Tensor], name: str,
+def build_converted(make: Callable[[], nn.Module], own: Mapping[str, Tensor], converted: Mapping[str, Tensor], name: str,
           dtype: torch.dtype) -> nn.Module:
-    """The network ``make()`` with the ``converted`` weights, of which there must be as many as of the file's ``own``."""
+    """Build the network ``make()`` around ``converted`` weights, of which there must be as many as of ``own``, the file's."""
     left = len(own) - len(converted)
     if left > 0:
         raise FaceLoomError(f"{name} holds {left} weights this network does not have; it is another model.")
     return build(make, converted, name, dtype=dtype)
 
 
-def diffusers() -> ModuleType:
-    """The library, imported now; a sentence where it is missing."""
-    return _imported("diffusers")
+def import_diffusers() -> ModuleType:
+    """Import diffusers; where it is missing, raise an error that says how to install it."""
+    return _import("diffusers")
 
 
-def converters() -> ModuleType:
-    """Its functions from original keys to its own."""
-    return _imported("diffusers.loaders.single_file_utils")
+def import_converters() -> ModuleType:
+    """Import diffusers' functions that turn original keys into its own."""
+    return _import("diffusers.loaders.single_file_utils")
 
 
-def _imported(module: str) -> ModuleType:
+def _import(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:

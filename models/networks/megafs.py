@@ -1,28 +1,31 @@
-"""MegaFS (Zhu et al., CVPR 2021): an encoder of faces into StyleGAN2's latents, and three ways of swapping them there."""
+"""MegaFS (Zhu et al., CVPR 2021): an encoder from faces to StyleGAN2's latents, and three networks that swap there."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .aei import Bottleneck
+from .resnet import Bottleneck
 
-KEPT = 4  # the first latents always are the target's
+TARGET_LATENTS = 4  # the first latents always are the target's
+# Channels, blocks and stride of the backbone's stages.
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2), (512, 2, 2))
 
 
 class Backbone(nn.Module):
-    """ResNet-50 with a fifth stage; answers the maps of stages 2 to 5."""
+    """A ResNet-50 with a fifth stage: pictures to the maps of stages 2 to 5."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        inner = 64
+        in_channels = 64
         for number, (planes, blocks, stride) in enumerate(STAGES, 1):
-            stage = [Bottleneck(inner if i == 0 else 4 * planes, planes, stride if i == 0 else 1) for i in range(blocks)]
+            stage = [Bottleneck(in_channels if i == 0 else 4 * planes, planes, stride if i == 0 else 1) for i in range(blocks)]
             setattr(self, f"layer{number}", nn.Sequential(*stage))
-            inner = 4 * planes
+            in_channels = 4 * planes
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         x = self.layer1(functional.max_pool2d(functional.relu(self.bn1(self.conv1(x))), 3, 2, 1))
@@ -34,27 +37,27 @@ class Backbone(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """``[N, 3, 256, 256]`` to features of 512 channels at 32, 16 and 8 pixels, and the structure at 4."""
+    """Pictures ``[N, 3, 256, 256]`` to features of 512 channels at 32, 16 and 8 pixels, and the structure at 4."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = Backbone()
-        for number, inner in enumerate((512, 1024, 2048, 2048), 1):
-            step = [nn.Conv2d(inner, 512, 3, 1, 1), nn.BatchNorm2d(512)] + ([nn.ReLU()] if number < 4 else [])
+        for number, in_channels in enumerate((512, 1024, 2048, 2048), 1):
+            step = [nn.Conv2d(in_channels, 512, 3, 1, 1), nn.BatchNorm2d(512)] + ([nn.ReLU()] if number < 4 else [])
             setattr(self, f"output{number}", nn.Sequential(*step))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         fine, middle, coarse, structure = (getattr(self, f"output{i}")(x) for i, x in enumerate(self.backbone(x), 1))
-        middle = middle + _resized(coarse, middle)
-        return fine + _resized(middle, fine), middle, coarse, structure
+        middle = middle + _resize_like(coarse, middle)
+        return fine + _resize_like(middle, fine), middle, coarse, structure
 
 
-def _resized(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _resize_like(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 class Head(nn.Module):
-    """Features to one latent: convolutions that halve until one pixel is left."""
+    """Features to one latent: ``count`` convolutions, each of which halves the size, down to one pixel."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -66,7 +69,7 @@ class Head(nn.Module):
 
 
 class HierarchicalEncoder(nn.Module):
-    """HieRFE: pictures ``[N, 3, 256, 256]`` (RGB, [-1, 1]) to latents ``[N, 18, 512]`` and structure ``[N, 512, 4, 4]``."""
+    """HieRFE: pictures ``[N, 3, 256, 256]`` RGB in [-1, 1] to latents ``[N, 18, 512]`` and structure ``[N, 512, 4, 4]``."""
 
     def __init__(self, heads: tuple[int, int, int] = (4, 6, 8)) -> None:
         super().__init__()
@@ -85,7 +88,10 @@ def _perceptron() -> nn.Sequential:
 
 
 class TransferCell(nn.Module):
-    """One latent of each face, exchanged step by step. After each step the original has a LeakyReLU of slope 1, which does nothing."""
+    """Source and target latents ``[N, 512]`` that exchange information in steps.
+
+    slope: of the leaky ReLU after each step, which in the published files does nothing.
+    """
 
     slope = 1.0
 
@@ -100,30 +106,30 @@ class TransferCell(nn.Module):
             both = torch.cat((source, target), 1)
             source = source * torch.sigmoid(source_select(both)) + torch.tanh(source_shift(both))
             target = target * torch.sigmoid(target_select(both)) + torch.tanh(target_shift(both))
-            source, target = _bent(source, self.slope), _bent(target, self.slope)
+            source, target = _leaky_relu(source, self.slope), _leaky_relu(target, self.slope)
         return source, target
 
 
-def _bent(x: torch.Tensor, slope: float) -> torch.Tensor:
+def _leaky_relu(x: torch.Tensor, slope: float) -> torch.Tensor:
     return x if slope == 1 else functional.leaky_relu(x, slope)
 
 
 class FaceTransfer(nn.Module):
-    """FTM: source and target latents ``[N, 18, 512]`` to the swapped face's."""
+    """FTM (face transfer module): source and target latents ``[N, 18, 512]`` to the swapped face's."""
 
     def __init__(self, steps: int = 3, latents: int = 18) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TransferCell(steps) for _ in range(latents - KEPT))
-        self.weight = nn.Parameter(torch.zeros(1, latents - KEPT, 512))
+        self.blocks = nn.ModuleList(TransferCell(steps) for _ in range(latents - TARGET_LATENTS))
+        self.weight = nn.Parameter(torch.zeros(1, latents - TARGET_LATENTS, 512))
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        pairs = [cell(source[:, i], target[:, i]) for i, cell in enumerate(self.blocks, KEPT)]
+        pairs = [cell(source[:, i], target[:, i]) for i, cell in enumerate(self.blocks, TARGET_LATENTS)]
         new_source, new_target = (torch.stack(column, 1) for column in zip(*pairs))
-        return torch.cat((target[:, :KEPT], torch.lerp(new_target, new_source, torch.sigmoid(self.weight))), 1)
+        return torch.cat((target[:, :TARGET_LATENTS], torch.lerp(new_target, new_source, torch.sigmoid(self.weight))), 1)
 
 
 class InjectionLayer(nn.Module):
-    """The target's latent normalised, then scaled (on top of 1) and shifted as the source's says."""
+    """Normalises the target's latent, then scales and shifts it by numbers computed from the source's; the scale is added to 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +143,7 @@ class InjectionLayer(nn.Module):
 
 
 class InjectionCell(nn.Module):
-    """One latent of each face; per step the source's is injected twice."""
+    """Source and target latents ``[N, 512]`` to the swapped face's; every step injects the source's twice."""
 
     slope = 1.0
 
@@ -151,34 +157,34 @@ class InjectionCell(nn.Module):
         for pair in zip(self.att_path1, self.att_path2):
             x = target
             for inject, _, linear in pair:
-                x = linear(_bent(inject(source, x), self.slope))
-            target = _bent(target + x, self.slope)
+                x = linear(_leaky_relu(inject(source, x), self.slope))
+            target = _leaky_relu(target + x, self.slope)
         return target
 
 
 class Injection(nn.Module):
-    """ID injection: the target's latents, shifted by the source's."""
+    """ID injection: source and target latents ``[N, 18, 512]`` to the swapped face's."""
 
     def __init__(self, steps: int = 1, latents: int = 18) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(InjectionCell(steps) for _ in range(latents - KEPT))
+        self.blocks = nn.ModuleList(InjectionCell(steps) for _ in range(latents - TARGET_LATENTS))
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        new = [block(source[:, i], target[:, i]) for i, block in enumerate(self.blocks, KEPT)]
-        return torch.cat((target[:, :KEPT], torch.stack(new, 1)), 1)
+        new = [block(source[:, i], target[:, i]) for i, block in enumerate(self.blocks, TARGET_LATENTS)]
+        return torch.cat((target[:, :TARGET_LATENTS], torch.stack(new, 1)), 1)
 
 
 class Replacement(nn.Module):
-    """LCR: the target's first latents, the source's others. No weights."""
+    """LCR (latent code replacement): takes the target's first latents and the source's others. It has no weights."""
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return torch.cat((target[:, :KEPT], source[:, KEPT:]), 1)
+        return torch.cat((target[:, :TARGET_LATENTS], source[:, TARGET_LATENTS:]), 1)
 
 
-def swapper_of(keys) -> nn.Module:
-    """The swapper that has these keys."""
+def swapper_for(keys: Collection[str]) -> nn.Module:
+    """Make the swapping network that has these keys, without its weights."""
     if not keys:
         return Replacement()
-    kind, mark = (Injection, "att_path1") if any("att_path1" in key for key in keys) else (FaceTransfer, "idd_selectors")
-    blocks, steps = (1 + max(int(key.split(".")[part]) for key in keys if mark in key) for part in (1, 3))
-    return kind(steps, KEPT + blocks)
+    kind, marker = (Injection, "att_path1") if any("att_path1" in key for key in keys) else (FaceTransfer, "idd_selectors")
+    blocks, steps = (1 + max(int(key.split(".")[part]) for key in keys if marker in key) for part in (1, 3))
+    return kind(steps, TARGET_LATENTS + blocks)

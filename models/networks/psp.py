@@ -1,4 +1,4 @@
-"""pixel2style2pixel's encoder (Richardson et al., CVPR 2021): ArcFace's network with squeeze-excitation, a head per StyleGAN2 latent."""
+"""pixel2style2pixel's encoder (Richardson et al., CVPR 2021): the blocks of IR-SE50 with a head for every StyleGAN2 latent."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional
 from . import conv3
 from .stylegan2 import EqualLinear
 
-STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))
-TAPPED = (6, 20, 23)  # blocks after which the maps at an eighth, a sixteenth … of the picture are read
+STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # channels and blocks
+MAP_BLOCKS = (6, 20, 23)  # the blocks whose outputs are the maps of 64, 32 and 16 pixels that heads read
 
 
 class Attention(nn.Module):
-    """Squeeze and excitation: channels weighted by what their means say."""
+    """Squeeze and excitation: scales every channel by a factor computed from all channels' means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,33 +28,33 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block; where the width stays, the shortcut skips pixels."""
+    """A residual block. Where the number of channels stays, the shortcut takes every ``stride``-th pixel."""
 
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
         self.shortcut_layer = None
-        if inner != outer:
-            self.shortcut_layer = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
-        self.res_layer = nn.Sequential(nn.BatchNorm2d(inner), conv3(inner, outer), nn.PReLU(outer), conv3(outer, outer, stride),
-                                       nn.BatchNorm2d(outer), Attention(outer))
+        if in_channels != out_channels:
+            self.shortcut_layer = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+        layers = conv3(in_channels, out_channels), nn.PReLU(out_channels), conv3(out_channels, out_channels, stride)
+        self.res_layer = nn.Sequential(nn.BatchNorm2d(in_channels), *layers, nn.BatchNorm2d(out_channels), Attention(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         short = x[..., :: self.stride, :: self.stride] if self.shortcut_layer is None else self.shortcut_layer(x)
         return self.res_layer(x) + short
 
 
-def body() -> nn.Sequential:
-    """The 24 blocks of IR-SE50."""
-    inner, blocks = 64, []
-    for outer, count in STAGES:
-        blocks += [Block(inner if i == 0 else outer, outer, 2 if i == 0 else 1) for i in range(count)]
-        inner = outer
+def ir_se50_blocks() -> nn.Sequential:
+    """Make the 24 blocks of IR-SE50, ArcFace's residual network of 50 layers with squeeze and excitation."""
+    in_channels, blocks = 64, []
+    for out_channels, count in STAGES:
+        blocks += [Block(in_channels if i == 0 else out_channels, out_channels, 2 if i == 0 else 1) for i in range(count)]
+        in_channels = out_channels
     return nn.Sequential(*blocks)
 
 
 class Head(nn.Module):
-    """A map of ``edge`` pixels to one latent."""
+    """A map of ``edge``×``edge`` pixels to one latent."""
 
     def __init__(self, edge: int) -> None:
         super().__init__()
@@ -67,16 +67,16 @@ class Head(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """``[N, channels, 256, 256]`` to latents ``[N, sum(heads), 512]``, from coarse to fine.
+    """Pictures ``[N, channels, 256, 256]`` to latents ``[N, sum(heads), 512]``, from coarse to fine.
 
-    heads: how many latents come from maps of 16, 32 and 64 pixels. pSp: 3 channels (RGB, [-1, 1]), the average latent is to be added;
-    FSLSD's landmark encoder: 212 channels, 3 and 4 heads.
+    heads: how many latents come from maps of 16, 32 and 64 pixels. pSp has 3 channels (RGB in [-1, 1]) and returns what is to be added to
+    the average latent; FSLSD's landmark encoder has 212 channels and 3 and 4 heads.
     """
 
     def __init__(self, channels: int = 3, heads: tuple[int, ...] = (3, 4, 11)) -> None:
         super().__init__()
         self.input_layer = nn.Sequential(conv3(channels, 64), nn.BatchNorm2d(64), nn.PReLU(64))
-        self.body = body()
+        self.body = ir_se50_blocks()
         self.styles = nn.ModuleList(Head(16 << level) for level, count in enumerate(heads) for _ in range(count))
         for number, width in enumerate((256, 128)[: len(heads) - 1], 1):
             setattr(self, f"latlayer{number}", nn.Conv2d(width, 512, 1))
@@ -86,7 +86,7 @@ class StyleEncoder(nn.Module):
         x, maps = self.input_layer(x), []
         for number, block in enumerate(self.body):
             x = block(x)
-            if number in TAPPED:
+            if number in MAP_BLOCKS:
                 maps.insert(0, x)
         features = [maps[0]]
         for number in range(1, len(self.heads)):

@@ -1,4 +1,4 @@
-"""REFace's conditioner (Baliah et al., WACV 2025): source, target, identity and landmarks in one token for the UNet.
+"""REFace's conditioner (Baliah et al., WACV 2025): one token for the UNet from source, target, identity and landmarks.
 
 Module names are those of the published checkpoint's keys.
 """
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from ..errors import FaceLoomError
 from . import build, conv3
-from .psp import body
+from .psp import ir_se50_blocks
 
-# CLIP ViT-L/14.
+# The configuration of CLIP ViT-L/14.
 CLIP_L: Mapping[str, int] = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
                              "image_size": 224, "patch_size": 14, "projection_dim": 768}
-_HEAD = 64  # width of every head of CLIP's
+_HEAD_CHANNELS = 64  # channels of one attention head of CLIP
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MAPPER_BLOCKS = 5
 POINTS = 68
-# How much of the token is CLIP's, the identity's and the landmarks'.
+# The weights with which CLIP's, the identity's and the landmarks' vectors are averaged into the token.
 CLIP_SHARE, IDENTITY_SHARE, LANDMARK_SHARE = 1.0, 10.0, 0.05
-# The identity network looks at this part (rows, columns) of a picture of 256, at 112 pixels.
-_LOOK, _ROWS, _COLUMNS, _FACE = 256, (35, 223), (32, 220), 112
+# The identity network gets these rows and columns of a picture of 256 pixels, resized to 112.
+_PICTURE_SIZE, _ROWS, _COLUMNS, _FACE_SIZE = 256, (35, 223), (32, 220), 112
 
 
 class IRSE50(nn.Module):
@@ -37,7 +37,7 @@ class IRSE50(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.input_layer = nn.Sequential(conv3(3, 64), nn.BatchNorm2d(64), nn.PReLU(64))
-        self.body = body()
+        self.body = ir_se50_blocks()
         last = nn.Linear(512 * 7 * 7, 512)
         self.output_layer = nn.Sequential(nn.BatchNorm2d(512), nn.Identity(), nn.Flatten(), last, nn.BatchNorm1d(512))
 
@@ -46,7 +46,7 @@ class IRSE50(nn.Module):
 
 
 class OneTokenAttention(nn.Module):
-    """Self-attention of a single token, which is its value whatever query and key say."""
+    """Self-attention of a single token: the result is its value, whatever query and key are."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -58,7 +58,9 @@ class OneTokenAttention(nn.Module):
         return self.c_proj(F.linear(x, self.c_qkv.weight[2 * width :], self.c_qkv.bias[2 * width :]))
 
 
-class Feed(nn.Module):
+class FeedForward(nn.Module):
+    """Two linear layers with GELU between them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width)
@@ -69,10 +71,12 @@ class Feed(nn.Module):
 
 
 class MapperBlock(nn.Module):
+    """A pre-normalised transformer block for one token."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.attn, self.ln_1 = OneTokenAttention(width), nn.LayerNorm(width)
-        self.mlp, self.ln_2 = Feed(width), nn.LayerNorm(width)
+        self.mlp, self.ln_2 = FeedForward(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
@@ -80,7 +84,7 @@ class MapperBlock(nn.Module):
 
 
 class Mapper(nn.Module):
-    """``[N, 1, width]`` to the same."""
+    """Maps tokens ``[N, 1, width]`` to tokens by a stack of transformer blocks."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -104,7 +108,7 @@ class PictureEncoder(nn.Module):
         self.final_ln2 = nn.LayerNorm(clip["projection_dim"])
 
     def embedding(self, pictures: Tensor) -> Tensor:
-        """CLIP's own vector, ``[N, width]``."""
+        """Embed pictures by CLIP alone, without the mapper: ``[N, width]``."""
         return self.model(pixel_values=pictures).image_embeds
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -112,21 +116,21 @@ class PictureEncoder(nn.Module):
 
 
 class FaceID(nn.Module):
-    """The identity network behind its own look at a CLIP-normalised picture."""
+    """The identity network for CLIP-normalised pictures."""
 
     def __init__(self) -> None:
         super().__init__()
         self.facenet = IRSE50()
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """``[N, 3, 224, 224]`` to ``[N, 512]``: enlarged to 256, cut, and shrunk to 112, all by averaging."""
-        rows, columns = (pictures.new_tensor(_look(pictures.shape[-1], *part)) for part in (_ROWS, _COLUMNS))
-        looked = rows @ from_clip(pictures) @ columns.T
-        return self.facenet(looked * 2 - 1)
+        """Embed ``[N, 3, 224, 224]``, enlarged to 256 pixels, cut and shrunk to 112 by averaging: ``[N, 512]`` of length 1."""
+        rows, columns = (pictures.new_tensor(_face_window(pictures.shape[-1], *part)) for part in (_ROWS, _COLUMNS))
+        faces = rows @ from_clip(pictures) @ columns.T
+        return self.facenet(faces * 2 - 1)
 
 
 class Conditioner(nn.Module):
-    """Everything of REFace's checkpoint besides the UNet and the VAE. ``learnable_vector`` ``[1, 1, width]`` stands for no condition."""
+    """All of REFace's checkpoint but the UNet and the VAE. ``learnable_vector`` ``[1, 1, width]`` is the token of no condition."""
 
     def __init__(self, clip: Mapping[str, Any] = CLIP_L) -> None:
         super().__init__()
@@ -138,25 +142,28 @@ class Conditioner(nn.Module):
         self.ID_proj_out, self.landmark_proj_out = nn.Linear(512, width), nn.Linear(2 * POINTS, width)
 
     def forward(self, source: Tensor, targets: Tensor, points: Tensor) -> Tensor:
-        """The token of every target, ``[N, 1, width]``.
+        """Compute the token of every target, ``[N, 1, width]``.
 
-        source: ``[1 or N, 3, 224, 224]``, CLIP-normalised, 0 where it is not the face. targets: ``[N, 3, H, W]`` in [-1, 1], whole.
-        points: ``[N, 68, 2]``, iBUG landmarks in pixels of the target's crop of 512.
+        source: ``[1 or N, 3, 224, 224]``, CLIP-normalised, 0 outside the face. targets: ``[N, 3, H, W]`` in [-1, 1], not masked.
+        points: ``[N, 68, 2]``, landmarks in pixels of the target's crop of 512 pixels.
         """
-        looks = self.proj_out_source(self.cond_stage_model(source)) + self.proj_out_target(self.cond_stage_model(self.for_clip(targets)))
+        clip = self.proj_out_source(self.cond_stage_model(source)) + self.proj_out_target(self.cond_stage_model(self.for_clip(targets)))
         identity = self.ID_proj_out(self.face_ID_model(source))[:, None]
         landmarks = self.landmark_proj_out(points.flatten(1))[:, None]
-        total = CLIP_SHARE * looks + IDENTITY_SHARE * identity + LANDMARK_SHARE * landmarks
+        total = CLIP_SHARE * clip + IDENTITY_SHARE * identity + LANDMARK_SHARE * landmarks
         return total / (CLIP_SHARE + IDENTITY_SHARE + LANDMARK_SHARE)
 
     def for_clip(self, pictures: Tensor) -> Tensor:
-        """Pictures in [-1, 1] as CLIP wants them; shrunk without a filter, as in training."""
+        """Turn pictures in [-1, 1] into CLIP's input; they are shrunk without a filter, as in training."""
         size = self.cond_stage_model.model.config.image_size
         return F.interpolate(to_clip((pictures + 1) / 2), (size, size), mode="bilinear", align_corners=False)
 
 
 def load_conditioner(weights: Mapping[str, Tensor], name: str) -> Conditioner:
-    """The conditioner of a whole checkpoint, whose other parts are left alone. Always in full precision: it runs once per face."""
+    """Build the conditioner of a whole checkpoint, whose other parts are ignored. name: what errors call the file.
+
+    It is always in float32, because it runs only once per face.
+    """
     clip = clip_form(weights, name)
     with torch.device("meta"):
         wanted = Conditioner(clip).state_dict()
@@ -167,39 +174,43 @@ def load_conditioner(weights: Mapping[str, Tensor], name: str) -> Conditioner:
 
 
 def clip_form(weights: Mapping[str, Tensor], name: str) -> dict[str, int]:
-    """CLIP's configuration, read from its weights."""
+    """Read CLIP's configuration from its weights. name: what errors call the file."""
     prefix = "cond_stage_model.model."
     try:
-        patches, places, wide, out = (weights[prefix + key].shape for key in (
+        patches, positions, hidden, projection = (weights[prefix + key].shape for key in (
             "vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding.weight",
             "vision_model.encoder.layers.0.mlp.fc1.weight", "visual_projection.weight"))
     except KeyError as error:
         raise FaceLoomError(f"{name} is not REFace's checkpoint; use the authors' last.ckpt.") from error
     layers = {key.split(".")[5] for key in weights if key.startswith(f"{prefix}vision_model.encoder.layers.")}
-    return {"hidden_size": patches[0], "intermediate_size": wide[0], "num_hidden_layers": len(layers),
-            "num_attention_heads": patches[0] // _HEAD, "image_size": math.isqrt(places[0] - 1) * patches[-1], "patch_size": patches[-1],
-            "projection_dim": out[0]}
+    width, patch = patches[0], patches[-1]
+    return {"hidden_size": width, "intermediate_size": hidden[0], "num_hidden_layers": len(layers),
+            "num_attention_heads": width // _HEAD_CHANNELS, "image_size": math.isqrt(positions[0] - 1) * patch, "patch_size": patch,
+            "projection_dim": projection[0]}
 
 
 def to_clip(pictures: Tensor) -> Tensor:
-    """``[N, 3, H, W]`` 0..1 to CLIP's mean and deviation."""
+    """Normalise pictures ``[N, 3, H, W]`` 0..1 by CLIP's mean and deviation."""
     mean, std = (pictures.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     return (pictures - mean) / std
 
 
 def from_clip(pictures: Tensor) -> Tensor:
-    """The way back."""
+    """Turn CLIP-normalised pictures ``[N, 3, H, W]`` into pictures 0..1: the inverse of ``to_clip``."""
     mean, std = (pictures.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     return pictures * std + mean
 
 
-def _look(edge: int, first: int, last: int) -> np.ndarray:
-    """``[112, edge]``: along one axis, the means of a picture enlarged to 256, cut from ``first`` to ``last`` and shrunk."""
-    return _averaging(last - first, _FACE) @ _averaging(edge, _LOOK)[first:last]
+def _face_window(edge: int, first: int, last: int) -> np.ndarray:
+    """Make the matrix ``[112, edge]`` that enlarges one axis to 256 pixels, cuts it from ``first`` to ``last`` and shrinks that to 112."""
+    return _averaging(last - first, _FACE_SIZE) @ _averaging(edge, _PICTURE_SIZE)[first:last]
 
 
 def _averaging(edge: int, to: int) -> np.ndarray:
-    """``[to, edge]``: each row the mean of the pixels it touches. As a matrix it also runs where torch's adaptive pooling does not."""
+    """Make the matrix ``[to, edge]`` whose rows are means of the pixels that each new pixel touches.
+
+    It equals torch's adaptive pooling and also runs on devices that lack that.
+    """
     start, stop = np.arange(to) * edge // to, -(-(np.arange(to) + 1) * edge // to)
     inside = (np.arange(edge) >= start[:, None]) & (np.arange(edge) < stop[:, None])
     return inside / inside.sum(1, keepdims=True)

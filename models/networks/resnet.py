@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2015, "Deep Residual Learning") with torchvision's key names, without its classifier."""
+"""ResNet (He et al. 2015, "Deep Residual Learning for Image Recognition") with torchvision's key names, without its classifier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from . import conv3
+from . import conv3, shortcut
 
 
 class Basic(nn.Module):
@@ -16,13 +16,13 @@ class Basic(nn.Module):
 
     widens = 1
 
-    def __init__(self, inner: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv3(inner, channels, stride)
+        self.conv1 = conv3(in_channels, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = _shortcut(inner, channels, stride)
+        self.downsample = shortcut(in_channels, channels, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         short = x if self.downsample is None else self.downsample(x)
@@ -30,20 +30,23 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and a shortcut, for ResNet-50 and up; the stride is the 3×3's, as in torchvision ("v1.5")."""
+    """1×1, 3×3 and 1×1 convolutions and a shortcut, for ResNet-50 and up.
+
+    The stride is on the 3×3 convolution, as in torchvision ("v1.5"), or with ``early_stride`` on the first one, as in the paper.
+    """
 
     widens = 4
 
-    def __init__(self, inner: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, early_stride: bool = False) -> None:
         super().__init__()
-        outer = channels * self.widens
-        self.conv1 = nn.Conv2d(inner, channels, 1, bias=False)
+        out_channels = channels * self.widens
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, stride if early_stride else 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3(channels, channels, stride)
+        self.conv2 = conv3(channels, channels, 1 if early_stride else stride)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, outer, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outer)
-        self.downsample = _shortcut(inner, outer, stride)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         short = x if self.downsample is None else self.downsample(x)
@@ -53,18 +56,18 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Pictures ``[N, channels, H, W]`` to the features at 1/2 (before pooling), 1/4, 1/8, 1/16 and 1/32 of their size."""
+    """Pictures ``[N, channels, H, W]`` to the feature maps at 1/2 (before pooling), 1/4, 1/8, 1/16 and 1/32 of their size."""
 
     def __init__(self, block: type[Basic] | type[Bottleneck], counts: Sequence[int], channels: int = 3) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        inner = 64
+        in_channels = 64
         for number, count in enumerate(counts):
             width = 64 << number
-            stage = [block(width * block.widens if i else inner, width, 2 if number and not i else 1) for i in range(count)]
+            stage = [block(width * block.widens if i else in_channels, width, 2 if number and not i else 1) for i in range(count)]
             setattr(self, f"layer{number + 1}", nn.Sequential(*stage))
-            inner = width * block.widens
+            in_channels = width * block.widens
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         half = functional.relu(self.bn1(self.conv1(x)))
@@ -74,9 +77,3 @@ class ResNet(nn.Module):
             x = stage(x)
             features.append(x)
         return features
-
-
-def _shortcut(inner: int, outer: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and inner == outer:
-        return None
-    return nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))

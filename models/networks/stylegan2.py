@@ -9,29 +9,32 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-LEAK, GAIN = .2, 2**.5
-TAPS = (1, 3, 3, 1)
+LEAK, GAIN = .2, 2**.5  # slope below 0, and the factor that keeps the variance
+TAPS = (1, 3, 3, 1)  # of the blur along one axis
 
 
-def leak(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Add a bias per channel, bend, and keep the variance."""
+def biased_leaky_relu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Add a bias per channel and apply leaky ReLU, scaled so that the variance stays."""
     bias = bias.reshape(1, -1, *[1] * (x.ndim - 2))
     return functional.leaky_relu(x + bias, LEAK) * GAIN
 
 
-class BiasLeak(nn.Module):
-    """``leak`` with a bias of its own."""
+class BiasedLeakyReLU(nn.Module):
+    """``biased_leaky_relu`` with a learned bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return leak(x, self.bias)
+        return biased_leaky_relu(x, self.bias)
 
 
 class Blur(nn.Module):
-    """A 4×4 binomial filter after padding by ``pad`` (before, after); ``gain`` 4 where every second row and column was put in."""
+    """A 4×4 binomial filter after padding by ``pad`` (before, after).
+
+    gain: the sum of its weights; 4 where zeros were put in for every second row and column.
+    """
 
     def __init__(self, pad: tuple[int, int], gain: float = 1) -> None:
         super().__init__()
@@ -45,8 +48,8 @@ class Blur(nn.Module):
         return functional.conv2d(x, self.kernel.flip(0, 1).expand(x.shape[1], 1, 4, 4), groups=x.shape[1])
 
 
-class Double(Blur):
-    """Twice the size, smoothly."""
+class Upsample(Blur):
+    """Doubles the size: puts zeros between the pixels and blurs."""
 
     def __init__(self) -> None:
         super().__init__((2, 1), 4)
@@ -59,36 +62,42 @@ class Double(Blur):
 
 
 class EqualLinear(nn.Module):
-    """A linear layer with weights scaled when used; ``rate`` is the learning rate's share of them, ``bent`` ends it with ``leak``."""
+    """A linear layer whose weights are scaled when it runs.
 
-    def __init__(self, inner: int, outer: int, rate: float = 1, bias: float = 0, bent: bool = False) -> None:
+    rate: the factor of the learning rate it was trained with. activated: whether ``biased_leaky_relu`` follows.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, rate: float = 1, bias: float = 0, activated: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outer, inner))
-        self.bias = nn.Parameter(torch.full((outer,), float(bias)))
-        self.scale, self.rate, self.bent = rate / math.sqrt(inner), rate, bent
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels))
+        self.bias = nn.Parameter(torch.full((out_channels,), float(bias)))
+        self.scale, self.rate, self.activated = rate / math.sqrt(in_channels), rate, activated
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.bent:
-            return leak(functional.linear(x, self.weight * self.scale), self.bias * self.rate)
+        if self.activated:
+            return biased_leaky_relu(functional.linear(x, self.weight * self.scale), self.bias * self.rate)
         return functional.linear(x, self.weight * self.scale, self.bias * self.rate)
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose weights are scaled by a style, per picture, and normalised again (``demodulate``)."""
+    """A convolution whose weights are scaled for every picture by its style.
 
-    def __init__(self, inner: int, outer: int, edge: int, styles: int, demodulate: bool = True, up: bool = False) -> None:
+    demodulate: whether the scaled weights are normalised again. up: whether it doubles the size.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, edge: int, styles: int, demodulate: bool = True, up: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, outer, inner, edge, edge))
-        self.modulation = EqualLinear(styles, inner, bias=1)
+        self.weight = nn.Parameter(torch.empty(1, out_channels, in_channels, edge, edge))
+        self.modulation = EqualLinear(styles, in_channels, bias=1)
         self.blur = Blur((1, 1), 4) if up else None
-        self.scale, self.demodulate, self.up = 1 / math.sqrt(inner * edge * edge), demodulate, up
+        self.scale, self.demodulate, self.up = 1 / math.sqrt(in_channels * edge * edge), demodulate, up
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        count, inner, height, width = x.shape
+        count, in_channels, height, width = x.shape
         weight = self.weight * (self.scale * self.modulation(style)[:, None, :, None, None])
         if self.demodulate:
             weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
-        x = x.reshape(1, count * inner, height, width)
+        x = x.reshape(1, count * in_channels, height, width)
         if self.up:
             weight = weight.transpose(1, 2).flatten(0, 1)
             x = functional.conv_transpose2d(x, weight, stride=2, groups=count)
@@ -98,7 +107,7 @@ class ModulatedConv(nn.Module):
 
 
 class NoiseStrength(nn.Module):
-    """How much noise a layer adds."""
+    """The learned strength of the noise that a layer adds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,13 +115,13 @@ class NoiseStrength(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated convolution, fixed noise, bias and leak."""
+    """A modulated convolution, fixed noise and ``biased_leaky_relu``."""
 
-    def __init__(self, inner: int, outer: int, styles: int, up: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, styles: int, up: bool = False) -> None:
         super().__init__()
-        self.conv = ModulatedConv(inner, outer, 3, styles, up=up)
+        self.conv = ModulatedConv(in_channels, out_channels, 3, styles, up=up)
         self.noise = NoiseStrength()
-        self.activate = BiasLeak(outer)
+        self.activate = BiasedLeakyReLU(out_channels)
 
     def forward(self, x: torch.Tensor, style: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         x = self.conv(x, style)
@@ -120,13 +129,13 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A picture from features, on top of the smaller picture."""
+    """Features to a picture, added to the smaller picture enlarged."""
 
-    def __init__(self, inner: int, styles: int, up: bool = True) -> None:
+    def __init__(self, in_channels: int, styles: int, up: bool = True) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
-        self.upsample = Double() if up else None
-        self.conv = ModulatedConv(inner, 3, 1, styles, demodulate=False)
+        self.upsample = Upsample() if up else None
+        self.conv = ModulatedConv(in_channels, 3, 1, styles, demodulate=False)
 
     def forward(self, x: torch.Tensor, style: torch.Tensor, smaller: torch.Tensor | None = None) -> torch.Tensor:
         picture = self.conv(x, style) + self.bias
@@ -134,7 +143,7 @@ class ToRGB(nn.Module):
 
 
 class Noises(nn.Module):
-    """The noise pictures of a file."""
+    """The noise pictures that a file holds."""
 
     def __init__(self, edges: Sequence[int]) -> None:
         super().__init__()
@@ -143,46 +152,46 @@ class Noises(nn.Module):
 
 
 class Constant(nn.Module):
-    """The learnt 4×4 start."""
+    """The learned 4×4 input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.input = nn.Parameter(torch.zeros(1, channels, 4, 4))
 
 
-def widths(size: int, multiplier: int = 2) -> list[int]:
-    """Channels at 4, 8, … ``size`` pixels."""
+def channels_by_level(size: int, multiplier: int = 2) -> list[int]:
+    """List the channels at 4, 8, … ``size`` pixels."""
     return [min(512, 16384 * multiplier >> level) for level in range(2, size.bit_length())]
 
 
 class StyleGAN2(nn.Module):
-    """Latents ``[N, L, 512]`` (one per layer) to pictures ``[N, 3, size, size]``, about -1..1."""
+    """Latents ``[N, L, 512]``, one per layer, to pictures ``[N, 3, size, size]``, about -1..1."""
 
     def __init__(self, size: int = 1024, styles: int = 512, mapping: int = 8, multiplier: int = 2) -> None:
         super().__init__()
-        channels = widths(size, multiplier)
+        channels = channels_by_level(size, multiplier)
         # Keys of the mapping network begin at 1: its first step normalises and has no weights.
-        self.style = nn.Sequential(nn.Identity(), *(EqualLinear(styles, styles, rate=.01, bent=True) for _ in range(mapping)))
+        self.style = nn.Sequential(nn.Identity(), *(EqualLinear(styles, styles, rate=.01, activated=True) for _ in range(mapping)))
         self.input = Constant(channels[0])
         self.conv1, self.to_rgb1 = StyledConv(channels[0], channels[0], styles), ToRGB(channels[0], styles, up=False)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
-        for inner, outer in zip(channels, channels[1:]):  # noqa: RUF007
-            self.convs.extend([StyledConv(inner, outer, styles, up=True), StyledConv(outer, outer, styles)])
-            self.to_rgbs.append(ToRGB(outer, styles))
+        for in_channels, out_channels in zip(channels, channels[1:]):  # noqa: RUF007
+            self.convs.extend([StyledConv(in_channels, out_channels, styles, up=True), StyledConv(out_channels, out_channels, styles)])
+            self.to_rgbs.append(ToRGB(out_channels, styles))
         self.noises = Noises([4 << (i + 1) // 2 for i in range(2 * len(channels) - 1)])
 
     @property
     def latents(self) -> int:
-        """How many latents a picture takes."""
+        """The number L of latents that a picture takes."""
         return len(self.convs) + 2
 
     def mapped(self, vector: torch.Tensor) -> torch.Tensor:
-        """``[N, 512]`` from the normal distribution to a latent."""
+        """Map samples ``[N, 512]`` of the normal distribution to latents ``[N, 512]``."""
         return self.style(vector * torch.rsqrt(vector.square().mean(1, keepdim=True) + 1e-8))
 
     def forward(self, latents: torch.Tensor, start: torch.Tensor | None = None, noise: bool = True
                 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Pictures, and the features at 4, 8, … pixels. start: ``[N, 512, 4, 4]`` in place of the learnt constant."""
+        """Compute pictures, and the features at 4, 8, … pixels. start: ``[N, 512, 4, 4]`` in place of the learned input."""
         noises = [getattr(self.noises, f"noise_{i}") if noise else None for i in range(len(self.convs) + 1)]
         x = self.input.input.expand(len(latents), -1, -1, -1) if start is None else start
         x = self.conv1(x, latents[:, 0], noises[0])

@@ -10,7 +10,7 @@ from ..files.checkpoints import load_weights
 from ..files.find import find_by_path_or_name
 from ..files.folders import Folders
 from ..files.kinds import check_kind, kind_of_graph, kind_of_weights
-from ..networks.bisenet import bisenet_from
+from ..networks.bisenet import build_bisenet
 from ..runtime.devices import DeviceManager
 from ..runtime.onnx import open_session
 from . import Parser
@@ -64,7 +64,7 @@ def _load(path_or_name: Source, kinds: tuple[str, ...], folders: Folders | None,
             if is_mask_net(weights):
                 return FaceNetOccluder(name, mask_net_from(weights, path.name), devices)
             return SamOccluder(name, sam_from(weights, path.name), devices)
-        return BiSeNetParser(name, bisenet_from(weights, path.name), catalogue()["79999_iter"].contract, devices)
+        return BiSeNetParser(name, build_bisenet(weights, path.name), catalogue()["79999_iter"].contract, devices)
     model = open_session(path, providers=providers)
     likely = kind_of_graph(model.inputs, model.outputs)
     kind = _wanted(row, kinds, likely)

@@ -21,9 +21,9 @@ from ..files.checkpoints import load_weights
 from ..files.find import FoundFile, find_companion
 from ..files.folders import Folders
 from ..networks import build
-from ..networks.arcface_se import arcface_of
-from ..networks.bisenet import bisenet_from
-from ..networks.guided_unet import guided_unet_of
+from ..networks.arcface_se import build_arcface
+from ..networks.bisenet import build_bisenet
+from ..networks.guided_unet import guided_unet_for
 from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
 from ..pixels.resize import resize_area_or_lanczos
@@ -183,11 +183,11 @@ def load_diffface(path: str | os.PathLike | FoundFile, *, folders: Folders | Non
     path = path.path if isinstance(path, FoundFile) else Path(path)
     with torch.inference_mode(False):
         weights = load_weights(path)
-        denoiser = build(lambda: guided_unet_of(weights, path.name), weights, path.name, dtype=torch.float16 if half else torch.float32)
+        denoiser = build(lambda: guided_unet_for(weights, path.name), weights, path.name, dtype=torch.float16 if half else torch.float32)
         arcface = find_companion(path, "diffface_arcface", "simswap_arcface_checkpoint", folders=folders)
-        recognizer = arcface_of(load_weights(arcface, objects=True), arcface.name)
+        recognizer = build_arcface(load_weights(arcface, objects=True), arcface.name)
         parsing = find_companion(path, "79999_iter", folders=folders)
-        parser = bisenet_from(load_weights(parsing), parsing.name)
+        parser = build_bisenet(load_weights(parsing), parsing.name)
         gaze = find_companion(path, "diffface_gaze", folders=folders, needed=False)
         eyes = gaze and build_eyenet(load_weights(gaze), gaze.name)
         return DiffFace(path.stem, DiffFaceNets(denoiser, recognizer, parser, eyes), devices)

@@ -16,9 +16,9 @@ from ..files.checkpoints import load_weights
 from ..files.find import FoundFile, find_companion
 from ..files.folders import Folders
 from ..networks import build
-from ..networks.bisenet import bisenet_from
-from ..networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, TokenDecoder, token_decoder
-from ..networks.iresnet import IResNet, depth_of
+from ..networks.bisenet import build_bisenet
+from ..networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, TokenDecoder, token_decoder_for
+from ..networks.iresnet import IResNet, iresnet_depth
 from ..networks.reface import to_clip
 from ..parse import Parser
 from ..parse.bisenet import BiSeNetParser
@@ -49,7 +49,7 @@ def load_face_adapter(path: str | os.PathLike | FoundFile, *, folders: Folders |
         return build(lambda: make(weights), weights, file.name)
 
     nets = FaceAdapterNets(
-        net("faceadapter_glint360k", lambda weights: IResNet(depth_of(weights), len(weights["fc.weight"]))),
+        net("faceadapter_glint360k", lambda weights: IResNet(iresnet_depth(weights), len(weights["fc.weight"]))),
         _load_token_decoder(ID2Token, path),
         _load_token_decoder(Image2Token, _find_file(path, "faceadapter_image2token", folders)),
         net("faceadapter_d3dfr", lambda weights: CoefficientNet()),
@@ -92,7 +92,7 @@ def _load_token_decoder(kind: type[TokenDecoder], file: Path) -> TokenDecoder:
     shapes = {key: list(tensor.shape) for key, tensor in weights.items()}
     if f"{kind.projection}.weight" not in shapes or "query" not in shapes:
         raise FaceLoomError(f"{file.name} is not one of Face-Adapter's token networks; it begins with {', '.join(list(shapes)[:3])}.")
-    return build(lambda: token_decoder(kind, shapes), weights, file.name)
+    return build(lambda: token_decoder_for(kind, shapes), weights, file.name)
 
 
 def _load_parser(path: Path, folders: Folders | None, devices: DeviceManager | None) -> Parser | None:
@@ -101,4 +101,4 @@ def _load_parser(path: Path, folders: Folders | None, devices: DeviceManager | N
     if file is None:
         return None
     contract = replace(catalogue()[_PARSER].contract, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return BiSeNetParser(_PARSER, bisenet_from(load_weights(file), file.name), contract, devices)
+    return BiSeNetParser(_PARSER, build_bisenet(load_weights(file), file.name), contract, devices)

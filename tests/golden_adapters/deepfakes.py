@@ -6,7 +6,7 @@ import deepfakes_files as files
 import numpy as np
 import torch
 from faceloom.models.crops.faceswap_square import RATIO, square_matrix
-from faceloom.models.networks.keras_graph import class_of, nested
+from faceloom.models.networks.keras_graph import class_name, is_model
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
 from faceloom.models.pixels.affine import transform
 from faceloom.models.swap.research.deepfakes_mask import blurred, landmark_mask
@@ -20,9 +20,9 @@ class ByPart(nn.Module):
     def __init__(self, graph) -> None:
         super().__init__()
         self.net = KerasNet(graph, {key: torch.zeros(shape) for key, shape in needed_weights(graph)[0].items()})
-        parts = [layer for layer in graph["config"]["layers"] if nested(layer)]
+        parts = [layer for layer in graph["config"]["layers"] if is_model(layer)]
         self.part_of = {each["name"]: part["name"] for part in parts for each in part["config"]["layers"]}
-        self.layers = [[part["name"], each["name"], class_of(each)] for part in parts for each in part["config"]["layers"]]
+        self.layers = [[part["name"], each["name"], class_name(each)] for part in parts for each in part["config"]["layers"]]
 
     def state_dict(self, *args, **options):
         return {f"{self.part_of[key.rpartition('/')[0]]}/{key}": value for key, value in self.net.weights().items()}
@@ -46,7 +46,7 @@ class Autoencoder(Adapter):
             x = torch.roll(x, (1, 1), (2, 3))
         elif mistake:
             raise Unmade(mistake)
-        (a, b), seen = holder.net(x, x, also=["encoder"])
+        (a, b), seen = holder.net(x, x, layers=["encoder"])
         return {"encoded_NCHW": seen["encoder"], "decoder_a_out0_NCHW": a, "decoder_b_out0_NCHW": b}
 
     def moved(self, golden, mistake):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from faceloom.models.networks.bisenet import BiSeNet, published_key
+from faceloom.models.networks.bisenet import BiSeNet, original_key
 from faceloom.models.networks.deepfakes_masks import FaceFCN, FaceUNet
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn
@@ -19,7 +19,7 @@ class Published(nn.Module):
 
     def state_dict(self, *args, **options):
         state = {re.sub(r"^(conv_out\d*)\.conv\.", r"\1.conv1.", key): value for key, value in self.net.state_dict().items()}
-        assert {published_key(key) for key in state} == set(self.net.state_dict())
+        assert {original_key(key) for key in state} == set(self.net.state_dict())
         return state
 
 

@@ -15,7 +15,7 @@ from faceloom.models.diffusion.text import adam_step
 from faceloom.models.networks.arcface_se import ArcFaceSE
 from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.eyenet import EyeNet
-from faceloom.models.networks.guided_unet import guided_unet_of
+from faceloom.models.networks.guided_unet import guided_unet_for
 from faceloom.models.systems.diffface import (
     LossWeights,
     Networks,
@@ -39,7 +39,7 @@ def empty(shapes):
 
 
 def unet_of(golden, part=""):
-    return guided_unet_of(empty(golden.shapes[part]), golden.name)
+    return guided_unet_for(empty(golden.shapes[part]), golden.name)
 
 
 def arcface_of(golden, part=""):

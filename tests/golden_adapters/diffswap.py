@@ -10,8 +10,8 @@ from faceloom.models.crops.quad_as_published import quad_of
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.diffusion.ddim import ddim_schedule
 from faceloom.models.faces import Face, keypoints_from_68
-from faceloom.models.networks.diffswap import FaceEmbedder, as_latents, load_vq, nearest_codes, organ_means, unet_form, unet_weights
-from faceloom.models.networks.iresnet import depth_of
+from faceloom.models.networks.diffswap import FaceEmbedder, codes_to_latents, load_vq, nearest_codes, organ_means, unet_form, unet_weights
+from faceloom.models.networks.iresnet import iresnet_depth
 from faceloom.models.networks.ldm import load_unet
 from faceloom.models.pixels.affine import invert, similarity
 from faceloom.models.pixels.opencv_like import fill_hull
@@ -63,7 +63,7 @@ class Autoencoder(Adapter):
         codec, z = nets.load(nets.tensors), golden.input("z")
         book = codec.vae.quantize.embedding.weight
         codes = nearest_codes(z, book)
-        assert torch.equal(codec.decode(as_latents(codes, book)), codec.decode(z))
+        assert torch.equal(codec.decode(codes_to_latents(codes, book)), codec.decode(z))
         return {"z_prequant": codec.encode(golden.input("img")), "dec_quant": codec.decode(z), "code_idx": codes[0].int(),
                 "dec_noquant": codec.vae.decode(z, force_not_quantize=True, return_dict=False)[0]}
 
@@ -73,7 +73,7 @@ class Condition(Adapter):
 
     def build(self, golden):
         shapes = {key.removeprefix("cond_stage_model."): shape for key, shape in golden.shapes[""].items()}
-        depth = depth_of([key.removeprefix("face_model.") for key in shapes if key.startswith("face_model.")])
+        depth = iresnet_depth([key.removeprefix("face_model.") for key in shapes if key.startswith("face_model.")])
         return nn.ModuleDict({"cond_stage_model": FaceEmbedder(depth, shapes["id_fc.2.weight"][0][0])})
 
     def run(self, golden, nets, mistake=None):

@@ -8,8 +8,8 @@ from faceloom.models.crops.crop import crop_matrix
 from faceloom.models.crops.squares import box_square
 from faceloom.models.face3d.basel_model import face_model, rotation
 from faceloom.models.faces import Face
-from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, token_decoder
-from faceloom.models.networks.iresnet import IResNet, depth_of
+from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, token_decoder_for
+from faceloom.models.networks.iresnet import IResNet, iresnet_depth
 from faceloom.models.parse import REGIONS
 from faceloom.models.parse.labels import CLASSES
 from faceloom.models.pixels.affine import similarity
@@ -23,7 +23,7 @@ class Tokens(Adapter):
 
     def build(self, golden):
         kind = ID2Token if "id_proj.weight" in golden.shapes[""] else Image2Token
-        return token_decoder(kind, {key: shape for key, (shape, _) in golden.shapes[""].items()})
+        return token_decoder_for(kind, {key: shape for key, (shape, _) in golden.shapes[""].items()})
 
     def run(self, golden, net, mistake=None):
         if mistake:
@@ -61,7 +61,7 @@ class Features(Adapter):
 
     def build(self, golden):
         shapes = golden.shapes[""]
-        return IResNet(depth_of(shapes), shapes["fc.weight"][0][0])
+        return IResNet(iresnet_depth(shapes), shapes["fc.weight"][0][0])
 
     def run(self, golden, net, mistake=None):
         if mistake not in (None, "BGR", "BGR input"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import torch
-from faceloom.models.networks.keras_graph import class_of, layers_of, plan
+from faceloom.models.networks.keras_graph import class_name, layers_of, plan_calls
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn
@@ -26,7 +26,7 @@ class ByName(nn.Module):
 def build(golden) -> ByName:
     """Weights as the graph asks for them; of the vector's list only what AdaIN's inner layers are called, which no graph says."""
     graph = json.loads((golden.folder / f"{golden.name}.model_config.json").read_text())
-    adains = {layer["name"] for layer in layers_of(graph["config"]) if class_of(layer) == "AdaIN"}
+    adains = {layer["name"] for layer in layers_of(graph["config"]) if class_name(layer) == "AdaIN"}
     named = {key: torch.empty(shape) for key, (shape, _) in golden.shapes[""].items() if key.split("/")[0] in adains}
     needed, _ = needed_weights(graph, named)
     return ByName(KerasNet(graph, {key: torch.zeros(shape) for key, shape in needed.items()}))
@@ -58,9 +58,9 @@ class Generator(Adapter):
             raise Unmade(mistake)
         extra = {key: key.removeprefix("mask_") for key in golden.data["outputs"] if key.startswith("mask_")}
         if "mapped_id" in golden.data["outputs"]:
-            first = next(step for step in plan(net.graph) if class_of(step.layer) == "AdaIN")
-            extra["mapped_id"] = first.sources[1][0]
-        picture, seen = net(target, vector, also=list(extra.values()))
+            first = next(step for step in plan_calls(net.graph) if class_name(step.layer) == "AdaIN")
+            extra["mapped_id"] = first.inputs[1][0]
+        picture, seen = net(target, vector, layers=list(extra.values()))
         return {"y_NCHW": picture} | {key: seen[layer] for key, layer in extra.items()}
 
 

@@ -6,8 +6,8 @@ import math
 import re
 
 import numpy as np
-from faceloom.models.networks.aei import AEINet, double
-from faceloom.models.networks.iresnet import IResNet, depth_of
+from faceloom.models.networks.aei import AEINet, upsample_2x
+from faceloom.models.networks.iresnet import IResNet, iresnet_depth
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr, resizing_with
 from torch.nn import functional
 
@@ -41,7 +41,7 @@ class Generators(Adapter):
             raise Unmade(mistake)
         picture, maps = net(target, identity)
         if maps[-1].shape[-1] < picture.shape[-1]:
-            maps = [*maps, double(maps[-1])]
+            maps = [*maps, upsample_2x(maps[-1])]
         return {"Y": picture} | {f"attr{i}": values for i, values in enumerate(maps, 1)}
 
 
@@ -50,7 +50,7 @@ class ArcFace(Adapter):
 
     def build(self, golden):
         shapes = golden.shapes[""]
-        return IResNet(depth_of(shapes), shapes["fc.weight"][0][0])
+        return IResNet(iresnet_depth(shapes), shapes["fc.weight"][0][0])
 
     def run(self, golden, net, mistake=None):
         small, large = golden.input("x112"), golden.input("x224")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest import mock
 
 import torch
-from faceloom.models.networks.megafs import HierarchicalEncoder, InjectionCell, TransferCell, swapper_of
+from faceloom.models.networks.megafs import HierarchicalEncoder, InjectionCell, TransferCell, swapper_for
 from faceloom.models.networks.stylegan2 import StyleGAN2
 from faceloom.models.pixels.soft_erosion import soft_erosion
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr, resizing_with
@@ -34,7 +34,7 @@ class Swapper(Adapter):
     pattern = r"megafs_swapper"
 
     def build(self, golden):
-        return swapper_of(golden.shapes[""])
+        return swapper_for(golden.shapes[""])
 
     def run(self, golden, net, mistake=None):
         target, source = golden.input("lat_target"), golden.input("lat_source")

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import torch
-from faceloom.models.networks.aei import double
-from faceloom.models.networks.faceshifter import MOUTH, FaceShifterNet, warp_by
-from faceloom.models.networks.iresnet import IResNet, depth_of
+from faceloom.models.networks.aei import upsample_2x
+from faceloom.models.networks.faceshifter import MOUTH, FaceShifterNet, warp_pictures
+from faceloom.models.networks.iresnet import IResNet, iresnet_depth
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr, resizing_with
 
@@ -18,7 +18,7 @@ class FixerNet(Adapter):
 
     def build(self, golden):
         shapes = golden.shapes[""]
-        return IResNet(depth_of(shapes), shapes["fc.weight"][0][0], height=56, width=56)
+        return IResNet(iresnet_depth(shapes), shapes["fc.weight"][0][0], height=56, width=56)
 
     def run(self, golden, net, mistake=None):
         x, (rows, columns) = golden.input("x112"), MOUTH
@@ -38,7 +38,7 @@ class FaceShifter(Adapter):
         shapes = golden.shapes[""]
         backbone = [key.removeprefix("iresnet.") for key in shapes if key.startswith("iresnet.")]
         large = any(".conv00." in key for key in shapes)
-        return FaceShifterNet(large, {} if any(key.startswith("mouth_net") for key in shapes) else None, depth_of(backbone))
+        return FaceShifterNet(large, {} if any(key.startswith("mouth_net") for key in shapes) else None, iresnet_depth(backbone))
 
     def run(self, golden, net, mistake=None):
         source, target = golden.input("source"), golden.input("target")
@@ -46,7 +46,7 @@ class FaceShifter(Adapter):
             return {"y_infer_false": net(source, target, align=False)}
         if mistake == "warp inverted":
             matrix = torch.cat([net.trans_matrix[0], torch.tensor([[0, 0, 1.]])])
-            source = warp_by(torch.linalg.inv(matrix)[:2], source)
+            source = warp_pictures(torch.linalg.inv(matrix)[:2], source)
             return {"y_infer_false": net(source, target, align=False)}
         if mistake == "BGR target":
             return {"y_infer_false": net(source, bgr(target))}
@@ -58,7 +58,7 @@ class FaceShifter(Adapter):
         maps = net.G.encoder(target)
         return {"y_infer_false": net.G.generator(maps, vectors[True]), "id_vector_infer_false": vectors[True],
                 "y_infer_true": net.G.generator(maps, vectors[False]), "id_vector_infer_true": vectors[False],
-                "att_first": maps[0], "att_last": double(maps[-1]), "source_warped": net.align(source)}
+                "att_first": maps[0], "att_last": upsample_2x(maps[-1]), "source_warped": net.align(source)}
 
 
 class SimSwap(Adapter):

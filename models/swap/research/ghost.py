@@ -23,7 +23,7 @@ from ...files.catalogue import catalogue
 from ...networks import build
 from ...networks.aei import AEINet
 from ...networks.ghost_sr import SuperResolutionNet
-from ...networks.iresnet import IResNet, depth_of
+from ...networks.iresnet import IResNet, iresnet_depth
 from ...pixels.affine import similarity, transform
 from ...progress import Progress, silent
 from ...runtime.devices import DeviceManager, TorchModel
@@ -184,7 +184,7 @@ def ghost_engine(generator: Weights, arcface: Weights, enhancer: Callable[[], We
         return TorchModel(called, build(SuperResolutionNet, enhancer(), called), devices)
 
     nets = GhostNets(build(lambda: AEINet(*variant(generator)), generator, name, dtype=dtype),
-                     build(lambda: IResNet(depth_of(arcface)), arcface, f"{name}'s ArcFace", dtype=dtype))
+                     build(lambda: IResNet(iresnet_depth(arcface)), arcface, f"{name}'s ArcFace", dtype=dtype))
     return GhostEngine(name, TorchModel(name, nets, devices), enhancer=enhancing if enhancer else None, **options)
 
 

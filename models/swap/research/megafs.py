@@ -13,7 +13,7 @@ from ...crops.templates import template_matrix
 from ...errors import FaceLoomError
 from ...faces import Faces
 from ...networks import build
-from ...networks.megafs import HierarchicalEncoder, swapper_of
+from ...networks.megafs import HierarchicalEncoder, swapper_for
 from ...networks.stylegan2 import StyleGAN2
 from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
@@ -105,6 +105,6 @@ def megafs_engine(encoder: Weights, swapper: Weights, generator: Weights, *, nam
         wanted = StyleGAN2(edge).state_dict()
     generator = {key: value for key, value in generator.items() if key in wanted}
     nets = MegaFSNets(build(HierarchicalEncoder, encoder, f"{name}'s encoder", dtype=dtype),
-                      build(lambda: swapper_of(swapper), swapper, f"{name}'s swapper", dtype=dtype),
+                      build(lambda: swapper_for(swapper), swapper, f"{name}'s swapper", dtype=dtype),
                       build(lambda: StyleGAN2(edge), generator, f"{name}'s generator", dtype=dtype))
     return MegaFSEngine(name, TorchModel(name, nets, devices), **options)

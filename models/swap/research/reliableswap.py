@@ -16,10 +16,10 @@ from ...crops.templates import template_matrix
 from ...errors import FaceLoomError
 from ...faces import Faces
 from ...networks import build
-from ...networks.arcface_se import arcface_of
-from ...networks.faceshifter import FaceShifterNet, FixerNet, form_of_fixer, to_112
-from ...networks.iresnet import depth_of
-from ...networks.simswap import SimSwapNet, form_of
+from ...networks.arcface_se import build_arcface
+from ...networks.faceshifter import FaceShifterNet, FixerNet, fixer_form, resize_to_112
+from ...networks.iresnet import iresnet_depth
+from ...networks.simswap import SimSwapNet, simswap_form
 from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
 from .engine import TorchEngine, sampled
@@ -97,7 +97,7 @@ class SimSwapEngine(FfhqEngine):
             raise FaceLoomError(f"{self.name} is ReliableSwap's SimSwap form, for which the source is never moved; leave align on.")
 
     def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
-        net, small = self.model.net, to_112(pictures)
+        net, small = self.model.net, resize_to_112(pictures)
         vector = functional.normalize(net.arcface(small))
         return vector if net.mouth is None else torch.cat((vector, net.mouth(small)), 1)
 
@@ -109,9 +109,9 @@ def faceshifter_engine(weights: Mapping[str, torch.Tensor], *, name: str = "reli
                        devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> FaceShifterEngine:
     """The engine for one of the FaceShifter files, which hold everything. options: ``ReliableSwapOptions``."""
     large = any(key.startswith("G.encoder.conv00.") for key in weights)
-    depth = depth_of([key.removeprefix("iresnet.") for key in weights if key.startswith("iresnet.")])
+    depth = iresnet_depth([key.removeprefix("iresnet.") for key in weights if key.startswith("iresnet.")])
     inside = {key.removeprefix(FIXER): value for key, value in weights.items() if key.startswith(FIXER)}
-    net = build(lambda: FaceShifterNet(large, form_of_fixer(inside) if inside else None, depth), weights, name, dtype=dtype)
+    net = build(lambda: FaceShifterNet(large, fixer_form(inside) if inside else None, depth), weights, name, dtype=dtype)
     return FaceShifterEngine(name, TorchModel(name, net, devices), 512 if large else 256, parser, **options)
 
 
@@ -120,11 +120,11 @@ def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, 
                    devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> SimSwapEngine:
     """The engine for a SimSwap file of ReliableSwap's, ArcFace's (SimSwap's own where the generator was trained without FixerNet) and,
     where it was trained with it, FixerNet's."""
-    form = form_of(generator)
+    form = simswap_form(generator)
     if form["vector"] > 512 and mouth is None:
         raise FaceLoomError(f"{name} was trained with FixerNet; put mouth_net_28_56_84_112.pth beside it.")
     nets = SimSwapNets(
-        build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), arcface_of(arcface, f"{name}'s ArcFace", dtype),
-        None if form["vector"] == 512 else build(lambda: FixerNet(**form_of_fixer(mouth)), mouth, f"{name}'s FixerNet", dtype=dtype),
+        build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), build_arcface(arcface, f"{name}'s ArcFace", dtype),
+        None if form["vector"] == 512 else build(lambda: FixerNet(**fixer_form(mouth)), mouth, f"{name}'s FixerNet", dtype=dtype),
     )
     return SimSwapEngine(name, TorchModel(name, nets, devices), 256, parser, **options)

@@ -12,8 +12,8 @@ from torch.nn import functional
 from ...crops.templates import template_matrix
 from ...faces import Faces
 from ...networks import build
-from ...networks.arcface_se import arcface_of
-from ...networks.simswap import SimSwapNet, form_of
+from ...networks.arcface_se import build_arcface
+from ...networks.simswap import SimSwapNet, simswap_form
 from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
 from .engine import TorchEngine, sampled
@@ -71,6 +71,6 @@ def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, 
                    parser: Parser | None = None, devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32,
                    **options) -> SimSwapEngine:
     """The engine for an official generator and the weights of ``arcface_checkpoint.tar``."""
-    form = form_of(generator)
-    nets = SimSwapNets(build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), arcface_of(arcface, f"{name}'s ArcFace", dtype))
+    form = simswap_form(generator)
+    nets = SimSwapNets(build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), build_arcface(arcface, f"{name}'s ArcFace", dtype))
     return SimSwapEngine(name, TorchModel(name, nets, devices), 512 if form["large"] else 224, parser, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from faceloom.models.networks import FEW_PIXELS, without_onednn_for_small_maps
-from faceloom.models.networks.aei import Blend, double, normalised
+from faceloom.models.networks.aei import AADLayer, normalize_instances, upsample_2x
 from torch.nn import functional
 
 
@@ -13,15 +13,15 @@ from torch.nn import functional
 def test_normalised_is_instance_normalisation(count):
     h = (torch.randn(count, 6, 9, 7) * 3 + 5).contiguous(memory_format=torch.channels_last)
     kept = h.clone()
-    assert torch.allclose(normalised(h), functional.instance_norm(h), atol=1e-5)
+    assert torch.allclose(normalize_instances(h), functional.instance_norm(h), atol=1e-5)
     assert torch.equal(h, kept)
 
 
 def test_blend_between_the_attributes_and_the_identity():
     torch.manual_seed(0)
-    blend, h, attributes, identity = Blend(5, 4, 8), torch.randn(2, 5, 16, 16), torch.randn(2, 4, 8, 8), torch.randn(2, 8)
+    blend, h, attributes, identity = AADLayer(5, 4, 8), torch.randn(2, 5, 16, 16), torch.randn(2, 4, 8, 8), torch.randn(2, 8)
     with torch.inference_mode():
-        whole = double(attributes)
+        whole = upsample_2x(attributes)
         by_target = blend.conv1(whole) * h + blend.conv2(whole)
         by_source = blend.fc1(identity)[..., None, None] * h + blend.fc2(identity)[..., None, None]
         mask = torch.sigmoid(blend.conv_h(h))

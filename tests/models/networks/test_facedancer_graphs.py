@@ -138,7 +138,7 @@ def test_a_mask_of_ones_leaves_the_encoder_out_and_one_of_zeros_the_decoder(way)
     alike = {f"{names[key.split('/')[0]]}/{key.split('/', 1)[1]}": value for key, value in weights.items() if key.split("/")[0] in names}
     torch.testing.assert_close(KerasNet(graph, constant(60))(*inputs()), KerasNet(plain, alike)(*inputs()), atol=2e-4, rtol=0)
     last = "adaptive_attention_1" if way == "d_affa" else "adaptive_attention"
-    _, seen = KerasNet(graph, constant(-60))(*inputs(), also=["add_4", last])
+    _, seen = KerasNet(graph, constant(-60))(*inputs(), layers=["add_4", last])
     torch.testing.assert_close(seen[last], seen["add_4"], atol=1e-5, rtol=0)  # the encoder's last map
 
 

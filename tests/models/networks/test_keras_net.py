@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.networks.keras_graph import input_shapes, plan
+from faceloom.models.networks.keras_graph import input_shapes, plan_calls
 from faceloom.models.networks.keras_layers import instance_norm
 from faceloom.models.networks.keras_net import KerasNet, channels_last, check_weights, load_keras, needed_weights
 from golden_adapters.base import Golden
@@ -126,9 +126,9 @@ def test_graphs_answer_as_the_published_networks(name):
 
 def test_pictures_of_a_batch_do_not_see_each_other():
     net = KerasNet(generator(), weights())
-    both, seen = net(*inputs(), also=("16x16", "mapped"))
+    both, seen = net(*inputs(), layers=("16x16", "mapped"))
     for i in range(2):
-        one, of_one = net(*(each[i : i + 1] for each in inputs()), also=("16x16", "mapped"))
+        one, of_one = net(*(each[i : i + 1] for each in inputs()), layers=("16x16", "mapped"))
         torch.testing.assert_close(both[i : i + 1], one, atol=1e-5, rtol=0)
         for name, value in of_one.items():
             torch.testing.assert_close(seen[name][i : i + 1], value, atol=1e-5, rtol=0)
@@ -158,7 +158,7 @@ def test_tensors_go_after_their_last_use(monkeypatch):
 def test_a_plan_keeps_what_the_model_answers():
     graph = generator()["config"]
     graph["output_layers"].append(["first", 0, 0])
-    dropped = [source[0] for step in plan(graph) for source in step.drop]
+    dropped = [source[0] for step in plan_calls(graph) for source in step.released]
     assert "first" not in dropped and "final" not in dropped and len(dropped) == len(set(dropped))
 
 

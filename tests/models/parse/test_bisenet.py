@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.networks.bisenet import BiSeNet, bisenet_from
+from faceloom.models.networks.bisenet import BiSeNet, build_bisenet
 from faceloom.models.networks.resnet import Basic, ResNet
 from faceloom.models.parse.load import load_parser
 
@@ -62,7 +62,7 @@ def test_names_and_shapes_are_those_of_the_checkpoint(golden):
 def test_scores_are_those_of_the_original(golden):
     fill, read = golden
     described, arrays = read("diffface_parser")
-    net = bisenet_from(filled(fill, described), "golden").eval()
+    net = build_bisenet(filled(fill, described), "golden").eval()
     picture = torch.from_numpy(fill.make_input(described["inputs"]["face01"]))
     with torch.inference_mode():
         scores = net.heads(((picture - MEAN) / STD - 0.5) / 0.5, 2)  # that system normalises twice
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_original(golden):
 def test_scores_under_faceswaps_names(golden):
     fill, read = golden
     described, arrays = read("faceswap_mask_bisenet_fp")
-    net = bisenet_from(filled(fill, described), "bisenet_face_parsing_v4.pth").eval()
+    net = build_bisenet(filled(fill, described), "bisenet_face_parsing_v4.pth").eval()
     picture = torch.from_numpy(fill.make_input(described["inputs"]["x"]))
     with torch.inference_mode():
         got, reversed_channels = net(picture), net(picture.flip(1))
@@ -122,9 +122,9 @@ def test_faults_of_checkpoints(golden, tmp_path):
     fill, read = golden
     weights = filled(fill, read("diffface_parser")[0])
     with pytest.raises(FaceLoomError, match="labels 5 classes"):
-        bisenet_from(weights | {"conv_out.conv_out.weight": torch.zeros(5, 256, 1, 1)}, "v5.pth")
+        build_bisenet(weights | {"conv_out.conv_out.weight": torch.zeros(5, 256, 1, 1)}, "v5.pth")
     with pytest.raises(FaceLoomError, match="on ResNet-18 or ResNet-34; use"):
-        bisenet_from(weights | {"cp.resnet.conv1.weight": torch.zeros(64, 3, 3, 3)}, "other.pth")
+        build_bisenet(weights | {"cp.resnet.conv1.weight": torch.zeros(64, 3, 3, 3)}, "other.pth")
     del weights["ffm.conv2.weight"]
     with pytest.raises(FaceLoomError, match=r"ffm\.conv2\.weight is not in it"):
-        bisenet_from(weights, "part.pth")
+        build_bisenet(weights, "part.pth")

@@ -17,7 +17,7 @@ from faceloom.models.diffusion.noise import noise_source
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.mask3d import landmark_mask
 from faceloom.models.identity import make_identity
-from faceloom.models.networks.diffswap import as_latents, nearest_codes, organ_means, unet_form, unet_weights, vq_form
+from faceloom.models.networks.diffswap import codes_to_latents, nearest_codes, organ_means, unet_form, unet_weights, vq_form
 from faceloom.models.parse.landmarks import points_68
 from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.pixels.opencv_like import fill_hull
@@ -201,12 +201,12 @@ class TestNetworks:
         book, latents = normal(40, 3), normal(2, 3, 5, 4, seed=1)
         codes = nearest_codes(latents, book)
         wanted = torch.cdist(latents.movedim(1, -1).reshape(-1, 3), book).argmin(1).reshape(2, 5, 4)
-        assert torch.equal(codes, wanted) and torch.equal(as_latents(codes, book)[1, :, 2, 3], book[wanted[1, 2, 3]])
+        assert torch.equal(codes, wanted) and torch.equal(codes_to_latents(codes, book)[1, :, 2, 3], book[wanted[1, 2, 3]])
 
     def test_decoding_goes_through_the_codes(self, system):
         book = system.codec.net.vae.quantize.embedding.weight
         codes = torch.arange(64).reshape(1, 8, 8)
-        exact = as_latents(codes, book)
+        exact = codes_to_latents(codes, book)
         distance = torch.cdist(book, book).fill_diagonal_(9).min()
         near = exact + normal(1, 3, 8, 8).sign() * float(distance) * .2
         assert torch.equal(system.decode(exact), system.decode(near)) and not torch.equal(exact, near)

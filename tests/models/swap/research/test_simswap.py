@@ -12,7 +12,7 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.arcface_se import ArcFaceSE
-from faceloom.models.networks.faceshifter import FaceShifterNet, FixerNet, form_of_fixer
+from faceloom.models.networks.faceshifter import FaceShifterNet, FixerNet, fixer_form
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
@@ -145,7 +145,7 @@ def test_with_a_parser_the_mask_is_the_face_eroded_softly(weights):
 def test_fixernet_sees_the_part_its_file_was_trained_for(cells, shape):
     """The published 28, 56, 84, 112 (left, top, right, bottom) and the code's 19, 74, 93, 112."""
     net = FixerNet(64, cells, 18).eval()
-    assert form_of_fixer(net.state_dict()) == {"features": 64, "cells": cells, "depth": 18}
+    assert fixer_form(net.state_dict()) == {"features": 64, "cells": cells, "depth": 18}
     left, top, right, bottom = (28, 56, 84, 112) if cells == 16 else (19, 74, 93, 112)
     assert shape == (bottom - top, right - left)
     picture = torch.rand(1, 3, 112, 112)

@@ -1,0 +1,105 @@
+"""Reads Keras models, their graph and their weights, from ``.keras`` archives, ``.h5`` files and safetensors files made of them.
+
+A full-model ``.h5`` holds the layers and how they are joined as JSON (``model_config``) and the weights by name. A ``.keras`` archive holds
+the same as ``config.json`` and ``model.weights.h5``. ``python -m faceloom models convert`` writes safetensors files with the graph in their
+metadata. The first two are read with h5py.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import FaceLoomError
+
+Graph = Mapping[str, Any]
+
+
+def read_keras(path: str | os.PathLike, weight_names: Callable[[Graph], Mapping[str, Sequence[str]]]
+               ) -> tuple[Graph, dict[str, torch.Tensor]]:
+    """Read a model's graph and its weights by Keras' names (``conv2d/kernel``), in Keras' shapes.
+
+    weight_names: takes the graph and lists the names of every layer's weights in the order of the layer's kind; a ``.keras`` archive
+    only numbers them. Damaged files, files without a graph and a missing h5py are errors.
+    """
+    path = os.fspath(path)
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".keras":
+        return _read_archive(path, weight_names)
+    return _read_safetensors(path) if suffix == ".safetensors" else _read_h5(path)
+
+
+def _read_safetensors(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            graph = (file.metadata() or {}).get("model_config")
+            if graph is None:
+                raise FaceLoomError(f"{os.path.basename(path)} holds no Keras graph; convert the .h5 file again.")
+            return json.loads(graph), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise FaceLoomError(f"{os.path.basename(path)} is not a whole safetensors file; fetch it again.") from error
+
+
+def _read_h5(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
+    with _open_hdf5(path, path) as file:
+        graph = file.attrs.get("model_config")
+        if graph is None or "model_weights" not in file:
+            raise FaceLoomError(f"{os.path.basename(path)} holds only weights, not the whole Keras model with its graph.")
+        return json.loads(graph if isinstance(graph, str) else graph.decode()), _named_weights(file["model_weights"])
+
+
+def _read_archive(path: str, weight_names: Callable[[Graph], Mapping[str, Sequence[str]]]) -> tuple[Graph, dict[str, torch.Tensor]]:
+    """Read a Keras 3 archive, which keeps a layer's weights, numbered, in a group ``vars`` that has the layer's name."""
+    name = os.path.basename(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            graph, stored = json.loads(archive.read("config.json")), io.BytesIO(archive.read("model.weights.h5"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise FaceLoomError(f"{name} is not a whole Keras archive; copy or save it again.") from error
+    names = weight_names(graph)
+    weights: dict[str, torch.Tensor] = {}
+
+    def take(_: str, group: Any) -> None:
+        for key, number in zip(names.get(group.attrs.get("name"), ()), group):
+            if key in weights:
+                raise FaceLoomError(f"{name} has two layers of one name ({key}), so their weights cannot be told apart.")
+            weights[key] = torch.from_numpy(np.asarray(group[number]))
+
+    with _open_hdf5(stored, path) as file:
+        file.visititems(take)
+    return graph, weights
+
+
+@contextmanager
+def _open_hdf5(file: str | io.BytesIO, path: str) -> Iterator[Any]:
+    """Open an HDF5 file or its content in memory; ``path`` is what errors name."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise FaceLoomError("Keras files (.keras, .h5) are read with h5py; run: pip install h5py, or convert the file to .safetensors."
+                            ) from error
+    try:
+        with h5py.File(file) as opened:
+            yield opened
+    except OSError as error:
+        raise FaceLoomError(f"{os.path.basename(path)} is not a whole HDF5 file; fetch it again.") from error
+
+
+def _named_weights(group: Any) -> dict[str, torch.Tensor]:
+    """Read the datasets of an ``.h5`` file by their weights' own names, without the groups around them and the ``:0``."""
+    weights = {}
+    for layer in group.values():
+        for name in layer.attrs.get("weight_names", ()):
+            name = name if isinstance(name, str) else name.decode()
+            weights[name.removesuffix(":0")] = torch.from_numpy(np.asarray(layer[name]))
+    return weights
