@@ -118,7 +118,7 @@ def _open(double: Double, device: str, clock: Clock):
     """Our engine, and a session for the others: the one it came with."""
     engine = load_engine(double.path, providers=device)
     session = ClockedSession(engine.model._session, clock)
-    engine.model.batches()  # which may open another session, for more than one row
+    engine.model.takes_batches()  # which may open another session, for more than one row
     engine.model._session = ClockedSession(engine.model._session, clock)
     return engine, session
 
@@ -147,7 +147,7 @@ def contest(engine: OnnxEngine, session, double: Double, images: torch.Tensor, f
             times = _timed(timed[name], clock, images.device)
             if counts:
                 runs[name].append(times)
-    result: dict[str, Any] = {"repeats": repeats, "batched": engine.model.batches()}
+    result: dict[str, Any] = {"repeats": repeats, "batched": engine.model.takes_batches()}
     for name in timed:
         total, network = (np.array(values) * 1000 / len(faces) for values in zip(*runs[name]))
         if name not in tasks:

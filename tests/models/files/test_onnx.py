@@ -78,7 +78,7 @@ def test_weights_in_another_file_are_known(tmp_path):
     network = open_session(path)
     target, source = np.zeros((2, 3, 16, 16), np.float32), np.ones((2, 512), np.float32)
     np.testing.assert_allclose(network.run({"target": target, "source": source})[0], reference(target, source), rtol=1e-5)
-    assert not network.batches(), "bytes in memory would not find the other file"
+    assert not network.takes_batches(), "bytes in memory would not find the other file"
     (tmp_path / "big.data").rename(tmp_path / "renamed.data")
     with pytest.raises(FaceLoomError, match=r"^big\.onnx keeps its weights in big\.data, which is not beside it; put both into one fo"):
         open_session(path)

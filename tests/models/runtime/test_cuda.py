@@ -149,7 +149,7 @@ def test_room_is_asked_for_before_a_session_and_before_it_works(rig, asked):
 
 def test_what_much_work_took_goes_back(rig, asked):
     network = open_session(swap_double(256, batch="n"))
-    assert network.batches()
+    assert network.takes_batches()
     session = network._session
     session.log.clear()
     network.run(inputs(5, 256), chunk=3)
@@ -170,7 +170,7 @@ def test_an_onnxruntime_that_cannot_give_back_still_runs(rig):
 
 def test_chunks_on_a_card_are_what_works_in_two_gigabytes(rig):
     network = open_session(swap_double(1024, batch="n"))
-    assert network.batches()
+    assert network.takes_batches()
     session = network._session
     session.rows.clear()
     network.run({"target": np.zeros((3, 3, 1024, 1024), np.float32), "source": np.zeros((3, 512), np.float32)})
@@ -179,7 +179,7 @@ def test_chunks_on_a_card_are_what_works_in_two_gigabytes(rig):
 
 def test_out_of_memory_makes_room_and_takes_fewer_rows(rig, asked):
     network = open_session(swap_double(batch="n"))
-    assert network.batches()
+    assert network.takes_batches()
     session = network._session
     session.rows.clear()
     rig.limit = 2
@@ -196,14 +196,14 @@ def test_out_of_memory_makes_room_and_takes_fewer_rows(rig, asked):
 
 def test_torch_out_of_memory_on_the_way_in_takes_fewer_rows_too(rig, asked, monkeypatch):
     network = open_session(swap_double(batch="n"))
-    feeds, real = tensors(4), runtime._tensor
+    feeds, real = tensors(4), runtime._to_tensor
 
     def tight(values):
         if len(values) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return real(values)
 
-    monkeypatch.setattr(runtime, "_tensor", tight)
+    monkeypatch.setattr(runtime, "_to_tensor", tight)
     answer = network.run(feeds)[0]
     rig.torch.synchronize(0)
     np.testing.assert_allclose(lies(answer), reference(**inputs(4)), rtol=1e-5)
@@ -233,10 +233,10 @@ def test_a_batch_that_finds_no_room_leaves_the_session_where_it_is(rig):
     np.testing.assert_allclose(lies(answer), reference(**inputs(3)), rtol=1e-5)
     assert network._session.rows == [1, 1, 1] and network._session.get_providers()[0] == CUDA
     rig.opening.clear()
-    assert open_session(data).batches(), "it may fit another time"
+    assert open_session(data).takes_batches(), "it may fit another time"
     refused = open_session(swap_double(32))
     rig.opening[CUDA] = [RuntimeError("this provider takes no free dimensions")] * 2
-    assert not refused.batches()
+    assert not refused.takes_batches()
 
 
 def test_tensorrt_has_cuda_behind_it_and_a_folder_for_each_file(monkeypatch, tmp_path, own_cache):
@@ -259,11 +259,11 @@ def test_tensorrt_has_cuda_behind_it_and_a_folder_for_each_file(monkeypatch, tmp
 
 def test_tensorrt_sees_one_shape(monkeypatch, own_cache):
     data = swap_double()
-    assert open_session(data, providers="cpu").batches(), "and another session of the file does not matter"
+    assert open_session(data, providers="cpu").takes_batches(), "and another session of the file does not matter"
     Rig(monkeypatch, (TRT, CUDA, CPU))
     network = open_session(data, providers="tensorrt")
     np.testing.assert_allclose(network.run(inputs(3))[0], reference(**inputs(3)), rtol=1e-5)
-    assert network._session.rows == [1, 1, 1] and not network.batches()
+    assert network._session.rows == [1, 1, 1] and not network.takes_batches()
     assert network._session.source == data, "as its authors exported it"
 
 
@@ -286,8 +286,8 @@ def test_batches_on_a_card_may_differ_as_its_arithmetic_does(rig, monkeypatch):
         return [answer * np.float32(1 + 1e-3 * rows) for answer in answers]
 
     monkeypatch.setattr(Session, "run", rounded)
-    assert open_session(swap_double()).batches()
-    assert open_session(swap_double(batch="n"), name="free").batches()
+    assert open_session(swap_double()).takes_batches()
+    assert open_session(swap_double(batch="n"), name="free").takes_batches()
 
 
 def test_what_fails_on_a_provider_says_where(rig):
@@ -298,7 +298,7 @@ def test_what_fails_on_a_provider_says_where(rig):
 
 def test_bytes_are_not_kept_and_a_session_goes_without_the_collector(rig):
     network = open_session(swap_double(), providers="cpu")
-    assert network.batches() and network._session._model_bytes is None
+    assert network.takes_batches() and network._session._model_bytes is None
     network.run(inputs(2))
     session = weakref.ref(network._session)
     gc.disable()

@@ -82,7 +82,7 @@ def test_a_session_out_of_memory_halves_its_batch():
             return real.run(names, feeds, options)
 
     feeds = inputs(5)
-    assert network.batches()
+    assert network.takes_batches()
     network._session = Tight()
     np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
     assert rows == [5, 2, 2, 1]

@@ -27,7 +27,7 @@ def test_a_batch_of_one_is_freed_and_exact(tmp_path):
     feeds, seen = inputs(5), []
     answer = network.run(feeds, lambda done, total: seen.append((done, total)), chunk=2)[0]
     np.testing.assert_allclose(answer, reference(**feeds), rtol=1e-5)
-    assert network.batches() and seen[-1] == (5, 5) and len(seen) == 4, "chunks of 2, 2 and 1"
+    assert network.takes_batches() and seen[-1] == (5, 5) and len(seen) == 4, "chunks of 2, 2 and 1"
     assert network.batch_mode == "reshapes"
     single = network.run({name: array[:1] for name, array in feeds.items()})[0]
     np.testing.assert_allclose(single, answer[:1], rtol=1e-6)
@@ -45,15 +45,15 @@ def test_how_batches_are_run_is_decided_once_for_each_opened_network(tmp_path, m
     network = open_session(path)
     assert network.batch_mode is None
     with caplog.at_level("INFO"):
-        assert network.batches()
+        assert network.takes_batches()
     assert "swap.onnx on cpu runs several rows together" in caplog.text
     assert not list((tmp_path / "cache").rglob("*")), "nothing on disk changes how a graph is run"
-    tried, exact = [], runtime.OnnxModel._exact
-    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *given: tried.append(given) or exact(*given))
+    tried, exact = [], runtime.OnnxModel._is_exact_in_batch
+    monkeypatch.setattr(runtime.OnnxModel, "_is_exact_in_batch", lambda *given: tried.append(given) or exact(*given))
     feeds = inputs(3)
     np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
     assert not tried
-    assert open_session(path).batches() and tried
+    assert open_session(path).takes_batches() and tried
 
 
 def test_a_batch_that_is_free_outside_and_baked_inside_is_freed_too():
@@ -61,7 +61,7 @@ def test_a_batch_that_is_free_outside_and_baked_inside_is_freed_too():
     network = open_session(baked)
     x = np.random.default_rng(0).random((3, 2, 2), np.float32)
     np.testing.assert_array_equal(network.run({"x": x})[0], x.reshape(3, 4))
-    assert network.batches()
+    assert network.takes_batches()
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -73,7 +73,7 @@ def test_baked_shapes_are_freed_wherever_they_are_kept(stored):
     network = open_session(model([*constants, *steps], {"x": [1, 4]}, {"y": [1, 2, 2]}, tables.items() if stored else ()))
     x = np.random.default_rng(0).random((3, 4), np.float32)
     np.testing.assert_allclose(network.run({"x": x})[0], (x * tables["weights"]).reshape(3, 2, 2), rtol=1e-6)
-    assert network.batches()
+    assert network.takes_batches()
 
 
 def test_a_batch_that_is_folded_into_the_channels_is_run_in_a_loop():
@@ -84,25 +84,25 @@ def test_a_batch_that_is_folded_into_the_channels_is_run_in_a_loop():
     network = open_session(model(steps, {"x": [1, 4]}, {"y": [1, 4]}, fold))
     x = np.random.default_rng(0).random((3, 4), np.float32)
     np.testing.assert_allclose(network.run({"x": x})[0], x * x.sum(1, keepdims=True), rtol=1e-6)
-    assert not network.batches()
+    assert not network.takes_batches()
 
 
 def test_running_out_of_memory_while_trying_is_not_remembered(monkeypatch):
     data = swap_double()
-    for where, place in ((runtime, "create_session"), (runtime.OnnxModel, "_exact")):
+    for where, place in ((runtime, "create_session"), (runtime.OnnxModel, "_is_exact_in_batch")):
         network = open_session(data)
         with monkeypatch.context() as patch:
             patch.setattr(where, place, lambda *_: (_ for _ in ()).throw(OnnxMemoryError("full")))
-            assert not network.batches()
-    assert open_session(data).batches()
+            assert not network.takes_batches()
+    assert open_session(data).takes_batches()
 
 
 def test_large_networks_are_not_tried_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(runtime, "WORTHWHILE", 1000)
-    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *_: pytest.fail("tried"))
+    monkeypatch.setattr(runtime, "MAX_BYTES_TO_BATCH_ON_CPU", 1000)
+    monkeypatch.setattr(runtime.OnnxModel, "_is_exact_in_batch", lambda *_: pytest.fail("tried"))
     network, feeds = open_session(swap_double()), inputs(3)
     np.testing.assert_allclose(network.run(feeds)[0], reference(**feeds), rtol=1e-5)
-    assert not network.batches()
+    assert not network.takes_batches()
 
 
 def test_rows_that_touch_each_other_are_run_one_by_one(monkeypatch):
@@ -110,22 +110,22 @@ def test_rows_that_touch_each_other_are_run_one_by_one(monkeypatch):
     network = open_session(mixing)
     x = np.random.default_rng(0).random((3, 4), np.float32)
     np.testing.assert_array_equal(network.run({"x": x})[0], np.zeros((3, 4), np.float32))
-    assert not network.batches() and network.batch_mode == "one by one"
-    monkeypatch.setattr(runtime.OnnxModel, "_exact", lambda *_: pytest.fail("tried again"))
-    assert not network.batches()
+    assert not network.takes_batches() and network.batch_mode == "one by one"
+    monkeypatch.setattr(runtime.OnnxModel, "_is_exact_in_batch", lambda *_: pytest.fail("tried again"))
+    assert not network.takes_batches()
 
 
 def test_a_free_batch_is_believed_only_when_it_is_right():
     good = model([node("Mul", "x x", "y")], {"x": ["n", 4]}, {"y": ["n", 4]})
-    assert open_session(good).batches()
+    assert open_session(good).takes_batches()
     lying = model([node("CumSum", "x axis", "y")], {"x": ["n", 4]}, {"y": ["n", 4]}, [("axis", np.array(0, np.int64))])
     network = open_session(lying)
     x = np.random.default_rng(0).random((3, 4), np.float32)
     np.testing.assert_array_equal(network.run({"x": x})[0], x)
     squeezing = model([node("Reshape", "x shape", "y")], {"x": [1, 4]}, {"y": [4]}, [("shape", np.array([4], np.int64))])
-    assert not open_session(squeezing).batches()
+    assert not open_session(squeezing).takes_batches()
     folding = model([node("Reshape", "x shape", "y")], {"x": [1, 4]}, {"y": [2, 2]}, [("shape", np.array([2, -1], np.int64))])
-    assert not open_session(folding).batches()
+    assert not open_session(folding).takes_batches()
 
 
 def test_reshapes_of_constants_and_shared_shapes_are_left_alone():
@@ -156,7 +156,7 @@ def test_types_are_cast_both_ways_and_scalars_shared():
     network = open_session(mixed)
     x = np.random.default_rng(0).random((3, 4)).astype(np.float64)
     y, _ = network.run({"x": x, "w": np.array([2], np.float32)})
-    assert y.dtype == np.float32 and not network.batches(), "the size of the batch is among its answers"
+    assert y.dtype == np.float32 and not network.takes_batches(), "the size of the batch is among its answers"
     np.testing.assert_allclose(y, 2 * x, rtol=2e-3)
     assert network.run_once({"x": x[:1], "w": np.array([2.0])})[0].dtype == np.float16
     assert network.run_once({"x": x[:1], "w": torch.tensor([2.0])})[0].dtype == torch.float16
