@@ -1,7 +1,8 @@
-"""The FaceAnalysis objects that IP-Adapter and InstantID nodes pass around (sockets INSIGHTFACE, FACEANALYSIS), used here.
+"""Opens the networks of insightface's FaceAnalysis objects, which IP-Adapter and InstantID nodes pass around (sockets INSIGHTFACE and
+FACEANALYSIS).
 
-Only the files they were made from are taken over: the networks are opened again by FaceLoom, which runs whole batches, looks at tiles
-and turned frames, and feeds pictures that were not cut down to 8 bits on the way. They stay open as long as the object they came in.
+Only the paths of their files are used: FaceLoom opens the networks again, runs whole batches, looks at tiles and rotated frames, and gives
+them images that were not rounded to 8 bits before. The networks stay open as long as the object they came from.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..identity.onnx import OnnxRecognizer, load_recognizer
 
 Network = TypeVar("Network")
 
-# By object, what was opened of it: dropped together with the object.
+# The networks that were opened, by the object they came from; they go when the object goes.
 _opened: weakref.WeakKeyDictionary[object, dict[tuple, object]] = weakref.WeakKeyDictionary()
 
 

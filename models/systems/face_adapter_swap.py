@@ -44,13 +44,17 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class StableDiffusion:
-    """The parts of Stable Diffusion 1.5 that paint. denoise: with Face-Adapter's ControlNet. empty_prompt: ``[1, 77, W]``, the text
-    encoder's output for ""."""
+class BaseModels:
+    """The models that Face-Adapter adapts: Stable Diffusion 1.5 and CLIP's vision model.
+
+    denoise: the UNet with Face-Adapter's ControlNet. decode: the VAE. empty_prompt: ``[1, 77, W]``, the text encoder's output for "".
+    vision: needed by ``swap`` only.
+    """
 
     denoise: Denoise
     decode: Decode
     empty_prompt: Tensor
+    vision: Vision | None = None
 
 
 def diffusers_denoiser(unet: Any, control_net: Any, strength: float = 1.0) -> Denoise:
@@ -65,22 +69,22 @@ def diffusers_denoiser(unet: Any, control_net: Any, strength: float = 1.0) -> De
     return denoise
 
 
-def sample(conditions: Conditions, model: StableDiffusion, noise: Tensor, settings: Settings = Settings(), progress: Progress = silent
+def sample(conditions: Conditions, models: BaseModels, noise: Tensor, settings: Settings = Settings(), progress: Progress = silent
            ) -> Tensor:
     """Denoise ``noise`` ``[N, 4, 64, 64]`` under the conditions of N faces and return latents of the same shape."""
-    empty = model.empty_prompt.expand_as(conditions.tokens).to(noise)
+    empty = models.empty_prompt.expand_as(conditions.tokens).to(noise)
     tokens, image_tokens = (torch.cat([empty, prompt.to(noise)]) for prompt in (conditions.tokens, conditions.image_tokens))
     hint = (conditions.hint.to(noise).movedim(-1, 1) * 2 - 1).repeat(2, 1, 1, 1)
 
     def guided(x: Tensor, time: float) -> Tensor:
-        unconditional, conditional = model.denoise(x.repeat(2, 1, 1, 1), time, tokens, image_tokens, hint).chunk(2)
+        unconditional, conditional = models.denoise(x.repeat(2, 1, 1, 1), time, tokens, image_tokens, hint).chunk(2)
         return classifier_free_guidance(unconditional, conditional, settings.guidance)
 
     return sample_euler(guided, noise, settings.steps, progress=progress)
 
 
 @torch.inference_mode()
-def paint(conditions: Conditions, model: StableDiffusion, settings: Settings = Settings(), progress: Progress = silent) -> Tensor:
+def paint(conditions: Conditions, models: BaseModels, settings: Settings = Settings(), progress: Progress = silent) -> Tensor:
     """Return crops ``[N, 512, 512, 3]`` 0..1 with what was painted over the background.
 
     Faces are painted one at a time, so that a face's result does not depend on the others.
@@ -88,19 +92,19 @@ def paint(conditions: Conditions, model: StableDiffusion, settings: Settings = S
     painted = []
     for i in range(len(conditions)):
         noise = seeded_noise(settings.seed + i, LATENT_SHAPE)[None]
-        latents = sample(conditions.take(i), model, noise, settings,
+        latents = sample(conditions.take(i), models, noise, settings,
                          lambda done, total, i=i: progress(i * total + done, len(conditions) * total))
-        painted.append(model.decode(latents).float().cpu().movedim(1, -1).mul(0.5).add(0.5).clamp(0, 1))
+        painted.append(models.decode(latents).float().cpu().movedim(1, -1).mul(0.5).add(0.5).clamp(0, 1))
     mask = conditions.mask[..., None]
     return (torch.cat(painted) * mask + conditions.background * (1 - mask)).clone()
 
 
-def swap(adapter: FaceAdapter, images: Tensor, faces: Faces, identity: Identity, vision: Vision, model: StableDiffusion,
-         settings: Settings = Settings(), *, parser: Parser | None = None, progress: Progress = silent) -> Tensor:
+def swap(adapter: FaceAdapter, images: Tensor, faces: Faces, identity: Identity, models: BaseModels, settings: Settings = Settings(), *,
+         parser: Parser | None = None, progress: Progress = silent) -> Tensor:
     """Return the photos ``[B, H, W, C]`` with the identity's face on these faces, which are cut anew by the alignment ``box``."""
     images = as_images(images)
     if not len(faces):
         return images
     faces = align_faces(faces, ALIGNMENT, SIZE)
-    conditions = adapter.conditions(crop_faces(images, faces), faces, identity, vision, parser=parser)
-    return paste(images, faces, paint(conditions, model, settings, progress), conditions.mask)[0]
+    conditions = adapter.conditions(crop_faces(images, faces), faces, identity, models.vision, parser=parser)
+    return paste(images, faces, paint(conditions, models, settings, progress), conditions.mask)[0]

@@ -167,7 +167,7 @@ def test_what_is_not_connected_is_asked_for(encode):
 def test_ksampler_follows_the_same_path(encode, stable_diffusion, adapter, aligned, source):
     """ComfyUI's KSampler, and our own sampling with the same two networks: two faces, euler, cfg 5, at a quarter of the size."""
     from faceloom.models.diffusion.euler import euler_schedule
-    from faceloom.models.systems.face_adapter_swap import Settings, StableDiffusion, sample
+    from faceloom.models.systems.face_adapter_swap import BaseModels, Settings, sample
 
     import nodes as core
 
@@ -193,8 +193,8 @@ def test_ksampler_follows_the_same_path(encode, stable_diffusion, adapter, align
     sigma = euler_schedule(3)[1][0]
     noise = torch.randn(2, 4, 16, 16, generator=torch.manual_seed(5)) * float(np.hypot(sigma, 1) / sigma)
     with torch.inference_mode():
-        ours_alone = StableDiffusion(denoise, None, Clip().tokens)
-        want = sample(told, ours_alone, noise, Settings(steps=3)) / model.model.latent_format.scale_factor
+        models = BaseModels(denoise, None, Clip().tokens)
+        want = sample(told, models, noise, Settings(steps=3)) / model.model.latent_format.scale_factor
     off = float((ours["samples"] - want).abs().max())
     assert off < 2e-3 * float(want.std())
     assert float((wrong["samples"] - want).abs().max()) > 20 * off

@@ -20,7 +20,7 @@ from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.systems.face_adapter import TEMPLATE, canvas_matrices, source_crop, split_coefficients
 from faceloom.models.systems.face_adapter_load import VISION_FOLDER, ClipVision, find_weights_in_folder, load_face_adapter
 from faceloom.models.systems.face_adapter_picture import add_pupils, blend_mask, draw_points, rainbow, swap_area
-from faceloom.models.systems.face_adapter_swap import Settings, StableDiffusion, diffusers_denoiser, paint, sample, swap
+from faceloom.models.systems.face_adapter_swap import BaseModels, Settings, diffusers_denoiser, paint, sample, swap
 from torch import nn
 
 WIDE = 24  # of the prompt and of CLIP in these tests
@@ -387,8 +387,8 @@ def stable_diffusion():
     for parameter in (*control.controlnet_down_blocks.parameters(), control.controlnet_mid_block.weight):
         parameter.data.normal_(0, 0.3)
     control.controlnet_cond_embedding.conv_out.weight.data.normal_(0, 3)
-    return StableDiffusion(diffusers_denoiser(unet, control),
-                           lambda latents: nn.functional.interpolate(latents[:, :3] / 4, scale_factor=8), EMPTY)
+    return BaseModels(diffusers_denoiser(unet, control),
+                           lambda latents: nn.functional.interpolate(latents[:, :3] / 4, scale_factor=8), EMPTY, look)
 
 
 FEW = Settings(steps=2)
@@ -406,14 +406,14 @@ class TestSampling:
             return torch.stack([x[0] * 0 + 0.1, x[1] * 0 + 0.2])
 
         noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
-        latents = sample(made, StableDiffusion(denoise, None, EMPTY), noise, Settings(steps=1, guidance=5.0))
+        latents = sample(made, BaseModels(denoise, None, EMPTY), noise, Settings(steps=1, guidance=5.0))
         sigma = euler_schedule(1)[1][0]
         assert asked == [999] and torch.allclose(latents, (noise - (0.1 + 5 * 0.1)) * float(sigma), atol=1e-4)
 
     @pytest.mark.slow
     def test_from_the_photograph_to_the_pasted_result(self, adapter, stable_diffusion, collins, source, made):
         faces = detect_faces(collins)
-        result, other = (swap(adapter, collins, faces, source, look, stable_diffusion, settings)
+        result, other = (swap(adapter, collins, faces, source, stable_diffusion, settings)
                          for settings in (FEW, replace(FEW, seed=1)))
         assert result.shape == collins.shape and not torch.equal(result, other)
         changed = (result != collins).any(-1)[0]
@@ -455,7 +455,7 @@ class TestSampling:
         with pytest.raises(Stop):
             paint(made, stable_diffusion, FEW, progress)
         nobody = Faces((), 1, *collins.shape[1:3])
-        assert swap(adapter, collins, nobody, source, look, stable_diffusion).equal(collins)
+        assert swap(adapter, collins, nobody, source, stable_diffusion).equal(collins)
 
 
 def test_the_aligned_picture_is_reached_through_the_crop(target):
