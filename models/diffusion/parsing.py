@@ -14,6 +14,7 @@ from ..errors import FaceLoomError
 from ..files.catalogue import NetContract
 from ..files.onnx import OnnxFile
 from ..runtime.as_torch import torch_from_onnx
+from ..runtime.input import normalize_channels
 
 _DEFAULT_SIZE = 512
 
@@ -44,6 +45,5 @@ class ParserScores:
         crops = F.interpolate(crops, (size, size), mode="bilinear", align_corners=False, antialias=size < crops.shape[-1])
         if self.contract.color == "bgr":
             crops = crops.flip(1)
-        mean, std = (crops.new_tensor(values)[:, None, None] for values in (self.contract.mean, self.contract.std))
         self.net.to(crops.device)
-        return self.net((crops - mean) / std)
+        return self.net(normalize_channels(crops, self.contract.mean, self.contract.std))

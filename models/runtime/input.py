@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import FaceLoomError
 from ..files.catalogue import NetContract, PixelFormat
 from ..files.onnx import Port
-from .onnx import OnnxModel
+
+if TYPE_CHECKING:
+    from .onnx import OnnxModel
 
 
 def to_network_input(images: torch.Tensor, contract: PixelFormat) -> torch.Tensor:
@@ -19,6 +22,12 @@ def to_network_input(images: torch.Tensor, contract: PixelFormat) -> torch.Tenso
     if any(contract.mean) or any(part != 1 for part in contract.std):
         values = (values - values.new_tensor(contract.mean)) / values.new_tensor(contract.std)
     return (values.permute(0, 3, 1, 2) if contract.layout == "nchw" else values).contiguous()
+
+
+def normalize_channels(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Subtract the mean of each channel from images ``[N, C, H, W]`` and divide by its standard deviation."""
+    means, deviations = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+    return (images - means) / deviations
 
 
 def from_network_output(output: torch.Tensor, contract: PixelFormat) -> torch.Tensor:

@@ -19,6 +19,7 @@ from ..diffusion.ddpm import DdpmSchedule, ddpm_schedule
 from ..diffusion.guidance import FACE_CLASSES, eye_crops, gaze_loss, identity_loss, parser_loss
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
+from ..runtime.input import normalize_channels
 from .diffface_views import UNCHANGED, View, apply_view, random_view
 
 SIZE = 256
@@ -117,8 +118,7 @@ class Scene:
 
 def normalize(crops: Tensor) -> Tensor:
     """Normalize crops by ImageNet's mean and standard deviation."""
-    mean, std = (crops.new_tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
-    return ((crops + 1) / 2 - mean) / std
+    return normalize_channels((crops + 1) / 2, _IMAGENET_MEAN, _IMAGENET_STD)
 
 
 def parser_scores(networks: Networks, crops: Tensor, size: int = _SCORES_SIZE) -> Tensor:
