@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from faceloom.models.face3d.basel_model import DISTANCE, EDGE, FOCAL
-from faceloom.models.face3d.fit import five_points, landmarks_of, mean_face
+from faceloom.models.face3d.basel_model import CAMERA_DISTANCE, FOCAL_LENGTH, PICTURE_SIZE
+from faceloom.models.face3d.fit import five_points, mean_face, points68_of_head
 from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token
 from faceloom.models.networks.iresnet import IResNet
 from faceloom.models.pixels.affine import similarity
@@ -55,11 +55,11 @@ def save_bfm(path: Path) -> None:
 
     head = mean_face().vertices
     to_picture = similarity(five_points(head)[:, :2], TEMPLATE)
-    points = landmarks_of(head)
+    points = points68_of_head(head)
     scale = np.hypot(*to_picture[0, :2])
     pixels = points[:, :2] @ to_picture[:, :2].T + to_picture[:, 2]
-    depth = (points[:, 2] - points[:, 2].mean()) * scale * DISTANCE / FOCAL
-    x, y = (pixels - (EDGE / 2, EDGE / 2 - 1)).T * (DISTANCE + depth) / FOCAL
+    depth = (points[:, 2] - points[:, 2].mean()) * scale * CAMERA_DISTANCE / FOCAL_LENGTH
+    x, y = (pixels - (PICTURE_SIZE / 2, PICTURE_SIZE / 2 - 1)).T * (CAMERA_DISTANCE + depth) / FOCAL_LENGTH
     shape = np.stack([x, -y, -depth], -1)
     shape = np.concatenate([shape, -shape.sum(0, keepdims=True)])
     random = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..pixels.affine import bounds, invert
-from ..pixels.masks import extent
+from ..pixels.masks import nonzero_bounds
 from ..pixels.sampling import warp
 
 # Share of its square's edge over which an answer fades in, so that a chin cut off by the square shows no line.
@@ -40,7 +40,7 @@ def draw_back(crop: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, to_c
 
 def reach(outline: torch.Tensor, to_crop: np.ndarray, edge: int, size: int) -> tuple[slice, slice] | None:
     """Rows and columns of a crop of ``size`` where an answer of ``edge`` pixels meets an outline as ``draw`` takes it, if anywhere."""
-    used = (0, 0, size, size) if outline.ndim == 3 else extent(outline)
+    used = (0, 0, size, size) if outline.ndim == 3 else nonzero_bounds(outline)
     if used is None:
         return None
     x0, y0, x1, y1 = bounds(to_crop, -.5, -.5, edge - .5, edge - .5)

@@ -6,7 +6,7 @@ import torch
 from PIL import ImageDraw
 
 from ..faces import Face, Faces
-from ..pixels.drawing import PALETTE, _badge, _to_tensor
+from ..pixels.drawing import PALETTE, draw_badge, from_pil
 from ..pixels.tensors import to_pil
 
 
@@ -40,6 +40,6 @@ def draw_faces(images: torch.Tensor, faces: Faces) -> torch.Tensor:
             radius = max(1.0, min(1.5 * unit, face.size / 30))
             for x, y in face.keypoints.tolist():
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(255, 255, 255), outline=color)
-            _badge(draw, box[0], box[1], _caption(index, face), max(10, 11 * unit), color, picture.size)
-        out[frame] = _to_tensor(picture).to(out.device)
+            draw_badge(draw, box[0], box[1], _caption(index, face), max(10, 11 * unit), color, picture.size)
+        out[frame] = from_pil(picture).to(out.device)
     return out

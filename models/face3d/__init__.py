@@ -1,4 +1,4 @@
-"""Dense landmarks and the fitted 3-D face."""
+"""A face's landmarks in space: a 3-D face fitted to them, and the masks, drawings and control pictures made of it."""
 
 from .mask3d import landmark_mask
 

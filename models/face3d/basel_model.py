@@ -1,4 +1,5 @@
-"""68 points of the Basel face model (Paysan et al. 2009) in the form Deng et al. 2019 ("Accurate 3D Face Reconstruction") trained with."""
+"""The 68 landmarks of the Basel face model (Paysan et al. 2009), as D3DFR was trained with it (Deng et al. 2019, "Accurate 3D Face
+Reconstruction with Weakly-Supervised Learning")."""
 
 from __future__ import annotations
 
@@ -11,14 +12,18 @@ import numpy as np
 from ..errors import FaceLoomError
 from ..faces import _frozen
 
-# The camera the coefficients belong to: looking along z from 10 units away at a picture of 256, as 1015 pixels at 224.
-FOCAL, EDGE, DISTANCE = 1015 * 256 / 224, 256, 10.0
+# The camera that the coefficients belong to looks along z from 10 units away at a picture of 256 pixels; its focal length is 1015 pixels
+# of a picture of 224.
+FOCAL_LENGTH, PICTURE_SIZE, CAMERA_DISTANCE = 1015 * 256 / 224, 256, 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class FaceModel:
-    """The points' part of the model. mean: ``[68, 3]``, about the middle of the whole mean face. identity ``[68, 3, I]`` and
-    expression ``[68, 3, E]``: what a unit of each coefficient adds."""
+    """The landmarks of the model.
+
+    mean: ``[68, 3]``, relative to the centre of the whole mean face. identity ``[68, 3, I]``, expression ``[68, 3, E]``: what one unit of
+    each coefficient adds.
+    """
 
     mean: np.ndarray
     identity: np.ndarray
@@ -29,16 +34,18 @@ class FaceModel:
             object.__setattr__(self, name, _frozen(getattr(self, name), shape, name, np.float64))
 
     def points(self, identity: np.ndarray, expression: np.ndarray, angles: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """``[N, 68, 2]`` pixels of the 256 picture for coefficients ``[N, I]``, ``[N, E]``, angles ``[N, 3]`` in radians and a shift
-        ``[N, 3]``."""
+        """Project the landmarks into the picture of 256 pixels: ``[N, 68, 2]`` pixels.
+
+        identity, expression: coefficients ``[N, I]``, ``[N, E]``. angles: ``[N, 3]`` radians, see ``rotation_matrices``. shift: ``[N, 3]``.
+        """
         shape = self.mean + np.einsum("pci,ni->npc", self.identity, identity) + np.einsum("pce,ne->npc", self.expression, expression)
-        x, y, z = np.moveaxis(shape @ rotation(angles) + shift[:, None], -1, 0)
-        scale = FOCAL / (DISTANCE - z)
-        return np.stack([EDGE / 2 + scale * x, EDGE / 2 - 1 - scale * y], -1)
+        x, y, z = np.moveaxis(shape @ rotation_matrices(angles) + shift[:, None], -1, 0)
+        scale = FOCAL_LENGTH / (CAMERA_DISTANCE - z)
+        return np.stack([PICTURE_SIZE / 2 + scale * x, PICTURE_SIZE / 2 - 1 - scale * y], -1)
 
 
-def rotation(angles: np.ndarray) -> np.ndarray:
-    """``[N, 3]`` radians about x, y and z, in this order, to matrices ``[N, 3, 3]`` for points that stand on their left."""
+def rotation_matrices(angles: np.ndarray) -> np.ndarray:
+    """Turn angles ``[N, 3]`` in radians about x, y and z, in this order, into matrices ``[N, 3, 3]`` to multiply row vectors by."""
     cos, sin = np.cos(angles).T, np.sin(angles).T
     one, zero = np.ones(len(angles)), np.zeros(len(angles))
     about_x = [[one, zero, zero], [zero, cos[0], -sin[0]], [zero, sin[0], cos[0]]]
@@ -48,16 +55,18 @@ def rotation(angles: np.ndarray) -> np.ndarray:
     return (z @ y @ x).swapaxes(1, 2)
 
 
-def face_model(mean: np.ndarray, identity: np.ndarray, expression: np.ndarray, vertices: np.ndarray) -> FaceModel:
-    """From the whole model: mean of ``3 V`` numbers (x, y, z by vertex), bases ``[3 V, I]`` and ``[3 V, E]``, and the 68
-    vertices by number."""
+def landmark_model(mean: np.ndarray, identity: np.ndarray, expression: np.ndarray, vertices: np.ndarray) -> FaceModel:
+    """Take the landmarks out of the whole model of V vertices.
+
+    mean: ``3 V`` numbers (x, y, z by vertex). identity, expression: ``[3 V, I]`` and ``[3 V, E]``. vertices: the indices of the 68.
+    """
     mean = np.asarray(mean, np.float64).reshape(-1, 3)
     identity, expression = (np.asarray(base).reshape(len(mean), 3, -1)[vertices] for base in (identity, expression))
     return FaceModel((mean - mean.mean(0))[vertices], identity, expression)
 
 
-def load_bfm(path: str | os.PathLike) -> FaceModel:
-    """The model in ``BFM_model_front.mat``, as D3DFR and Deep3DFaceRecon have it. Only numbers are read; nothing in it runs."""
+def load_basel_model(path: str | os.PathLike) -> FaceModel:
+    """Read the model from ``BFM_model_front.mat``, the file of D3DFR and Deep3DFaceRecon. Nothing in the file is executed."""
     from scipy.io import loadmat
 
     path = Path(path)
@@ -65,8 +74,8 @@ def load_bfm(path: str | os.PathLike) -> FaceModel:
     try:
         data = loadmat(path, variable_names=wanted)
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise FaceLoomError(f"{path.name} is not a MATLAB file this can read; fetch it again.") from error
+        raise FaceLoomError(f"{path.name} is not a MATLAB file that can be read; fetch it again.") from error
     lacking = [name for name in wanted if name not in data]
     if lacking:
         raise FaceLoomError(f"{path.name} lacks {', '.join(lacking)}; it must be BFM_model_front.mat.")
-    return face_model(data["meanshape"], data["idBase"], data["exBase"], data["keypoints"].ravel().astype(np.int64) - 1)
+    return landmark_model(data["meanshape"], data["idBase"], data["exBase"], data["keypoints"].ravel().astype(np.int64) - 1)

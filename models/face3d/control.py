@@ -1,4 +1,4 @@
-"""Control pictures made of faces: InstantID's keypoints, the MediaPipe mesh's outlines, depth and normals of the fitted 3-D face."""
+"""Control images made of faces: InstantID's keypoints, the MediaPipe mesh's outlines, depth and normals of the fitted 3-D face."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from .raster import rasterize, vertex_normals
 from .topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, LEFT_IRIS, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE, RIGHT_IRIS
 
 WHERE = ("crop", "image")
-HINTS = ("canny", "mesh", "depth", "normal")
+HINT_KINDS = ("canny", "mesh", "depth", "normal")
 
-# InstantID's drawing (Wang et al. 2024, its released infer code): eyes, nose, mouth corners; limbs end at the nose and are darker.
+# InstantID's drawing (Wang et al. 2024, the released inference code): discs on eyes, nose and mouth corners, darker limbs to the nose.
+# Sizes are in pixels.
 _COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
 _NOSE = 2
 _LIMBS = (0, 1, 3, 4)
-_STICK, _DOT, _DARKER = 4, 10, 0.6
+_LIMB_HALF_WIDTH, _DOT_RADIUS, _LIMB_SHADE = 4, 10, 0.6
 
-# ControlNetMediaPipeFace was trained at 512 pixels with pupils of 4 pixels and OpenCV's lines of thickness 2, which are 3 wide, in these
-# colours (RGB).
-_TRAINED, _LINE, _PUPIL = 512, 3, 4
+# ControlNetMediaPipeFace was trained at 512 pixels with pupils of 4 pixels and OpenCV's lines of thickness 2, which are 3 pixels wide, in
+# these colours (RGB).
+_MESH_SIZE, _MESH_LINE, _MESH_PUPIL = 512, 3, 4
 _HEAD, _MOUTH = (10, 200, 10), (10, 180, 10)
 _OUTLINES: tuple[tuple[tuple[int, ...], bool, tuple[int, int, int]], ...] = (
     (FACE_OVAL, True, _HEAD),
@@ -39,16 +40,17 @@ _OUTLINES: tuple[tuple[tuple[int, ...], bool, tuple[int, int, int]], ...] = (
 )  # fmt: skip
 _PUPILS = ((LEFT_IRIS[0], (250, 200, 10)), (RIGHT_IRIS[0], (10, 200, 250)))
 
-# What the farthest visible point of a face is drawn with; the background is 0 and the nearest point 1.
-_FARTHEST = 0.25
+# The brightness of a face's farthest visible point; the background is 0 and the nearest point 1.
+_FARTHEST_SHADE = 0.25
 
 
 def keypoint_pictures(faces: Faces, size: int = 0, where: str = "crop", thickness: float = 1.0, progress: Progress = silent
                       ) -> torch.Tensor:
-    """Five keypoints as InstantID's ControlNet wants them.
+    """Draw faces' five keypoints as InstantID's ControlNet expects them.
 
-    where: ``"crop"`` gives one picture ``[N, size, size, 3]`` per face, ``"image"`` one per frame ``[B, H, W, 3]`` with all its faces.
-    size: edge of the crops, or longer edge of the frames; 0 is their own. thickness: 1 draws the original's 9 and 21 pixels.
+    where: ``"crop"`` makes one control image ``[N, size, size, 3]`` per face, ``"image"`` one per frame, ``[B, H, W, 3]``, with all its
+    faces. size: edge of the crops, or longer edge of the frames, in pixels; 0 keeps their own. thickness: 1 draws limbs of 9 pixels and
+    discs of 21, as the original does.
     """
     if where not in WHERE:
         raise FaceLoomError(f"where must be one of {', '.join(WHERE)}, not {where!r}.")
@@ -67,19 +69,22 @@ def keypoint_pictures(faces: Faces, size: int = 0, where: str = "crop", thicknes
 
 
 def draw_keypoints(keypoints: np.ndarray, height: int, width: int, thickness: float = 1.0) -> torch.Tensor:
-    """``[height, width, 3]``: an ellipse from each of ``[F, 5, 2]`` keypoints to the nose in the keypoint's colour at 0.6, a disc of
-    the whole colour on top; later faces lie over earlier ones. Centres, lengths and angles are cut to whole numbers as the original's."""
+    """Draw keypoints ``[F, 5, 2]`` on black: ``[height, width, 3]`` 0..1.
+
+    An ellipse runs from each keypoint to the nose, in the keypoint's colour at 0.6, with discs of the full colour on top; later faces
+    cover earlier ones. Centres, lengths and angles are cut to whole numbers, as in the original.
+    """
     picture = torch.zeros(height, width, 3)
     colors = torch.tensor(_COLORS, dtype=torch.float32) / 255
     ys, xs = torch.arange(height, dtype=torch.float32)[:, None], torch.arange(width, dtype=torch.float32)
-    stick, dot = _STICK * thickness + 0.5, _DOT * thickness
+    stick, dot = _LIMB_HALF_WIDTH * thickness + 0.5, _DOT_RADIUS * thickness
     for points in np.asarray(keypoints, np.float64):
         for limb in _LIMBS:
             x, y = np.trunc((points[limb] + points[_NOSE]) / 2).tolist()
             dx, dy = (points[limb] - points[_NOSE]).tolist()
             half, angle = np.trunc(np.hypot(dx, dy) / 2) + 0.5, np.radians(np.trunc(np.degrees(np.arctan2(dy, dx))))
             along, across = (xs - x) * np.cos(angle) + (ys - y) * np.sin(angle), (ys - y) * np.cos(angle) - (xs - x) * np.sin(angle)
-            picture[(along / half).square() + (across / stick).square() <= 1] = colors[limb] * _DARKER
+            picture[(along / half).square() + (across / stick).square() <= 1] = colors[limb] * _LIMB_SHADE
         for point, color in zip(np.trunc(points).tolist(), colors, strict=True):
             picture[(xs - point[0]).square() + (ys - point[1]).square() <= dot**2] = color
     return picture
@@ -87,13 +92,14 @@ def draw_keypoints(keypoints: np.ndarray, height: int, width: int, thickness: fl
 
 def control_hints(crops: torch.Tensor, faces: Faces | None, kind: str, *, low: float = 100, high: float = 200,
                   progress: Progress = silent) -> torch.Tensor:
-    """A control picture for every crop ``[N, S, S, 3]``, the same size.
+    """Make a control image ``[N, S, S, 3]`` for every crop ``[N, S, S, 3]``.
 
-    kind: ``"canny"`` of the crop (``low`` and ``high`` as OpenCV's, on a scale of 255); of the crops' ``faces``: ``"mesh"``,
-    ``"depth"`` (bright is near) or ``"normal"`` (red left, green up, blue towards the viewer, as ControlNet 1.1's).
+    kind: ``"canny"`` draws the crop's edges (low, high: OpenCV's thresholds on a scale of 255). The others are drawn from the crops'
+    ``faces``: ``"mesh"``, ``"depth"`` (bright is near) or ``"normal"`` (red is left, green is up, blue is towards the viewer, as in
+    ControlNet 1.1).
     """
-    if kind not in HINTS:
-        raise FaceLoomError(f"kind must be one of {', '.join(HINTS)}, not {kind!r}.")
+    if kind not in HINT_KINDS:
+        raise FaceLoomError(f"kind must be one of {', '.join(HINT_KINDS)}, not {kind!r}.")
     if kind == "canny":
         edges = canny(crops, low, high, progress)
         return edges[..., None].expand(*edges.shape, 3)
@@ -101,7 +107,7 @@ def control_hints(crops: torch.Tensor, faces: Faces | None, kind: str, *, low: f
         raise FaceLoomError(f"The {kind} hint is drawn from the faces; connect those that these crops were cut from.")
     if len(faces) != len(crops) and (len(faces) or bool(crops.any())):
         raise FaceLoomError(f"There are {len(crops)} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
-    size, draw = crops.shape[1], _DRAWN[kind]
+    size, draw = crops.shape[1], _DRAWERS[kind]
     out = torch.zeros(len(crops), size, size, 3)
     for i, face in enumerate(faces):
         out[i] = draw(face, crop_matrix(face, size, faces.framing), size)
@@ -110,7 +116,10 @@ def control_hints(crops: torch.Tensor, faces: Faces | None, kind: str, *, low: f
 
 
 def mesh_points(face: Face) -> np.ndarray:
-    """``[478, 2]`` the face's own dense points, or those of the face fitted to its landmarks, with the pupils in the middle of the eyes."""
+    """Return a face's own mesh ``[478, 2]`` in pixels of the photo, or that of the 3-D face fitted to its landmarks.
+
+    A fitted face has its pupils in the middle of the eyes.
+    """
     if face.dense is not None:
         return face.dense[:, :2].astype(np.float64)
     points = np.zeros((478, 2))
@@ -121,41 +130,44 @@ def mesh_points(face: Face) -> np.ndarray:
 
 
 def draw_mesh(points: np.ndarray, size: int) -> torch.Tensor:
-    """``[size, size, 3]``: oval, eyes, brows, lips and pupils of ``[478, 2]`` points on black, as wide as at 512 pixels."""
+    """Draw oval, eyes, brows, lips and pupils of a mesh ``[478, 2]`` on black: ``[size, size, 3]`` 0..1.
+
+    Lines are as wide, relative to the picture, as in training.
+    """
     picture = Image.new("RGB", (size, size))
     draw = ImageDraw.Draw(picture)
-    line = max(1, round(_LINE * size / _TRAINED))
+    line = max(1, round(_MESH_LINE * size / _MESH_SIZE))
     for ring, closed, color in _OUTLINES:
         path = points[[*ring, ring[0]] if closed else list(ring)]
         draw.line([tuple(point) for point in path.tolist()], fill=color, width=line, joint="curve")
-    half = max(1, round(_PUPIL * size / _TRAINED / 2))
+    half = max(1, round(_MESH_PUPIL * size / _MESH_SIZE / 2))
     for iris, color in _PUPILS:
         x, y = np.floor(points[iris]).astype(int).tolist()
         draw.rectangle((x - half, y - half, x + half - 1, y + half - 1), fill=color)
     return torch.from_numpy(np.array(picture, np.float32) / 255)
 
 
-def _mesh(face: Face, matrix: np.ndarray, size: int) -> torch.Tensor:
+def _draw_mesh_hint(face: Face, matrix: np.ndarray, size: int) -> torch.Tensor:
     return draw_mesh(transform(mesh_points(face), matrix), size)
 
 
-def _depth(face: Face, matrix: np.ndarray, size: int) -> torch.Tensor:
-    values, covered = _surface(face, matrix, size, lambda points, triangles: points[:, 2:])
+def _draw_depth(face: Face, matrix: np.ndarray, size: int) -> torch.Tensor:
+    values, covered = _rasterize_face(face, matrix, size, lambda points, triangles: points[:, 2:])
     near, far = values[covered].min(), values[covered].max()
-    shade = np.where(covered, 1 - (1 - _FARTHEST) * (values[..., 0] - near) / (far - near), 0)
+    shade = np.where(covered, 1 - (1 - _FARTHEST_SHADE) * (values[..., 0] - near) / (far - near), 0)
     return torch.from_numpy(shade.astype(np.float32))[..., None].expand(size, size, 3)
 
 
-def _normal(face: Face, matrix: np.ndarray, size: int) -> torch.Tensor:
-    values, covered = _surface(face, matrix, size, vertex_normals)
+def _draw_normals(face: Face, matrix: np.ndarray, size: int) -> torch.Tensor:
+    values, covered = _rasterize_face(face, matrix, size, vertex_normals)
     values[~covered] = (0, 0, -1)
     values /= np.linalg.norm(values, axis=-1, keepdims=True)
     return torch.from_numpy((1 - values) / 2)  # x to the right, y down and z away from the viewer become left, up and towards
 
 
-def _surface(face: Face, matrix: np.ndarray, size: int, attributes: Callable[[np.ndarray, np.ndarray], np.ndarray]
+def _rasterize_face(face: Face, matrix: np.ndarray, size: int, attributes: Callable[[np.ndarray, np.ndarray], np.ndarray]
              ) -> tuple[np.ndarray, np.ndarray]:
-    """What ``attributes(points, triangles)`` gives per vertex of the fitted face, drawn in the crop."""
+    """Rasterize the values that ``attributes(points, triangles)`` gives every vertex of the fitted face, in the crop of ``matrix``."""
     points, triangles = fit_face(face).project(), mean_face().triangles
     points[:, :2] = transform(points[:, :2], matrix)
     points[:, 2] *= np.sqrt(abs(np.linalg.det(np.asarray(matrix)[:, :2])))
@@ -165,4 +177,6 @@ def _surface(face: Face, matrix: np.ndarray, size: int, attributes: Callable[[np
     return values, covered
 
 
-_DRAWN: dict[str, Callable[[Face, np.ndarray, int], torch.Tensor]] = {"mesh": _mesh, "depth": _depth, "normal": _normal}
+_DRAWERS: dict[str, Callable[[Face, np.ndarray, int], torch.Tensor]] = {
+    "mesh": _draw_mesh_hint, "depth": _draw_depth, "normal": _draw_normals,
+}  # fmt: skip

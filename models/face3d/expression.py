@@ -1,4 +1,4 @@
-"""The source's face with the target's expression, in head space."""
+"""The source's face shape with the target's expression, in head space (see ``fit``)."""
 
 from __future__ import annotations
 
@@ -7,71 +7,81 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..faces import Identity
-from .fit import Fit, fit_face, five_points, mean_face, spread
+from .fit import Fit, fit_face, five_points, mean_face, spread_moves
 from .topology import FACE_OVAL, INNER_LIPS, LEFT_EYE, RIGHT_EYE
 
-# How far a keypoint may leave the target's place, in eye distances. The mouth's corners move with the expression, which stays the target's.
-_REACH = np.array([0.05, 0.05, 0.04, 0.02, 0.02])
-# How much of the source's outline is taken: the target's hair, ears and neck have to meet it.
+# How far each of the five keypoints may move from the target's, in eye distances. The mouth's corners belong to the expression, which
+# stays the target's.
+_KEYPOINT_REACH = np.array([0.05, 0.05, 0.04, 0.02, 0.02])
+# How much of the source's shape is taken at the outline, which must meet the target's hair, ears and neck, and the cm from the outline
+# over which the share rises to 1.
 _OUTLINE_SHARE = 0.5
-_OUTLINE_WIDTH = 4.0  # cm over which the share rises to all of the source's shape
+_OUTLINE_WIDTH = 4.0
 
 
 def reference_fits(identity: Identity) -> list[Fit]:
-    """The heads of an identity's reference photographs."""
+    """Fit a 3-D face to every reference photo of an identity."""
     return [fit_face(face) for face in identity.faces]
 
 
 def nearest_pose(references: Sequence[Fit], target: Fit) -> int:
-    """The reference whose head is turned most like the target's; earlier ones (better photos) win near ties."""
-    turn = [np.hypot(*(fit.angles[:2] - target.angles[:2])) + 3 * i for i, fit in enumerate(references)]
-    return int(np.argmin(turn))
+    """Find the index of the reference whose head is turned most like the target's.
+
+    Earlier references are better photos: each later one must be nearer by 3 degrees.
+    """
+    differences = [np.hypot(*(fit.angles[:2] - target.angles[:2])) + 3 * i for i, fit in enumerate(references)]
+    return int(np.argmin(differences))
 
 
-def distance_to(vertices: np.ndarray, ring: Sequence[int]) -> np.ndarray:
-    """``[V]``: how far each vertex is from the nearest of those in ``ring``."""
+def distance_to_ring(vertices: np.ndarray, ring: Sequence[int]) -> np.ndarray:
+    """Measure how far each of ``[V, 3]`` vertices is from the nearest of those in ``ring``: ``[V]``."""
     return np.linalg.norm(vertices[:, None] - vertices[list(ring)][None], axis=-1).min(1)
 
 
-def opening(head: np.ndarray, upper: np.ndarray | list[int], lower: np.ndarray | list[int], ends: tuple[int, int]) -> float:
-    """Height of an opening as a share of its width."""
+def _opening_ratio(head: np.ndarray, upper: np.ndarray | list[int], lower: np.ndarray | list[int], ends: tuple[int, int]) -> float:
+    """Divide the height of an opening, from ``upper`` to ``lower`` vertices, by its width between ``ends``."""
     return float((head[lower, 1] - head[upper, 1]).mean() / np.linalg.norm(head[ends[0]] - head[ends[1]]))
 
 
 def mouth_opening(head: np.ndarray) -> float:
-    """0 when the lips meet, about 0.3 for a wide laugh."""
-    return opening(head, [82, 13, 312], [87, 14, 317], (78, 308))
+    """Measure how open the mouth is: 0 when the lips meet, about 0.3 for a wide laugh."""
+    return _opening_ratio(head, [82, 13, 312], [87, 14, 317], (78, 308))
 
 
 def eye_openings(head: np.ndarray) -> tuple[float, float]:
-    """Left and right eye, about 0.3 when open and below 0.12 when shut."""
-    return opening(head, [160, 158], [144, 153], (33, 133)), opening(head, [385, 387], [380, 373], (362, 263))
+    """Measure how open the left and the right eye are: about 0.3 when open, below 0.12 when shut."""
+    return _opening_ratio(head, [160, 158], [144, 153], (33, 133)), _opening_ratio(head, [385, 387], [380, 373], (362, 263))
 
 
 def transfer_shape(source: Fit, target: Fit) -> np.ndarray:
-    """``[V, 3]`` in the target's head space: the source's proportions, the target's lips and lids, and keypoints that stay within
-    a few per cent of the eye distance of the target's, so that hair, gaze and pose still fit.
+    """Give the target's face the source's proportions: vertices ``[V, 3]`` in the target's head space.
 
-    With the target's camera (``target.project``) this is the source's face in the target's pose and expression, Face-Adapter's
-    motion landmarks (Han et al. 2024, §3.1) and the shape behind DiffSwap's 3-D-aware mask (Zhao et al. 2023, §3.3).
+    Lips and lids stay the target's, and keypoints stay within a few per cent of the eye distance of the target's, so that hair, gaze and
+    pose still fit. Projected by the target's camera (``target.project``) they show the source's face in the target's pose and expression:
+    Face-Adapter's motion landmarks (Han et al. 2024, section 3.1) and the shape of DiffSwap's 3-D-aware mask (Zhao et al. 2023, section
+    3.3).
     """
     mean = mean_face().vertices
-    ours, theirs = five_points(source.head), five_points(target.head)
-    size = np.sqrt(((theirs - theirs.mean(0)) ** 2).sum() / ((ours - ours.mean(0)) ** 2).sum())
-    moved = (source.head - ours.mean(0)) * size + theirs.mean(0)
-    to_outline = distance_to(mean, FACE_OVAL)
+    source_points, target_points = five_points(source.head), five_points(target.head)
+    source_centre, target_centre = source_points.mean(0), target_points.mean(0)
+    scale = np.sqrt(((target_points - target_centre) ** 2).sum() / ((source_points - source_centre) ** 2).sum())
+    moved = (source.head - source_centre) * scale + target_centre
+    to_outline = distance_to_ring(mean, FACE_OVAL)
     to_outline[468:] = 0
     share = _OUTLINE_SHARE + (1 - _OUTLINE_SHARE) * np.clip(to_outline / _OUTLINE_WIDTH, 0, 1)
     head = target.head + share[:, None] * (moved - target.head)
-    return head + _corrections(head, target.head, mean)
+    return head + _expression_corrections(head, target.head, mean)
 
 
-def _corrections(head: np.ndarray, target: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """What takes keypoints back within reach and lips and lids to the target's expression, spread smoothly over the mesh."""
+def _expression_corrections(head: np.ndarray, target: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Compute the moves ``[V, 3]`` that bring keypoints back within reach and lips and lids to the target's expression.
+
+    They are spread smoothly over the mesh.
+    """
     points, wanted = five_points(head), five_points(target)
     away = points - wanted
     away[:, 2] = 0
-    reach = _REACH * np.linalg.norm(wanted[1] - wanted[0])
+    reach = _KEYPOINT_REACH * np.linalg.norm(wanted[1] - wanted[0])
     length = np.linalg.norm(away, axis=1)
     back = -away * np.maximum(0, 1 - reach / np.maximum(length, 1e-9))[:, None]
     anchors, moves = [five_points(mean)[:3], mean[list(FACE_OVAL)]], [back[:3], np.zeros((len(FACE_OVAL), 3))]
@@ -90,4 +100,4 @@ def _corrections(head: np.ndarray, target: np.ndarray, mean: np.ndarray) -> np.n
         moves.append(off * (np.clip(squeeze, 0.05, 2.5) - 1) + back[eye])
     anchors, moves = np.concatenate(anchors), np.concatenate(moves)
     _, unique = np.unique(anchors.round(6), axis=0, return_index=True)
-    return spread(anchors[unique], moves[unique], mean)
+    return spread_moves(anchors[unique], moves[unique], mean)

@@ -1,8 +1,8 @@
-"""A 3-D face fitted to 68 or 478 landmarks.
+"""A 3-D face fitted to 5, 68 or 478 landmarks.
 
-The mean face is MediaPipe's canonical face model (468 vertices, centimetres), with two more rows of vertices that carry it up to the
-hairline. Head space is the mean face's: x to the viewer's right, y down, z away from the viewer, origin inside the head.
-A fit is a scaled orthographic camera and a face whose projected landmarks lie exactly where the photograph has them.
+The mean face is MediaPipe's canonical face model (468 vertices, in cm) with two more rows of vertices, which reach up to the hairline.
+Head space is the mean face's: x to the viewer's right, y down, z away from the viewer, origin inside the head.
+A fit is a scaled orthographic camera and a face whose projected landmarks lie exactly where the photo has them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from ..faces import Face
 from .topology import FACE_OVAL, LEFT_EYE, RIGHT_EYE, WEIGHTS_68
 
 FOREHEAD_EDGE = np.array([127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356])
-_RIGID = np.r_[17:48]  # brows, nose and eyes move least with expression
+_RIGID_POINTS = np.r_[17:48]  # brows, nose and eyes move least with expression
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """vertices: ``[V, 3]`` of the mean face in head space, cm. triangles: ``[T, 3]`` vertex indices, wound so that the outside
-    faces the viewer with negative z normal."""
+    """The mean face.
+
+    vertices: ``[V, 3]`` in head space, cm. triangles: ``[T, 3]`` vertex indices, in the order that makes the outside's normals point to the
+    viewer (negative z).
+    """
 
     vertices: np.ndarray
     triangles: np.ndarray
@@ -31,7 +34,7 @@ class Mesh:
 
 @lru_cache(maxsize=1)
 def mean_face() -> Mesh:
-    """The mean face with the forehead rows (under 20 kB, read once)."""
+    """Read the mean face and add the forehead; the file is under 20 kB and read once."""
     from safetensors.numpy import load_file
 
     data = load_file(Path(__file__).with_name("canonical_face.safetensors"))
@@ -40,7 +43,7 @@ def mean_face() -> Mesh:
 
 
 def _with_forehead(vertices: np.ndarray, triangles: np.ndarray) -> Mesh:
-    """Carry the mesh's upper edge on along an ellipsoid, two rows that fade to nothing at the temples."""
+    """Extend the mesh upwards by two rows of vertices along an ellipsoid, which get narrow towards the temples."""
     edge = vertices[FOREHEAD_EDGE]
     share = np.sin(np.linspace(0, np.pi, len(edge)))[:, None] ** 0.7
     rows, faces, below = [], [], FOREHEAD_EDGE
@@ -57,15 +60,16 @@ def _with_forehead(vertices: np.ndarray, triangles: np.ndarray) -> Mesh:
 
 
 def five_points(head: np.ndarray) -> np.ndarray:
-    """``[5, 3]`` eye centres, nose tip and mouth corners of ``[V, 3]`` mesh vertices."""
+    """Return the eye centres, nose tip and mouth corners ``[5, 3]`` of mesh vertices ``[V, 3]``."""
     return np.stack([head[list(LEFT_EYE)].mean(0), head[list(RIGHT_EYE)].mean(0), head[4], head[61], head[291]])
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """One person's face in one photograph.
+    """A 3-D face fitted to one photo, and the scaled orthographic camera that sees it.
 
-    head: ``[V, 3]`` the face in head space, cm. rotation: ``[3, 3]`` head → camera. scale: pixels per cm. shift: ``[2]`` pixels.
+    head: the face's vertices ``[V, 3]`` in head space, cm. rotation: ``[3, 3]`` from head to camera. scale: pixels per cm. shift: ``[2]``
+    pixels.
     """
 
     head: np.ndarray
@@ -74,15 +78,17 @@ class Fit:
     shift: np.ndarray
 
     def project(self, head: np.ndarray | None = None) -> np.ndarray:
-        """``[V, 3]`` x, y in image pixels and depth in the same unit (larger = farther), of ``head`` or of the fit's own face."""
+        """Project vertices ``head`` (None is the fit's own) into the photo: ``[V, 3]``, x and y in pixels, and depth, larger is farther."""
         camera = (self.head if head is None else head) @ self.rotation.T * self.scale
         camera[:, :2] += self.shift
         return camera
 
     @property
     def angles(self) -> np.ndarray:
-        """Yaw, pitch, roll in degrees. Yaw > 0: turned to the viewer's right; pitch > 0: looking up; roll > 0: tilted clockwise
-        as the viewer sees it."""
+        """Yaw, pitch and roll ``[3]`` in degrees.
+
+        Yaw above 0 is turned to the viewer's right, pitch above 0 looks up, roll above 0 is tilted clockwise as the viewer sees it.
+        """
         r = self.rotation
         forward = -r[:, 2]  # where the face looks, in camera axes
         yaw = np.arctan2(forward[0], -forward[2])
@@ -94,7 +100,7 @@ class Fit:
 
 
 def _look_at(yaw: float, pitch: float) -> np.ndarray:
-    """Rotation of an untilted head."""
+    """Compute the rotation ``[3, 3]`` of a head with this yaw and pitch (radians) and no roll."""
     cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
     turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
@@ -102,8 +108,10 @@ def _look_at(yaw: float, pitch: float) -> np.ndarray:
 
 
 def fit_face(face: Face) -> Fit:
-    """Fit the mean face to a face's 478 points when it has them, else to its 68 points, else to its five keypoints (a mean face in
-    about the right pose)."""
+    """Fit the mean face to a face's 478 points where it has them, else to its 68 points.
+
+    A face with neither gets the mean face in about the right pose, from its five keypoints.
+    """
     if face.dense is not None:
         return _fit_dense(np.asarray(face.dense[:468], np.float64))
     if face.points68 is not None:
@@ -118,27 +126,30 @@ def _fit_dense(points: np.ndarray) -> Fit:
     rotation, scale, shift = _similarity_3d(mesh.vertices[:468], points)
     head = (points - shift) @ rotation / scale
     oval, forehead = mesh.vertices[list(FACE_OVAL)], mesh.vertices[468:]
-    head = np.concatenate([head, forehead + spread(oval, head[list(FACE_OVAL)] - oval, forehead)])
+    head = np.concatenate([head, forehead + spread_moves(oval, head[list(FACE_OVAL)] - oval, forehead)])
     return Fit(head, rotation, scale, shift[:2])
 
 
 def _fit_68(points: np.ndarray) -> Fit:
     mean = mean_face().vertices
     trust = np.full(68, 0.25)
-    trust[_RIGID] = 1.0
+    trust[_RIGID_POINTS] = 1.0
     trust[48:] = 0.4
-    rotation, scale, shift = _camera(landmarks_of(mean)[17:], points[17:], trust[17:])
+    rotation, scale, shift = _camera(points68_of_head(mean)[17:], points[17:], trust[17:])
     for _ in range(4):
-        anchors = landmarks_of(mean, rotation)
+        anchors = points68_of_head(mean, rotation)
         rotation, scale, shift = _camera(anchors, points, trust)
     projected = anchors @ rotation.T[:, :2] * scale + shift
     residual = np.concatenate([(points - projected) / scale, np.zeros((68, 1))], 1) @ rotation
-    return Fit(mean + spread(anchors, residual, mean), rotation, scale, shift)
+    return Fit(mean + spread_moves(anchors, residual, mean), rotation, scale, shift)
 
 
 def _camera(vertices: np.ndarray, points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """Scaled orthographic pose by weighted least squares: the affine camera, then the nearest rotation (POS, DeMenthon & Davis 1995,
-    §3, with an orthogonal Procrustes step)."""
+    """Fit a scaled orthographic camera to points by weighted least squares: rotation ``[3, 3]``, scale, and shift ``[2]``.
+
+    vertices: ``[K, 3]`` in head space. points: ``[K, 2]`` pixels. weights: ``[K]``. The affine camera is fitted, then replaced by the
+    nearest rotation (POS, DeMenthon & Davis 1995, section 3, with an orthogonal Procrustes step).
+    """
     w = weights[:, None] / weights.sum()
     center_v, center_p = (w * vertices).sum(0), (w * points).sum(0)
     v, p = vertices - center_v, points - center_p
@@ -152,7 +163,7 @@ def _camera(vertices: np.ndarray, points: np.ndarray, weights: np.ndarray) -> tu
 
 
 def _similarity_3d(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """Umeyama 1991 in three dimensions."""
+    """Fit rotation ``[3, 3]``, scale and shift ``[3]`` from ``[K, 3]`` to ``[K, 3]`` points by least squares (Umeyama 1991)."""
     ms, mt = source.mean(0), target.mean(0)
     a, b = source - ms, target - mt
     u, s, vt = np.linalg.svd(b.T @ a)
@@ -162,8 +173,11 @@ def _similarity_3d(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     return rotation, scale, mt - scale * rotation @ ms
 
 
-def spread(anchors: np.ndarray, moves: np.ndarray, at: np.ndarray, stiffness: float = 0.02) -> np.ndarray:
-    """Carry moves known at anchors to other points: biharmonic spline in 3-D (kernel r, affine part), lightly regularised."""
+def spread_moves(anchors: np.ndarray, moves: np.ndarray, at: np.ndarray, stiffness: float = 0.02) -> np.ndarray:
+    """Interpolate moves ``[K, 3]`` known at anchors ``[K, 3]`` to the points ``at`` ``[V, 3]``: ``[V, 3]``.
+
+    A biharmonic spline in 3-D (kernel r, with an affine part), regularised by ``stiffness``.
+    """
     n = len(anchors)
     k = np.linalg.norm(anchors[:, None] - anchors[None], axis=-1)
     k[np.diag_indices(n)] = -stiffness * 10
@@ -174,10 +188,13 @@ def spread(anchors: np.ndarray, moves: np.ndarray, at: np.ndarray, stiffness: fl
     return r @ weights[:n] + np.concatenate([np.ones((len(at), 1)), at], 1) @ weights[n:]
 
 
-def landmarks_of(head: np.ndarray, rotation: np.ndarray | None = None) -> np.ndarray:
-    """``[68, 3]`` iBUG points of ``[V, 3]`` mesh vertices. With the head's ``rotation`` the jaw points of the side that turns away slide
-    from the jaw line onto the cheek's horizon, where a photograph's outline is: the vertex at the jaw point's height that reaches
-    farthest out (landmark marching, Zhu et al., CVPR 2015, §3.2)."""
+def points68_of_head(head: np.ndarray, rotation: np.ndarray | None = None) -> np.ndarray:
+    """Return the 68 points ``[68, 3]`` of mesh vertices ``[V, 3]``.
+
+    With the head's ``rotation``, jaw points of the side that is turned away move from the jaw line to the visible outline of the cheek,
+    where a photo's landmarks are: to the vertex at their height that reaches farthest out (landmark marching, Zhu et al., CVPR 2015,
+    section 3.2).
+    """
     points = WEIGHTS_68[:, :468].astype(np.float64) @ head[:468]
     if rotation is None:
         return points

@@ -1,4 +1,4 @@
-"""Masks and landmarks of the fitted 3-D face: right on profiles, and able to show the source's shape in the target's pose."""
+"""Masks and landmark drawings of the fitted 3-D face, of the target's shape or of the source's in the target's pose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..pixels.masks import feather_mask, grow_mask
 from ..progress import Progress, silent
 from .drawings import draw_landmarks
 from .expression import nearest_pose, reference_fits, transfer_shape
-from .fit import Fit, fit_face, landmarks_of, mean_face
+from .fit import Fit, fit_face, mean_face, points68_of_head
 from .raster import rasterize
 
 SHAPES = ("target", "source", "union")
@@ -30,11 +30,11 @@ def landmark_mask(
     feather: float = 0,
     progress: Progress = silent,
 ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """The face's silhouette in every crop, a drawing of its 68 landmarks, and the head pose.
+    """Draw each face's silhouette and its 68 landmarks in its crop, and measure the head pose.
 
-    shape: ``"target"`` is the face in the photograph, ``"source"`` the identity's proportions in the target's pose and expression
-    (Face-Adapter's motion landmarks), ``"union"`` covers both (DiffSwap's 3-D-aware mask). grow, feather: crop pixels.
-    Returns masks ``[N, size, size]``, drawings ``[N, size, size, 3]`` and ``[N, 3]`` yaw, pitch, roll in degrees (see ``Fit.angles``).
+    shape: ``"target"`` is the face in the photo, ``"source"`` the identity's proportions in the target's pose and expression
+    (Face-Adapter's motion landmarks), ``"union"`` covers both (DiffSwap's 3-D-aware mask). grow, feather: pixels of the crop.
+    Returns masks ``[N, size, size]``, drawings ``[N, size, size, 3]`` and yaw, pitch and roll ``[N, 3]`` in degrees (see ``Fit.angles``).
     """
     if shape not in SHAPES:
         raise FaceLoomError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}.")
@@ -51,7 +51,7 @@ def landmark_mask(
         if shape != "target":
             heads.append(transfer_shape(references[nearest_pose(references, fit)], fit))
         masks[i] = torch.stack([silhouette(fit, head, matrix, size) for head in heads]).amax(0)
-        points = transform(fit.project(landmarks_of(heads[-1], fit.rotation))[:, :2], matrix)
+        points = transform(fit.project(points68_of_head(heads[-1], fit.rotation))[:, :2], matrix)
         drawings[i] = draw_landmarks(points, size, size)
         angles[i] = fit.angles
         progress(i + 1, len(faces))
@@ -59,7 +59,7 @@ def landmark_mask(
 
 
 def silhouette(fit: Fit, head: np.ndarray, matrix: np.ndarray, size: int) -> torch.Tensor:
-    """``[size, size]`` share of every crop pixel that the face ``head`` covers, seen by the fit's camera."""
+    """Compute the share ``[size, size]`` of every crop pixel that vertices ``head`` cover, seen by the fit's camera."""
     points = fit.project(head)
     points[:, :2] = (transform(points[:, :2], matrix) + 0.5) * 2 - 0.5  # twice as fine, for a smooth edge
     _, covered = rasterize(points, mean_face().triangles, points[:, :1], 2 * size)

@@ -1,4 +1,4 @@
-"""Drawing a mesh's attributes into a picture-sized map."""
+"""Rasterizing a mesh: drawing values of its vertices into a square map."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import numpy as np
 
 
 def rasterize(points: np.ndarray, triangles: np.ndarray, attributes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """``attributes`` ``[V, A]`` interpolated over the triangles that face the viewer, nearest in front.
+    """Interpolate the vertices' attributes over the triangles that face the viewer, the nearest in front.
 
-    points: ``[V, 3]`` x, y in map pixels and depth. Returns ``[size, size, A]`` float32 (0 where nothing is) and the coverage
-    ``[size, size]`` bool. Painter's order by triangle, exact enough for a face, whose triangles are small.
+    points: ``[V, 3]``, x and y in map pixels, and depth. triangles: ``[T, 3]`` vertex indices. attributes: ``[V, A]``. Returns values
+    ``[size, size, A]`` float32 (0 where no triangle is) and the coverage ``[size, size]`` bool. Triangles are painted from far to near,
+    which is exact enough for a face, whose triangles are small.
     """
     corner = points[triangles]
     x, y = corner[..., 0], corner[..., 1]
@@ -21,7 +22,7 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, attributes: np.ndarray,
     top, bottom = _pixel_range(y, size)
     width, height = np.maximum(right - left, 0), np.maximum(bottom - top, 0)
     count = width * height
-    which = np.repeat(np.arange(len(count)), count)
+    which = np.repeat(np.arange(len(count)), count)  # the triangle of each pixel of the triangles' bounding boxes
     step = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
     px, py = left[which] + step % width[which], top[which] + step // width[which]
     # barycentric coordinates are affine in the pixel: one small solve per triangle, not per pixel
@@ -39,13 +40,14 @@ def rasterize(points: np.ndarray, triangles: np.ndarray, attributes: np.ndarray,
 
 
 def _pixel_range(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the first pixel, and the one after the last, between the least and the largest of ``[T, 3]`` positions."""
     low = np.clip(np.ceil(values.min(1)), 0, size).astype(int)
     high = np.clip(np.floor(values.max(1)) + 1, 0, size).astype(int)
     return low, high
 
 
 def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit ``[V, 3]`` normals that point out of the face (negative z faces the viewer), area-weighted."""
+    """Compute unit normals ``[V, 3]`` that point out of the face (negative z is towards the viewer), weighted by area."""
     a, b, c = (points[triangles[:, i]] for i in range(3))
     face = np.cross(b - a, c - a)
     normals = np.zeros_like(points)

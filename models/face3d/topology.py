@@ -1,6 +1,6 @@
-"""Which MediaPipe vertex is where: rings of the 478-point mesh, and the 68 iBUG points in it.
+"""Indices of MediaPipe's 478-point mesh: rings of vertices, and the 68 iBUG points.
 
-Left and right are the viewer's. Rings run clockwise as the viewer sees them, from the first index named.
+Left and right are the viewer's. Rings run clockwise as the viewer sees them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ RIGHT_BROW = (336, 296, 334, 293, 300, 276, 283, 282, 295, 285)
 LEFT_IRIS = (468, 469, 470, 471, 472)  # centre first
 RIGHT_IRIS = (473, 474, 475, 476, 477)
 
-# The jaw's 17 points lie on the oval from temple to chin, between its vertices. Where, and the inner corners of the eyes, are
-# medians over 143 photographs against dlib's points.
+# The jaw's 17 points lie between vertices of the oval from temple to chin. Their positions along it, and the inner corners of the eyes,
+# are medians of dlib's points in 143 photos.
 _LEFT_JAW = (127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152)
 _RIGHT_JAW = (356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152)
-_JAW_AT = (0, 1.25, 2.5, 3.5, 4.75, 6, 7.75, 9.5, 11)
-_INNER = (
+_JAW_POSITIONS = (0, 1.25, 2.5, 3.5, 4.75, 6, 7.75, 9.5, 11)
+_INNER_VERTICES = (
     70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
     168, 197, 195, 4, 75, 97, 2, 326, 305,  # nose
     33, 160, 158, 155, 153, 144, 382, 385, 387, 263, 373, 380,  # eyes
@@ -32,10 +32,11 @@ _INNER = (
 
 
 def _weights_68() -> np.ndarray:
+    """Compute how much of each vertex makes each of the 68 points: ``[68, 478]``."""
     weights = np.zeros((68, 478), np.float32)
-    weights[np.arange(17, 68), _INNER] = 1
+    weights[np.arange(17, 68), _INNER_VERTICES] = 1
     for ring, points in ((_LEFT_JAW, range(9)), (_RIGHT_JAW, range(16, 7, -1))):
-        for point, at in zip(points, _JAW_AT, strict=True):
+        for point, at in zip(points, _JAW_POSITIONS, strict=True):
             below, part = int(at), at % 1
             weights[point] = 0
             weights[point, ring[below]] = 1 - part
@@ -45,9 +46,9 @@ def _weights_68() -> np.ndarray:
     return weights
 
 
-WEIGHTS_68 = _weights_68()  # [68, 478], rows sum to 1
+WEIGHTS_68 = _weights_68()  # [68, 478], rows add up to 1
 
 
 def points68_from_dense(dense: np.ndarray) -> np.ndarray:
-    """``[..., 478, D]`` mesh points to ``[..., 68, D]`` iBUG points, float32."""
+    """Compute the 68 points ``[..., 68, D]`` float32 of a mesh ``[..., 478, D]``."""
     return WEIGHTS_68 @ np.asarray(dense, np.float32)

@@ -14,7 +14,7 @@ from ..errors import FaceLoomError
 from ..faces import Faces
 from ..files.catalogue import NetContract
 from ..pixels.affine import compose, invert
-from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_empty
+from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_placeholder
 from ..pixels.sampling import sample_crops, warp
 from ..progress import Progress, silent
 from ..runtime.input import describe_ports, find_image_input, to_network_input
@@ -74,7 +74,7 @@ class MaskOccluder:
 
     def visible(self, images: torch.Tensor, faces: Faces, size: int, progress: Progress = silent) -> torch.Tensor:
         """``[N, size, size]``, sampled from the mask in one step. Outside the photograph nothing hides the face."""
-        if is_empty(self.mask):
+        if is_placeholder(self.mask):
             return images.new_ones((len(faces), size, size), dtype=torch.float32)
         hidden = fit_mask(self.mask, faces.frames, faces.height, faces.width, "occluder mask").to(images.device)
         seen = hidden.new_ones((len(faces), size, size))

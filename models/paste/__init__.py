@@ -16,7 +16,7 @@ from ..crops.crop import crop_matrices, handed_out
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..pixels.affine import bounds, invert, scale_of
-from ..pixels.masks import extent, feather_mask
+from ..pixels.masks import feather_mask, nonzero_bounds
 from ..pixels.resize import resize_bilinear
 from ..pixels.sampling import lattice, read_grid, sample_crops, sampling_grid, warp
 from ..pixels.tensors import as_crops, expand_rgb
@@ -172,7 +172,7 @@ def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, at: int) 
 
 def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int] | None:
     """x0, y0, x1, y1 (exclusive) of the image pixels a crop-space mask ``[S, S]`` can reach, or None."""
-    used = extent(mask)
+    used = nonzero_bounds(mask)
     if used is None:
         return None
     reach = 2 * max(1, int(scale_of(matrix)))

@@ -1,1 +1,1 @@
-"""Arithmetic on picture tensors: matrices, sampling, resizing, masks and edges. Knows no faces, files or networks."""
+"""Arithmetic on picture tensors: matrices, sampling, resizing, blurs, masks, edges and drawing. Knows no faces, files or networks."""

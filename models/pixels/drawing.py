@@ -1,4 +1,4 @@
-"""Pictures for people to look at: numbered faces, landmark drawings, coloured regions, contact sheets. Drawn with PIL."""
+"""Pictures for people to look at, drawn with PIL: labels, coloured regions, outlined masks and contact sheets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 )  # fmt: skip
 
 
-def _to_tensor(picture: Image.Image) -> torch.Tensor:
+def from_pil(picture: Image.Image) -> torch.Tensor:
+    """Turn a PIL picture into ``[H, W, 3]`` float32 0..1."""
     return torch.from_numpy(np.array(picture.convert("RGB"), np.float32) / 255)
 
 
@@ -28,9 +29,9 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=max(8, round(size)))
 
 
-def _badge(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float, fill: tuple[int, int, int],
+def draw_badge(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float, fill: tuple[int, int, int],
            limit: tuple[int, int]) -> None:
-    """Text on a filled box whose lower left corner is (x, y), moved inside the picture ``limit`` (width, height)."""
+    """Draw text on a filled box whose lower left corner is (x, y), moved so that it lies inside ``limit`` (width, height)."""
     font = _font(size)
     pad = size * 0.3
     width, height = font.getlength(text) + 2 * pad, size * 1.4
@@ -41,8 +42,10 @@ def _badge(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float
 
 
 def color_regions(crops: torch.Tensor, labels: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-    """``[N, S, S, 3]``: crops tinted by ``[N, S, S]`` integer labels in ``PALETTE`` colours, dark borders between regions, and a
-    legend of those present. Label 0 stays untinted."""
+    """Tint crops ``[N, S, S, 3]`` 0..1 by labels ``[N, S, S]`` in the colours of ``PALETTE``, with a legend: ``[N, S, S, 3]``.
+
+    Label 0 is not tinted, borders between regions are dark. names: of the labels, in order; the legend lists those that are present.
+    """
     index = labels.to(torch.int64)
     colors = torch.tensor(PALETTE, dtype=torch.float32, device=crops.device) / 255
     tint = colors[index.to(crops.device)]
@@ -52,38 +55,39 @@ def color_regions(crops: torch.Tensor, labels: torch.Tensor, names: Sequence[str
     edge[:, :, 1:] |= index[:, :, 1:] != index[:, :, :-1]
     edge[:, 1:] |= index[:, 1:] != index[:, :-1]
     out[edge.to(crops.device)] *= 0.35
-    return torch.stack([_legend(out[i], sorted(set(index[i].unique().tolist()) - {0}), names) for i in range(len(out))])
+    return torch.stack([_with_legend(out[i], sorted(set(index[i].unique().tolist()) - {0}), names) for i in range(len(out))])
 
 
-def _legend(image: torch.Tensor, present: Sequence[int], names: Sequence[str]) -> torch.Tensor:
+def _with_legend(image: torch.Tensor, labels: Sequence[int], names: Sequence[str]) -> torch.Tensor:
+    """Draw the names of ``labels`` in their colours in the upper left corner of ``[H, W, 3]``."""
     picture = to_pil(image)
     draw = ImageDraw.Draw(picture)
     size = max(9.0, min(picture.size) / 40)
     y = 0.0
-    for label in present:
+    for label in labels:
         y += size * 1.5
-        _badge(draw, 0, y, names[label].replace("_", " "), size, PALETTE[label], picture.size)
-    return _to_tensor(picture).to(image.device)
+        draw_badge(draw, 0, y, names[label].replace("_", " "), size, PALETTE[label], picture.size)
+    return from_pil(picture).to(image.device)
 
 
 def outline_masks(crops: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """``[N, S, S, 3]``: what ``[N, S, S]`` masks leave out is dimmed and bluish, and a bright line runs where they pass 0.5."""
+    """Show masks ``[N, S, S]`` on crops ``[N, S, S, 3]``: dim and bluish where they are 0, a bright line where they pass 0.5."""
     share = masks.to(crops.device, torch.float32)[..., None]
-    dim = crops * 0.35 + crops.new_tensor([0.02, 0.05, 0.12])
-    out = crops * share + dim * (1 - share)
+    dimmed = crops * 0.35 + crops.new_tensor([0.02, 0.05, 0.12])
+    out = crops * share + dimmed * (1 - share)
     inside = masks.to(crops.device) >= 0.5
     radius = max(1, round(min(masks.shape[-2:]) / 400))
-    wide = torch.nn.functional.max_pool2d(inside[:, None].to(torch.float32), 2 * radius + 1, 1, radius)[:, 0] > 0
-    out[wide & ~inside] = out.new_tensor([1.0, 0.85, 0.2])
+    widened = torch.nn.functional.max_pool2d(inside[:, None].to(torch.float32), 2 * radius + 1, 1, radius)[:, 0] > 0
+    out[widened & ~inside] = out.new_tensor([1.0, 0.85, 0.2])
     return out
 
 
 def contact_sheet(rows: Sequence[Sequence[torch.Tensor]], labels: Sequence[Sequence[str]] | Sequence[str] | None = None, *,
                   title: str = "", tile: int = 320, gap: int = 12) -> torch.Tensor:
-    """Pictures in rows with captions under them, ``[H, W, 3]`` float32 on a light ground.
+    """Lay pictures out in rows with captions under them: ``[H, W, 3]`` float32 0..1 on a light background.
 
-    ``rows``: pictures ``[h, w, 3]`` (or ``[h, w]`` masks) of any sizes; each is fitted into a square of ``tile`` pixels, never
-    enlarged more than eight times. ``labels``: one caption per picture, or one list that serves as the columns' heading for every row.
+    rows: pictures ``[h, w, 3]`` or masks ``[h, w]`` of any size; each is fitted into a square of ``tile`` pixels and enlarged at most eight
+    times. labels: one caption per picture, or one list of captions that every row repeats. gap: pixels between the tiles.
     """
     if not rows or not any(len(row) for row in rows):
         raise FaceLoomError("A contact sheet needs at least one picture.")
@@ -100,16 +104,17 @@ def contact_sheet(rows: Sequence[Sequence[torch.Tensor]], labels: Sequence[Seque
         draw.text((gap, gap + text), title, font=_font(text * 1.4), fill=(25, 25, 25), anchor="lm")
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
-            picture = _tile(image, tile)
+            picture = _fit_tile(image, tile)
             x, y = gap + c * (tile + gap), head + gap + r * (tile + line + gap)
             sheet.paste(picture, (x + (tile - picture.width) // 2, y + (tile - picture.height) // 2))
             if labels and c < len(labels[r]):
                 draw.text((x + tile // 2, y + tile + line // 2), _shorten(labels[r][c], _font(text), tile), font=_font(text),
                           fill=(60, 60, 60), anchor="mm")
-    return _to_tensor(sheet)
+    return from_pil(sheet)
 
 
-def _tile(image: torch.Tensor, tile: int) -> Image.Image:
+def _fit_tile(image: torch.Tensor, tile: int) -> Image.Image:
+    """Resize a picture ``[h, w, 3]`` or mask ``[h, w]`` so that its longer edge is ``tile`` pixels, but enlarge it at most eight times."""
     image = image[..., None].expand(*image.shape, 3) if image.ndim == 2 else image[..., :3]
     picture = to_pil(image)
     scale = min(tile / max(picture.size), 8.0)
@@ -118,6 +123,7 @@ def _tile(image: torch.Tensor, tile: int) -> Image.Image:
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """Cut text and end it with an ellipsis where it is wider than ``width`` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

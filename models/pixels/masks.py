@@ -1,4 +1,4 @@
-"""Masks ``[N, H, W]`` float32 0..1: drawing polygons, growing, feathering, and fitting whatever is connected to a mask socket."""
+"""Masks ``[N, H, W]`` float32 0..1: drawing polygons, growing, feathering, and fitting what is connected to a mask socket."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import torch.nn.functional as F
 from ..errors import FaceLoomError
 from .resize import resize_bilinear
 
-# A distance that stands for "no border within reach".
-_FAR = 1e6
+# The distance of pixels that no border is within reach of.
+_OUT_OF_REACH = 1e6
 # Added and subtracted again, it rounds a float64 to multiples of 2^-32.
 _ROUNDING = 2.0**20
-# Distance = this × logit of an anti-aliased edge blurred by [1 2 1] / 4 (standard deviation of both, over the logistic's 1.702).
+# The distance from an anti-aliased edge is this times the logit of the edge blurred by [1 2 1] / 4: the standard deviation of both, over
+# the 1.702 that makes a logistic function most like an error function.
 _EDGE_WIDTH = math.sqrt(0.5 + 1 / 12) / 1.702
 
 
 def polygon_mask(points: np.ndarray | Sequence, height: int, width: int) -> torch.Tensor:
-    """``[height, width]`` float32 on the CPU: the exact share of every pixel's square that lies inside the polygon.
+    """Draw a filled polygon: ``[height, width]`` float32 on the CPU, the exact share of every pixel's square that lies inside.
 
-    ``points`` is ``[K, 2]`` (x, y), closed by itself, or a list of such polygons whose signed areas add up (a hole is a polygon
-    that runs the other way round). Integers are pixel centres: pixel (0, 0) is the square from -0.5 to 0.5. Parts outside the
-    picture are clipped exactly. Signed-area accumulation: each edge is cut at the pixel grid and adds its coverage to its own
-    pixel and to everything right of it, which one running sum per row spreads out; the cost is the outline's length plus one
-    pass over the rectangle it fills.
+    points: ``[K, 2]`` (x, y), the last joined to the first, or a list of such polygons whose signed areas add up (a hole is a polygon
+    that runs the other way round). Integers are pixel centres: pixel (0, 0) is the square from -0.5 to 0.5. Parts outside the picture
+    are clipped exactly. NaN and infinite points are an error.
+
+    Areas are accumulated: each edge is cut at the pixel grid and adds its coverage to its own pixel and to all pixels right of it, by one
+    running sum per row. The cost is the outline's length plus one pass over its bounding box.
     """
     polygons = [points] if len(points) and np.ndim(points[0]) == 1 else points
     polygons = [np.asarray(polygon, np.float64) + 0.5 for polygon in polygons]
@@ -49,9 +51,12 @@ def polygon_mask(points: np.ndarray | Sequence, height: int, width: int) -> torc
 
 
 def _coverage_steps(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``[height, width + 1]``: by how much one polygon's coverage differs from pixel to pixel; pixel (0, 0) is the square 0..1 here."""
+    """Compute by how much one polygon's coverage changes from each pixel to the next: ``[height, width + 1]`` float64.
+
+    Pixel (0, 0) is the square from 0 to 1 here.
+    """
     start, step = polygon, np.roll(polygon, -1, 0) - polygon
-    # A place on the outline is a number: whole ones are its corners, k + t lies at t between corners k and k + 1.
+    # Places on the outline are numbers: k is a corner, k + t lies between corners k and k + 1 at the share t.
     cuts = [np.arange(len(polygon) + 1.0)]
     for axis, limit in ((0, width), (1, height)):
         ends = start[:, axis], start[:, axis] + step[:, axis]
@@ -68,19 +73,19 @@ def _coverage_steps(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     middle -= edge
     x, y = (start[edge, axis] + step[edge, axis] * middle for axis in (0, 1))
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    seen = (row >= 0) & (row < height) & (column < width)
-    column, row, rise, x = column[seen], row[seen], rise[seen], x[seen]
+    visible = (row >= 0) & (row < height) & (column < width)
+    column, row, rise, x = column[visible], row[visible], rise[visible], x[visible]
     share = np.where(column < 0, 0, x - column)
     index = row * (width + 1) + np.maximum(column, 0)
     steps = np.bincount(np.concatenate([index, index + 1]), np.concatenate([rise * (1 - share), rise * share]), height * (width + 1))
-    return steps.reshape(height, width + 1).astype(np.float64, copy=False)  # of nothing, bincount makes whole numbers
+    return steps.reshape(height, width + 1).astype(np.float64, copy=False)  # bincount of nothing returns integers
 
 
 def grow_mask(mask: torch.Tensor, pixels: float) -> torch.Tensor:
-    """Move the border of ``[..., H, W]`` masks outwards by ``pixels`` (inwards where negative; fractions count), round at corners.
+    """Grow masks ``[..., H, W]`` by ``pixels`` (shrink them where negative; fractions count), with round corners.
 
-    The border is where the mask passes 0.5. The result has an edge one pixel wide; softer slopes of the given mask are kept on
-    the side that does not move (growing never lowers a value, shrinking never raises one). The picture's own edge is no border.
+    The border, where the mask passes 0.5, is moved. The moved border is one pixel wide; growing never lowers a value and shrinking never
+    raises one, so softer slopes stay on the other side. The picture's own edge is no border.
     """
     if pixels == 0 or mask.numel() == 0:
         return mask
@@ -90,11 +95,11 @@ def grow_mask(mask: torch.Tensor, pixels: float) -> torch.Tensor:
 
 
 def feather_mask(mask: torch.Tensor, pixels: float, side: str = "both") -> torch.Tensor:
-    """Give the border of ``[..., H, W]`` masks a ramp ``pixels`` wide.
+    """Give the border of masks ``[..., H, W]`` a ramp ``pixels`` wide.
 
-    ``side="inside"``: 0 at the border, 1 at ``pixels`` inside it, nowhere above the given mask. ``side="both"``: 0.5 on the border and
-    half of the ramp on each side. The ramp is smootherstep of the distance (Perlin 2002: slope and curvature vanish at both ends,
-    so that no Mach band shows). Parts thinner than the ramp keep a lower peak instead of vanishing.
+    side: ``"inside"`` is 0 at the border, 1 at ``pixels`` inside it, and nowhere above the given mask; ``"both"`` is 0.5 at the border
+    and has half of the ramp on each side. The ramp is smootherstep of the distance (Perlin 2002), whose slope and curvature vanish at
+    both ends, so that no Mach band shows. Parts thinner than the ramp keep a lower peak instead of vanishing.
     """
     if side not in ("inside", "both"):
         raise FaceLoomError(f'Feather side must be "inside" or "both", not "{side}".')
@@ -110,16 +115,18 @@ def feather_mask(mask: torch.Tensor, pixels: float, side: str = "both") -> torch
 
 
 def _smootherstep(x: torch.Tensor) -> torch.Tensor:
+    """Compute Perlin's polynomial from 0 at ``x`` = 0 to 1 at ``x`` = 1."""
     x = x.clamp(0, 1)
     return x * x * x * (x * (x * 6 - 15) + 10)
 
 
 def signed_distance(mask: torch.Tensor, reach: float, coarse: int = 1) -> torch.Tensor:
-    """``[..., H, W]``: Euclidean distance in pixels to the mask's 0.5 border, negative inside; beyond ``reach`` only its sign counts.
+    """Measure the Euclidean distance in pixels to the border, where masks ``[..., H, W]`` pass 0.5; it is negative inside: ``[..., H, W]``.
 
-    Coverage of border pixels places the border between pixel centres (as in Gustavson & Strand 2011, "Anti-aliased Euclidean distance
-    transform"); 0.05 px on average on anti-aliased shapes. Separable (columns by running maximum, rows by a window of ``reach``), so the
-    cost is pixels × reach. ``coarse`` > 1 works on that many times fewer pixels each way and interpolates.
+    Beyond ``reach`` only the sign counts. The values of border pixels tell where the border lies between pixel centres (as in Gustavson &
+    Strand 2011, "Anti-aliased Euclidean distance transform"); the mean error on anti-aliased shapes is 0.05 pixels. Columns are measured
+    by a running maximum and rows within a window of ``reach``, so the cost is pixels times ``reach``. coarse: above 1, it works on that
+    many times fewer pixels in each direction and interpolates.
     """
     height, width = mask.shape[-2:]
     flat = mask.reshape(-1, height, width).to(torch.float32)
@@ -139,47 +146,51 @@ def signed_distance(mask: torch.Tensor, reach: float, coarse: int = 1) -> torch.
 
 
 def _distance_to(seeds: torch.Tensor, coverage: torch.Tensor, window: int) -> torch.Tensor:
-    """Distance from every pixel to the border of ``seeds`` ``[N, H, W]`` bool, exact up to ``window`` pixels, larger beyond."""
+    """Measure the distance of every pixel to the border of ``seeds`` ``[N, H, W]`` bool: exact up to ``window`` pixels, larger beyond.
+
+    coverage: how much of each pixel the seeds cover, 0..1.
+    """
     height, width = seeds.shape[-2:]
-    # How far the border lies beyond a seed's centre: a slightly blurred edge is an error function of known width; invert it.
+    # How far the border lies beyond a seed's centre: a slightly blurred edge is an error function of known width, which is inverted.
     kernel = coverage.new_tensor([1.0, 2.0, 1.0]) / 4
     blurred = F.conv2d(F.pad(coverage[:, None], (1, 1, 1, 1), mode="replicate"), (kernel[:, None] * kernel)[None, None])[:, 0]
     overhang = (torch.logit(blurred, 1e-3) * _EDGE_WIDTH).clamp_(max=0.75)
     overhang = torch.maximum(overhang, coverage - 0.5)  # corners
     rows = torch.arange(height, device=seeds.device, dtype=torch.float32)[:, None]
-    above = torch.where(seeds, rows, -_FAR).cummax(1).values
-    below = torch.where(seeds, -rows, -_FAR).flip(1).cummax(1).values.flip(1).neg()
+    above = torch.where(seeds, rows, -_OUT_OF_REACH).cummax(1).values
+    below = torch.where(seeds, -rows, -_OUT_OF_REACH).flip(1).cummax(1).values.flip(1).neg()
     up, down = rows - above, below - rows
     nearest = torch.where(up <= down, above, below).clamp(0, height - 1).to(torch.int64)
     vertical = torch.minimum(up, down)
     overhang = overhang.gather(1, nearest)
     window = min(window, width - 1)
-    vertical = F.pad(vertical.square(), (window, window), value=_FAR**2)
+    vertical = F.pad(vertical.square(), (window, window), value=_OUT_OF_REACH**2)
     overhang = F.pad(overhang, (window, window))
-    best = torch.full_like(coverage, _FAR)
+    best = torch.full_like(coverage, _OUT_OF_REACH)
     for shift in range(-window, window + 1):
         part = slice(window + shift, window + shift + width)
         best = torch.minimum(best, (vertical[:, :, part] + shift * shift).sqrt_() - overhang[:, :, part])
     return best
 
 
-def extent(mask: torch.Tensor) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 (exclusive) of the pixels of ``[H, W]`` that are above 0, or None."""
-    most = torch.cat([mask.amax(0), mask.amax(1)]).cpu().numpy() > 0
-    columns, rows = np.flatnonzero(most[: mask.shape[1]]), np.flatnonzero(most[mask.shape[1] :])
+def nonzero_bounds(mask: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """Find the rectangle (x0, y0, x1, y1; the last two exclusive) of the pixels of ``[H, W]`` above 0; None where there are none."""
+    used = torch.cat([mask.amax(0), mask.amax(1)]).cpu().numpy() > 0
+    columns, rows = np.flatnonzero(used[: mask.shape[1]]), np.flatnonzero(used[mask.shape[1] :])
     return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else None
 
 
-def is_empty(mask: torch.Tensor) -> bool:
-    """Whether this is the 64×64 mask of zeros that ComfyUI's LoadImage sends for a picture without alpha: no mask was meant."""
+def is_placeholder(mask: torch.Tensor) -> bool:
+    """Tell whether a mask is the 64×64 zeros that ComfyUI's LoadImage sends for a picture without alpha, where no mask was meant."""
     return tuple(mask.shape[-2:]) == (64, 64) and not bool(mask.any())
 
 
 def fit_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str = "mask") -> torch.Tensor:
-    """Whatever is connected to a mask socket as ``[count, height, width]`` float32 0..1 on its own device.
+    """Turn what is connected to a mask socket into ``[count, height, width]`` float32 0..1 on its own device.
 
-    Accepts ``[H, W]``, ``[B, H, W]``, ``[B, 1, H, W]``, ``[B, H, W, 1]`` of any size and type (bool and uint8 too). One mask is shared by
-    all; any other number must be ``count``. LoadImage's placeholder (see ``is_empty``) gives zeros whatever its batch. NaN is an error.
+    Takes ``[H, W]``, ``[B, H, W]``, ``[B, 1, H, W]`` or ``[B, H, W, 1]`` of any size and type, bool and uint8 included. One mask is shared
+    by all; any other number must be ``count``. LoadImage's placeholder (see ``is_placeholder``) becomes zeros. NaN is an error. name: what
+    errors call the socket.
     """
     if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
         mask = mask[:, 0] if mask.shape[1] == 1 else mask[..., 0]
@@ -188,7 +199,7 @@ def fit_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str 
     if mask.ndim != 3 or 0 in mask.shape[1:]:
         raise FaceLoomError(f"The {name} must be a mask [B, H, W], not {tuple(mask.shape)}; convert an image with Convert Image to Mask.")
     mask = mask.to(torch.float32) / 255 if mask.dtype == torch.uint8 else mask.to(torch.float32)
-    if is_empty(mask):
+    if is_placeholder(mask):
         return mask.new_zeros((count, height, width))
     if not bool(torch.isfinite(mask).all()):
         raise FaceLoomError(f"The {name} contains NaN or infinite values; check the node before it.")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .affine import bounds, invert, scale_of
-from .magnify import twice
+from .magnify import double_resolution
 
 # From this many image pixels per crop pixel on, a crop is area filtered; below, a bicubic look-up aliases too little to see.
 _SHRINKS = 1.25
@@ -129,7 +129,7 @@ def warp(image: torch.Tensor, matrix: np.ndarray, height: int, width: int, paddi
     to_image = invert(np.asarray(matrix, np.float64))
     region, to_region = read_region(image, to_image, height, width)
     if mode == "bicubic" and float(scale_of(to_image)) <= _GROWS:
-        region, to_region, mode = twice(region), 2 * to_region, "bilinear"
+        region, to_region, mode = double_resolution(region), 2 * to_region, "bilinear"
         to_region[:, 2] += 0.5
     grid = sampling_grid(to_region, height, width, region.shape[2], region.shape[3], image.device, step)
     return read_grid(region, grid, mode, padding).permute(1, 2, 0)

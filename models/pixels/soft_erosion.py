@@ -1,4 +1,4 @@
-"""Shrinking a mask softly, as MegaFS and ReliableSwap do."""
+"""Soft erosion of masks, as MegaFS and ReliableSwap do it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional
 
 
-def cone(edge: int) -> torch.Tensor:
-    """``[edge, edge]`` weights that fall with the distance from the middle to 0 in the corners; their sum is 1."""
+def cone_weights(edge: int) -> torch.Tensor:
+    """Make weights ``[edge, edge]`` that fall with the distance from the middle to 0 in the corners and add up to 1."""
     away = torch.arange(edge, dtype=torch.float32) - edge // 2
     distance = torch.hypot(away[:, None], away)
     weights = distance.max() - distance
@@ -15,9 +15,12 @@ def cone(edge: int) -> torch.Tensor:
 
 
 def soft_erosion(masks: torch.Tensor, edge: int = 17, threshold: float = .9, steps: int = 7) -> torch.Tensor:
-    """``[N, H, W]`` masks 0..1: averaged over a cone of ``edge`` pixels ``steps`` times, all but the last time never above what was there;
-    then 1 from ``threshold`` on, and below it stretched so that the largest value left is 1."""
-    kernel = cone(edge).to(masks)[None, None]
+    """Shrink masks ``[N, H, W]`` 0..1 and soften their edge.
+
+    They are averaged over a cone of ``edge`` pixels ``steps`` times, and lowered to the average each time but the last, when they become
+    the average. Values from ``threshold`` on become 1; those below are scaled so that the largest becomes 1.
+    """
+    kernel = cone_weights(edge).to(masks)[None, None]
     x = masks[:, None]
     for step in range(steps):
         soft = functional.conv2d(x, kernel, padding=edge // 2)

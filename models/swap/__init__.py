@@ -12,7 +12,7 @@ from ..crops.crop import crop_faces, crop_matrices, face_windows
 from ..detect import kept_positions
 from ..faces import Faces, Identity
 from ..pixels.affine import scale_of
-from ..pixels.masks import fit_mask, is_empty
+from ..pixels.masks import fit_mask, is_placeholder
 from ..pixels.tensors import as_images
 from ..progress import Progress, silent
 from .load import load_engine
@@ -79,7 +79,7 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
 def _shown(mask: torch.Tensor | None, count: int, size: int) -> torch.Tensor | None:
     """``[count, size, size]``, or None where no mask was meant. A mask of the crops' own size is one, even where LoadImage's
     placeholder has that size too."""
-    if mask is None or count == 0 or (is_empty(mask) and size != mask.shape[-1]):
+    if mask is None or count == 0 or (is_placeholder(mask) and size != mask.shape[-1]):
         return None
     return fit_mask(mask, count, size, size)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ..crops.crop import crop_faces, crop_matrix
 from ..errors import FaceLoomError
-from ..face3d.expression import distance_to, eye_openings, mouth_opening, nearest_pose, reference_fits, transfer_shape
+from ..face3d.expression import distance_to_ring, eye_openings, mouth_opening, nearest_pose, reference_fits, transfer_shape
 from ..face3d.fit import Fit, fit_face, mean_face
 from ..face3d.raster import rasterize, vertex_normals
 from ..face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
@@ -108,11 +108,11 @@ class Zones:
 def _zones() -> Zones:
     """They belong to the mean face, so every face has the same."""
     v = mean_face().vertices
-    to_outline = distance_to(v, FACE_OVAL)
+    to_outline = distance_to_ring(v, FACE_OVAL)
     to_outline[468:] = 0
-    lids = np.minimum(distance_to(v, LEFT_EYE), distance_to(v, RIGHT_EYE))
+    lids = np.minimum(distance_to_ring(v, LEFT_EYE), distance_to_ring(v, RIGHT_EYE))
     y = v[:, 1]
-    core = np.clip((4.5 - np.minimum(distance_to(v, (4,)), distance_to(v, INNER_LIPS))) / 1.5, 0, 1)
+    core = np.clip((4.5 - np.minimum(distance_to_ring(v, (4,)), distance_to_ring(v, INNER_LIPS))) / 1.5, 0, 1)
     sure = ((lids > 0.9) & (to_outline > 1.2) & (y > -1.5) & (y < 3.2)).astype(np.float64)
     brows = v[list(LEFT_BROW[:5] + RIGHT_BROW[:5])]
     brow_up = np.clip((np.interp(v[:, 0], brows[:, 0], brows[:, 1]) - 0.15 - y) / 0.6, 0, 1)

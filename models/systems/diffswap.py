@@ -23,7 +23,7 @@ from ..diffusion.ddim import TRAINING_STEPS, DdimStep, ddim_schedule, scaled_lin
 from ..diffusion.noise import noise_source
 from ..errors import FaceLoomError
 from ..face3d.expression import nearest_pose, reference_fits, transfer_shape
-from ..face3d.fit import fit_face, landmarks_of
+from ..face3d.fit import fit_face, points68_of_head
 from ..face3d.mask3d import landmark_mask
 from ..faces import Face, Faces, Identity
 from ..files.catalogue import row_by_name
@@ -195,7 +195,7 @@ def transferred_points(face: Face, identity: Identity) -> np.ndarray:
     target = fit_face(face)
     references = reference_fits(identity)
     head = transfer_shape(references[nearest_pose(references, target)], target)
-    return target.project(landmarks_of(head, target.rotation))[:, :2]
+    return target.project(points68_of_head(head, target.rotation))[:, :2]
 
 
 def make_swap_mask(faces: Faces, identity: Identity, shape: str, points: np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FaceLoomError
-from ..face3d.basel_model import load_bfm
+from ..face3d.basel_model import load_basel_model
 from ..files.catalogue import catalogue
 from ..files.checkpoints import load_weights
 from ..files.find import FoundFile, find_companion
@@ -55,7 +55,7 @@ def load_face_adapter(path: str | os.PathLike | FoundFile, *, folders: Folders |
         net("faceadapter_d3dfr", lambda weights: CoefficientNet()),
         net("faceadapter_seg", lambda weights: AreaNet(), needed=False),
     )
-    shape = load_bfm(_find_file(path, "faceadapter_bfm", folders))
+    shape = load_basel_model(_find_file(path, "faceadapter_bfm", folders))
     return FaceAdapter("face-adapter", TorchModel(path.stem, nets, devices), shape, _load_parser(path, folders, devices))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from faceloom.models.crops.crop import crop_matrix
 from faceloom.models.crops.squares import box_square
-from faceloom.models.face3d.basel_model import face_model, rotation
+from faceloom.models.face3d.basel_model import landmark_model, rotation_matrices
 from faceloom.models.faces import Face
 from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, token_decoder_for
 from faceloom.models.networks.iresnet import IResNet, iresnet_depth
@@ -79,8 +79,8 @@ class Model3D(Adapter):
         coefficients = golden.arrays["coeff261"].astype(np.float64)
         arrays = (golden.input(name).numpy() for name in ("meanshape", "idBase", "exBase"))
         shape = split_coefficients(coefficients)
-        points = face_model(*arrays, 4 * np.arange(68)).points(shape.identity, shape.expression, shape.angles, shape.shift)
-        return {"coeff261": coefficients, "pts68": points, "rot": rotation(shape.angles)}
+        points = landmark_model(*arrays, 4 * np.arange(68)).points(shape.identity, shape.expression, shape.angles, shape.shift)
+        return {"coeff261": coefficients, "pts68": points, "rot": rotation_matrices(shape.angles)}
 
 
 class Drawing(Adapter):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from faceloom.models.face3d.expression import distance_to, mouth_opening, nearest_pose, reference_fits, transfer_shape
-from faceloom.models.face3d.fit import Fit, fit_face, five_points, landmarks_of, mean_face, spread
+from faceloom.models.face3d.expression import distance_to_ring, mouth_opening, nearest_pose, reference_fits, transfer_shape
+from faceloom.models.face3d.fit import Fit, fit_face, five_points, mean_face, points68_of_head, spread_moves
 from faceloom.models.face3d.topology import FACE_OVAL, INNER_LIPS
 from faceloom.models.faces import Face, keypoints_from_68
 
@@ -22,7 +22,7 @@ def rotation(yaw: float, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
 def seen(yaw=0.0, pitch=0.0, roll=0.0, scale=12.0, head=None) -> tuple[Face, Fit]:
     """A face as a camera sees it, and the truth about it."""
     fit = Fit(mean_face().vertices if head is None else head, rotation(yaw, pitch, roll), scale, np.array([250.0, 300.0]))
-    points = fit.project(landmarks_of(fit.head, fit.rotation))[:, :2]
+    points = fit.project(points68_of_head(fit.head, fit.rotation))[:, :2]
     return Face(0, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points), fit
 
 
@@ -46,7 +46,7 @@ def test_projected_landmarks_lie_on_the_photographs():
     points = face.points68 + rng.normal(0, 4, (68, 2)).astype(np.float32)
     moved = Face(0, face.box, keypoints_from_68(points), points68=points)
     fit = fit_face(moved)
-    away = np.linalg.norm(fit.project(landmarks_of(fit.head, fit.rotation))[:, :2] - points, axis=1)
+    away = np.linalg.norm(fit.project(points68_of_head(fit.head, fit.rotation))[:, :2] - points, axis=1)
     assert np.median(away) < 1.5  # lightly smoothed, noise of 4 px stays mostly
     assert away[17:].max() < 8
     assert away.max() < 20  # two jaw points may share one place on the horizon
@@ -71,11 +71,11 @@ def test_five_keypoints_give_the_pose_of_a_mean_face():
 
 def test_far_jaw_points_slide_onto_the_cheeks_horizon():
     head, turned = mean_face().vertices, rotation(35)
-    plain, moved = landmarks_of(head), landmarks_of(head, turned)
+    plain, moved = points68_of_head(head), points68_of_head(head, turned)
     changed = np.linalg.norm(moved - plain, axis=1) > 1e-9
     assert changed[9:17].sum() >= 4 and not changed[:9].any() and not changed[17:].any()  # turned right: the viewer's right is far
     assert ((moved @ turned[0])[changed] > (plain @ turned[0])[changed]).all()
-    assert np.abs(landmarks_of(head, np.eye(3)) - plain).max() < 1.0  # hardly any from the front
+    assert np.abs(points68_of_head(head, np.eye(3)) - plain).max() < 1.0  # hardly any from the front
 
 
 def test_mesh_is_a_symmetric_disc_that_faces_the_viewer():
@@ -96,7 +96,7 @@ def test_spread_reproduces_an_affine_move_everywhere():
     mean = mean_face().vertices
     linear = np.array([[0.1, 0.02, 0], [-0.03, 0.05, 0.01], [0, 0, 0.2]])
     moves = mean[list(FACE_OVAL)] @ linear.T + [1, -2, 0.5]
-    assert spread(mean[list(FACE_OVAL)], moves, mean) == pytest.approx(mean @ linear.T + [1, -2, 0.5], abs=0.02)
+    assert spread_moves(mean[list(FACE_OVAL)], moves, mean) == pytest.approx(mean @ linear.T + [1, -2, 0.5], abs=0.02)
 
 
 def test_transfer_of_a_person_to_themselves_changes_nothing():
@@ -131,4 +131,4 @@ def test_the_reference_turned_like_the_target_is_chosen():
 
 def test_distance_is_to_the_nearest_of_a_ring():
     square = np.array([[0., 0, 0], [3, 0, 0], [0, 4, 0], [3, 4, 12]])
-    assert distance_to(square, (0, 1)).tolist() == [0, 0, 4, np.hypot(4, 12)]
+    assert distance_to_ring(square, (0, 1)).tolist() == [0, 0, 4, np.hypot(4, 12)]

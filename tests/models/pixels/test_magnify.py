@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from faceloom.models.pixels.magnify import twice
+from faceloom.models.pixels.magnify import double_resolution
 from faceloom.models.pixels.sampling import warp
 
 
 def read(planes: torch.Tensor) -> torch.Tensor:
     """What a bilinear look-up finds half-way between all new pixels, the worst place."""
-    fine = twice(planes)
+    fine = double_resolution(planes)
     fine = (fine[..., 1:] + fine[..., :-1]) / 2
     return (fine[..., 1:, :] + fine[..., :-1, :]) / 2
 
@@ -21,14 +21,14 @@ def places(size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 9), (5, 3), (31, 33), (64, 32), (70, 100)])
 def test_a_flat_picture_stays_flat_and_has_twice_the_size(height, width):
-    out = twice(torch.full((1, 2, height, width), 0.37))
+    out = double_resolution(torch.full((1, 2, height, width), 0.37))
     assert out.shape == (1, 2, 2 * height, 2 * width) and (out - 0.37).abs().max() < 1e-6
 
 
 def test_slopes_are_exact_and_planes_and_directions_apart():
     x, y = torch.meshgrid(torch.arange(100.0), torch.arange(70.0), indexing="xy")
     planes = torch.stack([x, 2 * y, x - 3 * y])[None]
-    fine = twice(planes)
+    fine = double_resolution(planes)
     across, down = places(100)[None].expand(140, -1), places(70)[:, None].expand(-1, 200)
     expected = torch.stack([across, 2 * down, across - 3 * down])[None]
     inner = np.s_[..., 8:-8, 8:-8]
@@ -48,9 +48,9 @@ def test_waves_keep_their_height_to_the_finest_look_up(cycles, lost):
 def test_stretches_join_without_a_seam():
     """The new pixels depend on seven old ones and not on where a stretch of 32 begins."""
     noise = torch.rand((1, 1, 80, 90), generator=torch.Generator().manual_seed(4))
-    whole = twice(noise)
+    whole = double_resolution(noise)
     for x, y in ((7, 0), (0, 19), (31, 33)):
-        assert (twice(noise[..., y:, x:])[..., 8:, 8:] - whole[..., 2 * y + 8:, 2 * x + 8:]).abs().max() < 1e-5
+        assert (double_resolution(noise[..., y:, x:])[..., 8:, 8:] - whole[..., 2 * y + 8:, 2 * x + 8:]).abs().max() < 1e-5
 
 
 def test_a_magnified_face_is_nearer_to_the_photograph_than_a_bicubic_look_up_makes_it(collins):

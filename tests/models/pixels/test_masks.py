@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.pixels.masks import extent, feather_mask, fit_mask, grow_mask, is_empty, polygon_mask, signed_distance
+from faceloom.models.pixels.masks import feather_mask, fit_mask, grow_mask, is_placeholder, nonzero_bounds, polygon_mask, signed_distance
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -182,7 +182,7 @@ def test_shrinking_a_mask_averages():
 
 def test_loadimages_placeholder_is_empty_whatever_its_batch():
     placeholder = torch.zeros(2, 64, 64)
-    assert is_empty(placeholder) and not is_empty(torch.ones(1, 64, 64)) and not is_empty(torch.zeros(1, 65, 64))
+    assert is_placeholder(placeholder) and not is_placeholder(torch.ones(1, 64, 64)) and not is_placeholder(torch.zeros(1, 65, 64))
     assert torch.equal(fit_mask(placeholder, 5, 20, 10), torch.zeros(5, 20, 10))
 
 
@@ -205,6 +205,6 @@ def test_a_polygon_partly_outside_is_cut_exactly(shift):
 
 def test_extent():
     mask = torch.zeros(7, 11)
-    assert extent(mask) is None
+    assert nonzero_bounds(mask) is None
     mask[2, 9] = mask[5, 3] = 1e-9
-    assert extent(mask) == (3, 2, 10, 6)
+    assert nonzero_bounds(mask) == (3, 2, 10, 6)

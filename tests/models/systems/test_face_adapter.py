@@ -12,7 +12,7 @@ from faceloom.models.crops.squares import align_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.euler import euler_schedule, sample_euler
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.face3d.basel_model import DISTANCE, FOCAL, FaceModel, load_bfm
+from faceloom.models.face3d.basel_model import CAMERA_DISTANCE, FOCAL_LENGTH, FaceModel, load_basel_model
 from faceloom.models.faces import Faces, Identity, keypoints_from_68
 from faceloom.models.identity import make_identity
 from faceloom.models.parse import REGIONS
@@ -101,7 +101,7 @@ def test_euler_is_diffusers_own():
 
 class TestPoints:
     def test_the_mean_face_lies_on_the_template(self, folder):
-        model = load_bfm(folder / "third_party" / "BFM_model_front.mat")
+        model = load_basel_model(folder / "third_party" / "BFM_model_front.mat")
         points = model.points(np.zeros((1, 80)), np.zeros((1, 64)), STRAIGHT, STRAIGHT)
         assert np.abs(keypoints_from_68(points[0]) - TEMPLATE).max() < 12  # a mean face, and ArcFace's five points
         assert np.abs((keypoints_from_68(points[0]) - TEMPLATE).mean(0)).max() < 3
@@ -113,13 +113,13 @@ class TestPoints:
         def where(identity=none, angles=(0, 0, 0), shift=(0, 0, 0)):
             return flat.points(identity, none, np.array([angles]), np.array([shift], float))[0, 0]
 
-        scale = FOCAL / DISTANCE
+        scale = FOCAL_LENGTH / CAMERA_DISTANCE
         assert np.allclose(where(), [128 + scale, 127 - scale / 2])
         assert np.allclose(where(shift=(1, 1, 5)), [128 + 4 * scale, 127 - 3 * scale])  # twice as near, twice as large
-        assert np.allclose(where(none + 1), [128 + FOCAL / 9 * 2, 127 - FOCAL / 9 * 1.5])
+        assert np.allclose(where(none + 1), [128 + FOCAL_LENGTH / 9 * 2, 127 - FOCAL_LENGTH / 9 * 1.5])
         assert np.allclose(where(angles=(0, 0, np.pi / 2)), [128 - scale / 2, 127 - scale])
-        assert np.allclose(where(angles=(0, np.pi / 2, 0)), [128, 127 - FOCAL / 11 / 2])
-        assert np.allclose(where(angles=(np.pi / 2, 0, 0)), [128 + FOCAL / 9.5, 127])
+        assert np.allclose(where(angles=(0, np.pi / 2, 0)), [128, 127 - FOCAL_LENGTH / 11 / 2])
+        assert np.allclose(where(angles=(np.pi / 2, 0, 0)), [128 + FOCAL_LENGTH / 9.5, 127])
 
     def test_files_that_are_something_else(self, tmp_path):
         from scipy.io import savemat
@@ -127,10 +127,10 @@ class TestPoints:
         file = tmp_path / "BFM_model_front.mat"
         savemat(file, {"meanshape": np.zeros((1, 9))})
         with pytest.raises(FaceLoomError, match="lacks idBase, exBase, keypoints"):
-            load_bfm(file)
+            load_basel_model(file)
         file.write_bytes(b"<html>not found</html>" * 20)
         with pytest.raises(FaceLoomError, match=r"BFM_model_front\.mat is not a MATLAB file"):
-            load_bfm(file)
+            load_basel_model(file)
 
     def test_pupils(self):
         points = np.zeros((1, 68, 2))

@@ -24,7 +24,7 @@ from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
 from faceloom.models.pixels.sampling import sample_crops
-from faceloom.models.pixels.soft_erosion import cone, soft_erosion
+from faceloom.models.pixels.soft_erosion import cone_weights, soft_erosion
 from faceloom.models.runtime.devices import TorchModel
 from faceloom.models.swap.load import LateParser, load_engine
 from faceloom.models.swap.research.facedancer import rectangle_mask
@@ -290,7 +290,7 @@ def test_soft_erosion_keeps_the_middle_and_shrinks_the_border():
     mask[:, 50:150, 50:150] = 1
     mask[1, 50:150, 50:60] = 0
     soft = soft_erosion(mask)
-    assert float(cone(17).sum()) == pytest.approx(1) and float(cone(17)[0, 0]) == 0
+    assert float(cone_weights(17).sum()) == pytest.approx(1) and float(cone_weights(17)[0, 0]) == 0
     assert torch.equal(soft[:, 90:110, 90:110], torch.ones(2, 20, 20)) and float(soft[0, 100, 51]) < .4
     assert (soft[1] - soft_erosion(mask[1:])[0]).abs().max() < 1e-6  # pictures do not see each other
 
