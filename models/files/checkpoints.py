@@ -29,21 +29,37 @@ def load_weights(path: str | os.PathLike, key: str | None = None, *, objects: bo
     with ``objects`` the weights in them are read by ``unpickle``, which runs nothing. FaceLoomError also where the file is missing,
     damaged, of another format or without tensors.
     """
-    path = _existing(path)
-    data = _read(path, objects)
+    return weights_of(read_checkpoint(path, objects), Path(path).name, key)
+
+
+def weights_of(data: Any, name: str, key: str | None = None) -> dict[str, torch.Tensor]:
+    """Return the tensors by name of a checkpoint that was read from the file ``name``; as ``load_weights``."""
     if key is not None:
         if not isinstance(data, Mapping) or not isinstance(data.get(key), Mapping):
-            raise FaceLoomError(f"{path.name} has no part called {key}.")
+            raise FaceLoomError(f"{name} has no part called {key}.")
         data = data[key]
-    while isinstance(data, Mapping) and key is None:
+    else:
+        data = unwrapped(data)
+    tensors = tensors_in(data)
+    if not tensors:
+        parts = [str(part) for part, value in data.items() if isinstance(value, Mapping)] if isinstance(data, Mapping) else []
+        raise FaceLoomError(f"{name} holds no weights at its top level" + (f", only the parts {', '.join(parts)}." if parts else "."))
+    return tensors
+
+
+def unwrapped(data: Any) -> Any:
+    """Return the innermost part of a checkpoint that was read, without the wrappers of training code."""
+    while isinstance(data, Mapping):
         inner = next((data[name] for name in WRAPPERS if isinstance(data.get(name), Mapping)), None)
         if inner is None:
             break
         data = inner
+    return data
+
+
+def tensors_in(data: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors by name at the top level of a checkpoint that was read; empty where there are none."""
     tensors = {str(name): value for name, value in data.items() if isinstance(value, torch.Tensor)} if isinstance(data, Mapping) else {}
-    if not tensors:
-        parts = [str(name) for name, value in data.items() if isinstance(value, Mapping)] if isinstance(data, Mapping) else []
-        raise FaceLoomError(f"{path.name} holds no weights at its top level" + (f", only the parts {', '.join(parts)}." if parts else "."))
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
@@ -52,7 +68,7 @@ def load_weights(path: str | os.PathLike, key: str | None = None, *, objects: bo
 def load_data(path: str | os.PathLike) -> Any:
     """Read whatever plain data a ``.safetensors`` or PyTorch file holds; Python objects in it are read by ``unpickle``, which runs nothing.
     FaceLoomError where the file is missing, damaged or of another format."""
-    return _read(_existing(path), objects=True)
+    return read_checkpoint(path, objects=True)
 
 
 def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, dict[str, torch.Tensor]]:
@@ -61,14 +77,17 @@ def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, d
     In a safetensors file the part is what stands before the first dot of a tensor's name. The ``module.`` prefix of parallel training is
     taken off. objects, errors: as in ``load_weights``.
     """
-    path = _existing(path)
+    return parts_in(read_checkpoint(path, objects), Path(path).suffix)
+
+
+def parts_in(data: Any, suffix: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the networks of a checkpoint that was read from a file of this suffix; as ``load_parts``."""
     parts: dict[str, dict[str, torch.Tensor]] = {}
-    data = _read(path, objects)
     for name, value in data.items() if isinstance(data, Mapping) else ():
         if isinstance(value, Mapping):
             found = {key.removeprefix("module."): tensor for key, tensor in value.items() if isinstance(tensor, torch.Tensor)}
             parts.setdefault(str(name), {}).update(found)
-        elif isinstance(value, torch.Tensor) and path.suffix.lower() == ".safetensors" and "." in name:
+        elif isinstance(value, torch.Tensor) and suffix.lower() == ".safetensors" and "." in name:
             part, key = name.split(".", 1)
             parts.setdefault(part, {})[key.removeprefix("module.")] = value
         elif isinstance(value, torch.Tensor):
@@ -76,12 +95,12 @@ def load_parts(path: str | os.PathLike, *, objects: bool = False) -> dict[str, d
     return parts
 
 
-def _existing(path: str | os.PathLike) -> Path:
-    """Return the path of a file; FaceLoomError if there is none."""
+def read_checkpoint(path: str | os.PathLike, objects: bool = False) -> Any:
+    """Read whatever a ``.safetensors`` file or PyTorch checkpoint holds. objects, errors: as in ``load_weights``."""
     path = Path(path)
     if not path.is_file():
         raise FaceLoomError(f"There is no file {path}.")
-    return path
+    return _read(path, objects)
 
 
 def _read(path: Path, objects: bool = False) -> Any:
