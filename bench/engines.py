@@ -30,9 +30,10 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.paste import paste, paste_into
 from faceloom.models.pixels.tensors import as_images, to_uint8
+from faceloom.models.runtime.method import Loading
 from faceloom.models.swap import swap_faces
 from faceloom.models.swap.load import load_engine
-from faceloom.models.swap.onnx import OnnxEngine
+from faceloom.models.swap.onnx_engine import OnnxEngine
 
 from bench.doubles import EDGE, LATENT, Double, save_full_cost, save_trivial
 from bench.measure import peak_memory, ratio, turns
@@ -116,7 +117,7 @@ def measure_engines(portrait: torch.Tensor, face: Face, frames: dict[str, tuple[
 
 def _open(double: Double, device: str, clock: Clock):
     """Our engine, and a session for the others: the one it came with."""
-    engine = load_engine(double.path, providers=device)
+    engine = load_engine(double.path, Loading(providers=device))
     session = ClockedSession(engine.model._session, clock)
     engine.model.takes_batches()  # which may open another session, for more than one row
     engine.model._session = ClockedSession(engine.model._session, clock)

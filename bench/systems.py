@@ -31,7 +31,7 @@ from faceloom.models.networks.stylegan2 import StyleGAN2
 from faceloom.models.parse import REGIONS
 from faceloom.models.runtime.devices import PlainDevices, TorchModel
 from faceloom.models.swap.research import facedancer, fslsd, ghost, megafs, reliableswap, simswap
-from faceloom.models.swap.research.engine import TorchEngine
+from faceloom.models.swap.torch_engine import TorchEngine
 from torch import nn
 
 from bench.keras_graphs import generator, identity_graph
@@ -131,7 +131,7 @@ def measure_systems(portrait: torch.Tensor, face: Face, identity: Identity, repe
             engine = kind(name, TorchModel(name, nets, PlainDevices(where)), **options)
             entry = {"system": name, "device": where, "size": engine.size, **_parameters(nets)}
             frame = images.to(where)
-            engine.source(identity)
+            engine.prepare(identity)
             task = _finished(lambda engine=engine, frame=frame: engine.swap(frame, faces, identity, CROP), where)
             entry["peak_mb"] = peak_memory(task)  # which warms up, too
             tasks = {"ms": task}

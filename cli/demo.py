@@ -25,11 +25,13 @@ from ..models.errors import FaceLoomError
 from ..models.faces import Identity
 from ..models.files.cache import check_writable, replace_file
 from ..models.files.picture import write_image
-from ..models.identity import RECOGNIZERS, Recognizer, make_identity
+from ..models.identity import Recognizer, make_identity
 from ..models.identity.combine import same_person_cosine
-from ..models.pipeline import Clock, Settings, Swapped, engine_named, swap_photograph
+from ..models.identity.load import load_recognizer
+from ..models.pipeline import Clock, Settings, Swapped, swap_photograph
 from ..models.pixels.drawing import contact_sheet
 from ..models.swap import SwapEngine
+from ..models.swap.load import load_engine
 from . import OK, own_version
 from .session import provenance
 
@@ -59,8 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         clock.listener = entered
         with clock.stage("load"):
-            engine = engine_named(arguments.engine)
-            recognizers = {"dlib128": RECOGNIZERS["dlib"]()} | {path.stem: read_recognizer(path) for path in arguments.recognizer}
+            engine = load_engine(arguments.engine)
+            recognizers = {"dlib128": load_recognizer("dlib")} | {path.stem: load_recognizer(path) for path in arguments.recognizer}
         portraits = read_portraits()
         people = {name: person(image, name, clock) for name, image in portraits.items()}
         swaps, results = {}, {}
@@ -96,13 +98,6 @@ def read_portraits() -> dict[str, torch.Tensor]:
         hopper = np.asarray(Image.open(file).convert("RGB"))
     pictures = {"collins": data.astronaut(), "hopper": hopper}
     return {name: torch.from_numpy(array.astype(np.float32) / 255)[None] for name, array in pictures.items()}
-
-
-def read_recognizer(path: Path) -> Recognizer:
-    """A recognition network from an ONNX file."""
-    from ..models.identity.onnx import load_recognizer
-
-    return load_recognizer(path)
 
 
 def person(image: torch.Tensor, name: str, clock: Clock) -> Identity:

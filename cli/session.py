@@ -7,11 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
 from ..models.files.picture import PictureFile, read_picture_file, write_image
-from ..models.pipeline import Clock, Settings, engine_named, read_identity, swap_photograph
+from ..models.pipeline import Clock, Settings, read_identity, swap_photograph
+from ..models.swap import SwapEngine
+from ..models.swap.load import load_engine, read_options
 from . import own_version
 from .jobs import Job, copy_file
 
@@ -27,10 +30,11 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What stays the same from picture to picture."""
+    """What stays the same from picture to picture. source: what the engine made of the identity."""
 
     identity: Identity
-    engine: object
+    engine: SwapEngine
+    source: Any
     settings: Settings
     no_face: str
     provenance: bool
@@ -41,16 +45,18 @@ class Session:
     def start(cls, arguments: argparse.Namespace, sources: Sequence[Path], no_face: str) -> Session:
         """Load the engine and the person; FaceLoomError where either cannot be had."""
         settings, clock = settings_of(arguments), Clock()
-        engine = engine_named(arguments.engine, arguments.option)
+        engine = load_engine(arguments.engine, **read_options(arguments.option))
         identity, report = read_identity(sources, settings, clock)
-        return cls(identity, engine, settings, no_face, arguments.provenance, report, clock)
+        with clock.stage("source"):
+            source = engine.prepare(identity)
+        return cls(identity, engine, source, settings, no_face, arguments.provenance, report, clock)
 
     def swap(self, job: Job) -> dict:
         """Swap one photograph and write it. Returns what became of it."""
         start = time.perf_counter()
         with self.clock.stage("read"):
             picture = read_picture_file(job.target)
-        done = swap_photograph(picture.image[None], self.identity, self.engine, self.settings, self.clock)
+        done = swap_photograph(picture.image[None], self.source, self.engine, self.settings, self.clock)
         if not len(done.faces):
             return self._without_face(job, picture)
         with self.clock.stage("write"):

@@ -5,15 +5,6 @@ SOURCE   photo(s) of the person: files, folders of photos, or comma-separated; s
 TARGET   the photograph, or a folder of photographs, to put the face into
 OUT      the picture, or the folder, to write
 
---option of the research systems' engines (docs/research-systems.md tells more):
-  GHOST        enhance, templates, mask, shrink, blur_x, blur_y
-  ReliableSwap align, mask
-  SimSwap      mask
-  MegaFS       stretch, refine, mask
-  FaceDancer   mask
-  FSLSD        hair, grow
-  deepfakes    swap, mask, erode, color, centering, coverage
-
 exit codes: 0 all done; 1 some pictures failed (named on stderr, the others are written); 2 the request cannot be carried out
 (nothing is written); 130 interrupted (what is written stays, nothing is half-written)
 """
@@ -23,11 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, fields
 from pathlib import Path
 
+from ..models.runtime.options import Options
+from ..models.swap.load import options_by_method
 from . import INTERRUPTED, OK, SOME_FAILED
 from .jobs import Job, check, plan, source_files
 
@@ -59,6 +54,7 @@ def fraction(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s SOURCE [SOURCE ...] TARGET OUT [options]"
+    parser.epilog = options_help(options_by_method())
     add = parser.add_argument
     add("source", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
     add("target", type=Path, metavar="TARGET", help=argparse.SUPPRESS)
@@ -88,6 +84,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--provenance", action="store_true", help="write into each picture that it is a face swap, and how it was made")
     files.add_argument("--json", action="store_true", help="print one JSON document instead of the summary")
     files.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def options_help(methods: Mapping[str, type[Options]]) -> str:
+    """Returns what --option takes: the options of each engine with their values, the default one in brackets, and what they do."""
+    lines, explained = ["--option of the engines (docs/research-systems.md tells more):"], set()
+    for method, kind in methods.items():
+        lines.append(f"  {method:<14}{', '.join(option.name for option in fields(kind))}")
+        for option in fields(kind):
+            text = values_in_words(option)
+            if option.metadata["help"] not in explained:  # several systems share the words about their masks
+                text += f". {option.metadata['help']}"
+                explained.add(option.metadata["help"])
+            lines += textwrap.wrap(text, 110, initial_indent=f"    {option.name:<12}", subsequent_indent=" " * 16)
+    return "\n".join(lines)
+
+
+def values_in_words(option: Field) -> str:
+    """Returns the values an option takes, and its default in brackets."""
+    default, about = option.default, option.metadata
+    if isinstance(default, bool):
+        return f"on, off [{'on' if default else 'off'}]"
+    values = ", ".join(about["choices"]) or f"{about['least']:g} to {about['most']:g}"
+    return f"{values} [{default if about['choices'] else f'{default:g}'}]"
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,7 @@ from .paste import paste
 from .pixels.affine import invert, scale_of, transform
 from .progress import Progress, silent
 from .restore import restore_crops
-from .swap import ENGINES, SwapEngine, swap_faces
-from .swap.research.options import read_options
+from .swap import SwapEngine, SwapSettings, swap_faces
 
 SMALLEST_CROP, LARGEST_CROP = 512, 1024
 
@@ -80,18 +80,6 @@ class Swapped:
     mask: torch.Tensor | None = None
 
 
-def engine_named(name: str, options: Iterable[str] = ()) -> SwapEngine:
-    """A built-in engine by its name, else a swap model by its file or its name in the catalogue. options: ``NAME=VALUE`` words."""
-    values = read_options(options)
-    if name in ENGINES:
-        if values:
-            raise FaceLoomError(f"The engine {name} is built in and has no options; leave {', '.join(values)} out, or name a model's file.")
-        return ENGINES[name]()
-    from .swap.load import load_engine
-
-    return load_engine(name, **values)
-
-
 def fitting_crop_size(faces: Faces) -> int:
     """The crop edge that holds the largest face at the photograph's own resolution, a multiple of 64 from 512 to 1024."""
     if not len(faces):
@@ -100,9 +88,10 @@ def fitting_crop_size(faces: Faces) -> int:
     return int(np.clip(-(-edge // 64) * 64, SMALLEST_CROP, LARGEST_CROP))
 
 
-def swap_photograph(image: torch.Tensor, identity: Identity, engine: SwapEngine, settings: Settings, clock: Clock,
-                    progress: Progress = silent) -> Swapped:
-    """Swap the faces of one photograph ``[1, H, W, 3]`` that ``settings`` chooses."""
+def swap_photograph(image: torch.Tensor, source: Any, engine: SwapEngine, settings: Settings, clock: Clock, progress: Progress = silent
+                    ) -> Swapped:
+    """Swap the faces of one photograph ``[1, H, W, 3]`` that ``settings`` chooses. source: an identity, or what ``engine.prepare`` made of
+    one, which a run of many photographs does once."""
     with clock.stage("detect"):
         faces = detect_faces(image, threshold=settings.threshold, order=settings.order, keep=settings.faces,
                              framing=settings.framing, progress=progress)
@@ -112,7 +101,7 @@ def swap_photograph(image: torch.Tensor, identity: Identity, engine: SwapEngine,
     with clock.stage("crop"):
         crops = hand_out_crops(image, faces)
     with clock.stage("swap"):
-        swapped, masks = swap_faces(image, faces, identity, engine, strength=settings.strength, progress=progress)
+        swapped, masks = swap_faces(image, faces, source, engine, SwapSettings(settings.strength), progress=progress)
     with clock.stage("restore"):
         if settings.restore > 0:
             swapped = restore_crops(swapped, amount=settings.restore, images=image, faces=faces, masks=masks, progress=progress)

@@ -7,6 +7,7 @@ import comfy.model_patcher
 import torch
 
 from ..models.runtime.devices import TorchModel
+from ..models.runtime.method import HasModel
 
 
 class ComfyDevices:
@@ -48,8 +49,7 @@ def make_room(size: int | None) -> None:
 
 
 def show_patcher(loaded):
-    """``loaded`` with its torch network's patcher where ComfyUI's caches and its tracker of models in use look for it."""
-    model = getattr(loaded, "model", None)
-    if isinstance(model, TorchModel):
-        loaded.patcher = model.handle
+    """Returns ``loaded`` with its torch network's patcher where ComfyUI's caches and its tracker of models in use look for it."""
+    if isinstance(loaded, HasModel) and isinstance(loaded.model, TorchModel):
+        loaded.patcher = loaded.model.handle
     return loaded

@@ -1,9 +1,10 @@
-"""Model files as loaders list them, find them and tell about them."""
+"""Lists the model files that loader nodes offer, opens the chosen one, and says where it runs and under which licence."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import folder_paths
 import torch
@@ -14,30 +15,25 @@ from ..models.files.catalogue import Row, rows
 from ..models.files.find import Choice, FoundFile, check_name, find_by_name, list_choices, list_research_files
 from ..models.files.folders import FOLDER_DEPTHS, MODEL_SUFFIXES, Folders, default_folders
 from ..models.runtime.devices import TorchModel
+from ..models.runtime.method import HasModel, HasNote, Loading, Method, built_in_method
 from ..models.runtime.onnx import OnnxModel
-from ._devices import show_patcher
+from ._devices import ComfyDevices, half, show_patcher
 from ._runtime import listener
 
+Model = TypeVar("Model")
+
 NOT_HERE = " (not downloaded)"
+NONE = "none"
+BUILT_IN = "built in, no file is needed"
 
 PROVIDERS: dict[str, str | Sequence[str]] = {
     "auto": "auto", "CUDA": "cuda", "TensorRT": "tensorrt", "DirectML": "directml", "CoreML": "coreml", "OpenVINO": "openvino",
     "ROCm": ("rocm", "migraphx"), "CPU": "cpu",
 }  # fmt: skip
 
-# What the loader of a kind can open. The folders that users share with other packs hold more.
-OPENS: dict[str, set[str]] = {
-    "swap": {".onnx", ".dfm"}, "detector": {".onnx"}, "landmarker": {".task"}, "points106": {".onnx"}, "recognizer": {".onnx"},
-    "attributes": {".onnx"}, "parser": {".onnx", ".pth", ".safetensors"}, "occluder": {".onnx", ".pth", ".safetensors"},
-    "restorer": {".onnx", ".pth", ".ckpt", ".safetensors"},
-}  # fmt: skip
-FAMILIES: dict[str, set[str]] = {"landmarker": {"mediapipe"}, "points106": {"insightface106"}, "attributes": {"genderage"}}
-# Kinds of a loader that are part of one of the catalogue's.
-WITHIN: dict[str, str] = {"points106": "landmarker"}
-
 
 def register_folders() -> None:
-    """Tell ComfyUI which folders hold face models. Those that a user or another pack named stay, and stay in front."""
+    """Tells ComfyUI which folders hold face models. Those that a user or another pack named stay, and stay in front."""
     for key in FOLDER_DEPTHS:
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))
         paths, suffixes = folder_paths.folder_names_and_paths[key]
@@ -46,37 +42,52 @@ def register_folders() -> None:
 
 
 def folders() -> Folders:
-    """Everywhere model files may be, ``extra_model_paths.yaml`` included."""
+    """Returns everywhere model files may be, ``extra_model_paths.yaml`` included."""
     return default_folders(folder_paths.models_dir, {key: folder_paths.get_folder_paths(key) for key in FOLDER_DEPTHS})
 
 
-def listed(kinds: Sequence[str], built_in: str) -> list[str]:
-    """What a loader offers: what is built in, then the files that are here, then those that could be; research systems' original files
-    last of each."""
+def loading(provider: str = "auto", **connected: Any) -> Loading:
+    """Returns what a file is opened with in ComfyUI. connected: the helpers of ``Loading`` that came in through sockets."""
+    return Loading(folders(), PROVIDERS[provider], ComfyDevices(), half(), **connected)
+
+
+def list_names(methods: Sequence[Method], kind: str) -> list[str]:
+    """Returns what a loader offers: what is built in (``none`` where nothing is), then the files that are here, then those that could be;
+    research systems' original files last of each.
+
+    methods: the rows of the stage. kind: of the stage's files, a key of ``catalogue.KINDS``.
+    """
     where = folders()
-    choices = [choice for kind in kinds for choice in list_choices(WITHIN.get(kind, kind), where) if _fits(choice, kind)]
-    choices += [choice for kind in kinds for choice in list_research_files(kind, where)]
+    choices = [choice for each in _kinds(methods, kind) for choice in list_choices(each, where) if _can_open(methods, each, choice)]
+    choices += list_research_files(kind, where, [folder for method in methods for folder in method.folders])
     here = [choice.name for choice in choices if choice.path]
     elsewhere = [choice.name + NOT_HERE for choice in choices if not choice.path]
-    return [built_in, *here, *elsewhere]
+    return [*([method.label for method in methods if method.label] or [NONE]), *here, *elsewhere]
 
 
-def _fits(choice: Choice, kind: str) -> bool:
-    return os.path.splitext(choice.name)[1].lower() in OPENS[kind] and (choice.row is None or _known(choice.row, kind))
+def _kinds(methods: Sequence[Method], kind: str) -> list[str]:
+    """The kinds of files that the methods open, the stage's own first."""
+    return list(dict.fromkeys([kind, *(method.kind for method in methods if method.suffixes)]))
 
 
-def _known(row: Row, kind: str) -> bool:
-    return row.contract is not None and (kind not in FAMILIES or row.contract.family in FAMILIES[kind])
+def _can_open(methods: Sequence[Method], kind: str, choice: Choice) -> bool:
+    """Whether a method opens files like this one. The folders that users share with other packs hold more."""
+    suffixes = {suffix for method in methods if method.kind == kind for suffix in method.suffixes}
+    return os.path.splitext(choice.name)[1].lower() in suffixes and (choice.row is None or _is_known(methods, choice.row))
 
 
-def file_input(kinds: Sequence[str], built_in: str, tooltip: str, name: str = "file", optional: bool = False) -> io.Input:
-    """The list of a loader's files."""
-    return io.Combo.Input(name, options=listed(kinds, built_in), default=built_in, optional=optional,
-                          tooltip=f"{tooltip} {commercial_use(kinds)}")
+def _is_known(methods: Sequence[Method], row: Row) -> bool:
+    return row.contract is not None and any(method.takes(row) for method in methods)
+
+
+def file_input(methods: Sequence[Method], kind: str, tooltip: str, name: str = "file", optional: bool = False) -> io.Input:
+    """Returns the list of a loader's files; see ``list_names``."""
+    names = list_names(methods, kind)
+    return io.Combo.Input(name, options=names, default=names[0], optional=optional, tooltip=f"{tooltip} {commercial_use(methods, kind)}")
 
 
 def research_input(row_name: str, tooltip: str, name: str = "file") -> io.Input:
-    """The one file of a research system that a loader opens, here or not."""
+    """Returns the list of the one file of a research system that a loader opens, here or not."""
     chosen = [choice for choice in list_choices("research", folders()) if choice.row and choice.row.name == row_name]
     options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
     return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
@@ -88,10 +99,10 @@ def provider_input() -> io.Input:
                                   "really in use is shown on the node. Other networks run where ComfyUI runs its own.")
 
 
-def commercial_use(kinds: Sequence[str]) -> str:
-    """Which of the known files of these kinds may be used for money, in a sentence or two."""
-    known = [row for kind in kinds for row in rows(WITHIN.get(kind, kind)) if _known(row, kind) and "*" not in row.file]
-    known += [row for row in rows("research") if row.loads in kinds and "*" not in row.file]
+def commercial_use(methods: Sequence[Method], kind: str) -> str:
+    """Returns which of the known files of a loader may be used for money, in a sentence or two."""
+    known = [row for each in _kinds(methods, kind) for row in rows(each) if _is_known(methods, row) and "*" not in row.file]
+    known += [row for row in rows("research") if row.loads == kind and "*" not in row.file]
     free = [row.name for row in known if row.commercial]
     shown = "The licence of the chosen file is shown on the node."
     if len(free) == len(known):
@@ -101,37 +112,42 @@ def commercial_use(kinds: Sequence[str]) -> str:
 
 
 def checked(*names: str | None) -> bool | str:
-    """What ``validate_inputs`` answers for file names: they come from whoever sent the graph. Whether a file is there, is another
-    question: names that are not listed are looked for when the node runs, so that a file may be of another name or come later."""
+    """Returns what ``validate_inputs`` returns for file names, which come from whoever sent the graph.
+
+    Whether a file is there is another question: names that are not listed are looked for when the node runs, so that a file may be of
+    another name or come later.
+    """
     try:
         for name in names:
             if name is not None:
-                check_name(_plain(name))
+                check_name(_file_name(name))
     except FaceLoomError as error:
         return str(error)
     return True
 
 
-def load(name: str, kind: str, provider: str, open_file: Callable[[FoundFile, Folders, str | Sequence[str]], object]) -> tuple[object, str]:
-    """``open_file(found, folders, providers)`` for a file of the list. Returns what it loaded and what to show on the node."""
-    where, providers = folders(), PROVIDERS[provider]
-    found = find_by_name(_plain(name), where, kind, listener())
-    loaded = show_patcher(open_file(found, where, providers))
-    return loaded, _told(found, loaded)
+def load(name: str, kind: str, methods: Sequence[Method[Model]], open_file: Callable[[str | FoundFile, Loading], Model], given: Loading
+         ) -> tuple[Model, str]:
+    """Opens an entry of a loader's list with ``open_file``, the stage's function. Returns the model and what to show on the node."""
+    name = _file_name(name)
+    if built_in_method(methods, name):
+        return open_file(name, given), BUILT_IN
+    found = find_by_name(name, given.folders, kind, listener())
+    model = show_patcher(open_file(found, given))
+    return model, describe(found, model)
 
 
-def load_research(name: str, open_file: Callable[[FoundFile, Folders], tuple]) -> tuple[tuple, str]:
-    """``open_file(found, folders)`` for a file that holds several things. Returns them and what to show on the node, which is about the
-    first."""
-    where = folders()
-    found = find_by_name(_plain(name), where, "research", listener())
-    parts = open_file(found, where)
-    return parts, _told(found, show_patcher(parts[0]))
+def load_research(name: str, open_file: Callable[[FoundFile], tuple]) -> tuple[tuple, str]:
+    """Opens a research file that holds several things with ``open_file(found)``. Returns them and what to show on the node, which is about
+    the first."""
+    found = find_by_name(_file_name(name), folders(), "research", listener())
+    parts = open_file(found)
+    return parts, describe(found, show_patcher(parts[0]))
 
 
-def _told(found: FoundFile, loaded) -> str:
-    """Where it runs, under which licence, and what else the user should know."""
-    warning, model = "", getattr(loaded, "model", None)
+def describe(found: FoundFile, loaded: object) -> str:
+    """Returns where a model runs, under which licence, and what else the user should know."""
+    warning, model = "", loaded.model if isinstance(loaded, HasModel) else None
     if isinstance(model, OnnxModel):
         runs, warning = model.describe(), model.warning
     elif isinstance(model, TorchModel):
@@ -139,7 +155,8 @@ def _told(found: FoundFile, loaded) -> str:
     else:
         runs = f"{found.path.name} on cpu"
     terms = found.row.terms if found.row else "unknown, the catalogue does not have this file"
-    return "\n".join(filter(None, [runs, f"Licence: {terms}", warning and f"Warning: {warning}", found.note, getattr(loaded, "note", "")]))
+    note = loaded.note if isinstance(loaded, HasNote) else ""
+    return "\n".join(filter(None, [runs, f"Licence: {terms}", warning and f"Warning: {warning}", found.note, note]))
 
 
 def _precision(model: TorchModel) -> str:
@@ -147,5 +164,6 @@ def _precision(model: TorchModel) -> str:
     return "" if kind == torch.float32 else f" in {str(kind).removeprefix('torch.')}"
 
 
-def _plain(name: str) -> str:
+def _file_name(name: str) -> str:
+    """The file's name of an entry of a list."""
     return str(name).removesuffix(NOT_HERE)

@@ -42,7 +42,7 @@ BoundingBox = io.Custom("BOUNDING_BOX")
 
 def as_detector(connected) -> Detector | None:
     """What came in through a detector socket, as something that detects."""
-    return connected if connected is None or hasattr(connected, "detect") else detector_of(connected)
+    return connected if connected is None or isinstance(connected, Detector) else detector_of(connected)
 
 
 def as_landmarker(connected) -> Landmarker | None:
@@ -52,7 +52,7 @@ def as_landmarker(connected) -> Landmarker | None:
 
 def as_recognizer(connected) -> Recognizer | None:
     """What came in through a recognizer socket, as something that embeds."""
-    return connected if connected is None or hasattr(connected, "embed") else recognizer_of(connected)
+    return connected if connected is None or isinstance(connected, Recognizer) else recognizer_of(connected)
 
 
 def as_attributes(connected) -> AgeAndSex | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.pixels.tensors import as_images
+from ..models.systems import load as systems
 from ..models.systems.diffface import PRESETS, LossWeights, Settings
-from ..models.systems.diffface_model import load_diffface
-from ._devices import ComfyDevices, half
-from ._models import checked, load, research_input
+from ._models import checked, load, loading, research_input
 from ._runtime import give, painter, show
 from ._sockets import CATEGORY, DiffFace, Faces, Identity
 
@@ -41,8 +40,7 @@ class LoadDiffFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        system, text = load(file, "research", "auto", lambda found, folders, providers: load_diffface(
-            found, folders=folders, devices=ComfyDevices(), half=half()))
+        system, text = load(file, "research", systems.SYSTEMS, systems.load_system, loading())
         missing = "" if system.model.net.gaze else "\nWithout GazeEstimator.pt the gaze cannot be held."
         return io.NodeOutput(system, ui=show(cls, text=text + missing))
 

@@ -53,7 +53,7 @@ class LoadDiffSwap(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        def open_file(found, folders):
+        def open_file(found):
             name, weights = found.path.name, load_weights(found.path)
             embedder = load_embedder(weights, name, recognizer_weights(found.path, weights))
             vae = make_vae(weights, name)

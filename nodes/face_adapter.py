@@ -9,11 +9,11 @@ from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
 from ..models.pixels.tensors import as_images
+from ..models.systems import load as systems
 from ..models.systems.face_adapter import MODES
-from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, find_weights_in_folder, load_face_adapter
+from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, find_weights_in_folder
 from ..models.systems.face_adapter_swap import LATENT_SHAPE
-from ._devices import ComfyDevices
-from ._models import checked, load_research, research_input
+from ._models import checked, load_research, loading, research_input
 from ._runtime import give, listener, show
 from ._sockets import CATEGORY, FaceAdapter, FaceParser, Faces, Identity
 
@@ -47,8 +47,7 @@ class LoadFaceAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        (adapter, path), text = load_research(file, lambda found, folders: (
-            load_face_adapter(found, folders=folders, devices=ComfyDevices()), found.path))
+        (adapter, path), text = load_research(file, lambda found: (systems.load_system(found, loading()), found.path))
         control, vision = (find_weights_in_folder(path, folder) for folder in (CONTROL_FOLDER, VISION_FOLDER))
         # An output of None leaves the socket it goes to as if nothing were connected.
         return io.NodeOutput(adapter, control and comfy.controlnet.load_controlnet(str(control)),

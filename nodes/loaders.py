@@ -5,27 +5,16 @@ Whatever they load is owned by their output alone, so that it goes when ComfyUI 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from comfy_api.latest import io
 
-from ..models.detect import DETECTORS, Detector
-from ..models.detect.attributes import load_attributes
-from ..models.detect.mediapipe import MediaPipeDetector
-from ..models.detect.onnx import load_detector
+from ..models.detect import load as detectors
 from ..models.detect.with_attributes import DescribedDetector, LandmarkedDetector
-from ..models.diffusion.gaze import load_gaze_estimator
-from ..models.face3d.points106 import load_points106
-from ..models.files.find import FoundFile
-from ..models.files.folders import Folders
-from ..models.identity import RECOGNIZERS
-from ..models.identity.onnx import load_recognizer
-from ..models.parse.load import load_occluder, load_parser
-from ..models.restore.load import load_restorer
-from ..models.swap import ENGINES
-from ..models.swap.load import load_engine
-from ._devices import ComfyDevices, half
-from ._models import checked, file_input, load, provider_input, research_input
+from ..models.identity import load as recognizers
+from ..models.parse import load as parsers
+from ..models.restore import load as restorers
+from ..models.swap import load as engines
+from ..models.systems import load as systems
+from ._models import NONE, checked, file_input, load, loading, provider_input, research_input
 from ._runtime import show
 from ._sockets import (
     CATEGORY,
@@ -42,13 +31,6 @@ from ._sockets import (
     as_recognizer,
 )
 
-DLIB = "dlib (built in)"
-MESH = "3-D warp (built in)"
-OUTLINES = "landmarks (built in)"
-PHOTOGRAPH = "match the photograph (built in)"
-NONE = "none"
-BUILT_IN = "built in, no file is needed"
-
 
 class LoadSwapModel(io.ComfyNode):
     @classmethod
@@ -63,9 +45,10 @@ class LoadSwapModel(io.ComfyNode):
             search_aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap",
                             "megafs", "facedancer", "fslsd", "faceswap", "deepfakes", "faceloom"],
             inputs=[
-                file_input(["swap"], MESH, "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and "
-                                           "faceloom/swap, research systems' original files in faceloom/ghost, reliableswap, simswap, "
-                                           "megafs, facedancer, fslsd and deepfakes."),
+                file_input(
+                    engines.ENGINES, "swap",
+                    "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and faceloom/swap, research "
+                    "systems' original files in faceloom/ghost, reliableswap, simswap, megafs, facedancer, fslsd and deepfakes."),
                 provider_input(),
                 io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
                                    tooltip="The recognition network to make embeddings with, if it is of the kind the swap network was "
@@ -88,11 +71,8 @@ class LoadSwapModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, provider, recognizer=None, parser=None, detector=None) -> io.NodeOutput:
-        if file == MESH:
-            return io.NodeOutput(ENGINES["mesh"](), ui=show(cls, text=BUILT_IN))
-        engine, text = load(file, "swap", provider, lambda found, folders, providers: load_engine(
-            found, folders=folders, recognizer=as_recognizer(recognizer), providers=providers, parser=parser,
-            landmarker=as_landmarker(detector), devices=ComfyDevices(), half=half()))
+        given = loading(provider, recognizer=as_recognizer(recognizer), parser=parser, landmarker=as_landmarker(detector))
+        engine, text = load(file, "swap", engines.ENGINES, engines.load_engine, given)
         return io.NodeOutput(engine, ui=show(cls, text=text))
 
 
@@ -107,13 +87,14 @@ class LoadFaceDetector(io.ComfyNode):
                         "MediaPipe's 478 landmarks; if you like, with one that tells age and sex.",
             search_aliases=["scrfd", "retinaface", "yolo face", "yunet", "mediapipe", "buffalo_l", "antelopev2", "genderage", "faceloom"],
             inputs=[
-                file_input(["detector", "landmarker"], DLIB, "The detector. Files are looked for in models/insightface, facedetection and "
-                                                             "faceloom/detectors."),
-                file_input(["attributes"], NONE, "A network that tells the age and sex of every face found, for the rules of Face Select.",
-                           "age_and_sex"),
+                file_input(detectors.DETECTORS, "detector",
+                           "The detector. Files are looked for in models/insightface, facedetection and faceloom/detectors."),
+                file_input(detectors.ATTRIBUTES, "attributes",
+                           "A network that tells the age and sex of every face found, for the rules of Face Select.", "age_and_sex"),
                 provider_input(),
-                file_input(["points106"], NONE, "A network for 106 landmarks, which GHOST and FSLSD look at faces with: connect the "
-                                                "detector to Load Swap Model too.", "landmarks", optional=True),
+                file_input(detectors.LANDMARKERS, "landmarker",
+                           "A network for 106 landmarks, which GHOST and FSLSD look at faces with: connect the detector to Load Swap Model "
+                           "too.", "landmarks", optional=True),
             ],
             outputs=[FaceDetector.Output("detector", tooltip="The detector, for Face Detect, Load Swap Model and Identity for "
                                                             "Adapters.")],
@@ -126,12 +107,13 @@ class LoadFaceDetector(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, age_and_sex, provider, landmarks=NONE) -> io.NodeOutput:
-        detector, text = (DETECTORS["dlib"](), BUILT_IN) if file == DLIB else load(file, "detector", provider, _open_detector)
+        given = loading(provider)
+        detector, text = load(file, "detector", detectors.DETECTORS, detectors.load_detector, given)
         if age_and_sex != NONE:
-            attributes, more = load(age_and_sex, "attributes", provider, _open(load_attributes))
+            attributes, more = load(age_and_sex, "attributes", detectors.ATTRIBUTES, detectors.load_attributes, given)
             detector, text = DescribedDetector(detector, attributes), f"{text}\n{more}"
         if landmarks != NONE:
-            landmarker, more = load(landmarks, "landmarker", provider, lambda found, _, providers: load_points106(found.path, providers))
+            landmarker, more = load(landmarks, "landmarker", detectors.LANDMARKERS, detectors.load_landmarker, given)
             detector, text = LandmarkedDetector(detector, landmarker), f"{text}\n{more}"
         return io.NodeOutput(detector, ui=show(cls, text=text))
 
@@ -147,8 +129,8 @@ class LoadFaceRecognizer(io.ComfyNode):
                         "other that turns a face into a vector.",
             search_aliases=["arcface", "insightface", "w600k_r50", "glintr100", "buffalo_l", "antelopev2", "face embedding", "faceloom"],
             inputs=[
-                file_input(["recognizer"], DLIB, "The recognition network. Files are looked for in models/insightface and "
-                                                 "faceloom/recognizers."),
+                file_input(recognizers.RECOGNIZERS, "recognizer",
+                           "The recognition network. Files are looked for in models/insightface and faceloom/recognizers."),
                 provider_input(),
             ],
             outputs=[FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select, Load Swap "
@@ -162,7 +144,7 @@ class LoadFaceRecognizer(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, provider) -> io.NodeOutput:
-        recognizer, text = (RECOGNIZERS["dlib"](), BUILT_IN) if file == DLIB else load(file, "recognizer", provider, _open(load_recognizer))
+        recognizer, text = load(file, "recognizer", recognizers.RECOGNIZERS, recognizers.load_recognizer, loading(provider))
         return io.NodeOutput(recognizer, ui=show(cls, text=text))
 
 
@@ -177,10 +159,12 @@ class LoadFaceParser(io.ComfyNode):
                         "finds what hides the face.",
             search_aliases=["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceswap", "faceloom"],
             inputs=[
-                file_input(["parser"], OUTLINES, "The parsing network, BiSeNet as ONNX or as the checkpoint 79999_iter.pth. Files are "
-                                                 "looked for in models/faceloom/parsers.", "parser"),
-                file_input(["occluder"], NONE, "A network that finds hands, hair and microphones over the face: XSeg, Segment Anything, or "
-                                               "faceswap's. Files are looked for in models/faceloom/parsers and sams.", "occluder"),
+                file_input(parsers.PARSERS, "parser",
+                           "The parsing network, BiSeNet as ONNX or as the checkpoint 79999_iter.pth. Files are looked for in "
+                           "models/faceloom/parsers.", "parser"),
+                file_input(parsers.OCCLUDERS, "occluder",
+                           "A network that finds hands, hair and microphones over the face: XSeg, Segment Anything, or faceswap's. Files "
+                           "are looked for in models/faceloom/parsers and sams.", "occluder"),
                 provider_input(),
             ],
             outputs=[
@@ -198,9 +182,12 @@ class LoadFaceParser(io.ComfyNode):
     @classmethod
     def execute(cls, parser, occluder, provider) -> io.NodeOutput:
         # An output of None leaves the socket it goes to as if nothing were connected, which is what the built-in entries mean.
-        parsing, first = (None, BUILT_IN) if parser == OUTLINES else load(parser, "parser", provider, _open(load_parser, ComfyDevices()))
-        hiding, second = (None, "") if occluder == NONE else load(occluder, "occluder", provider, _open(load_occluder, ComfyDevices()))
-        return io.NodeOutput(parsing, hiding, ui=show(cls, text="\n".join(filter(None, [first, second]))))
+        given, hiding = loading(provider), None
+        parsing, text = load(parser, "parser", parsers.PARSERS, parsers.load_parser, given)
+        if occluder != NONE:
+            hiding, more = load(occluder, "occluder", parsers.OCCLUDERS, parsers.load_occluder, given)
+            text = f"{text}\n{more}"
+        return io.NodeOutput(parsing, hiding, ui=show(cls, text=text))
 
 
 class LoadRestoreModel(io.ComfyNode):
@@ -213,8 +200,9 @@ class LoadRestoreModel(io.ComfyNode):
             description="Loads a face restoration network: GFPGAN, CodeFormer, GPEN, RestoreFormer++ or VQFR.",
             search_aliases=["gfpgan", "codeformer", "gpen", "restoreformer", "vqfr", "face restore model", "faceloom"],
             inputs=[
-                file_input(["restorer"], PHOTOGRAPH, "The restoration network, as ONNX or as a checkpoint. Files are looked for in "
-                                                     "models/facerestore_models and faceloom/restorers."),
+                file_input(restorers.RESTORERS, "restorer",
+                           "The restoration network, as ONNX or as a checkpoint. Files are looked for in models/facerestore_models and "
+                           "faceloom/restorers."),
                 provider_input(),
             ],
             outputs=[RestoreModel.Output("restore_model", tooltip="The network, for Restore.")],
@@ -227,8 +215,8 @@ class LoadRestoreModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, provider) -> io.NodeOutput:
-        # None, as if nothing were connected to Restore.
-        restorer, text = (None, BUILT_IN) if file == PHOTOGRAPH else load(file, "restorer", provider, _open(load_restorer, ComfyDevices()))
+        # What is built in is None, as if nothing were connected to Restore.
+        restorer, text = load(file, "restorer", restorers.RESTORERS, restorers.load_restorer, loading(provider))
         return io.NodeOutput(restorer, ui=show(cls, text=text))
 
 
@@ -256,18 +244,5 @@ class LoadGazeEstimator(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        estimator, text = load(file, "research", "auto", lambda found, folders, providers: load_gaze_estimator(
-            found, folders=folders, devices=ComfyDevices()))
+        estimator, text = load(file, "research", systems.SYSTEMS, systems.load_system, loading())
         return io.NodeOutput(estimator, ui=show(cls, text=text))
-
-
-def _open(loader: Callable, devices: ComfyDevices | None = None) -> Callable:
-    """``loader`` as ``_models.load`` calls it; ``devices`` for those that also open torch networks."""
-    more = {} if devices is None else {"devices": devices}
-    return lambda found, folders, providers: loader(found, folders=folders, providers=providers, **more)
-
-
-def _open_detector(found: FoundFile, folders: Folders, providers: str | Sequence[str]) -> Detector:
-    if found.path.suffix.lower() == ".task":
-        return MediaPipeDetector(found.path)
-    return load_detector(found, folders=folders, providers=providers)

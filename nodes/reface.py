@@ -51,7 +51,7 @@ class LoadREFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        def open_file(found, folders):
+        def open_file(found):
             name, weights = found.path.name, load_weights(found.path)
             conditioner = REFaceConditioner(name, load_conditioner(weights, name), ComfyDevices())
             model = _model({key: value for key, value in weights.items() if key.startswith(UNET_PREFIX)}, name)

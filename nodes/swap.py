@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.swap import lost_detail, swap_faces
+from ..models.swap import SwapSettings, lost_detail, swap_faces
 from ._runtime import give_crops, listener, show
 from ._sockets import CATEGORY, Faces, Identity, SwapModel
 
@@ -49,7 +49,7 @@ class OneShotSwap(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None, mask=None) -> io.NodeOutput:
-        crops, masks = swap_faces(image, faces, identity, swap_model, strength=strength, pixel_boost=pixel_boost, which=which,
-                                  mask=mask, progress=listener())
+        crops, masks = swap_faces(image, faces, identity, swap_model, SwapSettings(strength, pixel_boost), which=which, mask=mask,
+                                  progress=listener())
         return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),
                              ui=show(cls, text=lost_detail(faces, swap_model, pixel_boost)))

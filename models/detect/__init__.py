@@ -1,10 +1,10 @@
-"""Photographs to Faces: the ``Detector`` protocol, the built-in detectors, and ``detect_faces``."""
+"""Photographs to Faces: the ``Detector`` protocol and ``detect_faces``; ``load.py`` opens detectors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -16,6 +16,7 @@ from .boxes import boxes_per_frame
 from .dlib import DlibDetector
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Finds faces."""
 
@@ -25,8 +26,6 @@ class Detector(Protocol):
     def detect(self, images: torch.Tensor, threshold: float, progress: Progress = silent) -> list[list[Face]]:
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1 with a score of at least ``threshold`` (0..1), unsorted."""
 
-
-DETECTORS: dict[str, Callable[[], Detector]] = {"dlib": DlibDetector}
 
 ORDERS: dict[str, Callable[[Face], float]] = {
     "left-right": lambda face: face.center[0],
@@ -81,7 +80,7 @@ def _faces_per_frame(images, detector, threshold, face_landmarks, bboxes, progre
             found.append(fitter.faces_in_boxes(images[index], boxes, scores, index))
             progress(index + 1, len(images))
         return found
-    return (detector or DETECTORS["dlib"]()).detect(images, threshold, progress)
+    return (detector or DlibDetector()).detect(images, threshold, progress)
 
 
 def kept_positions(keep: str, count: int) -> list[int]:

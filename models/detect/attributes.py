@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.catalogue import KINDS, NetContract, catalogue
-from ..files.find import find_by_path_or_name
-from ..files.folders import Folders
+from ..files.catalogue import NetContract, catalogue
+from ..files.contents import Contents
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.input import to_network_input
+from ..runtime.method import Loading, Method, any_file
 from ..runtime.onnx import OnnxModel, open_session
 
 # Edge of the square that the network sees, in longer sides of the face's box.
@@ -59,14 +57,12 @@ def _square_matrix(box: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([np.eye(2) * scale, (size / 2 - scale * middle)[:, None]], 1)
 
 
-def load_attributes(path_or_name: str | Path = "genderage", *, folders: Folders | None = None,
-                    providers: str | Sequence[str] = "auto") -> AgeAndSex:
-    """The age and sex network in a file, or of a catalogue name."""
-    found = find_by_path_or_name(path_or_name, "attributes", folders)
-    if found.row and found.row.kind != "attributes":
-        raise FaceLoomError(f"{found.path.name} is {KINDS[found.row.kind]}, not {KINDS['attributes']}; load it with the node for that.")
-    model = open_session(found.path, providers=providers, kind="attributes")
-    contract = (found.row or catalogue()["genderage"]).contract
+def _open(file: Contents, loading: Loading) -> AgeAndSex:
+    model = open_session(file.path, providers=loading.providers, kind="attributes")
+    contract = (file.row or catalogue()["genderage"]).contract
     if contract.family != "genderage" or (model.outputs[0].shape or (0,))[-1] not in (3, None):
-        raise FaceLoomError(f"FaceLoom reads age and sex from insightface's genderage.onnx only, not from {found.path.name}.")
+        raise FaceLoomError(f"FaceLoom reads age and sex from insightface's genderage.onnx only, not from {file.path.name}.")
     return AgeAndSex(model, contract)
+
+
+METHOD = Method("genderage", kind="attributes", families=("genderage",), suffixes=(".onnx",), recognizes=any_file, open=_open)

@@ -17,6 +17,7 @@ import torch
 from ..errors import FaceLoomError
 from ..faces import Face, box_from_68, keypoints_from_68
 from ..progress import Progress, silent
+from ..runtime.method import Method
 from .dlib_many_starts import ConsensusFitter
 from .dlib_network import FaceNetwork, NetworkFace
 from .dlib_points import PointFitter, luma_uint8
@@ -117,3 +118,6 @@ class DlibDetector:
     @staticmethod
     def _face(frame: int, points: np.ndarray, score: float) -> Face:
         return Face(frame, box_from_68(points), keypoints_from_68(points), score, points68=points)
+
+
+METHOD = Method("dlib", label="dlib (built in)", open=lambda file, loading: DlibDetector())

@@ -19,6 +19,7 @@ from ..pixels.affine import invert, scale_of, transform
 from ..pixels.sampling import warp
 from ..pixels.tensors import to_uint8
 from ..progress import Progress, silent
+from ..runtime.method import Method, has_suffix
 from .core_landmarks import face_from_mesh
 from .dlib import DlibDetector
 
@@ -123,3 +124,7 @@ def _mesh_of(guide: Face, meshes: list[np.ndarray]) -> np.ndarray | None:
     distances = np.linalg.norm(eyes - guide.keypoints[:2], axis=-1).max(-1, initial=0)
     best = int(distances.argmin()) if len(distances) else -1
     return meshes[best] if best >= 0 and distances[best] < 0.4 * guide.eye_distance else None
+
+
+METHOD = Method("MediaPipe", kind="landmarker", families=("mediapipe",), suffixes=(".task",), recognizes=has_suffix(".task"),
+                open=lambda file, loading: MediaPipeDetector(file.path))

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face
-from ..files.catalogue import KINDS, NetContract, catalogue
-from ..files.find import find_by_path_or_name
-from ..files.folders import Folders
+from ..files.catalogue import NetContract, catalogue
+from ..files.contents import Contents
 from ..pixels.affine import invert, transform
 from ..pixels.sampling import warp
 from ..progress import Progress, silent
 from ..runtime.input import find_image_input, to_network_input
+from ..runtime.method import Loading, Method, any_file
 from ..runtime.onnx import OnnxModel, open_session
 from .boxes import overlaps, suppress
 from .decode import DECODERS, Detections
@@ -224,22 +223,20 @@ def _as_face(frame: int, box: np.ndarray, score: float, keypoints: np.ndarray) -
     return Face(frame, box, keypoints, float(min(score, 1.0)))
 
 
-def load_detector(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,
-                  providers: str | Sequence[str] = "auto") -> OnnxDetector:
-    """The detector in a file, or of a catalogue name; a file the catalogue does not know is told by its outputs."""
-    found = find_by_path_or_name(path_or_name, "detector", folders)
-    path, row = found.path, found.row
-    if row and row.kind != "detector":
-        raise FaceLoomError(f"{path.name} is {KINDS[row.kind]}, not {KINDS['detector']}; load it with the node for that.")
-    model = open_session(path, providers=providers, kind="detector")
-    contract = contract or (row.contract if row else catalogue()[_alike(model)].contract)
+def _open(file: Contents, loading: Loading) -> OnnxDetector:
+    """Open a detector; a file the catalogue does not know is told by its outputs."""
+    model = open_session(file.path, providers=loading.providers, kind="detector")
+    contract = loading.contract or (file.row.contract if file.row else catalogue()[_row_with_such_outputs(model)].contract)
     if contract.family not in DECODERS:
         raise FaceLoomError(f"FaceLoom cannot read detectors of the {contract.family} family; use SCRFD, YOLOv8-face or YuNet.")
-    return OnnxDetector(row.name if row else path.stem, model, contract)
+    return OnnxDetector(file.name, model, contract)
 
 
-def _alike(model: OnnxModel) -> str:
-    """A catalogue row whose network answers in the same form."""
+def _row_with_such_outputs(model: OnnxModel) -> str:
+    """Return the name of a catalogue row whose network has outputs of the same form."""
     if len(model.outputs) == 1:
         return "yoloface_8n"
     return "yunet_2023_mar" if len(model.outputs) == 12 else "det_10g"
+
+
+METHOD = Method("ONNX", kind="detector", suffixes=(".onnx",), recognizes=any_file, open=_open)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -12,6 +13,14 @@ from ..faces import Face, Faces
 from ..progress import Progress, silent
 from . import Detector
 from .attributes import AgeAndSex
+
+
+@runtime_checkable
+class BringsLandmarks(Protocol):
+    """Something that carries a network of 106 landmarks."""
+
+    @property
+    def landmarker(self) -> Landmarker: ...
 
 
 @dataclass(frozen=True, eq=False)

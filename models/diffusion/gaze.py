@@ -22,6 +22,7 @@ from ..networks import build
 from ..networks.eyenet import EyeNet
 from ..pixels.affine import transform
 from ..runtime.devices import DeviceManager, TorchModel
+from ..runtime.method import Method, is_row
 from .guidance import eye_crops, gaze_loss
 
 # Half the width and height of an eye's box, in distances between the eyes. DiffFace's boxes (the eye and 5 pixels to the sides, 9 up and
@@ -101,3 +102,8 @@ class GazeLoss:
         """Return pitch and yaw ``[N, 2, 2]`` of both eyes."""
         eyes = eye_crops(crops, self.boxes)
         return self.net(eyes.flatten(0, 1))[2].reshape(len(crops), 2, 2)
+
+
+METHOD = Method("GazeEstimator", kind="research",
+                recognizes=is_row("diffface_gaze", lambda file: "outs.0.conv.weight" in file.tensors),
+                open=lambda file, loading: load_gaze_estimator(file.path, folders=loading.folders, devices=loading.devices))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from ..pixels.affine import transform
 from ..pixels.sampling import sample_crops
+from ..runtime.method import Method, any_file
 from ..runtime.onnx import OnnxModel, open_session
 
 # Crops [N, 3, S, S] 0..1 RGB → [N, 106, 2] points in their pixels, in insightface's order.
@@ -41,6 +41,5 @@ class Points106:
         return (points + .5) / scale - .5
 
 
-def load_points106(path: str | os.PathLike, providers: str | Sequence[str] = "auto") -> Points106:
-    """Open ``2d106det.onnx``."""
-    return Points106(open_session(path, providers=providers, kind="landmarker"))
+METHOD = Method("2d106det", kind="landmarker", families=("insightface106",), suffixes=(".onnx",), recognizes=any_file,
+                open=lambda file, loading: Points106(open_session(file.path, providers=loading.providers, kind="landmarker")))

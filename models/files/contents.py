@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .find import Found
+from .find import FoundFile
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 # Suffixes of PyTorch checkpoints and of what ``models convert`` makes of them.
-CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors")
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 
 
 class Contents:
@@ -27,7 +27,7 @@ class Contents:
     A method recognizes its files by these properties, and opens them with what was read then, so that a large checkpoint is read once.
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: FoundFile) -> None:
         self.found = found
         self._read: dict[Callable[[Path], Any], Any] = {}
 
@@ -56,6 +56,13 @@ class Contents:
         from .checkpoints import tensors_in, unwrapped
 
         return tensors_in(unwrapped(self._checkpoint)) if self.suffix in CHECKPOINTS else {}
+
+    @cached_property
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """Tensors by name of a checkpoint of one network, whatever the file's suffix. FaceLoomError where it has none."""
+        from .checkpoints import weights_of
+
+        return weights_of(self._checkpoint, self.path.name)
 
     @cached_property
     def parts(self) -> Mapping[str, Mapping[str, torch.Tensor]]:

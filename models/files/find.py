@@ -98,11 +98,11 @@ def list_choices(kind: str, folders: Folders) -> list[Choice]:
     return _in_list_order(known, _unknown_files(files, KIND_FOLDERS.get(kind, ()), folders))
 
 
-def list_research_files(kind: str, folders: Folders) -> list[Choice]:
+def list_research_files(kind: str, folders: Folders, places: Sequence[str] = ()) -> list[Choice]:
     """List the research files that a loader of a kind can load: every file of a row that is on disk, also under its other names, and files
-    of the same folders that the catalogue does not know; then rows without a file."""
+    of the same folders, and of ``places`` below the models folder, that the catalogue does not know; then rows without a file."""
     research_rows = [row for row in rows("research") if row.loads == kind]
-    if not research_rows:  # most kinds: their loaders need not go through the folders again
+    if not research_rows and not places:  # most kinds: their loaders need not go through the folders again
         return []
     files = list(folders.files())
     by_name, known = _by_name(files), []
@@ -110,7 +110,7 @@ def list_research_files(kind: str, folders: Folders) -> list[Choice]:
         likely = files if "*" in row.file else [file for name in row.names for file in by_name.get(name.lower(), ())]
         on_disk = [Choice(file.path.name, file.path, row) for file in likely if file.belongs(row)]
         known += on_disk or [Choice(row.file, None, row)] * ("*" not in row.file)
-    return _in_list_order(known, _unknown_files(files, tuple(dict.fromkeys(row.folder for row in research_rows)), folders))
+    return _in_list_order(known, _unknown_files(files, [*(row.folder for row in research_rows), *places], folders))
 
 
 def _unknown_files(files: list[ModelFile], places: Sequence[str], folders: Folders) -> list[Choice]:

@@ -1,9 +1,8 @@
-"""Who a face is: the recognizer protocol, the table of built-in recognizers, and ``make_identity``."""
+"""Who a face is: the recognizer protocol and ``make_identity``; ``load.py`` opens recognizers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,17 +17,22 @@ from .dlib import DlibRecognizer
 from .quality import quality
 
 
+@runtime_checkable
 class Recognizer(Protocol):
     """Anything that turns faces into vectors whose cosine says how alike they are."""
 
     space: str
 
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
-        """``[N, D]`` float32 unit rows, one per face of ``images`` ``[B, H, W, 3]``. A recognizer whose vectors have a length that means
-        something also has ``embed_raw``, the same before they are made unit."""
+        """``[N, D]`` float32 unit rows, one per face of ``images`` ``[B, H, W, 3]``."""
 
 
-RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {"dlib": DlibRecognizer}
+@runtime_checkable
+class EmbedsRaw(Protocol):
+    """A recognizer whose vectors have a length that means something (how sure it is; some swap networks want it)."""
+
+    def embed_raw(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
+        """``[N, D]`` float32 rows as the network gives them."""
 
 
 def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | None = None, *, how: str = "average", name: str = "",
@@ -46,7 +50,7 @@ def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | N
         raise FaceLoomError(f"how must be one of {', '.join(HOW)}, not {how!r}.")
     if not len(faces):
         raise FaceLoomError("There is no face to make an identity of; connect a photo with a face that Face Detect finds.")
-    recognizer = recognizer or RECOGNIZERS["dlib"]()
+    recognizer = recognizer or DlibRecognizer()
     vectors, lengths = _embed(recognizer, images, faces, progress)
     strange = outliers(vectors, same_person_cosine(recognizer.space))
     worth = quality(images, faces)
@@ -65,7 +69,7 @@ def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | N
 
 def _embed(recognizer: Recognizer, images: torch.Tensor, faces: Faces, progress: Progress) -> tuple[np.ndarray, np.ndarray | None]:
     """Unit rows ``[N, D]``, and the lengths ``[N]`` they had where the recognizer says."""
-    if not hasattr(recognizer, "embed_raw"):
+    if not isinstance(recognizer, EmbedsRaw):
         return recognizer.embed(images, faces, progress), None
     raw = recognizer.embed_raw(images, faces, progress)
     return unit(raw), np.linalg.norm(raw, axis=1)

@@ -12,6 +12,7 @@ from ..pixels.affine import transform
 from ..pixels.sampling import warp
 from ..pixels.tensors import to_uint8
 from ..progress import Progress, silent
+from ..runtime.method import Method
 
 _CHIP = 150  # what the network was trained on
 _PADDING = 0.25
@@ -50,3 +51,6 @@ class DlibRecognizer:
         corners = [self._dlib.point(int(x), int(y)) for x, y in np.rint(transform(points, matrix))]
         whole = self._dlib.rectangle(0, 0, _REGION - 1, _REGION - 1)
         return self._dlib.get_face_chip(region, self._dlib.full_object_detection(whole, corners), _CHIP, _PADDING)
+
+
+METHOD = Method("dlib", label="dlib (built in)", open=lambda file, loading: DlibRecognizer())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +11,11 @@ from ..crops.templates import template_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..files.catalogue import KINDS, NetContract
-from ..files.find import find_by_path_or_name
-from ..files.folders import Folders
+from ..files.contents import Contents
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.input import to_network_input
+from ..runtime.method import Loading, Method, any_file
 from ..runtime.onnx import OnnxModel, open_session
 from .combine import unit
 
@@ -59,17 +57,13 @@ class OnnxRecognizer:
         return self.model.run({self.model.inputs[0].name: to_network_input(crops, self.contract).cpu().numpy()}, progress)[0]
 
 
-def load_recognizer(path_or_name: str | Path, *, folders: Folders | None = None, contract: NetContract | None = None,
-                    providers: str | Sequence[str] = "auto") -> OnnxRecognizer:
-    """The recognizer in a file, or of a catalogue name. Its space is the catalogue's, or the file's own name where it is in none."""
-    found = find_by_path_or_name(path_or_name, "recognizer", folders)
-    path, row = found.path, found.row
-    if row and row.kind != "recognizer":
-        raise FaceLoomError(f"{path.name} is {KINDS[row.kind]}, not {KINDS['recognizer']}; load it with the node for that.")
-    model = open_session(path, providers=providers, kind="recognizer")
+def _open(file: Contents, loading: Loading) -> OnnxRecognizer:
+    """Its space is the catalogue's, or the file's own name where it is in none."""
+    path, row = file.path, file.row
+    model = open_session(path, providers=loading.providers, kind="recognizer")
     if len(model.inputs) != 1 or len(model.inputs[0].shape or ()) != 4 or len(model.outputs[0].shape or ()) != 2:
         raise FaceLoomError(f"{path.name} is not {KINDS['recognizer']}: it should take one picture and answer one vector.")
-    contract = contract or (row.contract if row else _own_normalisation(model, ARCFACE))
+    contract = loading.contract or (row.contract if row else _own_normalisation(model, ARCFACE))
     size = model.inputs[0].shape[2]
     if isinstance(size, int) and size != contract.size:
         if row:
@@ -85,3 +79,6 @@ def _own_normalisation(model: OnnxModel, contract: NetContract) -> NetContract:
     if any(name.startswith(("Sub", "_minus")) for name in names) and any(name.startswith(("Mul", "_mul")) for name in names):
         return replace(contract, mean=(0, 0, 0), std=(1 / 255,) * 3)
     return contract
+
+
+METHOD = Method("ONNX", kind="recognizer", suffixes=(".onnx",), recognizes=any_file, open=_open)

@@ -1,15 +1,16 @@
-"""Several photos, each with its own size and faces, as one batch."""
+"""Photos of one person as a batch: several pictures of any size, and the reference photos an identity keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..errors import FaceLoomError
-from ..faces import Faces
+from ..faces import Faces, Identity
 
 
 def join_photos(images: Sequence[torch.Tensor], faces: Sequence[Faces]) -> tuple[torch.Tensor, Faces]:
@@ -39,3 +40,15 @@ def _extended(batch: torch.Tensor, height: int, width: int) -> torch.Tensor:
     if not right and not below:
         return batch
     return F.pad(batch.movedim(-1, 1), (0, right, 0, below), mode="replicate").movedim(1, -1)
+
+
+def reference_photos(identity: Identity, reader: str, count: int | None = None) -> tuple[torch.Tensor, Faces]:
+    """Returns the identity's reference photos ``[K, S, S, 3]``, a copy on the CPU, and the faces in them, one in each.
+
+    reader: what looks at the photos, for the error where the identity has none. count: how many of the best; None: all.
+    """
+    if not len(identity.crops):
+        raise FaceLoomError(f"{reader} looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
+    photos = torch.from_numpy(np.array(identity.crops[:count]))
+    items = tuple(replace(face, frame=number) for number, face in enumerate(identity.faces[:count]))
+    return photos, Faces(items, *photos.shape[:3])

@@ -12,11 +12,15 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ..detect.attributes import AgeAndSex, load_attributes
-from ..detect.onnx import OnnxDetector, load_detector
+from ..detect import Detector
+from ..detect.attributes import AgeAndSex
+from ..detect.load import load_attributes, load_detector, load_landmarker
+from ..detect.with_attributes import BringsLandmarks
 from ..errors import FaceLoomError
-from ..face3d.points106 import Landmarker, load_points106
-from ..identity.onnx import OnnxRecognizer, load_recognizer
+from ..face3d.points106 import Landmarker
+from ..identity import Recognizer
+from ..identity.load import load_recognizer
+from ..runtime.method import Loading
 
 Network = TypeVar("Network")
 
@@ -24,12 +28,12 @@ Network = TypeVar("Network")
 _opened: weakref.WeakKeyDictionary[object, dict[tuple, object]] = weakref.WeakKeyDictionary()
 
 
-def detector_of(analysis, providers: str | Sequence[str] = "auto") -> OnnxDetector:
+def detector_of(analysis, providers: str | Sequence[str] = "auto") -> Detector:
     """The analysis' detector."""
     return _open(analysis, "detection", load_detector, providers)
 
 
-def recognizer_of(analysis, providers: str | Sequence[str] = "auto") -> OnnxRecognizer:
+def recognizer_of(analysis, providers: str | Sequence[str] = "auto") -> Recognizer:
     """The analysis' recognizer."""
     return _open(analysis, "recognition", load_recognizer, providers)
 
@@ -44,18 +48,18 @@ def _open(analysis, task: str, load: Callable[..., Network], providers: str | Se
     key = (task, file, file.stat().st_mtime_ns, providers if isinstance(providers, str) else tuple(providers))
     networks = _opened.setdefault(analysis, {}) if isinstance(analysis, Hashable) else {}
     if key not in networks:
-        networks[key] = load(file, providers=providers)
+        networks[key] = load(file, Loading(providers=providers))
     return networks[key]
 
 
 def landmarker_of(detector, providers: str | Sequence[str] = "auto") -> Landmarker:
     """The 106 landmarks that come with a detector: those of a ``LandmarkedDetector``, or an analysis' own."""
-    if hasattr(detector, "landmarker"):
+    if isinstance(detector, BringsLandmarks):
         return detector.landmarker
-    if hasattr(detector, "detect"):
+    if isinstance(detector, Detector):
         raise FaceLoomError(f"The connected detector ({detector.name}) comes without 106 landmarks; choose 2d106det.onnx as the landmarks "
                             "of Load Face Detector.")
-    return _open(detector, "landmark_2d_106", load_points106, providers)
+    return _open(detector, "landmark_2d_106", load_landmarker, providers)
 
 
 def _file_of(analysis, task: str) -> Path:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..files.catalogue import NetContract
+from ..files.catalogue import NetContract, catalogue
+from ..files.contents import Contents
+from ..files.kinds import check_kind, kind_of_weights
+from ..networks.bisenet import build_bisenet
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.input import to_network_input
 from ..runtime.memory import run_chunks
+from ..runtime.method import Loading, Method, any_file
 from .labels import parse_crops
 
 # Activations of one 512×512 picture at full precision, bytes.
@@ -39,3 +43,11 @@ class BiSeNetParser:
                 return net(values[span.start : span.stop].to(device, dtype)).to(torch.float32)
 
         return torch.cat(run_chunks(scores, range(len(values)), BATCH, progress))
+
+
+def _open(file: Contents, loading: Loading) -> BiSeNetParser:
+    check_kind(file.path.name, "parser", kind_of_weights(file.weights) or "parser")
+    return BiSeNetParser(file.name, build_bisenet(file.weights, file.path.name), catalogue()["79999_iter"].contract, loading.devices)
+
+
+METHOD = Method("BiSeNet", kind="parser", suffixes=(".pth", ".safetensors"), recognizes=any_file, open=_open)

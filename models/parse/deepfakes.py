@@ -12,6 +12,7 @@ from ..crops.crop import crop_matrices
 from ..crops.faceswap_square import square_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces
+from ..files.contents import Contents
 from ..networks import build
 from ..networks.deepfakes_masks import FaceFCN, FaceUNet
 from ..pixels.affine import compose, invert
@@ -19,6 +20,7 @@ from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
+from ..runtime.method import Loading, Method
 from .landmarks import points_68
 from .occlude import draw_mask
 
@@ -78,3 +80,11 @@ def mask_net_from(weights: Mapping[str, torch.Tensor], name: str) -> nn.Module:
     if classes not in EDGES:
         raise FaceLoomError(f"{name} tells {classes} classes apart; use Nirkin_300_softmax_v2.pth (2) or Nirkin_500_softmax_v2.pth (21).")
     return build(lambda: FaceFCN(classes, end), weights, name)
+
+
+def _open(file: Contents, loading: Loading) -> FaceNetOccluder:
+    return FaceNetOccluder(file.name, mask_net_from(file.weights, file.path.name), loading.devices)
+
+
+METHOD = Method("faceswap", kind="occluder", suffixes=(".pth", ".safetensors"), open=_open,
+                recognizes=lambda file: is_mask_net(file.tensors))

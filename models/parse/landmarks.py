@@ -13,6 +13,7 @@ from ..crops.crop import crop_matrices
 from ..faces import MIRROR_68, Face, Faces, keypoints_from_68
 from ..pixels.affine import similarity, transform
 from ..pixels.masks import polygon_mask
+from ..runtime.method import Method
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
 # fringes hang lower, and hair in the mask looks worse than a missing finger's breadth of skin.
@@ -214,3 +215,7 @@ def landmark_masks(faces: Faces, index: int, size: int, regions: Sequence[str]) 
                 mask = (mask - sum(polygon_mask(curves[part], size, size) for part in PARTS)).clamp_(min=0)
         union += mask  # regions that touch share their border pixels: coverages add up, a maximum would leave a seam
     return union.clamp_(max=1)
+
+
+# No parser: every stage draws the regions from the landmarks then.
+METHOD = Method("landmarks", label="landmarks (built in)", open=lambda file, loading: None)

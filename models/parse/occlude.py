@@ -12,14 +12,18 @@ from ..crops.templates import template_matrix
 from ..crops.transformed import transform_face
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.catalogue import NetContract
+from ..files.catalogue import NetContract, catalogue
+from ..files.contents import Contents
 from ..pixels.affine import compose, invert
 from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_placeholder
 from ..pixels.sampling import sample_crops, warp
 from ..progress import Progress, silent
 from ..runtime.input import describe_ports, find_image_input, to_network_input
-from ..runtime.onnx import OnnxModel
+from ..runtime.method import Loading, Method, has_suffix
+from ..runtime.onnx import OnnxModel, open_session
 
+# A file the catalogue does not know is held to the contract of the occluder that most people have.
+USUAL = "xseg_3"
 # Faces sampled before the network is called.
 FACES = 64
 # What is hidden but for so much is hidden.
@@ -125,3 +129,12 @@ class OnnxOccluder:
 def draw_mask(mask: torch.Tensor, to_crop: np.ndarray, size: int) -> torch.Tensor:
     """``mask`` ``[E, E]`` through ``to_crop`` ``[2, 3]`` as ``[size, size]``, its border going on outside."""
     return warp(mask[..., None], to_crop, size, size, mode="bilinear")[..., 0].clamp(0, 1)
+
+
+def _open(file: Contents, loading: Loading) -> OnnxOccluder:
+    model = open_session(file.path, providers=loading.providers, kind="occluder")
+    contract = file.row.contract if file.row else None
+    return OnnxOccluder(file.name, model, contract or catalogue()[USUAL].contract, exact=contract is not None)
+
+
+METHOD = Method("ONNX", kind="occluder", suffixes=(".onnx",), recognizes=has_suffix(".onnx"), open=_open)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import torch
 
 from ..errors import FaceLoomError
-from ..files.catalogue import NetContract
+from ..files.catalogue import NetContract, catalogue
+from ..files.contents import Contents
 from ..progress import Progress, silent
 from ..runtime.input import describe_ports, find_image_input, to_network_input
-from ..runtime.onnx import OnnxModel
+from ..runtime.method import Loading, Method, has_suffix
+from ..runtime.onnx import OnnxModel, open_session
 from .labels import CLASSES, parse_crops
+
+# A file the catalogue does not know is held to the contract of the parser that most people have.
+USUAL = "bisenet_resnet_34"
 
 
 class OnnxParser:
@@ -40,3 +45,12 @@ def _scores_output(model: OnnxModel) -> int:
             return number
     classes = f"{len(CLASSES)} classes of CelebAMask-HQ"
     raise FaceLoomError(f"{model.name} should answer scores of the {classes}, but answers {describe_ports(model.outputs)}.")
+
+
+def _open(file: Contents, loading: Loading) -> OnnxParser:
+    model = open_session(file.path, providers=loading.providers, kind="parser")
+    contract = file.row.contract if file.row else None
+    return OnnxParser(file.name, model, contract or catalogue()[USUAL].contract, exact=contract is not None)
+
+
+METHOD = Method("ONNX", kind="parser", suffixes=(".onnx",), recognizes=has_suffix(".onnx"), open=_open)

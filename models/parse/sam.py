@@ -10,10 +10,13 @@ import torch
 from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces
+from ..files.contents import Contents
+from ..files.kinds import check_kind, kind_of_weights
 from ..pixels.affine import compose, invert, transform
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
+from ..runtime.method import Loading, Method, any_file
 from .occlude import draw_mask
 
 # The published networks by the width of their picture encoder.
@@ -79,3 +82,11 @@ def sam_from(weights: Mapping[str, torch.Tensor], name: str) -> torch.nn.Module:
     except RuntimeError as error:
         raise FaceLoomError(f"{name} is not a whole Segment Anything checkpoint; fetch it again.") from error
     return net
+
+
+def _open(file: Contents, loading: Loading) -> SamOccluder:
+    check_kind(file.path.name, "occluder", kind_of_weights(file.weights) or "occluder")
+    return SamOccluder(file.name, sam_from(file.weights, file.path.name), loading.devices)
+
+
+METHOD = Method("Segment Anything", kind="occluder", suffixes=(".pth", ".safetensors"), recognizes=any_file, open=_open)

@@ -22,6 +22,7 @@ from ..pixels.affine import compose, invert, scale_of, transform
 from ..pixels.blur import gaussian_blur
 from ..pixels.sampling import warp
 from ..progress import Progress, silent
+from ..runtime.method import Method
 
 # Orthonormal lightness and two colour differences: noise that is independent in R, G and B has equal variance in all three.
 _OPPONENT = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / torch.tensor([[3.0], [2.0], [6.0]]).sqrt()
@@ -303,3 +304,7 @@ def _inside_square(site: _Site, size: int) -> torch.Tensor:
     points = transform(np.stack([xs, ys], -1).reshape(-1, 2), site.to_crop)
     inside = ((points >= 0) & (points <= size - 1)).all(-1).reshape(height, width)
     return torch.from_numpy(inside).to(site.photo.device)
+
+
+# No restorer: restore_crops matches the photograph then.
+METHOD = Method("match the photograph", label="match the photograph (built in)", open=lambda file, loading: None)

@@ -6,12 +6,17 @@ import numpy as np
 import torch
 
 from ..errors import FaceLoomError
-from ..files.catalogue import NetContract
+from ..files.catalogue import NetContract, catalogue
+from ..files.contents import Contents
 from ..files.onnx import Port
 from ..progress import Progress, silent
 from ..runtime.input import describe_ports, find_image_input, from_network_output, to_network_input
-from ..runtime.onnx import OnnxModel
+from ..runtime.method import Loading, Method, has_suffix
+from ..runtime.onnx import OnnxModel, open_session
 from .square import restore_squares
+
+# A file the catalogue does not know is held to the contract that all restorers share.
+USUAL = "gfpgan_1.4"
 
 
 class OnnxRestorer:
@@ -68,3 +73,12 @@ def _picture_output(model: OnnxModel, contract: NetContract) -> int:
         if port.shape is None or (len(port.shape) == 4 and port.shape[place] in (None, 3)):
             return number
     raise FaceLoomError(f"{model.name} should answer a colour picture, but answers {describe_ports(model.outputs)}.")
+
+
+def _open(file: Contents, loading: Loading) -> OnnxRestorer:
+    model = open_session(file.path, providers=loading.providers, kind="restorer")
+    contract = loading.contract or (file.row.contract if file.row else None)
+    return OnnxRestorer(file.name, model, contract or catalogue()[USUAL].contract, exact=contract is not None)
+
+
+METHOD = Method("ONNX", kind="restorer", suffixes=(".onnx",), recognizes=has_suffix(".onnx"), open=_open)

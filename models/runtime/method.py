@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from ..errors import FaceLoomError
-from ..files.catalogue import KINDS, Contract, NetContract, Row
+from ..files.catalogue import KINDS, NetContract, Row, SwapContract
 from ..files.contents import Contents
-from ..files.find import Found, find_by_path_or_name, find_companion
+from ..files.find import FoundFile, find_by_path_or_name, find_companion
 from ..files.folders import Folders, default_folders
 from .options import Options, Value
 
@@ -42,7 +42,21 @@ class Loading:
     parser: Any = None
     landmarker: Any = None
     recognizer: Any = None
-    contract: Contract | NetContract | None = None
+    contract: SwapContract | NetContract | None = None
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """Something around one network. model: its ``TorchModel`` or ``OnnxModel``."""
+
+    model: Any
+
+
+@runtime_checkable
+class HasNote(Protocol):
+    """Something with a note to the user. note: what is missing, or which terms hold; "" where there is nothing to say."""
+
+    note: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,22 @@ class Companion:
         found = find_companion(path, self.row, folders=loading.folders, what=self.called, needed=needed)
         converted = found and found.with_suffix(".safetensors")
         return converted if converted and converted.is_file() else found
+
+
+def any_file(file: Contents) -> bool:
+    """Recognizes every file: for the last row of a stage, which says in its own words what is wrong with a file."""
+    return True
+
+
+def has_suffix(*suffixes: str) -> Callable[[Contents], bool]:
+    """Recognizes files by their suffix, in small letters with its dot."""
+    return lambda file: file.suffix in suffixes
+
+
+def is_row(name: str, otherwise: Callable[[Contents], bool]) -> Callable[[Contents], bool]:
+    """Recognizes the file of one catalogue row by its name; of files the catalogue does not know those that ``otherwise`` recognizes. For
+    files of gigabytes, which are read for a question about their tensors."""
+    return lambda file: file.row.name == name if file.row else otherwise(file)
 
 
 @dataclass(frozen=True)
@@ -89,7 +119,7 @@ class Method(Generic[Model]):
         return row.kind == self.kind and (self.families is None or (row.contract is not None and row.contract.family in self.families))
 
 
-def open_model(methods: Iterable[Method[Model]], kind: str, path_or_name: str | os.PathLike | Found, loading: Loading | None = None,
+def open_model(methods: Iterable[Method[Model]], kind: str, path_or_name: str | os.PathLike | FoundFile, loading: Loading | None = None,
                options: Mapping[str, Value] | None = None) -> Model:
     """Opens a built-in method by its name or label, or a file by its path or its name in the models folders.
 
@@ -98,9 +128,8 @@ def open_model(methods: Iterable[Method[Model]], kind: str, path_or_name: str | 
     one of the options or refuses its value.
     """
     methods, loading, options = tuple(methods), loading or Loading(), options or {}
-    built_in = next((method for method in methods if method.label and path_or_name in (method.name, method.label)), None)
-    if built_in:
-        _check_options(built_in, f"The engine {built_in.name} is built in and", options, "or name a model's file")
+    if built_in := built_in_method(methods, path_or_name):
+        _check_options(built_in, f"The engine {built_in.name} is built in and", options, ", or name a model's file")
         return built_in.open(None, loading, **options)
     file = Contents(find_by_path_or_name(path_or_name, kind, loading.folders))
     _check_kind(file, kind, methods)
@@ -111,9 +140,14 @@ def open_model(methods: Iterable[Method[Model]], kind: str, path_or_name: str | 
     return method.open(file, loading, **options)
 
 
+def built_in_method(methods: Iterable[Method[Model]], name: object) -> Method[Model] | None:
+    """Returns the method that needs no file and has this name or label; None where there is none."""
+    return next((method for method in methods if method.label and name in (method.name, method.label)), None)
+
+
 def _check_kind(file: Contents, kind: str, methods: Sequence[Method]) -> None:
-    """Raises where the catalogue says that no method of this stage opens the file."""
-    if file.row and not any(method.takes(file.row) for method in methods):
+    """Raises where the catalogue says that the file is of another stage."""
+    if file.row and file.row.kind != kind and not any(method.takes(file.row) for method in methods):
         raise FaceLoomError(f"{file.path.name} is {KINDS[file.row.kind]}, not {KINDS[kind]}; load it with the node for that.")
 
 
@@ -122,7 +156,7 @@ def _check_options(method: Method, subject: str, options: Mapping[str, Value], i
     if method.options:
         method.options().changed(method.name, **options)
     elif options:
-        raise FaceLoomError(f"{subject} has no options; leave {', '.join(options)} out{', ' + instead if instead else ''}.")
+        raise FaceLoomError(f"{subject} has no options; leave {', '.join(options)} out{instead}.")
 
 
 def _unknown(file: Contents, kind: str) -> FaceLoomError:

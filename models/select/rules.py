@@ -153,9 +153,9 @@ def _embedded(faces: Faces, wanted: list[int], images: torch.Tensor | None, reco
     elif images is None:
         raise FaceLoomError("Comparing faces with each other needs the image they were found in; connect it.")
     else:
-        from ..identity import RECOGNIZERS
+        from ..identity.dlib import DlibRecognizer
 
-        recognizer = recognizer or RECOGNIZERS["dlib"]()
+        recognizer = recognizer or DlibRecognizer()
         space, rows = recognizer.space, recognizer.embed(images, chosen, progress)
     vectors = np.zeros((len(faces), rows.shape[1]))
     vectors[wanted] = rows
@@ -183,9 +183,9 @@ def likeness(faces: Faces, identity: Identity, images: torch.Tensor | None = Non
     if recognizer is None:
         for space in sorted(set(identity.embeddings).intersection(*(set(face.embeddings) for face in faces))):
             return np.stack([face.embeddings[space] for face in faces]) @ identity.embeddings[space], space
-        from ..identity import RECOGNIZERS
+        from ..identity.dlib import DlibRecognizer
 
-        recognizer = RECOGNIZERS["dlib"]()
+        recognizer = DlibRecognizer()
     if recognizer.space not in identity.embeddings:
         raise FaceLoomError(
             f"The identity has no {recognizer.space} embedding (it has {', '.join(sorted(identity.embeddings)) or 'none'}); "

@@ -1,71 +1,125 @@
-"""Turning target crops and an identity into swapped crops: the engine protocol, the table of built-in engines, and ``swap_faces``."""
+"""Photographs, their faces and an identity in, crops that show the identity out: the engine protocol and ``swap_faces``.
+
+``load.py`` opens engines. Nothing here imports torch before faces are swapped, because the command line lists the engines' options, and
+torch takes seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
-
-from ..crops.crop import crop_faces, crop_matrices, face_windows
-from ..detect import kept_positions
+from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..pixels.affine import scale_of
-from ..pixels.masks import fit_mask, is_placeholder
-from ..pixels.tensors import as_images
 from ..progress import Progress, silent
-from .load import load_engine
+from ..runtime.options import Options, Value
 
-__all__ = ["ENGINES", "SwapEngine", "load_engine", "lost_detail", "swap_faces"]
+if TYPE_CHECKING:
+    import torch
+
+MAX_BOOST = 8
+
+
+@dataclass(frozen=True)
+class SwapSettings:
+    """How faces are swapped.
+
+    strength: 0 leaves the target's face as it is, 1 is the full swap, more exaggerates the identity where the engine can. pixel_boost: at
+    how many times its own resolution a network works, 1 to 8. size: edge of the crops in pixels; None: the faces' own crop size.
+    """
+
+    strength: float = 1.0
+    pixel_boost: int = 1
+    size: int | None = None
+
+    def check(self, limit: str = "") -> None:
+        """Raises FaceLoomError where a value is out of range. limit: what to say of a strength above 1; "": the engine can do that."""
+        if not 1 <= self.pixel_boost <= MAX_BOOST or self.pixel_boost != int(self.pixel_boost):
+            raise FaceLoomError(f"Pixel boost must be a whole number from 1 to {MAX_BOOST}, not {self.pixel_boost}.")
+        if not 0 <= self.strength < float("inf") or (limit and self.strength > 1):
+            raise FaceLoomError(limit or f"Strength must be 0 or more, not {self.strength}.")
+
+    def edge(self, faces: Faces) -> int:
+        """Returns the edge of the crops of ``faces``, pixels."""
+        return self.size or faces.crop_size
+
+
+USUAL = SwapSettings()
 
 
 class SwapEngine(Protocol):
-    """Anything that draws an identity over target faces."""
+    """Draws an identity over target faces."""
 
     name: str
 
-    def swap(self, images: torch.Tensor, faces: Faces, identity: Identity, size: int, *, strength: float = 1.0, pixel_boost: int = 1,
-             progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
-        """Canonical crops ``[N, size, size, 3]`` and the masks ``[N, size, size]`` of where they show the new face; outside its mask a
-        crop is the target's own."""
+    def prepare(self, identity: Identity) -> Any:
+        """Returns what ``swap`` needs of the identity, worked out once; the caller keeps it as long as it swaps this person.
+
+        It belongs to this engine with these options and must not be handed to another one. FaceLoomError where the identity lacks what the
+        engine looks at.
+        """
+
+    def swap(self, images: torch.Tensor, faces: Faces, source: Any, settings: SwapSettings = USUAL, progress: Progress = silent
+             ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns crops ``[N, S, S, 3]`` of the faces of ``images`` ``[B, H, W, 3]``, and masks ``[N, S, S]`` of where they show the new
+        face; outside its mask a crop is the target's own.
+
+        source: what ``prepare`` returned; not looked at where the strength is 0. FaceLoomError for settings the engine cannot do.
+        """
 
 
-def _mesh() -> SwapEngine:
-    from .mesh import MeshEngine
+@runtime_checkable
+class WithOptions(Protocol):
+    """An engine that has options; ``load.options_by_method`` lists those of every method."""
 
-    return MeshEngine()
+    name: str
+    options: Options
+
+    def with_options(self, **options: Value) -> WithOptions:
+        """Returns an engine with the same networks and other options."""
 
 
-ENGINES: dict[str, Callable[[], SwapEngine]] = {"mesh": _mesh}
+@runtime_checkable
+class DrawsAtSize(Protocol):
+    """An engine whose network draws pictures of one size. size: their edge in pixels."""
+
+    name: str
+    size: int
 
 
-def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: SwapEngine | None = None, *, size: int | None = None,
-               strength: float = 1.0, pixel_boost: int = 1, which: str = "all", mask: torch.Tensor | None = None,
+def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine | None = None,
+               settings: SwapSettings = USUAL, *, which: str = "all", mask: torch.Tensor | None = None,
                progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces`` of ``images`` ``[B, H, W, C]``, the ones ``which`` names swapped.
+    """Swaps faces of ``images`` ``[B, H, W, C]``. Returns crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces``.
 
-    engine: None is the built-in mesh warp. size: edge of the crops (the faces' own crop size). which: ``"all"``, ``"first"`` or
-    positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces keep the target's crop and get an all-zero mask. mask: how much of the
-    new faces may show where (any mask form, crop space, one for all faces or one for each); the engine's masks are multiplied by it,
-    where it is 0 the crops are the target's, bit for bit, and a face it leaves nothing of is not swapped. LoadImage's placeholder is
-    no mask.
+    source: an ``Identity``, or what ``engine.prepare`` made of one, which spares working it out for every call. engine: None is the
+    built-in mesh warp. which: the faces to swap, ``"all"``, ``"first"`` or positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces
+    keep the target's crop and get a mask of zeros. mask: how much of the new faces may show where (any mask form, crop space, one for all
+    faces or one for each); the engine's masks are multiplied by it, where it is 0 the crops are the target's, bit for bit, and a face it
+    leaves nothing of is not swapped. LoadImage's placeholder is no mask.
     """
+    from functools import partial
+
+    import torch
+
+    from ..crops.crop import crop_faces, face_windows
+    from ..detect import kept_positions
+    from ..pixels.tensors import as_images
+
     images = as_images(images, within=partial(face_windows, faces))
     faces.check_image(images.shape)
-    size = size or faces.crop_size
+    size = settings.edge(faces)
     chosen = sorted(kept_positions(which, len(faces)))
-    shown = _shown(mask, len(faces), size)
+    shown = _visible_part(mask, len(faces), size)
     if shown is not None:
         left = (shown.amax((1, 2)) > 0).tolist()
         chosen = [i for i in chosen if left[i]]
     others = [i for i in range(len(faces)) if i not in chosen]
     if chosen:
-        engine = engine or ENGINES["mesh"]()
         taken = faces.take(chosen)
-        swapped = engine.swap(images, taken, identity, size, strength=strength, pixel_boost=pixel_boost, progress=progress)
+        swapped = _swap(images, taken, source, engine or _default_engine(), settings, progress)
         if shown is not None:
-            swapped = _behind(crop_faces(images, taken, size), *swapped, shown[chosen] if others else shown)
+            swapped = _behind_mask(crop_faces(images, taken, size), *swapped, shown[chosen] if others else shown)
         if not others:
             return swapped
     crops = torch.empty((len(faces), size, size, 3), device=images.device)
@@ -76,24 +130,45 @@ def swap_faces(images: torch.Tensor, faces: Faces, identity: Identity, engine: S
     return crops, masks
 
 
-def _shown(mask: torch.Tensor | None, count: int, size: int) -> torch.Tensor | None:
+def _default_engine() -> SwapEngine:
+    from .mesh_engine import MeshEngine
+
+    return MeshEngine()
+
+
+def _swap(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine, settings: SwapSettings, progress: Progress
+          ) -> tuple[torch.Tensor, torch.Tensor]:
+    if isinstance(source, Identity) and settings.strength != 0:
+        source = engine.prepare(source)
+    return engine.swap(images, faces, source, settings, progress)
+
+
+def _visible_part(mask: torch.Tensor | None, count: int, size: int) -> torch.Tensor | None:
     """``[count, size, size]``, or None where no mask was meant. A mask of the crops' own size is one, even where LoadImage's
     placeholder has that size too."""
+    from ..pixels.masks import fit_mask, is_placeholder
+
     if mask is None or count == 0 or (is_placeholder(mask) and size != mask.shape[-1]):
         return None
     return fit_mask(mask, count, size, size)
 
 
-def _behind(targets: torch.Tensor, crops: torch.Tensor, masks: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _behind_mask(targets: torch.Tensor, crops: torch.Tensor, masks: torch.Tensor, shown: torch.Tensor
+                 ) -> tuple[torch.Tensor, torch.Tensor]:
     """An engine's crops and masks as far as ``shown`` ``[N, S, S]`` lets them through; written into the ``targets`` ``[N, S, S, 3]``."""
     shown = shown.to(targets.device)
     return targets.lerp_(crops.to(targets), shown[..., None]), masks * shown.to(masks)
 
 
 def lost_detail(faces: Faces, engine: SwapEngine | None, pixel_boost: int = 1) -> str:
-    """What to do where crops are too small for what the engine draws and the photograph could show; else ""."""
-    drawn = getattr(engine, "size", 0) * pixel_boost
-    if not len(faces) or drawn <= faces.crop_size or float(scale_of(crop_matrices(faces, faces.crop_size)).min()) >= 1:
+    """Returns what to do where crops are too small for what the engine draws and the photograph could show; else ""."""
+    from ..crops.crop import crop_matrices
+    from ..pixels.affine import scale_of
+
+    if not len(faces) or not isinstance(engine, DrawsAtSize):
+        return ""
+    drawn = engine.size * pixel_boost
+    if drawn <= faces.crop_size or float(scale_of(crop_matrices(faces, faces.crop_size)).min()) >= 1:
         return ""
     return (f"{engine.name} draws {drawn} pixels, and crops of {faces.crop_size} are smaller than the face is in the picture; set "
             f"crop_size {drawn} in Face Detect to keep the detail.")

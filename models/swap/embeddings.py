@@ -1,9 +1,9 @@
-"""Who a one-shot network is to draw: from recognizer vectors to the vector its generator takes."""
+"""Turns recognizer vectors into the vector that a one-shot network's generator takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ import torch
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
 from ..files.catalogue import SwapContract
-from ..identity import Recognizer
+from ..identity import EmbedsRaw, Recognizer
+from ..identity.photos import reference_photos
 from ..progress import Progress, silent
 from ..runtime.onnx import OnnxModel
 
@@ -20,10 +21,10 @@ RecognizerOf = Callable[[str], Recognizer]
 
 @dataclass(frozen=True)
 class Latents:
-    """The way into one network's latent space.
+    """Makes latents of one network: embedding, converter, identity map, length.
 
-    contract: says which steps are taken. recognizer_of: gives the recognizer of a space. converter, emap: opened once, None where
-    the contract has no such step. adapter: the space of the second recognizer whose unit vector is added.
+    contract: says which steps are taken. recognizer_of: returns the recognizer of a space. converter, emap: None where the contract has no
+    such step. adapter: the space of the second recognizer whose unit vector is added.
     """
 
     contract: SwapContract
@@ -33,14 +34,14 @@ class Latents:
     adapter: str | None = None
 
     def of_identity(self, identity: Identity) -> np.ndarray:
-        """``[1, L]``."""
+        """Returns the identity's latent ``[1, L]``."""
         vector = self._identity_vector(identity, self.contract.space, self.contract.unit)
         if self.adapter:
             vector = vector + self._identity_vector(identity, self.adapter, True)
         return self._convert(vector[None])
 
     def of_faces(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
-        """``[N, L]``: the faces' own latents."""
+        """Returns the faces' own latents ``[N, L]``."""
         vectors = self._face_vectors(images, faces, self.contract.space, self.contract.unit, progress)
         if self.adapter:
             vectors = vectors + self._face_vectors(images, faces, self.adapter, True, silent)
@@ -55,7 +56,8 @@ class Latents:
         return to_unit(vectors) if self.contract.latent_unit else vectors
 
     def _identity_vector(self, identity: Identity, space: str, unit: bool) -> np.ndarray:
-        """``[D]``. Without an embedding, or without its length where that is wanted, the reference photos are looked at."""
+        """The identity's vector ``[D]``. Without an embedding, or without its length where that is wanted, the reference photos are
+        embedded."""
         known = identity.embeddings.get(space)
         length = 1.0 if unit else identity.norms.get(space)
         if known is None or length is None:
@@ -65,30 +67,33 @@ class Latents:
         return to_unit(np.asarray(known, np.float32)) * length
 
     def _photo_vectors(self, identity: Identity, space: str, unit: bool) -> np.ndarray:
-        """``[K, D]``: one row per reference photo."""
+        """One row ``[D]`` per reference photo: ``[K, D]``."""
         if not len(identity.crops):
             raise FaceLoomError(
                 f"This identity has no {space} embedding and no photos to take one from; make it again from photos with ArcFace Embed "
                 f"and a {space} recognizer."
             )
-        crops = torch.from_numpy(np.array(identity.crops))
-        faces = Faces(tuple(replace(face, frame=i) for i, face in enumerate(identity.faces)), len(crops), crops.shape[1], crops.shape[2])
-        return self._face_vectors(crops, faces, space, unit, silent)
+        return self._face_vectors(*reference_photos(identity, self.contract.space), space, unit, silent)
 
     def _face_vectors(self, images: torch.Tensor, faces: Faces, space: str, unit: bool, progress: Progress) -> np.ndarray:
         if unit and all(space in face.embeddings for face in faces):
             return np.stack([to_unit(np.asarray(face.embeddings[space], np.float32)) for face in faces])
         recognizer = self.recognizer_of(space)
-        return recognizer.embed(images, faces, progress) if unit else recognizer.embed_raw(images, faces, progress)
+        if unit:
+            return recognizer.embed(images, faces, progress)
+        if not isinstance(recognizer, EmbedsRaw):
+            raise FaceLoomError(f"This swap model needs {space} vectors at their own lengths, which the connected recognizer does not "
+                                "give; leave it unconnected.")
+        return recognizer.embed_raw(images, faces, progress)
 
 
 def to_unit(vectors: np.ndarray) -> np.ndarray:
-    """``[..., D]`` made length 1."""
+    """Returns vectors ``[..., D]`` at length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def mix(target: np.ndarray, source: np.ndarray, strength: float) -> np.ndarray:
-    """``[N, L]`` between each target (0) and the source (1), and on beyond it.
+    """Mixes each target ``[N, L]`` (strength 0) with the source ``[1, L]`` (1), and goes on beyond it; ``[N, L]``.
 
     The direction turns at an even rate along the great circle through both (slerp), so unit vectors stay unit vectors; the length
     changes evenly. Beyond 1 the turn goes on away from the target, at most to its opposite, at the source's length: a length is no
@@ -105,8 +110,7 @@ def mix(target: np.ndarray, source: np.ndarray, strength: float) -> np.ndarray:
     return (length * (np.cos(turned) * start + np.sin(turned) * side)).astype(np.float32)
 
 
-def photo_of(identity: Identity) -> tuple[torch.Tensor, Face]:
-    """The best reference crop ``[1, S, S, 3]`` and its face, for networks that look at the source itself."""
-    if not len(identity.crops):
-        raise FaceLoomError("This swap model looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
-    return torch.from_numpy(np.array(identity.crops[:1])), identity.faces[0]
+def best_photo(identity: Identity) -> tuple[torch.Tensor, Face]:
+    """Returns the best reference photo ``[1, S, S, 3]`` and its face, for networks that look at the source itself."""
+    photo, faces = reference_photos(identity, "This swap model", 1)
+    return photo, faces[0]

@@ -29,6 +29,7 @@ from ..pixels.masks import fit_mask
 from ..pixels.resize import resize_area_or_lanczos
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
+from ..runtime.method import Method, is_row
 from .diffface import (
     SIZE,
     AttemptRandom,
@@ -191,3 +192,8 @@ def load_diffface(path: str | os.PathLike | FoundFile, *, folders: Folders | Non
         gaze = find_companion(path, "diffface_gaze", folders=folders, needed=False)
         eyes = gaze and build_eyenet(load_weights(gaze), gaze.name)
         return DiffFace(path.stem, DiffFaceNets(denoiser, recognizer, parser, eyes), devices)
+
+
+METHOD = Method("DiffFace", kind="research",
+                recognizes=is_row("diffface_unet", lambda file: "id_embed.0.weight" in file.tensors),
+                open=lambda file, loading: load_diffface(file.path, folders=loading.folders, devices=loading.devices, half=loading.half))

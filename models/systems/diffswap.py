@@ -41,6 +41,7 @@ from ..pixels.tensors import as_images
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
+from ..runtime.method import Method, is_row
 from .diffswap_picture import blend_by_bands, cut, identity_view, latent_mask, organ_masks, put_back
 
 ALIGNMENT = "FFHQ quad"
@@ -326,3 +327,8 @@ def recognizer_weights(path: Path, weights: dict[str, Tensor]) -> dict[str, Tens
     if companion is None:
         raise FaceLoomError(f"{path.name} has no ArcFace in it and needs {row.file}: {how_to_get(row, path.parent)}.")
     return load_weights(companion)
+
+
+METHOD = Method("DiffSwap", kind="research", recognizes=is_row("diffswap", lambda file: "cond_stage_model.id_fc.2.weight" in file.tensors),
+                open=lambda file, loading: load_diffswap(file.path, dtype=torch.float16 if loading.half else torch.float32,
+                                                         devices=loading.devices))

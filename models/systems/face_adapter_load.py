@@ -24,6 +24,7 @@ from ..parse import Parser
 from ..parse.bisenet import BiSeNetParser
 from ..pixels.resize import resize_bicubic
 from ..runtime.devices import DeviceManager, TorchModel
+from ..runtime.method import Method, is_row
 from .face_adapter import FaceAdapter, FaceAdapterNets
 
 # The authors' folders: other people's files, the CLIP vision model they trained with, and their ControlNet.
@@ -102,3 +103,8 @@ def _load_parser(path: Path, folders: Folders | None, devices: DeviceManager | N
         return None
     contract = replace(catalogue()[_PARSER].contract, mean=(0.5,) * 3, std=(0.5,) * 3)
     return BiSeNetParser(_PARSER, build_bisenet(load_weights(file), file.name), contract, devices)
+
+
+METHOD = Method("Face-Adapter", kind="research",
+                recognizes=is_row("faceadapter_id2token", lambda file: f"{ID2Token.projection}.weight" in file.tensors),
+                open=lambda file, loading: load_face_adapter(file.path, folders=loading.folders, devices=loading.devices))

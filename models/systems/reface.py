@@ -36,6 +36,7 @@ from ..pixels.tensors import as_images, to_uint8
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
+from ..runtime.method import Method, is_row
 
 ALIGNMENT = "FFHQ quad"
 SIZE = 512  # edge of a crop that is painted
@@ -274,3 +275,7 @@ def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, 
     return REFace(path.name, load_conditioner(weights, path.name), load_unet(weights, unet, path.name, dtype=dtype),
                   load_vae(weights, path.name, vae, dtype=dtype), devices)
 
+
+METHOD = Method("REFace", kind="research", recognizes=is_row("reface", lambda file: "learnable_vector" in file.tensors),
+                open=lambda file, loading: load_reface(file.path, dtype=torch.float16 if loading.half else torch.float32,
+                                                       devices=loading.devices))

@@ -13,12 +13,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, swap
+from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, session, swap
 from faceloom.models import pipeline
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import ORDERS, detect_faces
 from faceloom.models.files.picture import read_image, read_picture_file, write_image
-from faceloom.models.swap.research.options import SYSTEMS, GhostOptions
+from faceloom.models.runtime.method import Method
+from faceloom.models.swap import load
+from faceloom.models.swap.load import options_by_method
+from faceloom.models.swap.research.ghost import GhostOptions
 from PIL import Image
 
 GREEN = torch.tensor([0.0, 1.0, 0.0])
@@ -30,8 +33,12 @@ class Painter:
     name = "painter"
     calls: list = []
 
-    def swap(self, images, faces, identity, size, *, strength=1.0, pixel_boost=1, progress=None):
-        self.calls.append((identity, size, strength))
+    def prepare(self, identity):
+        return identity
+
+    def swap(self, images, faces, source, settings, progress=None):
+        size = settings.edge(faces)
+        self.calls.append((source, size, settings.strength))
         crops = GREEN.expand(len(faces), size, size, 3).clone()
         masks = torch.zeros(len(faces), size, size)
         masks[:, size // 4:-size // 4, size // 4:-size // 4] = 1
@@ -41,7 +48,8 @@ class Painter:
 @pytest.fixture(autouse=True)
 def painter(monkeypatch) -> type[Painter]:
     monkeypatch.setattr(Painter, "calls", [])
-    monkeypatch.setitem(pipeline.ENGINES, "mesh", Painter)
+    mesh = Method("mesh", label="painted", open=lambda file, loading: Painter())
+    monkeypatch.setattr(load, "ENGINES", (mesh, *load.ENGINES[1:]))
     return Painter
 
 
@@ -111,7 +119,7 @@ def refused(capsys, *words) -> str:
 
 def test_options_reach_the_engine(tmp_path, me, folder, monkeypatch):
     given = []
-    monkeypatch.setattr("faceloom.models.swap.load.load_engine", lambda name, **options: given.append((name, options)) or Painter())
+    monkeypatch.setattr(session, "load_engine", lambda name, **options: given.append((name, options)) or Painter())
     words = "enhance=as published", "blur_x=2.5", "shrink=-3", "align=off", "shrink=4"
     flags = [part for word in words for part in ("--option", word)]
     assert call(me, folder / "hopper.png", tmp_path / "out.png", "--engine", "G.pth", *flags) == OK
@@ -134,7 +142,7 @@ def test_options_that_are_none(tmp_path, me, folder, capsys, word, sentence):
 
 def test_options_of_another_engine_and_unknown_choices(tmp_path, me, folder, capsys, monkeypatch):
     options = GhostOptions()
-    monkeypatch.setattr("faceloom.models.swap.load.load_engine", lambda name, **values: options.changed("ghost", **values))
+    monkeypatch.setattr(session, "load_engine", lambda name, **values: options.changed("ghost", **values))
     words = me, folder / "hopper.png", tmp_path / "out.png", "--engine", "G.pth", "--option"
     assert "ghost has no option stretch; it has enhance, templates, mask" in refused(capsys, *words, "stretch=off")
     assert 'Templates must be one of five, frontal, not "six".' in refused(capsys, *words, "templates=six")
@@ -144,7 +152,7 @@ def test_help_lists_the_options_of_every_system(capsys):
     with pytest.raises(SystemExit):
         main(["swap", "--help"])
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    for system, kind in SYSTEMS.items():
+    for system, kind in options_by_method().items():
         assert [system, ", ".join(field.name for field in dataclasses.fields(kind))] in lines
 
 

@@ -387,9 +387,10 @@ class TestErrors:
 
 @pytest.fixture(scope="module")
 def recognizer(pack, shared):
-    from faceloom.models.identity.onnx import load_recognizer
+    from faceloom.models.identity.load import load_recognizer
+    from faceloom.models.runtime.method import Loading
 
-    return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", providers="cpu")
+    return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", Loading(providers="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -274,8 +274,12 @@ class TestOneShotSwap:
         class SwapModel:
             name = "white"
 
-            def swap(self, images, faces, identity, size, *, strength=1.0, pixel_boost=1, progress=None):
-                assert identity.name == "Eileen" and pixel_boost == 2 and strength == 0.5
+            def prepare(self, identity):
+                return identity.name
+
+            def swap(self, images, faces, source, settings, progress=None):
+                size = settings.edge(faces)
+                assert source == "Eileen" and settings.pixel_boost == 2 and settings.strength == 0.5
                 return torch.ones(len(faces), size, size, 3), torch.ones(len(faces), size, size)
 
         images = torch.zeros(5, 800, 800, 3)

@@ -58,7 +58,7 @@ def negative():
     """A research system's engine whose network is none: it answers every face with its blurred negative."""
     from faceloom.models.crops.templates import template_matrix
     from faceloom.models.runtime.devices import TorchModel
-    from faceloom.models.swap.research.engine import TorchEngine
+    from faceloom.models.swap.torch_engine import TorchEngine
 
     class Negative(TorchEngine):
         mixes = False

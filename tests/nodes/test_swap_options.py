@@ -16,7 +16,7 @@ def choose(nodes):
 def ghost(pack):
     import torch
     from faceloom.models.runtime.devices import TorchModel
-    from faceloom.models.swap.research.ghost import GhostEngine, GhostNets
+    from faceloom.models.swap.research.ghost_engine import GhostEngine, GhostNets
 
     return GhostEngine("G_unet_1block", TorchModel("ghost", GhostNets(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))),
                        landmarker=lambda crops: None)
@@ -35,11 +35,12 @@ def defaults(inputs) -> dict:
 
 
 def test_every_option_of_every_system_is_a_widget_set_to_what_was_published(nodes, pack):
-    from faceloom.models.swap.research.options import SYSTEMS
+    from faceloom.models.swap.load import options_by_method
 
     (socket, system) = nodes["SwapModelOptions"].define_schema().inputs
     assert socket.get_io_type() == "SWAP_MODEL"
-    assert {option.key: defaults(option.inputs) for option in system.options} == {name: asdict(kind()) for name, kind in SYSTEMS.items()}
+    wanted = {name: asdict(kind()) for name, kind in options_by_method().items()}
+    assert {option.key: defaults(option.inputs) for option in system.options} == wanted
 
 
 def test_what_is_chosen_reaches_the_engine(choose, ghost):
@@ -54,12 +55,12 @@ def test_what_is_chosen_reaches_the_engine(choose, ghost):
 
 def test_a_model_of_another_system_is_refused(choose, ghost, pack):
     from faceloom.models.errors import FaceLoomError
-    from faceloom.models.swap import ENGINES
+    from faceloom.models.swap.load import load_engine
 
     with pytest.raises(FaceLoomError, match="options of MegaFS, but G_unet_1block is GHOST"):
         choose(ghost, system="MegaFS", stretch=False, refine=False, mask="as published")
     with pytest.raises(FaceLoomError, match="mesh has no options"):
-        choose(ENGINES["mesh"](), system="GHOST", enhance="off", templates="five", mask={"mask": "each face"})
+        choose(load_engine("mesh"), system="GHOST", enhance="off", templates="five", mask={"mask": "each face"})
 
 
 def test_the_node_tells_what_is_missing(nodes, ghost):

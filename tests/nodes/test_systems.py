@@ -155,6 +155,7 @@ def test_an_original_file_swaps_on_comfyuis_devices(nodes, place, hopper):
     from comfy.model_patcher import ModelPatcher
     from faceloom.models.detect import detect_faces
     from faceloom.models.identity import make_identity
+    from faceloom.models.swap import SwapSettings
 
     simswap(place / "reliableswap")
     loaded = nodes["LoadSwapModel"].execute(file="G_mouth1_st5.pth", provider="auto")
@@ -164,7 +165,7 @@ def test_an_original_file_swaps_on_comfyuis_devices(nodes, place, hopper):
     assert lines[0] == "G_mouth1_st5.pth on cpu" and "non-commercial" in lines[1] and "face's outline" in lines[-1]
     faces = detect_faces(hopper)
     identity, _ = make_identity(hopper, faces)
-    crops, masks = engine.swap(hopper, faces, identity, 256)
+    crops, masks = engine.swap(hopper, faces, engine.prepare(identity), SwapSettings(size=256))
     assert crops.shape == (1, 256, 256, 3) and .1 < float(masks.mean()) < .7 and torch.isfinite(crops).all()
 
 
@@ -174,6 +175,7 @@ def test_super_resolution_is_loaded_when_it_is_chosen_and_belongs_to_comfyui(nod
     from faceloom.models.detect import detect_faces
     from faceloom.models.errors import FaceLoomError
     from faceloom.models.identity import make_identity
+    from faceloom.models.swap import SwapSettings
 
     ghost(place / "ghost", networks)
     (engine,) = nodes["LoadSwapModel"].execute(file="G_unet_1block.pth", provider="auto").result[:1]
@@ -187,7 +189,7 @@ def test_super_resolution_is_loaded_when_it_is_chosen_and_belongs_to_comfyui(nod
     assert isinstance(engines["eval"].enhancer().handle, ModelPatcher) and engines["eval"].enhancer() is engines["as published"].enhancer()
     faces = detect_faces(hopper)
     identity, _ = make_identity(hopper, faces)
-    crops = {kind: each.swap(hopper, faces, identity, 128)[0] for kind, each in engines.items()}
+    crops = {kind: each.swap(hopper, faces, each.prepare(identity), SwapSettings(size=128))[0] for kind, each in engines.items()}
     assert all(torch.isfinite(picture).all() for picture in crops.values())
     for one, other in (("off", "eval"), ("eval", "as published")):
         assert float((crops[one] - crops[other]).abs().mean()) > .001
@@ -227,13 +229,13 @@ def test_a_detector_brings_106_landmarks(nodes, landmarked, place, hopper, pack)
 
 def test_parser_and_landmarks_go_from_the_sockets_to_the_system(nodes, landmarked, place, monkeypatch):
     """FSLSD cannot do without either."""
-    from faceloom.models.swap.research import fslsd
+    from faceloom.models.swap.research import fslsd_engine
 
     (place / "fslsd").mkdir()
     torch.save({"encoder_lmk": {"a": torch.zeros(1)}}, place / "fslsd" / "CELEBA-HQ-1024.pt")
     torch.save({"state_dict": {"encoder.a": torch.zeros(1)}, "latent_avg": torch.zeros(18, 512)}, place / "fslsd" / "psp_ffhq_encode.pt")
     given = {}
-    monkeypatch.setattr(fslsd, "fslsd_engine", lambda *positional, **named: given.update(named, positional=positional))
+    monkeypatch.setattr(fslsd_engine, "fslsd_engine", lambda *positional, **named: given.update(named, positional=positional))
     parser = object()
     nodes["LoadSwapModel"].execute(file="CELEBA-HQ-1024.pt", provider="auto", parser=parser, detector=landmarked.result[0])
     _, _, average, landmarker, connected = given["positional"]
@@ -304,11 +306,12 @@ def picture_of(server, entry: dict, number: str) -> np.ndarray:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_through_a_server_from_the_pictures_to_the_pasted_result(running, pictures, system):
     from faceloom.models.detect import detect_faces
-    from faceloom.models.face3d.points106 import load_points106
+    from faceloom.models.detect.load import load_landmarker
     from faceloom.models.files.folders import default_folders
     from faceloom.models.identity import make_identity
     from faceloom.models.parse.load import load_parser
     from faceloom.models.paste import paste
+    from faceloom.models.runtime.method import Loading
     from faceloom.models.swap import swap_faces
     from faceloom.models.swap.load import load_engine
 
@@ -324,8 +327,8 @@ def test_through_a_server_from_the_pictures_to_the_pasted_result(running, pictur
     source, group = (torch.from_numpy((pictures[name].numpy() * 255).round() / 255).float() for name in ("source", "group"))
     given = {"parser": load_parser(place.parent / "parsers" / "79999_iter.pth")} if "parser" in connected else {}
     if "detector" in connected:
-        given["landmarker"] = load_points106(running.base / "models" / "insightface" / "models" / "buffalo_l" / "2d106det.onnx")
-    engine = load_engine(file, folders=default_folders(running.base / "models"), **given,
+        given["landmarker"] = load_landmarker(running.base / "models" / "insightface" / "models" / "buffalo_l" / "2d106det.onnx")
+    engine = load_engine(file, Loading(default_folders(running.base / "models"), **given),
                          **{name.split(".")[-1]: value for name, value in options.items()})
     found = {name: detect_faces(image, order="left-right", crop_size=256) for name, image in (("source", source), ("group", group))}
     identity, _ = make_identity(source, found["source"], how="average")

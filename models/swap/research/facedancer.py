@@ -1,72 +1,41 @@
-"""FaceDancer (Rosberg et al., WACV 2023) from its authors' Keras files, any configuration, without TensorFlow."""
+"""FaceDancer as a method: what its files look like, what they need beside them, and what can be chosen about it."""
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from scipy import ndimage
-from torch import nn
+from ...files.contents import Contents
+from ...runtime.method import Companion, Loading, Method
+from ...runtime.options import Options, Value, option
+from .keras_files import is_keras, keras_net, sees_two_pictures
+from .words import MASK_HELP, OUTLINE
 
-from ...crops.templates import template_matrix
-from ...errors import FaceLoomError
-from ...faces import Faces
-from ...networks.keras_net import KerasNet
-from ...runtime.devices import DeviceManager, TorchModel
-from .engine import TorchEngine, sampled
-from .options import OUTLINE, FaceDancerOptions
+if TYPE_CHECKING:
+    from .facedancer_engine import FaceDancerEngine
 
-TEMPLATE = "arcface_112_v2"
-COLUMNS = slice(32, 224)  # of 256
-ROWS = {"rectangle": slice(77, 240), "low rectangle": slice(100, 240)}  # the second is the older video program's
-SIGMA = 7
+ARCFACE = Companion("facedancer_arcface", "FaceDancer's ArcFace")
 
 
-@cache
-def rectangle_mask(kind: str = "rectangle") -> torch.Tensor:
-    """``[256, 256]``: the fixed soft rectangle faces are pasted with, of ``ROWS``."""
-    mask = np.zeros((256, 256), np.float32)
-    mask[ROWS[kind], COLUMNS] = 1
-    return torch.from_numpy(ndimage.gaussian_filter(mask, SIGMA))
+@dataclass(frozen=True)
+class FaceDancerOptions(Options):
+    """mask: the published soft rectangle, the ``low rectangle`` of the older video program, or the face's outline."""
+
+    mask: str = option("rectangle", MASK_HELP, choices=("rectangle", "low rectangle", OUTLINE))
 
 
-class FaceDancerNets(nn.Module):
-    """The networks, as one thing that moves between devices."""
-
-    def __init__(self, generator: KerasNet, arcface: KerasNet) -> None:
-        super().__init__()
-        self.generator, self.arcface = generator, arcface
-
-    def parameters(self, recurse: bool = True):
-        """A ``KerasNet``'s weights are buffers."""
-        return self.buffers(recurse)
+def _recognizes(file: Contents) -> bool:
+    return is_keras(file) and not sees_two_pictures(file)
 
 
-class FaceDancerEngine(TorchEngine):
-    """A ``SwapEngine``; its options are ``FaceDancerOptions``."""
+def _open(file: Contents, loading: Loading, **options: Value) -> FaceDancerEngine:
+    from ...networks.keras_net import load_keras
+    from ..torch_engine import common_settings
+    from .facedancer_engine import facedancer_engine
 
-    options = FaceDancerOptions()
-
-    def alignment(self, keypoints: np.ndarray) -> np.ndarray:
-        return template_matrix(keypoints, TEMPLATE, self.size)
-
-    @torch.inference_mode()
-    def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
-        """``[N, 512]``: the identity network's vectors as they are."""
-        (pictures,) = self.moved(sampled(images, faces, template_matrix(faces.keypoints, TEMPLATE, 112), 112))
-        return self.model.net.arcface(pictures).float().cpu().clone()
-
-    def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        pictures = (self.model.net.generator(targets * 2 - 1, sources) + 1) / 2
-        kind = self.options.mask
-        return pictures, None if kind == OUTLINE else rectangle_mask(kind).to(targets).expand(len(targets), -1, -1)
+    return facedancer_engine(keras_net(file), load_keras(ARCFACE.find(file.path, loading)), **common_settings(file, loading, half=True),
+                             **options)
 
 
-def facedancer_engine(generator: KerasNet, arcface: KerasNet, *, name: str = "facedancer", devices: DeviceManager | None = None,
-                      dtype: torch.dtype = torch.float32, **options) -> FaceDancerEngine:
-    """The engine for two graphs of ``networks.keras_net.load_keras``; options: ``FaceDancerOptions``."""
-    for net, inputs, what in ((generator, 2, "FaceDancer generator"), (arcface, 1, "ArcFace network")):
-        if len(net.graph["input_layers"]) != inputs:
-            raise FaceLoomError(f"The {what} must take {inputs} input(s); this Keras file takes {len(net.graph['input_layers'])}.")
-    return FaceDancerEngine(name, TorchModel(name, FaceDancerNets(generator, arcface).to(dtype), devices), **options)
+METHOD = Method("FaceDancer", kind="research", folders=("faceloom/facedancer",), companions=(ARCFACE,), options=FaceDancerOptions,
+                recognizes=_recognizes, open=_open)

@@ -1,110 +1,61 @@
-"""FSLSD (Xu et al., CVPR 2022): a face moved to the target's landmarks in StyleGAN2's latents and blended in at 1024 pixels.
-
-From the authors' file, with what it needs from elsewhere: pSp's encoder, a face parser, and a network for 106 landmarks.
-"""
+"""FSLSD as a method: what its file looks like, what it needs beside it, and what can be chosen about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
+from ...errors import FaceLoomError
+from ...files.contents import Contents
+from ...files.terminal import command
+from ...runtime.method import Companion, Loading, Method
+from ...runtime.options import Options, Value, option
+from .weights import under_prefix
 
-from ...crops.templates import template_matrix
-from ...face3d.points106 import Landmarker
-from ...faces import Faces
-from ...networks import build
-from ...networks.fslsd import FSLSDNet
-from ...networks.psp import StyleEncoder
-from ...parse import Parser
-from ...runtime.devices import DeviceManager, TorchModel
-from .engine import TorchEngine, sampled
-from .options import FSLSDOptions
-from .regions import parsed_mask
+if TYPE_CHECKING:
+    import torch
 
-PARTS = ("encoder_lmk", "encoder_target", "decoder", "generator", "bald_model")
-# The published mask: the face, the mouth and the hair.
-SWAPPED = ("skin", "nose", "glasses", "left_eye", "right_eye", "left_brow", "right_brow", "upper_lip", "lower_lip", "mouth", "hair")
-SEEN = 256  # pixels of what pSp sees and landmarks are counted in
+    from .fslsd_engine import FSLSDEngine
+
+PSP = Companion("psp_ffhq_encode", "pSp")
+PARSER = f"a face parser (connect one from Load Face Parser, or run `{command('models', 'get', '79999_iter')}`)"
+LANDMARKER = f"a 106-point landmarker (connect a detector that has one, or run `{command('models', 'get', '2d106det')}`)"
 
 
-def heat_maps(points: torch.Tensor, size: int = SEEN) -> torch.Tensor:
-    """``[N, K, 2]`` points to ``[N, K, size, size]``: one pixel of 1 each. The published Gaussian of six pixels is cast to whole numbers,
-    which leaves that pixel alone, and that is what the network was trained on."""
-    at = points.long().clamp(0, size - 1)
-    maps = points.new_zeros(*points.shape[:2], size * size)
-    return maps.scatter_(2, (at[..., 1] * size + at[..., 0])[..., None], 1).reshape(*points.shape[:2], size, size)
+@dataclass(frozen=True)
+class FSLSDOptions(Options):
+    """What is drawn anew: the parsed face, with the hair or without it, grown."""
+
+    hair: bool = option(True, "Draws the hair anew with the face, as published. Off keeps the target's.")
+    grow: int = option(50, "By how many pixels of 1024 the area that is drawn anew is larger than what was parsed. Published is 50.",
+                       least=0, most=512, step=2, unit="pixels")
 
 
-def grown(masks: torch.Tensor, pixels: int) -> torch.Tensor:
-    """``[N, 1, S, S]`` dilated by a square of ``pixels``, by half of them on every side."""
-    half = pixels // 2
-    rows = functional.max_pool2d(masks, (2 * half + 1, 1), 1, (half, 0))
-    return functional.max_pool2d(rows, (1, 2 * half + 1), 1, (0, half))
+def _open(file: Contents, loading: Loading, **options: Value) -> FSLSDEngine:
+    from ..helpers import landmarker_for, parser_for
+    from ..torch_engine import common_settings
+    from .fslsd_engine import fslsd_engine
+
+    parser, landmarker = parser_for(loading), landmarker_for(loading)
+    missing = [what for what, helper in ((PARSER, parser), (LANDMARKER, landmarker)) if helper is None]
+    if missing:
+        raise FaceLoomError(f"{file.path.name} is FSLSD, which needs {' and '.join(missing)}.")
+    inverter, average = _load_psp(PSP.find(file.path, loading))
+    return fslsd_engine(file.parts, inverter, average, landmarker, parser, **common_settings(file, loading), **options)
 
 
-class FSLSDNets(nn.Module):
-    """The networks, as one thing that moves between devices."""
+def _load_psp(path: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The weights of pSp's encoder and its average latent."""
+    from ...files.checkpoints import load_parts
 
-    def __init__(self, swapper: FSLSDNet, inverter: nn.Module, average: torch.Tensor) -> None:
-        super().__init__()
-        self.swapper, self.inverter = swapper, inverter
-        self.register_buffer("average", average)
-
-
-class FSLSDEngine(TorchEngine):
-    """A ``SwapEngine`` of 1024 pixels. landmarker: 106 points of crops, in the order the network was trained with (H3R's); parser: which
-    regions are swapped, the hair among them. Its options are ``FSLSDOptions``."""
-
-    size = 1024
-    chunk = 1
-    mixes = False
-    options = FSLSDOptions()
-
-    def __init__(self, name: str, model: TorchModel, landmarker: Landmarker, parser: Parser, **options) -> None:
-        self.landmarker, self.parser = landmarker, parser
-        super().__init__(name, model, **options)
-
-    def alignment(self, keypoints: np.ndarray) -> np.ndarray:
-        return template_matrix(keypoints, "ffhq_512", self.size)
-
-    @torch.inference_mode()
-    def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
-        """``[N, 18 * 512 + 212]``: a face's latents and its landmarks."""
-        pictures = sampled(images, faces, template_matrix(faces.keypoints, "ffhq_512", SEEN), SEEN)
-        (moved,) = self.moved(pictures)
-        return torch.cat([part.float().cpu().flatten(1) for part in (self._latents(moved), self._points(moved))], 1).clone()
-
-    def _latents(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.model.net.inverter(pictures * 2 - 1) + self.model.net.average
-
-    def _points(self, pictures: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(self.landmarker(pictures.float().cpu()), np.float32))
-
-    def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        small = functional.interpolate(targets, size=(SEEN, SEEN), mode="bilinear", align_corners=False)
-        target_points = self._points(small)
-        names = [name for name in SWAPPED if self.options.hair or name != "hair"]
-        mask = grown(parsed_mask(self.parser, targets, names)[:, None], self.options.grow).to(targets)
-        targets, sources, small = self.moved(targets, sources, small)  # the landmarks and the parser may have needed the room
-        net = self.model.net.swapper
-        target_latents = self._latents(small)
-        latents, points = sources.split([target_latents[0].numel(), sources.shape[1] - target_latents[0].numel()], 1)
-        maps = [heat_maps(side.reshape(len(targets), -1, 2).float()) for side in (points, target_points)]
-        picture = net(torch.cat([side.to(targets) for side in maps], 1), latents.reshape(target_latents.shape), target_latents,
-                      targets * 2 - 1, mask)
-        # The picture is whole: outside the mask the decoder has drawn the target again.
-        return picture.clamp(-1, 1).add(1).div(2), torch.ones_like(mask[:, 0])
+    parts = load_parts(path)
+    weights = under_prefix(parts.get("state_dict", {}), "encoder.") or parts.get("encoder", {})
+    average = parts.get("", {}).get("latent_avg")
+    if not weights or average is None:
+        raise FaceLoomError(f"{path.name} lacks pSp's encoder or its average latent (latent_avg); use psp_ffhq_encode.pt.")
+    return weights, average
 
 
-def fslsd_engine(parts: Mapping[str, Mapping[str, torch.Tensor]], inverter: Mapping[str, torch.Tensor], average: torch.Tensor,
-                 landmarker: Landmarker, parser: Parser, *, name: str = "fslsd", devices: DeviceManager | None = None,
-                 dtype: torch.dtype = torch.float32, **options) -> FSLSDEngine:
-    """The engine for the parts of ``CELEBA-HQ-1024.pt`` and ``psp_ffhq_encode.pt`` (its ``encoder.`` weights and ``latent_avg``).
-    options: ``FSLSDOptions``."""
-    weights = {f"{part}.{key}": value for part in PARTS for key, value in parts.get(part, {}).items()}
-    nets = FSLSDNets(build(FSLSDNet, weights, name, dtype=dtype), build(StyleEncoder, inverter, f"{name}'s pSp encoder", dtype=dtype),
-                     average.to(dtype))
-    return FSLSDEngine(name, TorchModel(name, nets, devices), landmarker, parser, **options)
+METHOD = Method("FSLSD", kind="research", folders=("faceloom/fslsd",), companions=(PSP,), options=FSLSDOptions,
+                recognizes=lambda file: "encoder_lmk" in file.parts, open=_open)

@@ -1,197 +1,58 @@
-"""GHOST (Groshev et al., IEEE Access 2022) from its authors' own files: generator, ArcFace and, if wanted, super-resolution.
-
-As published but for plain slips: pictures are not truncated to 8 bits, and every clip and target keeps its own parameters.
-"""
+"""GHOST as a method: what its files look like, what they need beside them, and what can be chosen about it."""
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
+from ...files.contents import Contents
+from ...runtime.method import Companion, Loading, Method
+from ...runtime.options import Options, Value, option
+from .words import MASK_HELP, OUTLINE
 
-from ...errors import FaceLoomError
-from ...face3d.points106 import Landmarker
-from ...faces import Faces, Identity
-from ...files.catalogue import catalogue
-from ...networks import build
-from ...networks.aei import AEINet
-from ...networks.ghost_sr import SuperResolutionNet
-from ...networks.iresnet import IResNet, iresnet_depth
-from ...pixels.affine import similarity, transform
-from ...progress import Progress, silent
-from ...runtime.devices import DeviceManager, TorchModel
-from ...select.track import follow, runs
-from .engine import PER_FACE, TorchEngine, sampled
-from .ghost_mask import MaskParameters, blend_mask, mask_parameters
-from .options import OUTLINE, GhostOptions
+if TYPE_CHECKING:
+    from .ghost_engine import GhostEngine
 
-CROP = 224  # the crop all of GHOST's numbers are about
-TEMPLATES = 2 * np.array([  # a face seen from its left side to its right side, in 112 pixels
-    [(51.642, 50.115), (57.617, 49.990), (35.740, 69.007), (51.157, 89.050), (57.025, 89.702)],
-    [(45.031, 50.118), (65.568, 50.872), (39.677, 68.111), (45.177, 86.190), (64.246, 86.758)],
-    [(39.730, 51.138), (72.270, 51.138), (56.000, 68.493), (42.463, 87.010), (69.537, 87.010)],
-    [(46.845, 50.872), (67.382, 50.118), (72.737, 68.111), (48.167, 86.758), (67.236, 86.190)],
-    [(54.796, 49.990), (60.771, 50.115), (76.673, 69.007), (55.388, 89.702), (61.257, 89.050)],
-])
-FRONTAL = 2
-Weights = Mapping[str, torch.Tensor]
+ARCFACE = Companion("ghost_arcface_backbone_pth", "GHOST's ArcFace")
+SUPER_RESOLUTION = Companion("ghost_super_resolution", "GHOST's super-resolution")
 
 
-def nearest_template(keypoints: np.ndarray, templates: np.ndarray = TEMPLATES) -> tuple[np.ndarray, np.ndarray]:
-    """``[N, 5, 2]`` keypoints to image → 224 crop ``[N, 2, 3]``, by the one of the templates they fit best, and its number ``[N]``."""
-    keypoints = np.asarray(keypoints, np.float64)
-    matrices = similarity(keypoints[:, None], templates)
-    misfit = np.linalg.norm(transform(keypoints[:, None], matrices) - templates, axis=-1).sum(-1)
-    best = misfit.argmin(1)
-    return matrices[np.arange(len(best)), best], best
+@dataclass(frozen=True)
+class GhostOptions(Options):
+    """mask: its parameters are chosen for ``each face`` (as published for pictures), kept from the first frame over a ``whole clip`` while
+    the face is in every frame (as published for video), or are ``own numbers``. ``face outline`` needs no landmarks."""
+
+    enhance: str = option(
+        "off", "The super-resolution network (10_net_G.pth). As published it runs in training mode, with the statistics of each picture; "
+               "eval takes those that are stored.", choices=("off", "eval", "as published"))
+    templates: str = option(
+        "five", "As published the best of five templates aligns the face, from profile to profile. Frontal takes that one alone, as "
+                "exports to ONNX have it.", choices=("five", "frontal"))
+    mask: str = option("each face", MASK_HELP, choices=("each face", "whole clip", "own numbers", OUTLINE))
+    shrink: int = option(
+        5, "By how many pixels of 224 the mask shrinks; negative values grow it. 15 also raises the brows further, as published.",
+        least=-30, most=60, step=1, unit="pixels", under=("mask", "own numbers"))
+    blur_x: float = option(5.0, "How far the mask's border is blurred from left to right, in pixels of 224.",
+                           least=0.5, most=40.0, step=0.5, unit="pixels", under=("mask", "own numbers"))
+    blur_y: float = option(
+        5.0, "How far the mask's border is blurred from top to bottom, in pixels of 224. Twice as much is cut off at the edges.",
+        least=0.5, most=40.0, step=0.5, unit="pixels", under=("mask", "own numbers"))
 
 
-def resized(matrices: np.ndarray, scale: float) -> np.ndarray:
-    """Image → crop matrices for a crop of ``scale`` times as many pixels that shows the same square."""
-    out = np.asarray(matrices, np.float64) * scale
-    out[..., 2] += (scale - 1) / 2
-    return out
+def _recognizes(file: Contents) -> bool:
+    return {"generator.up1.weight", "generator.AADBlk1.add_blocks.0.conv1.weight"} <= file.tensors.keys()
 
 
-class GhostNets(nn.Module):
-    """The networks, as one thing that moves between devices."""
+def _open(file: Contents, loading: Loading, **options: Value) -> GhostEngine:
+    from ...files.checkpoints import load_weights
+    from ..helpers import landmarker_for
+    from ..torch_engine import common_settings
+    from .ghost_engine import ghost_engine
 
-    def __init__(self, generator: nn.Module, arcface: nn.Module) -> None:
-        super().__init__()
-        self.generator, self.arcface = generator, arcface
-
-
-class GhostEngine(TorchEngine):
-    """A ``SwapEngine``; its options are ``GhostOptions``. enhancer: gives the super-resolution network where that is wanted. landmarker:
-    106 points of crops, for GHOST's own mask; without it the mask is the face's outline."""
-
-    options = GhostOptions()
-
-    def __init__(self, name: str, model: TorchModel, *, enhancer: Callable[[], TorchModel] | None = None,
-                 landmarker: Landmarker | None = None, **options) -> None:
-        self.enhancer, self.landmarker = enhancer, landmarker
-        super().__init__(name, model, **options)
-
-    def check(self) -> None:
-        if self.options.enhance != "off":
-            if self.enhancer is None:
-                raise FaceLoomError("GHOST's super-resolution network (10_net_G.pth) is not loaded; load it, or set the option to off.")
-            self.enhancer()
-        if self.options.mask in ("whole clip", "own numbers") and self.landmarker is None:
-            raise FaceLoomError("GHOST's own mask needs 106 landmarks; connect a detector that has them to Load Swap Model, or put "
-                                "2d106det.onnx into models/insightface.")
-
-    @property
-    def note(self) -> str:
-        missing = "Its mask is the face's outline: 2d106det.onnx, for GHOST's own, is neither connected nor on this machine."
-        terms = f"Licence of the super-resolution: {catalogue()['ghost_super_resolution'].terms}"
-        return "\n".join([missing] * (self.landmarker is None and self.options.mask != OUTLINE) + [terms] * (self.options.enhance != "off"))
-
-    def swap(self, images: torch.Tensor, faces: Faces, identity: Identity, size: int, *, strength: float = 1.0, pixel_boost: int = 1,
-             progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
-        given = {"strength": strength, "pixel_boost": pixel_boost}
-        if self.options.mask != "whole clip" or not len(faces) or strength == 0:
-            return super().swap(images, faces, identity, size, **given, progress=progress)
-        crops = torch.empty((len(faces), size, size, 3), device=images.device)
-        masks = crops.new_empty(crops.shape[:3])
-        done = 0
-        for run in runs(follow(faces)):
-            engine = self._kept(self._first_parameters(images, faces.take(run[:1]), identity, strength))
-            crops[run], masks[run] = engine.swap(images, faces.take(run), identity, size, **given,
-                                                 progress=lambda some, _, before=done: progress(before + some, len(faces)))
-            done += len(run)
-        return crops, masks
-
-    def _kept(self, parameters: MaskParameters) -> GhostEngine:
-        kept = copy.copy(self)
-        kept.options = replace(self.options, mask="own numbers", shrink=parameters.erode, blur_x=parameters.sigma_x,
-                               blur_y=parameters.sigma_y)
-        return kept
-
-    @torch.inference_mode()
-    def _first_parameters(self, images: torch.Tensor, faces: Faces, identity: Identity, strength: float) -> MaskParameters:
-        """The mask's parameters for one face."""
-        sources = self.sources(images, faces, self.source(identity), strength)
-        targets, sources = self.moved(sampled(images, faces, self.alignment(faces.keypoints), self.size), sources)
-        (swapped,), (target,) = self._points(self._pictures(targets, sources), targets)
-        return mask_parameters(swapped, target)
-
-    def alignment(self, keypoints: np.ndarray) -> np.ndarray:
-        return resized(self._to_crop(keypoints), self.size / CROP)
-
-    def _to_crop(self, keypoints: np.ndarray) -> np.ndarray:
-        return nearest_template(keypoints, TEMPLATES if self.options.templates == "five" else TEMPLATES[FRONTAL:FRONTAL + 1])[0]
-
-    @torch.inference_mode()
-    def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
-        """``[N, 512]``: ArcFace's vectors at their own lengths (about 20)."""
-        return self.embed(sampled(images, faces, self._to_crop(faces.keypoints), CROP))
-
-    @torch.inference_mode()
-    def embed(self, crops: torch.Tensor) -> torch.Tensor:
-        """``[N, 3, 224, 224]`` 0..1 RGB to ``[N, 512]``."""
-        (pictures,) = self.moved(crops * 2 - 1)
-        half = functional.interpolate(pictures, scale_factor=.5, mode="bilinear", align_corners=True)
-        return self.model.net.arcface(half).float().cpu().clone()
-
-    def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        pictures = self._pictures(targets, sources)
-        own = self.landmarker is not None and self.options.mask != OUTLINE
-        return pictures, self.own_masks(pictures, targets) if own else None
-
-    def _pictures(self, targets: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-        pictures = self.model.net.generator(targets * 2 - 1, sources)[0].mul(.5).add_(.5)
-        if self.options.enhance == "off":
-            return pictures
-        enhancer, device = self.enhancer().ready(PER_FACE * len(pictures))
-        pictures = pictures.to(device, next(enhancer.parameters()).dtype)
-        if self.options.enhance == "eval":
-            return enhancer(pictures)
-        return torch.cat([enhancer(picture[None], as_published=True) for picture in pictures])
-
-    def own_masks(self, pictures: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """``[n, 256, 256]``: GHOST's mask for swapped pictures and the targets they came from."""
-        own = self.options
-        parameters = MaskParameters(own.shrink, own.blur_x, own.blur_y) if own.mask == "own numbers" else None
-        pairs = zip(*self._points(pictures, targets))
-        masks = [torch.from_numpy(blend_mask(swapped, target, CROP, parameters)) for swapped, target in pairs]
-        return _to(torch.stack(masks)[:, None], self.size)[:, 0]
-
-    def _points(self, *sides: torch.Tensor) -> list[np.ndarray]:
-        """106 points of each of several batches of pictures, in 224 pixels."""
-        return [self.landmarker(_to(side.float().cpu().clamp(0, 1), CROP)) for side in sides]
+    return ghost_engine(file.tensors, load_weights(ARCFACE.find(file.path, loading)),
+                        lambda: load_weights(SUPER_RESOLUTION.find(file.path, loading)), landmarker=landmarker_for(loading),
+                        **common_settings(file, loading, half=True), **options)
 
 
-def _to(pictures: torch.Tensor, size: int) -> torch.Tensor:
-    return functional.interpolate(pictures, size=(size, size), mode="bilinear", align_corners=False)
-
-
-def ghost_engine(generator: Weights, arcface: Weights, enhancer: Callable[[], Weights] | None = None, *, name: str = "ghost",
-                 devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> GhostEngine:
-    """The engine for the weights of ``G_unet_*.pth`` and ArcFace's ``backbone.pth``. enhancer: reads those of ``10_net_G.pth``, which
-    happens when an option asks for them. options: landmarker and ``GhostOptions``."""
-
-    @cache
-    def enhancing() -> TorchModel:
-        called = f"{name}'s super-resolution"
-        return TorchModel(called, build(SuperResolutionNet, enhancer(), called), devices)
-
-    nets = GhostNets(build(lambda: AEINet(*variant(generator)), generator, name, dtype=dtype),
-                     build(lambda: IResNet(iresnet_depth(arcface)), arcface, f"{name}'s ArcFace", dtype=dtype))
-    return GhostEngine(name, TorchModel(name, nets, devices), enhancer=enhancing if enhancer else None, **options)
-
-
-def variant(weights: Weights) -> tuple[str, int]:
-    """The backbone and the number of blocks of a generator with these weights."""
-    steps = [key for key in weights if re.fullmatch(r"generator\.AADBlk1\.add_blocks\.\d+\.weight", key)]
-    second = weights.get("encoder.deconv2.deconv.weight")
-    if second is None:
-        return "resnet", len(steps)
-    return ("unet" if len(second) == 2048 else "linknet"), len(steps)
+METHOD = Method("GHOST", kind="research", folders=("faceloom/ghost",), companions=(ARCFACE, SUPER_RESOLUTION), options=GhostOptions,
+                recognizes=_recognizes, open=_open)

@@ -1,110 +1,41 @@
-"""MegaFS (Zhu et al., CVPR 2021): faces swapped among StyleGAN2's latents, at 1024 pixels, from the authors' files."""
+"""MegaFS as a method: what its files look like, what they need beside them, and what can be chosen about it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
+from ...files.contents import Contents
+from ...runtime.method import Companion, Loading, Method
+from ...runtime.options import Options, Value, option
+from .words import MASK_HELP, OUTLINE, PUBLISHED
 
-from ...crops.templates import template_matrix
-from ...errors import FaceLoomError
-from ...faces import Faces
-from ...networks import build
-from ...networks.megafs import HierarchicalEncoder, swapper_for
-from ...networks.stylegan2 import StyleGAN2
-from ...parse import Parser
-from ...runtime.devices import DeviceManager, TorchModel
-from .engine import TorchEngine, sampled
-from .options import OUTLINE, PUBLISHED, MegaFSOptions
-from .regions import FACE, NO_PARSER, kept_mask
+if TYPE_CHECKING:
+    from .megafs_engine import MegaFSEngine
 
-Weights = Mapping[str, torch.Tensor]
-SEEN = 256  # pixels of what the encoder sees
+STYLEGAN2 = Companion("megafs_stylegan2", "StyleGAN2")
 
 
-class MegaFSNets(nn.Module):
-    """The networks, as one thing that moves between devices."""
+@dataclass(frozen=True)
+class MegaFSOptions(Options):
+    """mask: as published, the parsed face and mouth, eroded softly, which needs a face parser; or the face's outline."""
 
-    def __init__(self, encoder: nn.Module, swapper: nn.Module, generator: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.swapper, self.generator = encoder, swapper, generator
-
-
-class MegaFSEngine(TorchEngine):
-    """A ``SwapEngine`` of 1024 pixels.
-
-    parser: with one, the mask is the published one (parsed face and mouth, eroded softly), else the face's outline. Its options are
-    ``MegaFSOptions``.
-    """
-
-    options = MegaFSOptions()
-
-    size = 1024
-    chunk = 1
-    mixes = False
-
-    def __init__(self, name: str, model: TorchModel, *, parser: Parser | None = None, **options) -> None:
-        self.parser = parser
-        super().__init__(name, model, **options)
-        self.size = model.net.generator.noises.noise_0.shape[-1] << (len(model.net.generator.to_rgbs))
-
-    def check(self) -> None:
-        if self.options.refine and self.parser is None:
-            raise FaceLoomError("MegaFS refines the pasted face and needs a face parser for it; connect one to Load Swap Model, or set "
-                                "refine to off.")
-
-    @property
-    def note(self) -> str:
-        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
-
-    def alignment(self, keypoints: np.ndarray) -> np.ndarray:
-        return template_matrix(keypoints, "ffhq_512", self.size)
-
-    @torch.inference_mode()
-    def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
-        """``[N, 18, 512]``."""
-        (pictures,) = self.moved(sampled(images, faces, template_matrix(faces.keypoints, "ffhq_512", SEEN), SEEN) * 2 - 1)
-        return self.model.net.encoder(pictures)[0].float().cpu().clone()
-
-    def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        mask = None if self.parser is None else kept_mask(self.parser, targets, FACE, 1024).to(targets.dtype)
-        targets, sources = self.moved(targets, sources)  # the parser may have needed the room
-        picture = self._swapped(targets, sources)
-        if self.options.refine:
-            pasted = torch.lerp(targets, picture, mask[:, None])
-            latents, structure = self._encoded(pasted)
-            picture = self._shown(self.model.net.generator(latents, structure)[0])
-        return picture, None if self.options.mask == OUTLINE else mask
-
-    def _swapped(self, targets: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-        latents, structure = self._encoded(targets)
-        return self._shown(self.model.net.generator(self.model.net.swapper(sources, latents), structure)[0])
-
-    def _encoded(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        small = functional.interpolate(pictures, size=(SEEN, SEEN), mode="bilinear", align_corners=False)
-        return self.model.net.encoder(small * 2 - 1)
-
-    def _shown(self, pictures: torch.Tensor) -> torch.Tensor:
-        if not self.options.stretch:
-            return (pictures + 1) / 2
-        low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)
-        return (pictures - low) / (high - low).clamp(min=1e-6)
+    stretch: bool = option(True, "Makes the darkest value of the picture black and the brightest white, as published. Off shows the "
+                                 "colours the generator means.")
+    refine: bool = option(False, "Encodes the pasted face again and draws it once more. The published program computes that and does not "
+                                 "show it. It needs a face parser.")
+    mask: str = option(PUBLISHED, MASK_HELP, choices=(PUBLISHED, OUTLINE))
 
 
-def megafs_engine(encoder: Weights, swapper: Weights, generator: Weights, *, name: str = "megafs",
-                  devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> MegaFSEngine:
-    """The engine for the entries ``e`` and ``s`` of ``*_final.pth`` and ``g_ema`` of the generator's file; options: ``MegaFSOptions``.
+def _open(file: Contents, loading: Loading, **options: Value) -> MegaFSEngine:
+    from ...files.checkpoints import load_weights
+    from ..helpers import parser_for
+    from ..torch_engine import common_settings
+    from .megafs_engine import megafs_engine
 
-    Entries of the generator's file that are not the generator's are left out, as the published program does.
-    """
-    edge = max(value.shape[-1] for key, value in generator.items() if key.startswith("noises."))
-    with torch.device("meta"):
-        wanted = StyleGAN2(edge).state_dict()
-    generator = {key: value for key, value in generator.items() if key in wanted}
-    nets = MegaFSNets(build(HierarchicalEncoder, encoder, f"{name}'s encoder", dtype=dtype),
-                      build(lambda: swapper_for(swapper), swapper, f"{name}'s swapper", dtype=dtype),
-                      build(lambda: StyleGAN2(edge), generator, f"{name}'s generator", dtype=dtype))
-    return MegaFSEngine(name, TorchModel(name, nets, devices), **options)
+    return megafs_engine(file.parts["e"], file.parts.get("s", {}), load_weights(STYLEGAN2.find(file.path, loading)),
+                         parser=parser_for(loading), **common_settings(file, loading), **options)
+
+
+METHOD = Method("MegaFS", kind="research", folders=("faceloom/megafs",), companions=(STYLEGAN2,), options=MegaFSOptions,
+                recognizes=lambda file: "e" in file.parts, open=_open)

@@ -1,4 +1,4 @@
-"""Masks in an engine's own square from a face parser."""
+"""Makes masks in an engine's own square with a face parser."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NO_PARSER = "Its mask is the face's outline: the face parser for its own is neit
 
 
 def parsed_mask(parser: Parser, targets: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-    """``[n, S, S]`` 0 or 1: which pixels of targets ``[n, 3, S, S]`` 0..1 are of these regions."""
+    """Returns ``[n, S, S]``, 1 where pixels of targets ``[n, 3, S, S]`` 0..1 are of these regions, else 0."""
     regions = parser.parse(targets.permute(0, 2, 3, 1).float())
     wanted = torch.tensor([REGIONS.index(name) for name in names], dtype=regions.dtype, device=regions.device)
     return torch.isin(regions, wanted).to(torch.float32).to(targets.device)
 
 
 def kept_mask(parser: Parser, targets: torch.Tensor, names: Sequence[str], at: int = 512) -> torch.Tensor:
-    """``parsed_mask`` eroded softly at ``at`` pixels, as MegaFS (1024) and ReliableSwap (512) do."""
+    """Returns ``parsed_mask`` eroded softly at ``at`` pixels, as MegaFS (1024) and ReliableSwap (512) do."""
     mask = functional.interpolate(parsed_mask(parser, targets, names)[:, None], size=(at, at), mode="bilinear", align_corners=False)
     soft = soft_erosion(mask[:, 0])
     return functional.interpolate(soft[:, None], size=targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]

@@ -1,130 +1,77 @@
-"""ReliableSwap (Yuan et al., 2023): the FaceShifter and SimSwap generators with FixerNet, from its authors' files.
-
-The gradio demo is the reference: sources are moved from FFHQ's to ArcFace's alignment for FaceShifter, and not for SimSwap.
-"""
+"""ReliableSwap as a method, in its FaceShifter and its SimSwap form: what its files look like, what they need, and what can be chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
+from ...files.contents import Contents
+from ...runtime.method import Companion, Loading, Method
+from ...runtime.options import Options, Value, option
+from . import simswap
+from .weights import under_prefix, without_prefix
+from .words import MASK_HELP, OUTLINE, PUBLISHED
 
-from ...crops.templates import template_matrix
-from ...errors import FaceLoomError
-from ...faces import Faces
-from ...networks import build
-from ...networks.arcface_se import build_arcface
-from ...networks.faceshifter import FaceShifterNet, FixerNet, fixer_form, resize_to_112
-from ...networks.iresnet import iresnet_depth
-from ...networks.simswap import SimSwapNet, simswap_form
-from ...parse import Parser
-from ...runtime.devices import DeviceManager, TorchModel
-from .engine import TorchEngine, sampled
-from .options import OUTLINE, PUBLISHED, ReliableSwapOptions
-from .regions import NO_PARSER, kept_mask
+if TYPE_CHECKING:
+    import torch
 
-FIXER = "mouth_net.backbone."
+    from .reliableswap_engine import FfhqEngine
+
+ARCFACE = Companion("reliableswap_arcface", "ReliableSwap's ArcFace")
+FIXERNET = Companion("reliableswap_mouth_net_28_56_84_112", "FixerNet")
 
 
-class FfhqEngine(TorchEngine):
-    """An engine that sees FFHQ crops. parser: with one, hair and background stay the target's, as the published programs have it;
-    without, the mask is the face's outline. Its options are ``ReliableSwapOptions``."""
+@dataclass(frozen=True)
+class ReliableSwapOptions(Options):
+    """mask: as published, hair and background stay the target's, which needs a face parser; or the face's outline."""
 
-    options = ReliableSwapOptions()
-
-    def __init__(self, name: str, model: TorchModel, size: int = 256, parser: Parser | None = None, **options) -> None:
-        self.size, self.parser = size, parser
-        super().__init__(name, model, **options)
-
-    @property
-    def note(self) -> str:
-        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
-
-    def alignment(self, keypoints: np.ndarray) -> np.ndarray:
-        return template_matrix(keypoints, "ffhq_512", self.size)
-
-    def own_masks(self, targets: torch.Tensor) -> torch.Tensor | None:
-        """``[n, size, size]``: 0 in hair and background, softly."""
-        if self.parser is None or self.options.mask == OUTLINE:
-            return None
-        return 1 - kept_mask(self.parser, targets, ("hair", "background"))
-
-    @torch.inference_mode()
-    def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
-        (pictures,) = self.moved(sampled(images, faces, self.alignment(faces.keypoints), self.size) * 2 - 1)
-        return self.vectors(pictures).float().cpu().clone()
-
-    def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
-        """``[N, 3, size, size]`` in [-1, 1] to what the generator takes."""
-        raise NotImplementedError
-
-    def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """Pictures in [-1, 1]."""
-        raise NotImplementedError
-
-    def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.generated(targets * 2 - 1, sources).clamp(-1, 1).mul(.5).add_(.5), self.own_masks(targets)
+    align: bool = option(True, "Moves the source to ArcFace's alignment, as published in the demo. Off does as the command-line program, "
+                               "which forgets to. For the FaceShifter form only.")
+    mask: str = option(PUBLISHED, MASK_HELP, choices=(PUBLISHED, OUTLINE))
 
 
-class FaceShifterEngine(FfhqEngine):
-    """FaceShifter's generator as ReliableSwap trained it."""
-
-    layout = torch.contiguous_format
-
-    def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.model.net.identity(pictures, self.options.align)
-
-    def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        return self.model.net.G(targets, vectors)[0]
+def _faceshifter(file: Contents) -> dict[str, torch.Tensor]:
+    """The weights of the FaceShifter form, which lie under a prefix in a training checkpoint; empty for another file."""
+    own = without_prefix(file.tensors, "generator.")
+    return own if "G.generator.up1.weight" in own else {}
 
 
-class SimSwapNets(nn.Module):
-    """The networks, as one thing that moves between devices."""
-
-    def __init__(self, generator: nn.Module, arcface: nn.Module, mouth: nn.Module | None) -> None:
-        super().__init__()
-        self.generator, self.arcface, self.mouth = generator, arcface, mouth
+def _simswap(file: Contents) -> dict[str, torch.Tensor]:
+    """The weights of the SimSwap form; empty for another file. SimSwap's own files lack the alignment, which nothing uses."""
+    own = simswap.generator_in(file)
+    return own if "trans_matrix" in own else {}
 
 
-class SimSwapEngine(FfhqEngine):
-    """SimSwap's generator as ReliableSwap trained it."""
-
-    def check(self) -> None:
-        if not self.options.align:
-            raise FaceLoomError(f"{self.name} is ReliableSwap's SimSwap form, for which the source is never moved; leave align on.")
-
-    def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
-        net, small = self.model.net, resize_to_112(pictures)
-        vector = functional.normalize(net.arcface(small))
-        return vector if net.mouth is None else torch.cat((vector, net.mouth(small)), 1)
-
-    def generated(self, targets: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        return self.model.net.generator(targets, vectors)
+def _recognizes(file: Contents) -> bool:
+    return bool(_faceshifter(file) or _simswap(file))
 
 
-def faceshifter_engine(weights: Mapping[str, torch.Tensor], *, name: str = "reliableswap_faceshifter", parser: Parser | None = None,
-                       devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> FaceShifterEngine:
-    """The engine for one of the FaceShifter files, which hold everything. options: ``ReliableSwapOptions``."""
-    large = any(key.startswith("G.encoder.conv00.") for key in weights)
-    depth = iresnet_depth([key.removeprefix("iresnet.") for key in weights if key.startswith("iresnet.")])
-    inside = {key.removeprefix(FIXER): value for key, value in weights.items() if key.startswith(FIXER)}
-    net = build(lambda: FaceShifterNet(large, fixer_form(inside) if inside else None, depth), weights, name, dtype=dtype)
-    return FaceShifterEngine(name, TorchModel(name, net, devices), 512 if large else 256, parser, **options)
+def _open(file: Contents, loading: Loading, **options: Value) -> FfhqEngine:
+    from ..helpers import parser_for
+    from ..torch_engine import common_settings
+    from .reliableswap_engine import faceshifter_engine, simswap_engine
+
+    settings = {"parser": parser_for(loading), **common_settings(file, loading), **options}
+    if own := _faceshifter(file):
+        return faceshifter_engine(own, **settings)
+    own = _simswap(file)
+    return simswap_engine(own, *_identity_networks(own, file, loading), **settings)
 
 
-def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, torch.Tensor],
-                   mouth: Mapping[str, torch.Tensor] | None = None, *, name: str = "reliableswap_simswap", parser: Parser | None = None,
-                   devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options) -> SimSwapEngine:
-    """The engine for a SimSwap file of ReliableSwap's, ArcFace's (SimSwap's own where the generator was trained without FixerNet) and,
-    where it was trained with it, FixerNet's."""
-    form = simswap_form(generator)
-    if form["vector"] > 512 and mouth is None:
-        raise FaceLoomError(f"{name} was trained with FixerNet; put mouth_net_28_56_84_112.pth beside it.")
-    nets = SimSwapNets(
-        build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), build_arcface(arcface, f"{name}'s ArcFace", dtype),
-        None if form["vector"] == 512 else build(lambda: FixerNet(**fixer_form(mouth)), mouth, f"{name}'s FixerNet", dtype=dtype),
-    )
-    return SimSwapEngine(name, TorchModel(name, nets, devices), 256, parser, **options)
+def _identity_networks(generator: Mapping[str, torch.Tensor], file: Contents, loading: Loading
+                       ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
+    """The weights of ArcFace and, where the generator was trained with it, of FixerNet: of a training checkpoint, else of companions."""
+    from ...files.checkpoints import load_weights
+
+    arcface, mouth = under_prefix(file.tensors, "netArc."), under_prefix(file.tensors, "mouth_net.backbone.")
+    if generator["BottleNeck.0.style1.linear.weight"].shape[1] == 512:  # trained without FixerNet, with SimSwap's own ArcFace
+        return arcface or simswap.load_arcface(file, loading), None
+    if not mouth:
+        path = FIXERNET.find(file.path, loading, needed=False)
+        mouth = None if path is None else load_weights(path)
+    return arcface or load_weights(ARCFACE.find(file.path, loading)), mouth
+
+
+METHOD = Method("ReliableSwap", kind="research", folders=("faceloom/reliableswap",), companions=(ARCFACE, FIXERNET, simswap.ARCFACE),
+                options=ReliableSwapOptions, recognizes=_recognizes, open=_open)

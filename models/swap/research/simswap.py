@@ -1,76 +1,59 @@
-"""SimSwap (Chen et al., ACM MM 2020) from its authors' files: 224 pixels (``latest_net_G.pth``) and 512 (``550000_net_G.pth``)."""
+"""SimSwap as a method: what its authors' files look like, what they need beside them, and what can be chosen about it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional
+from ...files.contents import Contents
+from ...runtime.method import Companion, Loading, Method
+from ...runtime.options import Options, Value, option
+from .weights import without_prefix
+from .words import MASK_HELP, OUTLINE, PUBLISHED
 
-from ...crops.templates import template_matrix
-from ...faces import Faces
-from ...networks import build
-from ...networks.arcface_se import build_arcface
-from ...networks.simswap import SimSwapNet, simswap_form
-from ...parse import Parser
-from ...runtime.devices import DeviceManager, TorchModel
-from .engine import TorchEngine, sampled
-from .ghost import nearest_template
-from .options import OUTLINE, PUBLISHED, SimSwapOptions
-from .regions import FACE, NO_PARSER, kept_mask
+if TYPE_CHECKING:
+    import torch
 
-MEAN, STD = (.485, .456, .406), (.229, .224, .225)
+    from .simswap_engine import SimSwapEngine
+
+ARCFACE = Companion("simswap_arcface_checkpoint", "SimSwap's ArcFace")
 
 
-class SimSwapNets(nn.Module):
-    """The networks, as one thing that moves between devices."""
+@dataclass(frozen=True)
+class SimSwapOptions(Options):
+    """mask: as published, the parsed face and mouth, eroded softly, which needs a face parser; or the face's outline."""
 
-    def __init__(self, generator: nn.Module, arcface: nn.Module) -> None:
-        super().__init__()
-        self.generator, self.arcface = generator, arcface
-
-
-class SimSwapEngine(TorchEngine):
-    """A ``SwapEngine``. At 224 pixels faces are aligned by the best of the old five templates, at 512 as FFHQ's are.
-
-    parser: with one, the mask is the published one (parsed face and mouth, eroded softly), else the face's outline. Its options are
-    ``SimSwapOptions``.
-    """
-
-    options = SimSwapOptions()
-
-    def __init__(self, name: str, model: TorchModel, size: int, parser: Parser | None = None, **options) -> None:
-        self.size, self.parser = size, parser
-        super().__init__(name, model, **options)
-
-    @property
-    def note(self) -> str:
-        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
-
-    def alignment(self, keypoints: np.ndarray) -> np.ndarray:
-        return nearest_template(keypoints)[0] if self.size == 224 else template_matrix(keypoints, "ffhq_512", self.size)
-
-    @torch.inference_mode()
-    def of_photos(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
-        """``[N, 512]`` of length 1. As published the source is brought to 112 pixels by leaving pixels out; it was trained so."""
-        (pictures,) = self.moved(sampled(images, faces, self.alignment(faces.keypoints), self.size))
-        mean, std = (pictures.new_tensor(values)[:, None, None] for values in (MEAN, STD))
-        small = functional.interpolate((pictures - mean) / std, size=(112, 112))
-        return functional.normalize(self.model.net.arcface(small).float()).cpu().clone()
-
-    def answer(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        pictures = self.model.net.generator(targets, sources).tanh().add_(1).div_(2)
-        if self.parser is None or self.options.mask == OUTLINE:
-            return pictures, None
-        return pictures, kept_mask(self.parser, targets, FACE, self.size)
+    mask: str = option(PUBLISHED, MASK_HELP, choices=(PUBLISHED, OUTLINE))
 
 
-def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, torch.Tensor], *, name: str = "simswap",
-                   parser: Parser | None = None, devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32,
-                   **options) -> SimSwapEngine:
-    """The engine for an official generator and the weights of ``arcface_checkpoint.tar``."""
-    form = simswap_form(generator)
-    nets = SimSwapNets(build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), build_arcface(arcface, f"{name}'s ArcFace", dtype))
-    return SimSwapEngine(name, TorchModel(name, nets, devices), 512 if form["large"] else 224, parser, **options)
+def generator_in(file: Contents) -> dict[str, torch.Tensor]:
+    """Returns the weights of a SimSwap generator, which lie under a prefix in a training checkpoint; empty for another file."""
+    own = without_prefix(file.tensors, "netG.")
+    return own if "BottleNeck.0.style1.linear.weight" in own else {}
+
+
+def load_arcface(file: Contents, loading: Loading) -> Mapping[str, torch.Tensor]:
+    """Reads the companion ArcFace: the network among what training left in its file; it may have been saved alone."""
+    from ...files.checkpoints import load_parts, load_weights
+
+    path = ARCFACE.find(file.path, loading)
+    return load_parts(path).get("model") or load_weights(path)
+
+
+def _recognizes(file: Contents) -> bool:
+    generator = generator_in(file)
+    return bool(generator) and "trans_matrix" not in generator  # ReliableSwap's files hold an alignment
+
+
+def _open(file: Contents, loading: Loading, **options: Value) -> SimSwapEngine:
+    from ..helpers import parser_for
+    from ..torch_engine import common_settings
+    from .simswap_engine import simswap_engine
+
+    return simswap_engine(generator_in(file), load_arcface(file, loading), parser=parser_for(loading),
+                          **common_settings(file, loading, half=True), **options)
+
+
+METHOD = Method("SimSwap", kind="research", folders=("faceloom/simswap",), companions=(ARCFACE,), options=SimSwapOptions,
+                recognizes=_recognizes, open=_open)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faceloom.models.detect.attributes import load_attributes
+from faceloom.models.detect.load import load_attributes
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 

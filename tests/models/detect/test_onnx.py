@@ -11,12 +11,14 @@ import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect import onnx as detect_onnx
 from faceloom.models.detect.decode import DECODERS
-from faceloom.models.detect.onnx import close_up_views, load_detector, turned_views, whole_and_tile_views
+from faceloom.models.detect.load import load_detector
+from faceloom.models.detect.onnx import close_up_views, turned_views, whole_and_tile_views
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.pixels.affine import transform
 from faceloom.models.pixels.sampling import sample_crops, warp
+from faceloom.models.runtime.method import Loading
 from faceloom.models.runtime.onnx import OnnxModel
 
 onnx = pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
@@ -168,7 +170,7 @@ def test_row(name, tmp_path, monkeypatch):
     contract = detector.contract
     other = "bgr" if contract.color == "rgb" else "rgb"
     slips = [{"color": other}, {"mean": (-.2, -.2, -.2)}, {"std": tuple(2.5 * value for value in contract.std)}]
-    assert not [slip for slip in slips if sees_red(load_detector(path, contract=replace(contract, **slip)))]
+    assert not [slip for slip in slips if sees_red(load_detector(path, Loading(contract=replace(contract, **slip))))]
 
 
 @pytest.mark.parametrize("family", SAVERS)
@@ -240,9 +242,9 @@ def test_files_that_are_no_detectors(tmp_path):
     with pytest.raises(FaceLoomError, match="bnkps or kps"):
         pointless.detect(frame(9, 9))
     with pytest.raises(FaceLoomError, match="cannot read detectors of the dream family"):
-        load_detector(save_scrfd(tmp_path / "det_10g.onnx"), contract=replace(catalogue()["det_10g"].contract, family="dream"))
+        load_detector(save_scrfd(tmp_path / "det_10g.onnx"), Loading(contract=replace(catalogue()["det_10g"].contract, family="dream")))
     with pytest.raises(FaceLoomError, match="models get det_10g"):
-        load_detector("det_10g", folders=Folders((tmp_path / "models",)))
+        load_detector("det_10g", Loading(Folders((tmp_path / "models",))))
 
 
 @pytest.mark.parametrize("rows", [5, 16])

@@ -16,7 +16,8 @@ from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance, row
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity.differentiable import alignment, differentiable, embedding_in_crop
-from faceloom.models.identity.onnx import load_recognizer
+from faceloom.models.identity.load import load_recognizer
+from faceloom.models.runtime.method import Loading
 
 MASK = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
 
@@ -123,7 +124,7 @@ def test_which_crops_are_sampled():
 
 @pytest.fixture(scope="module")
 def recognizer(shared):
-    return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", providers="cpu")
+    return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", Loading(providers="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,15 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.onnx import read_onnx
 from faceloom.models.identity.differentiable import align_crops, alignment, differentiable, embedding_in_crop, rescaled
-from faceloom.models.identity.onnx import load_recognizer
+from faceloom.models.identity.load import load_recognizer
 from faceloom.models.runtime.as_torch import torch_from_onnx
+from faceloom.models.runtime.method import Loading
 from onnx import TensorProto, helper, numpy_helper
 
 
 @pytest.fixture(scope="module")
 def recognizer(shared):
-    return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", providers="cpu")
+    return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", Loading(providers="cpu"))
 
 
 def session_answer(data: bytes, pictures: np.ndarray) -> np.ndarray:

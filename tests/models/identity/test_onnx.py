@@ -15,8 +15,9 @@ from faceloom.models.faces import Face, Faces
 from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.identity import make_identity
-from faceloom.models.identity.onnx import load_recognizer
+from faceloom.models.identity.load import load_recognizer
 from faceloom.models.pixels.sampling import sample_crops
+from faceloom.models.runtime.method import Loading
 
 onnx = pytest.importorskip("onnx", reason="the doubles are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
@@ -119,7 +120,7 @@ def test_row(name, tmp_path):
     contract = catalogue()[name].contract
     other = "ffhq_512" if contract.template != "ffhq_512" else "arcface_112_v2"
     slips = [{"color": "bgr"}, {"mean": (.4, .5, .6)}, {"std": (1, 1, 1)}, {"template": other}, {"template": "arcface_128"}]
-    assert not [slip for slip in slips if agrees(load_recognizer(path, contract=replace(contract, **slip)), template)]
+    assert not [slip for slip in slips if agrees(load_recognizer(path, Loading(contract=replace(contract, **slip))), template)]
 
 
 def test_a_file_of_ones_own(tmp_path):
@@ -150,9 +151,9 @@ def test_files_that_are_no_recognizers(tmp_path):
     with pytest.raises(FaceLoomError, match=r"inswapper_128\.onnx is a swap model, not a face recognizer"):
         load_recognizer(path)
     with pytest.raises(FaceLoomError, match="models get w600k_r50"):
-        load_recognizer("w600k_r50", folders=Folders((tmp_path / "models",)))
+        load_recognizer("w600k_r50", Loading(Folders((tmp_path / "models",))))
     wide = replace(catalogue()["w600k_r50"].contract, size=224)
-    assert load_recognizer(save_double(tmp_path / "else.onnx", HALF), contract=wide).contract.size == 112
+    assert load_recognizer(save_double(tmp_path / "else.onnx", HALF), Loading(contract=wide)).contract.size == 112
 
 
 def test_identity_keeps_the_length(tmp_path):

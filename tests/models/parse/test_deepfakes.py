@@ -13,7 +13,7 @@ from faceloom.models.files.kinds import kind_of_weights
 from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.deepfakes_masks import FaceFCN, FaceUNet
 from faceloom.models.parse.deepfakes import FaceNetOccluder, mask_net_from
-from faceloom.models.parse.load import load_masker, load_occluder, load_parser
+from faceloom.models.parse.load import load_occluder, load_parser
 from faceloom.models.pixels.affine import compose, invert, transform
 from faceloom.models.pixels.sampling import sample_crops
 from torch import nn
@@ -87,7 +87,7 @@ def test_a_network_of_other_classes_is_told(tmp_path):
         load_occluder(tmp_path / "other.pth")
     torch.save({"upscore8_r.weight": torch.zeros(2, 2, 16, 16)}, tmp_path / "Nirkin_300_softmax_v2.pth")
     with pytest.raises(FaceLoomError, match="lacks"):
-        load_masker(tmp_path / "Nirkin_300_softmax_v2.pth")
+        load_occluder(tmp_path / "Nirkin_300_softmax_v2.pth")
     with pytest.raises(FaceLoomError, match="an occlusion model, not a face parser"):
         load_parser(tmp_path / "Nirkin_300_softmax_v2.pth")
 

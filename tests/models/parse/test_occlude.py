@@ -21,10 +21,11 @@ from faceloom.models.faces import Face, Faces
 from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.parse import region_mask
-from faceloom.models.parse.load import load_masker, load_occluder, load_parser
+from faceloom.models.parse.load import load_occluder, load_parser
 from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, draw_mask, faces_in_crops, occlusion_mask
 from faceloom.models.parse.sam import SamOccluder, box_in
 from faceloom.models.pixels.masks import feather_mask, grow_mask
+from faceloom.models.runtime.method import Loading
 from faceloom.models.runtime.onnx import open_session
 from graphs import A128, DFL, FFHQ, PLAIN, Graph, apply, fit, grid, inverse
 
@@ -132,7 +133,7 @@ def test_doubles_cover_the_catalogue():
 
 @pytest.mark.parametrize("name", TRUTHS)
 def test_row(name, folders):
-    occluder = load_occluder(name, folders=folders)
+    occluder = load_occluder(name, Loading(folders))
     assert occluder.name == name and off_by(occluder, name) < STEP
     assert expected(TRUTHS[name]).min() > .15 and expected(TRUTHS[name]).max() < .95, "the double must not saturate"
 
@@ -165,7 +166,7 @@ def test_crops_alone_do_where_they_show_what_the_network_sees(folders):
     crops, own = crop_faces(IMAGES, FACES, size), faces_in_crops(FACES, size)
     assert (own.frames, own.height, own.width, own.framing) == (2, size, size, FRAMING)
     assert np.allclose(crop_matrices(own, size), [[1, 0, 0], [0, 1, 0]], atol=1e-3)
-    occluder = load_occluder("xseg_3", folders=folders)
+    occluder = load_occluder("xseg_3", Loading(folders))
     whole, part = occlusion_mask(IMAGES, FACES, size, occluder), occlusion_mask(crops, own, size, occluder)
     middle = slice(size // 4, -size // 4)
     assert (whole - part)[:, middle, middle].abs().max() < STEP
@@ -173,16 +174,16 @@ def test_crops_alone_do_where_they_show_what_the_network_sees(folders):
 
 def test_no_faces(folders):
     nobody = Faces((), 2, HEIGHT, WIDTH, 1.0, SIZE)
-    assert load_occluder("xseg_3", folders=folders).visible(IMAGES, nobody, SIZE).shape == (0, SIZE, SIZE)
+    assert load_occluder("xseg_3", Loading(folders)).visible(IMAGES, nobody, SIZE).shape == (0, SIZE, SIZE)
     assert torch.equal(occlusion_mask(IMAGES, nobody, SIZE), torch.zeros(1, SIZE, SIZE))
 
 
 def test_a_foreign_file_and_both_kinds(tmp_path, folders):
-    occluder = load_masker(save_occluder("xseg_1", tmp_path / "mine.onnx"))
+    occluder = load_occluder(save_occluder("xseg_1", tmp_path / "mine.onnx"))
     assert occluder.name == "mine" and off_by(occluder, "xseg_1") < STEP
-    assert load_masker(save_occluder("xseg_1", tmp_path / "xseg_2 of a friend.onnx")).name == "xseg_2"
+    assert load_occluder(save_occluder("xseg_1", tmp_path / "xseg_2 of a friend.onnx")).name == "xseg_2"
     with pytest.raises(FaceLoomError, match="is an occlusion model, not a face parser"):
-        load_parser("xseg_1", folders=folders)
+        load_parser("xseg_1", Loading(folders))
     with pytest.raises(FaceLoomError, match="is a face restorer, not an occlusion model"):
         path = tmp_path / "gfpgan_1.4.onnx"
         path.write_bytes(b"")
@@ -239,7 +240,7 @@ def test_placeholder_of_a_picture_without_alpha_hides_nothing():
 
 
 def test_occluder_and_mask_together_and_the_region_they_leave(folders):
-    occluder = load_occluder("xseg_3", folders=folders)
+    occluder = load_occluder("xseg_3", Loading(folders))
     mask = torch.from_numpy(bar(grid(HEIGHT, WIDTH))).to(torch.float32)
     both = occlusion_mask(IMAGES, FACES, SIZE, occluder, mask)
     wanted = np.minimum(expected(XSEG), MaskOccluder(mask).visible(IMAGES, FACES, SIZE).numpy())
@@ -322,7 +323,7 @@ def test_box_of_a_face_at_the_edge_stays_in_the_picture():
 def test_sam_from_a_checkpoint(sam, tmp_path, monkeypatch):
     path = tmp_path / "sam_vit_b_01ec64.pth"
     torch.save(FakeSam(256).state_dict(), path)
-    assert load_occluder(path).name == "sam_vit_b" and isinstance(load_masker(path), SamOccluder)
+    assert load_occluder(path).name == "sam_vit_b" and isinstance(load_occluder(path), SamOccluder)
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 768), "more": torch.zeros(1)}, path)
     with pytest.raises(FaceLoomError, match="not a whole Segment Anything"):
         load_occluder(path)

@@ -17,8 +17,9 @@ from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.parse import REGIONS, parse_preview, region_mask
 from faceloom.models.parse.labels import sort_sides
-from faceloom.models.parse.load import load_masker, load_parser
+from faceloom.models.parse.load import load_parser
 from faceloom.models.parse.onnx import OnnxParser
+from faceloom.models.runtime.method import Loading
 from faceloom.models.runtime.onnx import OnnxModel, open_session
 from graphs import IMAGENET, Graph, grid
 
@@ -82,7 +83,7 @@ def test_the_pictures_show_every_class_and_the_sides_lie_right():
 
 @pytest.mark.parametrize("name", ONNX_ROWS)
 def test_row(name, folders):
-    parser = load_parser(name, folders=folders)
+    parser = load_parser(name, Loading(folders))
     crops = torch.stack([slopes(160), slopes(160, .2)])
     labels = parser.parse(crops)
     assert parser.name == name and labels.shape == (2, 160, 160) and labels.dtype == torch.uint8
@@ -168,9 +169,9 @@ def test_files_that_are_no_parser(tmp_path):
     with pytest.raises(FaceLoomError, match="should take one square colour picture of 512×512"):
         load_parser(save_parser(tmp_path / "bisenet_resnet_34.onnx", size=256))
     with pytest.raises(FaceLoomError, match="choose one from the list"):
-        load_parser("../bisenet_resnet_34.onnx", folders=Folders((tmp_path,)))
+        load_parser("../bisenet_resnet_34.onnx", Loading(Folders((tmp_path,))))
     with pytest.raises(FaceLoomError, match="models get bisenet_resnet_18"):
-        load_parser("bisenet_resnet_18", folders=Folders((tmp_path,)))
+        load_parser("bisenet_resnet_18", Loading(Folders((tmp_path,))))
 
 
 class Pickled:
@@ -190,7 +191,7 @@ def test_checkpoints_that_are_no_parser(tmp_path):
 
 
 def test_a_foreign_file_is_told_by_its_graph(tmp_path):
-    parser = load_masker(save_parser(tmp_path / "mine.onnx", size=256))
+    parser = load_parser(save_parser(tmp_path / "mine.onnx", size=256))
     assert parser.name == "mine" and mistakes(parser, slopes(100)[None]) < 5e-3 and parser.contract.size == 256
 
 

@@ -26,6 +26,7 @@ from faceloom.models.restore import restore_crops
 from faceloom.models.restore.descriptor import restorer_from_descriptor
 from faceloom.models.restore.load import load_restorer
 from faceloom.models.restore.onnx import OnnxRestorer
+from faceloom.models.runtime.method import Loading
 from faceloom.models.runtime.onnx import OnnxModel, open_session
 from graphs import A128, FFHQ, HALF, Graph, apply, fit, grid
 from onnx import TensorProto
@@ -140,7 +141,7 @@ def test_doubles_cover_the_catalogue():
 @pytest.mark.parametrize("framing", [1.0, 1.4])
 @pytest.mark.parametrize("name", TRUTHS)
 def test_row(name, framing, folders):
-    restorer = load_restorer(name, folders=folders)
+    restorer = load_restorer(name, Loading(folders))
     assert restorer.name == name and restorer.has_fidelity == bool(TRUTHS[name].fidelity)
     assert off_by(restorer, name, framing, fidelity=.8, count=1 if TRUTHS[name].size > 512 else 2) < STEP
 
@@ -160,7 +161,7 @@ def test_every_slip_is_noticed(name, tmp_path):
 def test_the_square_fades_in(folders):
     """No seam where the network's square ends inside a wider crop."""
     crops = crops_of(1)
-    got = restore_crops(crops, restorer=load_restorer("gfpgan_1.4", folders=folders), faces=faces_of(1.6, 1)).numpy()
+    got = restore_crops(crops, restorer=load_restorer("gfpgan_1.4", Loading(folders)), faces=faces_of(1.6, 1)).numpy()
     wanted, depth = expected(TRUTHS["gfpgan_1.4"], crops, square_of(TRUTHS["gfpgan_1.4"], 1.6), .5)
     share = np.clip(depth * 16, 0, 1)[None, ..., None]  # over a sixteenth of its edge, with a smooth start and end
     share = share * share * (3 - 2 * share)
@@ -183,26 +184,26 @@ def test_crops_by_an_upright_square_are_aligned_by_their_face(name, framing, fol
     faces = align_faces(Faces((tilted_face(),), 1, 80, 80), "box", SIZE, framing)
     points = apply(crop_matrix(faces[0], SIZE, framing), faces[0].keypoints.astype(float))
     square = fit(points, FFHQ * truth.size - .5 if truth.template is None else truth.template * truth.size)
-    restorer = load_restorer(name, folders=folders)
+    restorer = load_restorer(name, Loading(folders))
     assert abs(np.degrees(np.arctan2(square[1, 0], square[0, 0]))) > 20
     assert error_at(square, restorer, name, faces) < STEP
 
 
 def test_ffhqs_own_square_is_what_networks_were_trained_on(folders):
     """Taken whole, so that nothing is resampled."""
-    restorer = load_restorer("gfpgan_1.4", folders=folders)
+    restorer = load_restorer("gfpgan_1.4", Loading(folders))
     faces = align_faces(Faces((tilted_face(),), 1, 80, 80), "FFHQ quad", SIZE)
     assert torch.equal(restore_crops(crops_of(1), restorer=restorer, faces=faces), restore_crops(crops_of(1), restorer=restorer))
 
 
 def test_faces_of_other_crops_are_refused(folders):
     with pytest.raises(FaceLoomError, match="2 crops but 3 faces"):
-        restore_crops(crops_of(2), restorer=load_restorer("gfpgan_1.4", folders=folders), faces=faces_of(1.0, 3))
+        restore_crops(crops_of(2), restorer=load_restorer("gfpgan_1.4", Loading(folders)), faces=faces_of(1.0, 3))
 
 
 @pytest.mark.parametrize("name", ["codeformer", "codeformer_fp16", "vqfr_v2"])
 def test_fidelity_reaches_the_network(name, folders):
-    restorer = load_restorer(name, folders=folders)
+    restorer = load_restorer(name, Loading(folders))
     low, high = (restorer.restore(crops_of(), fidelity) for fidelity in (.25, 1.0))
     assert torch.allclose(high - low, torch.tensor(.75 * FIDELITY), atol=1e-4)
 
@@ -227,7 +228,7 @@ def test_a_batch_goes_through_in_one_call(tmp_path, monkeypatch):
 
 
 def test_only_faces_with_a_mask_are_shown_to_the_network(folders):
-    restorer = load_restorer("gfpgan_1.4", folders=folders)
+    restorer = load_restorer("gfpgan_1.4", Loading(folders))
     crops, shown = crops_of(3), []
     spy = types.SimpleNamespace(restore=lambda crops, *how: shown.append(len(crops)) or restorer.restore(crops, *how))
     masks = torch.zeros(3, SIZE, SIZE)
@@ -244,7 +245,8 @@ def test_a_foreign_file_keeps_its_own_size(tmp_path, folders):
     restorer = load_restorer(path)
     assert restorer.name == "mine" and restorer.contract.size == 1024 and off_by(restorer, "gpen_bfr_1024", count=1) < STEP
     contract = replace(catalogue()["gpen_bfr_256"].contract)
-    assert load_restorer(save_restorer("gpen_bfr_256", tmp_path / "other.onnx"), contract=contract).contract.template == "arcface_128"
+    other = load_restorer(save_restorer("gpen_bfr_256", tmp_path / "other.onnx"), Loading(contract=contract))
+    assert other.contract.template == "arcface_128"
 
 
 def test_files_that_are_no_restorer(tmp_path, folders):
@@ -253,11 +255,11 @@ def test_files_that_are_no_restorer(tmp_path, folders):
     with pytest.raises(FaceLoomError, match="has lost its fidelity input weight"):
         load_restorer(save_restorer("gfpgan_1.4", tmp_path / "codeformer.onnx"))
     with pytest.raises(FaceLoomError, match="is a face restorer, not a face parser"):
-        load_parser("gfpgan_1.4", folders=folders)
+        load_parser("gfpgan_1.4", Loading(folders))
     with pytest.raises(FaceLoomError, match="choose one from the list"):
-        load_restorer("../codeformer.onnx", folders=folders)
+        load_restorer("../codeformer.onnx", Loading(folders))
     with pytest.raises(FaceLoomError, match=r"S-Lab.*models get codeformer"):
-        load_restorer("codeformer", folders=Folders((tmp_path / "empty",)))
+        load_restorer("codeformer", Loading(Folders((tmp_path / "empty",))))
     whole = (folders.roots[0] / "facerestore_models" / "gpen_bfr_256.onnx").read_bytes()
     refuses_broken(load_restorer, tmp_path, whole)
     refuses_broken(load_restorer, tmp_path, b"PK\x03\x04" + whole[:99], ".pth")
@@ -288,7 +290,7 @@ def test_a_graph_of_any_size_takes_the_catalogues(tmp_path):
     restorer = load_restorer(graph.save(tmp_path / "mine.onnx"))
     assert restorer.restore(crops_of(), .5).shape == (2, 512, 512, 3)
     with pytest.raises(FaceLoomError, match="does not say how large"):
-        load_restorer(tmp_path / "mine.onnx", contract=NetContract("mine"))
+        load_restorer(tmp_path / "mine.onnx", Loading(contract=NetContract("mine")))
 
 
 # Descriptors

@@ -13,6 +13,7 @@ from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.files.folders import Folders
 from faceloom.models.parse import region_mask
 from graphs import apply, fit, grid, inverse
+from swapping import swapped
 
 STEP = 1 / 255
 SIZE = 96  # of the canonical crops
@@ -114,7 +115,7 @@ def expectation(name: str, face: Face, colour: np.ndarray, scale: float = 1) -> 
 
 def check(engine, name: str, boost: int = 1, faces: Faces = FACES, images: torch.Tensor = IMAGES, scale: float = 1) -> None:
     """Every pixel of what the engine answers, within 1/255. scale: images show the scene so many times enlarged."""
-    crops, masks = engine.swap(images, faces, identity(), SIZE, pixel_boost=boost)
+    crops, masks = swapped(engine, images, faces, identity(), SIZE, pixel_boost=boost)
     untouched = crop_faces(images, faces, SIZE)
     hull = region_mask(("face",), SIZE, faces=faces).numpy()
     for i, face in enumerate(faces):

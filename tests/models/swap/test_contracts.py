@@ -11,6 +11,7 @@ from contracts import other_templates, unnoticed
 from doubles import TRUTHS
 from faceloom.models.files.catalogue import SwapContract, catalogue, rows
 from faceloom.models.files.folders import Folders
+from faceloom.models.runtime.method import Loading
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, check, path_of
 
@@ -23,7 +24,7 @@ def test_doubles_cover_the_catalogue():
 
 @pytest.mark.parametrize("name", TRUTHS)
 def test_row(name, folders):
-    engine = load_engine(path_of(folders, name), folders=folders)
+    engine = load_engine(path_of(folders, name), Loading(folders))
     assert engine.name == ("someone" if name == "deepfacelive" else name)
     assert engine.size == TRUTHS[name].size
     check(engine, name)
@@ -73,7 +74,7 @@ def mutations(name: str) -> list[dict]:
 
 
 def passes(name: str, folders: Folders, contract: SwapContract) -> bool:
-    check(load_engine(path_of(folders, name), folders=folders, contract=contract), name, faces=FACES.take([1]))
+    check(load_engine(path_of(folders, name), Loading(folders, contract=contract)), name, faces=FACES.take([1]))
     return True
 
 

@@ -16,32 +16,37 @@ from doubles import TRUTHS, save_double, truth_latent
 from faceloom.models.crops.crop import crop_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Identity
+from faceloom.models.runtime.method import Loading
+from faceloom.models.swap import SwapSettings, swap_faces
 from faceloom.models.swap.embeddings import mix
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, IMAGES, RAW, SIZE, STEP, Mirror, expectation, identity, path_of, photo, unit
+from swapping import swapped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_source_is_worked_out_once_per_identity(folders):
-    engine = load_engine(path_of(folders, "ghost_1_256"), folders=folders)
+def test_a_prepared_source_is_worked_out_once_and_an_identity_for_every_call(folders):
+    engine = load_engine(path_of(folders, "ghost_1_256"), Loading(folders))
     calls = []
     run = engine._latents.converter.run
     engine._latents.converter.run = lambda feeds: calls.append(1) or run(feeds)
-    who = identity()
-    for _ in range(3):
-        engine.swap(IMAGES, FACES, who, SIZE)
+    source, settings = engine.prepare(identity()), SwapSettings(size=SIZE)
+    made = [swap_faces(IMAGES, FACES, source, engine, settings)[0] for _ in range(3)]
     assert len(calls) == 1
-    engine.swap(IMAGES, FACES, identity(), SIZE)
+    assert torch.equal(swap_faces(IMAGES, FACES, identity(), engine, settings)[0], made[0]) and torch.equal(made[2], made[0])
     assert len(calls) == 2
+    swap_faces(IMAGES, FACES, identity(), engine, SwapSettings(0, size=SIZE))
+    swap_faces(IMAGES, FACES, identity(), engine, settings, which="7")
+    assert len(calls) == 2  # where nothing is swapped nobody is looked at
 
 
 @pytest.mark.parametrize("name", ["inswapper_128", "simswap_256", "ghost_2_256", "hyperswap_1a_256", "alphaface_256"])
 @pytest.mark.parametrize("strength", [.3, .75, 1.4])
 def test_strength_is_a_turn_in_latent_space(name, strength, folders):
     truth, mirror = TRUTHS[name], Mirror("w600k")
-    engine = load_engine(path_of(folders, name), folders=folders, recognizer=mirror)
-    crops, masks = engine.swap(IMAGES, FACES, identity(), SIZE, strength=strength)
+    engine = load_engine(path_of(folders, name), Loading(folders, recognizer=mirror))
+    crops, masks = swapped(engine, IMAGES, FACES, identity(), SIZE, strength=strength)
     source = truth_latent(truth, RAW["w600k"])
     for i, face in enumerate(FACES):
         target = truth_latent(truth, mirror.vectors()[i])
@@ -60,41 +65,41 @@ def test_strength_is_a_turn_in_latent_space(name, strength, folders):
 
 def test_full_strength_asks_nobody_who_the_target_is(folders):
     mirror = Mirror("w600k")
-    load_engine(path_of(folders, "inswapper_128"), folders=folders, recognizer=mirror).swap(IMAGES, FACES, identity(), SIZE)
+    swapped(load_engine(path_of(folders, "inswapper_128"), Loading(folders, recognizer=mirror)), IMAGES, FACES, identity(), SIZE)
     assert mirror.calls == 0
 
 
 def test_the_targets_own_embedding_is_used_where_it_is_known(folders):
     mirror = Mirror("w600k")
     known = replace(FACES, items=tuple(replace(face, embeddings={"w600k": unit(mirror.vectors()[i])}) for i, face in enumerate(FACES)))
-    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders, recognizer=mirror)
-    asked, _ = engine.swap(IMAGES, FACES, identity(), SIZE, strength=.5)
-    told, _ = engine.swap(IMAGES, known, identity(), SIZE, strength=.5)
+    engine = load_engine(path_of(folders, "inswapper_128"), Loading(folders, recognizer=mirror))
+    asked, _ = swapped(engine, IMAGES, FACES, identity(), SIZE, strength=.5)
+    told, _ = swapped(engine, IMAGES, known, identity(), SIZE, strength=.5)
     assert mirror.calls == 1 and torch.allclose(asked, told, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", TRUTHS)
 def test_strength_of_nothing_is_the_targets_own_crop(name, folders):
-    crops, masks = load_engine(path_of(folders, name), folders=folders).swap(IMAGES, FACES, identity(), SIZE, strength=0)
+    crops, masks = swapped(load_engine(path_of(folders, name), Loading(folders)), IMAGES, FACES, identity(), SIZE, strength=0)
     assert torch.equal(crops, crop_faces(IMAGES, FACES, SIZE)) and not masks.any()
 
 
 @pytest.mark.parametrize("name", ["blendswap_256", "deepfacelive"])
 def test_networks_without_latents_fade(name, folders):
-    engine = load_engine(path_of(folders, name), folders=folders)
+    engine = load_engine(path_of(folders, name), Loading(folders))
     own = crop_faces(IMAGES, FACES, SIZE)
-    full, masks = engine.swap(IMAGES, FACES, identity(), SIZE)
-    third, same = engine.swap(IMAGES, FACES, identity(), SIZE, strength=.3)
+    full, masks = swapped(engine, IMAGES, FACES, identity(), SIZE)
+    third, same = swapped(engine, IMAGES, FACES, identity(), SIZE, strength=.3)
     assert torch.equal(masks, same)
     assert torch.allclose(third, own + .3 * (full - own), atol=1e-6)
     with pytest.raises(FaceLoomError, match=r"from 0 to 1"):
-        engine.swap(IMAGES, FACES, identity(), SIZE, strength=1.5)
+        swapped(engine, IMAGES, FACES, identity(), SIZE, strength=1.5)
 
 
 def test_morph_value_is_the_strength(folders, tmp_path):
-    engine = load_engine(save_double("deepfacelive", tmp_path, morph=True), folders=folders)
+    engine = load_engine(save_double("deepfacelive", tmp_path, morph=True), Loading(folders))
     for strength in (.25, 1.0):
-        crops, masks = engine.swap(IMAGES, FACES, identity(), SIZE, strength=strength, pixel_boost=2)
+        crops, masks = swapped(engine, IMAGES, FACES, identity(), SIZE, strength=strength, pixel_boost=2)
         for i, face in enumerate(FACES):
             picture, _, reach = expectation("deepfacelive", face, np.full(3, .2 * strength))
             inner = (reach > .3) & (masks[i].numpy() > 0)
@@ -126,7 +131,7 @@ def test_strength_with_an_adapter_mixes_both_vectors(folders):
     spaces, random = ("cscs", "cscs_adapter"), np.random.default_rng(9)
     own = [{space: unit(random.normal(0, 1, 512)) for space in spaces} for _ in FACES]
     known = replace(FACES, items=tuple(replace(face, embeddings=vectors) for face, vectors in zip(FACES, own, strict=True)))
-    crops, masks = load_engine(path_of(folders, "cscs_256"), folders=folders).swap(IMAGES, known, identity(), SIZE, strength=.5)
+    crops, masks = swapped(load_engine(path_of(folders, "cscs_256"), Loading(folders)), IMAGES, known, identity(), SIZE, strength=.5)
     source = unit(RAW["cscs"]) + unit(RAW["cscs_adapter"])
     for i, face in enumerate(FACES):
         target = own[i]["cscs"] + own[i]["cscs_adapter"]
@@ -145,15 +150,15 @@ def test_norms_missing_from_the_identity_come_from_its_photos(folders):
             assert np.allclose(faces[0].keypoints, photo()[1].keypoints)
             return RAW["w600k"][None].astype(np.float32)
 
-    check_with = load_engine(path_of(folders, "ghost_1_256"), folders=folders, recognizer=Photographer("w600k"))
-    known, _ = check_with.swap(IMAGES, FACES, identity(), SIZE)
-    asked, _ = check_with.swap(IMAGES, FACES, bare, SIZE)
+    check_with = load_engine(path_of(folders, "ghost_1_256"), Loading(folders, recognizer=Photographer("w600k")))
+    known, _ = swapped(check_with, IMAGES, FACES, identity(), SIZE)
+    asked, _ = swapped(check_with, IMAGES, FACES, bare, SIZE)
     assert torch.allclose(known, asked, atol=1e-5)
     nobody = replace(bare, crops=np.zeros((0, 8, 8, 3)), faces=())
     with pytest.raises(FaceLoomError, match="no w600k embedding and no photos"):
-        check_with.swap(IMAGES, FACES, nobody, SIZE)
+        swapped(check_with, IMAGES, FACES, nobody, SIZE)
     with pytest.raises(FaceLoomError, match="looks at a photo"):
-        load_engine(path_of(folders, "uniface_256"), folders=folders).swap(IMAGES, FACES, nobody, SIZE)
+        swapped(load_engine(path_of(folders, "uniface_256"), Loading(folders)), IMAGES, FACES, nobody, SIZE)
 
 
 def test_identity_of_another_space_is_looked_up_in_its_photos(folders):
@@ -161,10 +166,10 @@ def test_identity_of_another_space_is_looked_up_in_its_photos(folders):
         def embed_raw(self, images, faces, progress=None):
             return RAW["w600k"][None].astype(np.float32)
 
-    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders, recognizer=Photographer("w600k"))
-    known, _ = engine.swap(IMAGES, FACES, identity(), SIZE)
+    engine = load_engine(path_of(folders, "inswapper_128"), Loading(folders, recognizer=Photographer("w600k")))
+    known, _ = swapped(engine, IMAGES, FACES, identity(), SIZE)
     other = replace(identity(), embeddings={"dlib128": unit(np.ones(128))}, norms={})
-    asked, _ = engine.swap(IMAGES, FACES, other, SIZE)
+    asked, _ = swapped(engine, IMAGES, FACES, other, SIZE)
     assert torch.allclose(known, asked, atol=1e-5)
 
 
@@ -179,7 +184,7 @@ def test_several_photos_without_an_embedding(folders):
             return raw
 
     three = Identity({}, np.repeat(picture[None], 3, 0), (face,) * 3)
-    engine = load_engine(path_of(folders, "alphaface_256"), folders=folders, recognizer=Photographer("w600k"))
+    engine = load_engine(path_of(folders, "alphaface_256"), Loading(folders, recognizer=Photographer("w600k")))
     lengths = np.linalg.norm(raw, axis=1, keepdims=True)
     wanted = unit((raw / lengths).mean(0)) * lengths.mean()
     np.testing.assert_allclose(engine._latents.of_identity(three)[0], wanted, rtol=1e-5)
@@ -188,9 +193,9 @@ def test_several_photos_without_an_embedding(folders):
 def test_a_network_that_looks_at_a_photo_gets_the_best_one(folders):
     picture, face = photo()
     worse = Identity({}, np.stack([picture, picture[::-1]]), (face, replace(face, keypoints=face.keypoints * .8)))
-    engine = load_engine(path_of(folders, "blendswap_256"), folders=folders)
-    one, _ = engine.swap(IMAGES, FACES, Identity({}, picture[None], (face,)), SIZE)
-    two, _ = engine.swap(IMAGES, FACES, worse, SIZE)
+    engine = load_engine(path_of(folders, "blendswap_256"), Loading(folders))
+    one, _ = swapped(engine, IMAGES, FACES, Identity({}, picture[None], (face,)), SIZE)
+    two, _ = swapped(engine, IMAGES, FACES, worse, SIZE)
     assert torch.equal(one, two)
 
 
@@ -201,7 +206,7 @@ def test_a_known_direction_is_kept_when_only_its_length_is_missing(folders):
             vector = np.random.default_rng(77).normal(0, 1, (1, 512))
             return (unit(vector) * np.linalg.norm(RAW["w600k"])).astype(np.float32)
 
-    engine = load_engine(path_of(folders, "alphaface_256"), folders=folders, recognizer=Stranger("w600k"))
-    known, _ = engine.swap(IMAGES, FACES, identity(), SIZE)
-    blended, _ = engine.swap(IMAGES, FACES, replace(identity(), norms={}), SIZE)
+    engine = load_engine(path_of(folders, "alphaface_256"), Loading(folders, recognizer=Stranger("w600k")))
+    known, _ = swapped(engine, IMAGES, FACES, identity(), SIZE)
+    blended, _ = swapped(engine, IMAGES, FACES, replace(identity(), norms={}), SIZE)
     assert torch.allclose(known, blended, atol=1e-5)

@@ -18,8 +18,10 @@ from doubles import EMAP, TRUTHS, V1, Truth, call, edited, save, save_converter,
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.catalogue import catalogue
 from faceloom.models.files.folders import Folders
-from faceloom.models.swap import load
-from faceloom.models.swap.load import load_engine, recognizer_name
+from faceloom.models.runtime.method import Loading
+from faceloom.models.swap import contracts
+from faceloom.models.swap.helpers import recognizer_name
+from faceloom.models.swap.load import load_engine
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -52,14 +54,14 @@ def net(path: Path, inputs: dict[str, list], outputs: dict[str, list]) -> Path:
 def test_by_catalogue_name(folders):
     save_double("inswapper_128", place(folders))
     for name in ("inswapper_128", "inswapper_128.onnx", "INSWAPPER_128.onnx"):
-        engine = load_engine(name, folders=folders)
+        engine = load_engine(name, Loading(folders))
         assert (engine.name, engine.size) == ("inswapper_128", 128)
 
 
 def test_by_what_the_name_begins_with(folders, tmp_path):
     path = shutil.copy(save_double("simswap_256", tmp_path), tmp_path / "SimSwap-256 (my export).onnx")
     save_converter("crossface_simswap", place(folders))
-    engine = load_engine(path, folders=folders)
+    engine = load_engine(path, Loading(folders))
     assert engine.name == "simswap_256" and engine.contract == catalogue()["simswap_256"].contract
 
 
@@ -68,7 +70,7 @@ BY_GRAPH = ["inswapper_128", "reswapper_256", "uniface_256", "blendswap_256", "s
 
 @pytest.mark.parametrize("name", BY_GRAPH)
 def test_by_its_graph(name, folders, tmp_path):
-    engine = load_engine(shutil.copy(save_double(name, tmp_path), tmp_path / "thing.onnx"), folders=folders)
+    engine = load_engine(shutil.copy(save_double(name, tmp_path), tmp_path / "thing.onnx"), Loading(folders))
     assert engine.name == "thing"
     assert engine.contract == replace(catalogue()[name].contract, size=TRUTHS[name].size)
 
@@ -81,28 +83,28 @@ def test_by_its_graph(name, folders, tmp_path):
 def test_graphs_that_look_alike(name, candidates, folders, tmp_path):
     path = shutil.copy(save_double(name, tmp_path), tmp_path / "thing.onnx")
     with pytest.raises(FaceLoomError, match=f"thing.onnx could be any of {candidates}; rename the file"):
-        load_engine(path, folders=folders)
+        load_engine(path, Loading(folders))
 
 
 def test_a_renamed_file_is_known_by_its_hash(folders, tmp_path, monkeypatch):
     path = shutil.copy(save_double("hyperswap_1b_256", tmp_path), tmp_path / "thing.onnx")
     row = replace(catalogue()["hyperswap_1b_256"], sha256=hashlib.sha256(Path(path).read_bytes()).hexdigest())
-    monkeypatch.setattr(load, "row_by_hash", lambda digest: row if digest == row.sha256 else None)
-    engine = load_engine(path, folders=folders)
+    monkeypatch.setattr(contracts, "row_by_hash", lambda digest: row if digest == row.sha256 else None)
+    engine = load_engine(path, Loading(folders))
     assert engine.name == "hyperswap_1b_256" and engine.contract == row.contract
 
 
 def test_two_pictures_of_one_size_need_their_names(folders, tmp_path):
     path = edited(save_double("uniface_256", tmp_path), call(input0="x", input1="y"))
     with pytest.raises(FaceLoomError, match=r"uniface_256\.onnx should take pictures called target and source, but takes x \(1×3×256"):
-        load_engine(path, folders=folders)
+        load_engine(path, Loading(folders))
 
 
 def test_another_export_of_another_name_is_told_to_be_renamed(folders, tmp_path):
     path = edited(save_double("inswapper_128", tmp_path), call(input0="x", input1="y"), "thing.onnx")
     with pytest.raises(FaceLoomError, match=r"thing\.onnx is no swap model FaceLoom knows.*rename the file so that it begins with"):
-        load_engine(path, folders=folders)
-    assert load_engine(path.rename(tmp_path / "inswapper_128 mine.onnx"), folders=folders).name == "inswapper_128"
+        load_engine(path, Loading(folders))
+    assert load_engine(path.rename(tmp_path / "inswapper_128 mine.onnx"), Loading(folders)).name == "inswapper_128"
 
 
 def test_ports_of_no_stated_shape_are_told_by_their_names(folders, tmp_path):
@@ -110,8 +112,8 @@ def test_ports_of_no_stated_shape_are_told_by_their_names(folders, tmp_path):
         for port in graph.input:
             port.type.tensor_type.ClearField("shape")
 
-    assert load_engine(edited(save_double("inswapper_128", tmp_path), forget), folders=folders).size == 128
-    assert load_engine(edited(save_double("uniface_256", tmp_path), forget), folders=folders).size == 256
+    assert load_engine(edited(save_double("inswapper_128", tmp_path), forget), Loading(folders)).size == 128
+    assert load_engine(edited(save_double("uniface_256", tmp_path), forget), Loading(folders)).size == 256
 
 
 def test_the_emap_is_the_matrix_that_the_graph_does_not_use(folders, tmp_path):
@@ -122,31 +124,31 @@ def test_the_emap_is_the_matrix_that_the_graph_does_not_use(folders, tmp_path):
         graph.node.insert(0, helper.make_node("MatMul", [product.input[0], "dense"], ["same"]))
         product.input[0] = "same"
 
-    engine = load_engine(edited(save_double("inswapper_128", tmp_path), tidy), folders=folders)
+    engine = load_engine(edited(save_double("inswapper_128", tmp_path), tidy), Loading(folders))
     np.testing.assert_array_equal(engine._latents.emap, EMAP)
 
 
 def test_size_of_a_dfm_is_the_graphs(folders, tmp_path):
     truth = replace(TRUTHS["deepfacelive"], size=160)
-    assert load_engine(save_double("deepfacelive", tmp_path, truth=truth), folders=folders).size == 160
+    assert load_engine(save_double("deepfacelive", tmp_path, truth=truth), Loading(folders)).size == 160
 
 
 def test_a_graph_that_contradicts_its_name(folders, tmp_path):
     small = save_double("inswapper_128", tmp_path)
     with pytest.raises(FaceLoomError, match=r"reswapper_256\.onnx should take pictures of 3×256×256, but takes target \(1×3×128×128\)"):
-        load_engine(shutil.copy(small, tmp_path / "reswapper_256.onnx"), folders=folders)
+        load_engine(shutil.copy(small, tmp_path / "reswapper_256.onnx"), Loading(folders))
     with pytest.raises(FaceLoomError, match=r"should take two pictures, but takes target \(1×3×128×128\), source \(1×512\)"):
-        load_engine(shutil.copy(small, tmp_path / "blendswap_256.onnx"), folders=folders)
+        load_engine(shutil.copy(small, tmp_path / "blendswap_256.onnx"), Loading(folders))
     lost = save_double("inswapper_128", tmp_path / "lost", truth=Truth(V1, 128))
     with pytest.raises(FaceLoomError, match="holds no 512×512 identity map"):
-        load_engine(lost, folders=folders)
+        load_engine(lost, Loading(folders))
     short = net(tmp_path / "alphaface_256.onnx", {"target": [1, 3, 256, 256], "source": [1, 256]}, {"output": [1, 3, 256, 256]})
     with pytest.raises(FaceLoomError, match=r"should take a vector of 512 numbers, but takes source \(1×256\)"):
-        load_engine(short, folders=folders)
+        load_engine(short, Loading(folders))
     inputs = {"target": [1, 3, 256, 256], "source": [1, 512], "noise": [1]}
     many = net(tmp_path / "hyperswap_1a_256.onnx", inputs, {"output": [1, 3, 256, 256]})
     with pytest.raises(FaceLoomError, match=r"takes more than its kind of model does"):
-        load_engine(many, folders=folders)
+        load_engine(many, Loading(folders))
 
 
 OTHER_KINDS = [
@@ -164,24 +166,24 @@ OTHER_KINDS = [
 def test_a_file_of_another_kind_is_called_by_it(inputs, outputs, kind, folders, tmp_path):
     path = net(tmp_path / "thing.onnx", inputs, outputs)
     with pytest.raises(FaceLoomError, match=rf"thing\.onnx is {kind}, not a swap model"):
-        load_engine(path, folders=folders)
+        load_engine(path, Loading(folders))
 
 
 def test_a_graph_like_no_other(folders, tmp_path):
     path = net(tmp_path / "thing.onnx", {"a": [1, 3, 64, 64], "b": [1, 512]}, {"out": [1, 3, 64, 64]})
     with pytest.raises(FaceLoomError, match=r"thing\.onnx is no swap model FaceLoom knows: it takes a \(1×3×64×64\), b \(1×512\)"):
-        load_engine(path, folders=folders)
+        load_engine(path, Loading(folders))
 
 
 def test_another_models_name(folders, tmp_path):
     path = shutil.copy(save_double("inswapper_128", tmp_path), tmp_path / "w600k_r50.onnx")
-    with pytest.raises(FaceLoomError, match="w600k_r50, not a one-shot swap model"):
-        load_engine(path, folders=folders)
+    with pytest.raises(FaceLoomError, match=r"w600k_r50\.onnx is a face recognizer, not a swap model"):
+        load_engine(path, Loading(folders))
 
 
 def test_missing_converter_is_named_when_the_engine_is_loaded(folders, tmp_path):
     with pytest.raises(FaceLoomError, match=r"crossface_ghost\.onnx .* models get crossface_ghost"):
-        load_engine(save_double("ghost_1_256", tmp_path), folders=folders)
+        load_engine(save_double("ghost_1_256", tmp_path), Loading(folders))
 
 
 def test_recognizers_on_disk_come_first(folders):
@@ -195,7 +197,7 @@ def test_recognizers_on_disk_come_first(folders):
 
 
 def test_a_recognizer_file_is_opened_only_when_it_is_needed(folders, tmp_path):
-    engine = load_engine(save_double("inswapper_128", tmp_path), folders=folders)
+    engine = load_engine(save_double("inswapper_128", tmp_path), Loading(folders))
     with pytest.raises(FaceLoomError, match=r"w600k_r50.onnx .* models get w600k_r50"):
         engine._latents.recognizer_of("w600k")
     place_of_it = folders.roots[0] / "insightface" / "models" / "buffalo_l"

@@ -10,9 +10,9 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces, Identity
 from faceloom.models.identity import make_identity
-from faceloom.models.identity.onnx import load_recognizer
+from faceloom.models.identity.load import load_recognizer
 from faceloom.models.paste import paste
-from faceloom.models.swap import swap_faces
+from faceloom.models.swap import SwapSettings, swap_faces
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_outside_its_mask_a_crop_is_the_targets_own(people, source, target):
 def test_strength_beyond_the_photograph_is_an_error(people, strength):
     image, faces, identity = people["hopper"]
     with pytest.raises(FaceLoomError, match="strength from 0 to 1"):
-        swap_faces(image, faces, identity, strength=strength, size=64)
+        swap_faces(image, faces, identity, settings=SwapSettings(strength=strength, size=64))
 
 
 def test_strength_morphs_from_the_untouched_crop(people):
@@ -71,7 +71,7 @@ def test_strength_morphs_from_the_untouched_crop(people):
     own = crop_faces(image, faces)
     change = []
     for strength in (0.0, 0.25, 0.5, 1.0):
-        crops, masks = swap_faces(image, faces, people["collins"][2], strength=strength, size=256)
+        crops, masks = swap_faces(image, faces, people["collins"][2], settings=SwapSettings(strength=strength, size=256))
         change.append(float((crops - crop_faces(image, faces, 256)).abs().mean()))
         if strength == 0:
             assert torch.equal(crops, crop_faces(image, faces, 256)) and masks.max() == 0
@@ -104,8 +104,8 @@ def test_light_of_the_scene_is_taken(people):
     """A darker, bluer photograph gives a darker, bluer face."""
     image, faces, _ = people["hopper"]
     tint = torch.tensor([0.45, 0.5, 0.6])
-    plain, mask = swap_faces(image, faces, people["collins"][2], size=256)
-    tinted, _ = swap_faces(image * tint, faces, people["collins"][2], size=256)
+    plain, mask = swap_faces(image, faces, people["collins"][2], settings=SwapSettings(size=256))
+    tinted, _ = swap_faces(image * tint, faces, people["collins"][2], settings=SwapSettings(size=256))
     inside = mask[0] > 0.99
     ratio = tinted[0][inside].mean(0) / plain[0][inside].mean(0)
     assert ratio == pytest.approx(tint, rel=0.06)
@@ -121,11 +121,11 @@ def test_an_identity_without_photographs_is_refused(people):
 def test_progress_is_told_and_may_stop_the_work(people):
     image, faces, identity = people["hopper"]
     seen = []
-    swap_faces(image, faces, identity, size=128, progress=lambda done, total: seen.append((done, total)))
+    swap_faces(image, faces, identity, settings=SwapSettings(size=128), progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (1, 1)
 
     def stop(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        swap_faces(image, faces, identity, size=128, progress=stop)
+        swap_faces(image, faces, identity, settings=SwapSettings(size=128), progress=stop)

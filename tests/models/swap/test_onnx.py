@@ -15,8 +15,10 @@ from faceloom.models.crops import crop
 from faceloom.models.crops.crop import hand_out_crops
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
+from faceloom.models.runtime.method import Loading
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
+from swapping import swapped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,12 +34,12 @@ def faces_at(*places, height: int = HEIGHT, width: int = WIDTH) -> Faces:
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("turn", [np.pi, np.pi / 2, -2.5])
 def test_faces_that_are_not_upright(name, turn, folders):
-    check(load_engine(path_of(folders, name), folders=folders), name, faces=faces_at(((215, 200), turn, 60)), images=IMAGES[:1])
+    check(load_engine(path_of(folders, name), Loading(folders)), name, faces=faces_at(((215, 200), turn, 60)), images=IMAGES[:1])
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_face_of_twenty_pixels(name, folders):
-    check(load_engine(path_of(folders, name), folders=folders), name, faces=faces_at(((215, 200), .1, 10)), images=IMAGES[:1])
+    check(load_engine(path_of(folders, name), Loading(folders)), name, faces=faces_at(((215, 200), .1, 10)), images=IMAGES[:1])
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -47,45 +49,45 @@ def test_a_face_of_four_thousand_pixels(name, folders):
     y, x = (torch.arange(edge, dtype=torch.float32) / scale / length for length in (HEIGHT, WIDTH))
     planes = [.3 + .6 * x + 0 * y[:, None], .28 + .7 * y[:, None] + 0 * x, .95 - .4 * x - .3 * y[:, None]]
     faces = faces_at(((edge / 2, edge / 2), 0, 1100), height=edge, width=edge)
-    check(load_engine(path_of(folders, name), folders=folders), name, faces=faces, images=torch.stack(planes, -1)[None], scale=scale)
+    check(load_engine(path_of(folders, name), Loading(folders)), name, faces=faces, images=torch.stack(planes, -1)[None], scale=scale)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_faces_at_the_pictures_edge(name, folders):
     """Beyond its edge the picture repeats its last pixels: cut it where a face is and compare with the picture that goes on like that."""
-    engine = load_engine(path_of(folders, name), folders=folders)
+    engine = load_engine(path_of(folders, name), Loading(folders))
     faces = faces_at(((8, 5), .2, 60), height=200, width=220)
-    crops, masks = engine.swap(IMAGES[:1, :200, :220], faces, identity(), SIZE)
+    crops, masks = swapped(engine, IMAGES[:1, :200, :220], faces, identity(), SIZE)
     pad = torch.nn.functional.pad(IMAGES[:1, :200, :220].movedim(-1, 1), (200,) * 4, mode="replicate").movedim(1, -1)
     moved = faces_at(((208, 205), .2, 60), height=600, width=620)
-    wanted, reach = engine.swap(pad, moved, identity(), SIZE)
+    wanted, reach = swapped(engine, pad, moved, identity(), SIZE)
     assert torch.allclose(masks, reach, atol=1e-4) and torch.allclose(crops, wanted, atol=STEP)
     assert masks.mean() > .1
 
 
 def test_every_face_is_drawn_in_its_own_frame(folders):
-    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    engine = load_engine(path_of(folders, "inswapper_128"), Loading(folders))
     images = torch.stack([IMAGES[0], IMAGES[1].flip(-1)])
-    crops, _ = engine.swap(images, FACES, identity(), SIZE)
+    crops, _ = swapped(engine, images, FACES, identity(), SIZE)
     for i, face in enumerate(FACES):
-        alone, _ = engine.swap(images[i : i + 1], replace(FACES, items=(replace(face, frame=0),), frames=1), identity(), SIZE)
+        alone, _ = swapped(engine, images[i : i + 1], replace(FACES, items=(replace(face, frame=0),), frames=1), identity(), SIZE)
         assert torch.allclose(alone[0], crops[i], atol=1e-6)
 
 
 def test_alpha_is_dropped_and_grey_is_a_colour(folders):
-    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    engine = load_engine(path_of(folders, "inswapper_128"), Loading(folders))
     grey = IMAGES[..., :1]
-    wanted, _ = engine.swap(grey.repeat(1, 1, 1, 3), FACES, identity(), SIZE)
+    wanted, _ = swapped(engine, grey.repeat(1, 1, 1, 3), FACES, identity(), SIZE)
     for images in (grey, torch.cat([grey] * 3 + [torch.zeros_like(grey)], -1)):
-        assert torch.equal(engine.swap(images, FACES, identity(), SIZE)[0], wanted)
+        assert torch.equal(swapped(engine, images, FACES, identity(), SIZE)[0], wanted)
 
 
 def test_more_faces_than_go_into_one_round(folders):
     many = replace(FACES, items=FACES.items[:1] * 33 + FACES.items[1:] * 32)
-    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    engine = load_engine(path_of(folders, "inswapper_128"), Loading(folders))
     seen = []
-    crops, masks = engine.swap(IMAGES, many, identity(), 32, progress=lambda *step: seen.append(step))
-    few, reach = engine.swap(IMAGES, FACES, identity(), 32)
+    crops, masks = swapped(engine, IMAGES, many, identity(), 32, progress=lambda *step: seen.append(step))
+    few, reach = swapped(engine, IMAGES, FACES, identity(), 32)
     assert seen[-1] == (65, 65) and seen == sorted(seen)
     assert torch.allclose(crops[:33], few[:1], atol=1e-6) and torch.allclose(crops[33:], few[1:], atol=1e-6)
     assert torch.equal(masks[64], reach[1])
@@ -93,16 +95,16 @@ def test_more_faces_than_go_into_one_round(folders):
 
 def test_many_faces_over_a_clip(folders):
     many = replace(FACES, items=FACES.items * 20)
-    engine = load_engine(path_of(folders, "inswapper_128"), folders=folders)
+    engine = load_engine(path_of(folders, "inswapper_128"), Loading(folders))
     seen = []
-    crops, _ = engine.swap(IMAGES, many, identity(), 32, pixel_boost=2, progress=lambda done, total: seen.append(done))
+    crops, _ = swapped(engine, IMAGES, many, identity(), 32, pixel_boost=2, progress=lambda done, total: seen.append(done))
     assert seen[-1] == 160 and seen == sorted(seen)
-    few, _ = engine.swap(IMAGES, FACES, identity(), 32, pixel_boost=2)
+    few, _ = swapped(engine, IMAGES, FACES, identity(), 32, pixel_boost=2)
     assert torch.allclose(crops[38:], few, atol=1e-6)
 
 
 def test_no_faces(folders):
-    crops, masks = load_engine(path_of(folders, "inswapper_128"), folders=folders).swap(IMAGES, FACES.take([]), identity(), SIZE)
+    crops, masks = swapped(load_engine(path_of(folders, "inswapper_128"), Loading(folders)), IMAGES, FACES.take([]), identity(), SIZE)
     assert crops.shape == (0, SIZE, SIZE, 3) and masks.shape == (0, SIZE, SIZE)
 
 
@@ -112,19 +114,19 @@ WRONG = [{"pixel_boost": 0}, {"pixel_boost": 9}, {"pixel_boost": 1.5}, {"strengt
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_settings(wrong, folders):
     with pytest.raises(FaceLoomError, match=r"must be"):
-        load_engine(path_of(folders, "inswapper_128"), folders=folders).swap(IMAGES, FACES, identity(), SIZE, **wrong)
+        swapped(load_engine(path_of(folders, "inswapper_128"), Loading(folders)), IMAGES, FACES, identity(), SIZE, **wrong)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_crops_that_are_held_give_the_same_swap_and_stay_as_they_are(name, folders, monkeypatch):
-    engine = load_engine(path_of(folders, name), folders=folders)
-    expected, reach = engine.swap(IMAGES, FACES, identity(), SIZE)
+    engine = load_engine(path_of(folders, name), Loading(folders))
+    expected, reach = swapped(engine, IMAGES, FACES, identity(), SIZE)
     crops = hand_out_crops(IMAGES, FACES)
     before = crops.clone()
     cut = []
     monkeypatch.setattr(crop, "sample_crops", lambda *arguments: cut.append(arguments))
-    swapped, masks = engine.swap(IMAGES, FACES, identity(), SIZE)
-    assert not cut and torch.equal(swapped, expected) and torch.equal(masks, reach) and torch.equal(crops, before)
+    again, masks = swapped(engine, IMAGES, FACES, identity(), SIZE)
+    assert not cut and torch.equal(again, expected) and torch.equal(masks, reach) and torch.equal(crops, before)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -132,7 +134,7 @@ def test_crops_that_are_held_give_the_same_swap_and_stay_as_they_are(name, folde
 @pytest.mark.parametrize("output", [0, -1])
 def test_what_is_no_number_is_said_by_the_engine(name, value, output, folders, monkeypatch):
     """A card's half precision does that; once in the crops it would be blamed on whatever came after."""
-    engine = load_engine(path_of(folders, name), folders=folders)
+    engine = load_engine(path_of(folders, name), Loading(folders))
     answer = engine.model.run
 
     def broken(*arguments, **named):
@@ -143,4 +145,4 @@ def test_what_is_no_number_is_said_by_the_engine(name, value, output, folders, m
 
     monkeypatch.setattr(engine.model, "run", broken)
     with pytest.raises(FaceLoomError, match=f"{engine.name} answered NaN or infinite"):
-        engine.swap(IMAGES, FACES, identity(), SIZE)
+        swapped(engine, IMAGES, FACES, identity(), SIZE)

@@ -9,7 +9,8 @@ from faceloom.models.crops.crop import crop_faces
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
-from faceloom.models.swap import ENGINES, swap_faces
+from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap.load import ENGINES, load_engine
 
 IDENTITY = Identity({}, np.zeros((0, 8, 8, 3)), ())
 IMAGES = torch.rand((2, 90, 110, 3), generator=torch.Generator().manual_seed(0))
@@ -25,8 +26,13 @@ class Painter:
     def __init__(self) -> None:
         self.asked: list = []
 
-    def swap(self, images, faces, identity, size, *, strength=1.0, pixel_boost=1, progress=None):
-        self.asked.append((len(faces), size, strength, pixel_boost))
+    def prepare(self, identity):
+        return "prepared"
+
+    def swap(self, images, faces, source, settings, progress=None):
+        assert source == "prepared"
+        size = settings.edge(faces)
+        self.asked.append((len(faces), size, settings.strength, settings.pixel_boost))
         crops = crop_faces(images, faces, size)
         masks = torch.zeros(crops.shape[:3])
         crops[:, :, :size // 2] = 1
@@ -36,7 +42,7 @@ class Painter:
 
 def test_chosen_faces_are_swapped_and_the_others_left():
     engine = Painter()
-    crops, masks = swap_faces(IMAGES, FACES, IDENTITY, engine, which="2, 0", strength=.5, pixel_boost=2)
+    crops, masks = swap_faces(IMAGES, FACES, IDENTITY, engine, which="2, 0", settings=SwapSettings(strength=.5, pixel_boost=2))
     assert engine.asked == [(2, 24, .5, 2)]
     own = crop_faces(IMAGES, FACES)
     assert torch.equal(crops[1], own[1]) and not masks[1].any()
@@ -47,7 +53,7 @@ def test_chosen_faces_are_swapped_and_the_others_left():
 
 def test_size_and_pictures_of_other_forms():
     gray = IMAGES.mean(-1, keepdim=True)
-    crops, masks = swap_faces(gray, FACES, IDENTITY, Painter(), size=16)
+    crops, masks = swap_faces(gray, FACES, IDENTITY, Painter(), settings=SwapSettings(size=16))
     assert crops.shape == (3, 16, 16, 3) and masks.shape == (3, 16, 16)
     engine = Painter()
     crops, masks = swap_faces(IMAGES, FACES.take([]), IDENTITY, engine)
@@ -57,7 +63,7 @@ def test_size_and_pictures_of_other_forms():
 
 
 def test_the_built_in_engine_is_the_mesh():
-    assert list(ENGINES) == ["mesh"] and ENGINES["mesh"]().name == "mesh"
+    assert [method.name for method in ENGINES if method.label] == ["mesh"] and load_engine("mesh").name == "mesh"
     with pytest.raises(FaceLoomError, match="no photograph"):
         swap_faces(IMAGES, FACES, IDENTITY)
 
@@ -88,7 +94,7 @@ def test_only_the_surroundings_of_faces_are_looked_through(bad):
 def masked(mask: torch.Tensor, which: str = "all", size: int = 24):
     """Crops, masks, how many faces the engine was asked for, and the target's own crops."""
     engine = Painter()
-    crops, masks = swap_faces(IMAGES, FACES, IDENTITY, engine, size=size, which=which, mask=mask)
+    crops, masks = swap_faces(IMAGES, FACES, IDENTITY, engine, settings=SwapSettings(size=size), which=which, mask=mask)
     return crops, masks, sum(asked[0] for asked in engine.asked), crop_faces(IMAGES, FACES, size)
 
 
@@ -158,7 +164,10 @@ def test_an_engines_answer_is_handed_on_or_left_as_it_is():
     class Holder:
         name = "holder"
 
-        def swap(self, *given, **settings):
+        def prepare(self, identity):
+            return identity
+
+        def swap(self, *given):
             return answer
 
     crops, masks = swap_faces(IMAGES, FACES, IDENTITY, Holder())

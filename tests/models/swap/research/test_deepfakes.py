@@ -21,14 +21,14 @@ from faceloom.models.parse import REGIONS
 from faceloom.models.parse.landmarks import points_68
 from faceloom.models.pixels.affine import compose, invert, transform
 from faceloom.models.pixels.sampling import sample_crops, warp
-from faceloom.models.swap.load import load_engine
-from faceloom.models.swap.research.deepfakes import NOTE, deepfakes_engine
+from faceloom.models.swap.load import load_engine, with_options
+from faceloom.models.swap.research.deepfakes_engine import NOTE, deepfakes_engine
 from faceloom.models.swap.research.deepfakes_mask import finished, landmark_mask, square_fade
-from faceloom.models.swap.research.options import with_options
 from scipy import ndimage
 
 pytest.importorskip("h5py", reason="Keras files are read with h5py (the keras extra)")
 import deepfakes_files as files
+from swapping import swapped
 
 # What the doubles do to red, green and blue.
 SHADES = {"A": (.2, .9, .5), "B": (.8, .3, .6)}
@@ -74,7 +74,7 @@ def test_the_other_persons_decoder_draws_what_is_seen_where_it_is(scene, centeri
     images, faces = scene
     engine = engine_of(64, scale, centering=centering, swap="A to B" if side == "B" else "B to A", coverage=87.5)
     assert engine.size == 64 * scale
-    crops, masks = engine.swap(images, faces, None, SIZE)
+    crops, masks = swapped(engine, images, faces, None, SIZE)
     plain = crop_faces(images, faces, SIZE)
     sure = masks > .99
     assert sure.sum() > .05 * SIZE * SIZE * len(faces)
@@ -86,18 +86,20 @@ def test_the_other_persons_decoder_draws_what_is_seen_where_it_is(scene, centeri
 @pytest.mark.parametrize("shift", [1.5, -1.5])
 def test_a_square_beside_the_published_one_would_be_seen(scene, monkeypatch, shift):
     """The sharp double at 256 pixels tells squares that are a pixel and a half apart."""
-    from faceloom.models.swap.research import deepfakes
+    from faceloom.models.swap import square
+    from faceloom.models.swap.research import deepfakes_engine
 
     images, faces = scene
     plain = crop_faces(images, faces, SIZE) * torch.tensor(SHADES["B"])
 
     def off():
-        crops, masks = engine_of(256).swap(images, faces, None, SIZE)
+        crops, masks = swapped(engine_of(256), images, faces, None, SIZE)
         return float((crops - plain)[masks > .99].abs().mean())
 
     right = off()
-    monkeypatch.setattr(deepfakes, "sample_crops", lambda images, frames, matrices, edge:
-                        sample_crops(images, frames, matrices + np.array([[0, 0, shift], [0, 0, 0]]), edge))
+    for module in (square, deepfakes_engine):
+        monkeypatch.setattr(module, "sample_crops", lambda images, frames, matrices, edge:
+                            sample_crops(images, frames, matrices + np.array([[0, 0, shift], [0, 0, 0]]), edge))
     assert off() > 2 * right
 
 
@@ -118,7 +120,7 @@ def test_the_network_sees_bgr_in_its_own_square(scene, tmp_path):
     to_crop = compose(crop_matrices(faces, 512), invert(matrices))[0]
     places = transform(np.stack([columns, rows], -1).reshape(-1, 2), to_crop)
     inside = ((places > 0) & (places < 511)).all(1)
-    crop, mask = (each[0].numpy() for each in engine.swap(images, faces, None, 512))
+    crop, mask = (each[0].numpy() for each in swapped(engine, images, faces, None, 512))
     magnified = warp(answered[0], to_crop, 512, 512).clamp(0, 1).numpy()
     there, wanted = (np.stack([ndimage.map_coordinates(picture[..., c], places[inside].T[::-1], order=1) for c in range(3)], -1)
                      for picture in (crop, magnified))
@@ -133,9 +135,9 @@ def test_files_of_both_ages_and_converted_ones_swap_alike(scene, write, tmp_path
     graph, weights = double(mask=.7)
     path = tmp_path / ("a.keras" if write is files.write_keras else "a.h5")
     write(path, graph, weights)
-    wanted = deepfakes_engine(KerasNet(graph, weights)).swap(images, faces, None, SIZE)
+    wanted = swapped(deepfakes_engine(KerasNet(graph, weights)), images, faces, None, SIZE)
     for file in (path, convert(path)):
-        for got, right in zip(load_engine(file).swap(images, faces, None, SIZE), wanted, strict=True):
+        for got, right in zip(swapped(load_engine(file), images, faces, None, SIZE), wanted, strict=True):
             assert torch.allclose(got, right, atol=1e-6)
 
 
@@ -161,7 +163,7 @@ def test_masks(scene):
     for kind, mask in raw.items():
         for erode in (0, 20):
             engine = engine_of(double_=double(128, mask=.7), parser=Half(), mask=kind, erode=erode)
-            got = engine.swap(images, faces, None, 512)[1][0]
+            got = swapped(engine, images, faces, None, 512)[1][0]
             to_crop = compose(crop_matrices(faces, 512), invert(matrix[None]))[0]
             seen = sample_crops(got[None, ..., None].expand(-1, -1, -1, 3), [0], invert(to_crop)[None], 128)[0, ..., 0].numpy()
             inner = (slice(12, -12),) * 2  # outside of that what is drawn fades
@@ -169,15 +171,15 @@ def test_masks(scene):
             areas[kind, erode] = float(got.sum())
     assert areas["components", 0] < areas["extended", 0] < areas["whole square", 0]
     assert all(areas[kind, 20] < .9 * areas[kind, 0] for kind in ("extended", "components", "parsed"))
-    outline = engine_of(128, mask="face outline").swap(images, faces, None, 512)[1]
+    outline = swapped(engine_of(128, mask="face outline"), images, faces, None, 512)[1]
     assert outline.max() == 1 and outline.sum() > .5 * areas["components", 0]
 
 
 def test_average_color_is_the_targets_where_the_mask_is(scene):
     images, faces = scene
     faces = faces.take([0])
-    plain = engine_of(128, color="none").swap(images, faces, None, SIZE)[0]
-    crops, masks = engine_of(128, color="average").swap(images, faces, None, SIZE)
+    plain = swapped(engine_of(128, color="none"), images, faces, None, SIZE)[0]
+    crops, masks = swapped(engine_of(128, color="average"), images, faces, None, SIZE)
     target = crop_faces(images, faces, SIZE)
     sure = masks > .99
     assert (crops[sure].mean(0) - target[sure].mean(0)).abs().max() < .02
@@ -190,16 +192,16 @@ def test_average_color_is_the_targets_where_the_mask_is(scene):
 def test_strength_fades_and_boost_gets_finer(scene):
     images, faces = scene
     engine = engine_of(64)
-    whole, masks = engine.swap(images, faces, None, SIZE)
+    whole, masks = swapped(engine, images, faces, None, SIZE)
     plain = crop_faces(images, faces, SIZE)
-    half, same = engine.swap(images, faces, None, SIZE, strength=.5)
+    half, same = swapped(engine, images, faces, None, SIZE, strength=.5)
     shown = masks > 0
     assert torch.equal(same, masks) and torch.allclose(half[shown], (whole[shown] + plain[shown]) / 2, atol=1e-5)
-    none, empty = engine.swap(images, faces, None, SIZE, strength=0)
+    none, empty = swapped(engine, images, faces, None, SIZE, strength=0)
     assert torch.equal(none, plain) and empty.max() == 0
     with pytest.raises(FaceLoomError, match="no latent space"):
-        engine.swap(images, faces, None, SIZE, strength=1.2)
-    fine, finer = engine.swap(images, faces, None, SIZE, pixel_boost=3)
+        swapped(engine, images, faces, None, SIZE, strength=1.2)
+    fine, finer = swapped(engine, images, faces, None, SIZE, pixel_boost=3)
     sure = (masks > .99) & (finer > .99)
     shaded = plain * torch.tensor(SHADES["B"])
     assert (fine - shaded)[sure].abs().mean() < .7 * (whole - shaded)[sure].abs().mean()
@@ -210,11 +212,11 @@ def test_faces_with_five_points_only_and_none_at_all(scene):
     images, faces = scene
     poor = Faces(tuple(replace(face, points68=None) for face in faces), faces.frames, faces.height, faces.width)
     engine = engine_of(64)
-    crops, masks = engine.swap(images, poor, None, SIZE)
+    crops, masks = swapped(engine, images, poor, None, SIZE)
     sure = masks > .99
     assert sure.any() and (crops - crop_faces(images, poor, SIZE) * torch.tensor(SHADES["B"]))[sure].abs().mean() < .03
     np.testing.assert_allclose(engine.alignment(poor.keypoints), engine._squares([points_68(face) for face in poor]))
-    crops, masks = engine.swap(images, faces.take([]), None, SIZE)
+    crops, masks = swapped(engine, images, faces.take([]), None, SIZE)
     assert len(crops) == len(masks) == 0
 
 
@@ -251,5 +253,5 @@ def test_files_are_listed_from_their_folder(tmp_path):
 
 def test_the_squares_own_border_fades_in_the_mask(scene):
     images, faces = scene
-    _, masks = engine_of(64, mask="whole square", centering="legacy").swap(images, faces, None, 512)
+    _, masks = swapped(engine_of(64, mask="whole square", centering="legacy"), images, faces, None, 512)
     assert masks.max() == 1 and float(square_fade(64)[0].max()) < .3

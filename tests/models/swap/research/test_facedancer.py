@@ -18,8 +18,8 @@ from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.paste import paste
 from faceloom.models.pixels.affine import similarity
 from faceloom.models.pixels.sampling import sample_crops
-from faceloom.models.swap import swap_faces
-from faceloom.models.swap.research.facedancer import facedancer_engine, rectangle_mask
+from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap.research.facedancer_engine import facedancer_engine, rectangle_mask
 from golden_adapters.base import Golden
 
 GOLDEN = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[5] / "shared" / "golden"))
@@ -62,12 +62,12 @@ def test_from_the_portraits_to_the_pasted_result(nets, collins, hopper):
     faces = detect_faces(collins)
     identity, _ = make_identity(hopper, detect_faces(hopper))
     engine = facedancer_engine(generator, arcface)
-    crops, masks = swap_faces(collins, faces, identity, engine, size=256)
+    crops, masks = swap_faces(collins, faces, identity, engine, settings=SwapSettings(size=256))
 
     keypoints = np.stack([face.keypoints for face in identity.faces])
     photos = sample_crops(torch.from_numpy(np.array(identity.crops)), range(len(keypoints)), similarity(keypoints, TEMPLATE), 112)
     vector = arcface(photos.permute(0, 3, 1, 2)).mean(0, keepdim=True)
-    torch.testing.assert_close(engine.source(identity), vector, atol=1e-3, rtol=0)
+    torch.testing.assert_close(engine.prepare(identity), vector, atol=1e-3, rtol=0)
     assert abs(float(vector.norm()) - 1) > .1  # as the network gives it, not made unit
 
     targets = sample_crops(collins, faces.frame_indices, similarity(faces.keypoints, TEMPLATE * 256 / 112), 256)
@@ -81,7 +81,7 @@ def test_from_the_portraits_to_the_pasted_result(nets, collins, hopper):
     result, area = paste(collins, faces, crops, masks)
     assert torch.equal(result[area == 0], collins[area == 0])
     assert float((result - collins).abs()[area > .9].mean()) > .05
-    again, _ = swap_faces(collins, faces, identity, engine, size=256)
+    again, _ = swap_faces(collins, faces, identity, engine, settings=SwapSettings(size=256))
     assert torch.equal(again, crops)
 
 

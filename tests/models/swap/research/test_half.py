@@ -10,6 +10,8 @@ import pytest
 import torch
 from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
+from faceloom.models.files.contents import Contents
+from faceloom.models.files.find import FoundFile
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.aei import AEINet
 from faceloom.models.networks.arcface_se import ArcFaceSE
@@ -17,10 +19,12 @@ from faceloom.models.networks.iresnet import IResNet
 from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.paste import paste
-from faceloom.models.swap.research.facedancer import facedancer_engine
-from faceloom.models.swap.research.ghost import ghost_engine
-from faceloom.models.swap.research.published import Source
-from faceloom.models.swap.research.simswap import simswap_engine
+from faceloom.models.runtime.method import Loading
+from faceloom.models.swap.research.facedancer_engine import facedancer_engine
+from faceloom.models.swap.research.ghost_engine import ghost_engine
+from faceloom.models.swap.research.simswap_engine import simswap_engine
+from faceloom.models.swap.torch_engine import common_settings
+from swapping import swapped
 
 from bench.keras_graphs import generator, identity_graph
 from bench.systems import Disc, keras, randomized
@@ -53,11 +57,11 @@ def test_half_precision_from_the_image_to_the_pasted_result(scene, make):
     images, faces, identity = scene
     whole, half = make(torch.float32), make(torch.float16)
     assert next(half.model.net.parameters()).dtype == torch.float16
-    vectors = whole.source(identity), half.source(identity)
+    vectors = whole.prepare(identity), half.prepare(identity)
     assert vectors[1].dtype == torch.float32
     assert float((vectors[1] - vectors[0]).norm() / vectors[0].norm()) < .02
-    want, masks = whole.swap(images, faces, identity, 256)
-    got, own = half.swap(images, faces, identity, 256)
+    want, masks = swapped(whole, images, faces, identity, 256)
+    got, own = swapped(half, images, faces, identity, 256)
     assert got.dtype == torch.float32 and bool(got.isfinite().all())
     inside = masks > .5
     off = (got - want)[inside]
@@ -65,14 +69,15 @@ def test_half_precision_from_the_image_to_the_pasted_result(scene, make):
     assert torch.equal(got[own == 0], crop_faces(images, faces, 256)[own == 0])
     result, area = paste(images, faces, got, own)
     assert torch.equal(result[area == 0], images[area == 0]) and not torch.equal(result, images)
-    one, _ = half.swap(images, faces.take([1]), identity, 256)
+    one, _ = swapped(half, images, faces.take([1]), identity, 256)
     assert float((one[0] - got[1]).abs().max()) < .02
 
 
 def test_systems_that_are_not_proven_in_half_stay_whole(tmp_path):
-    source = Source(tmp_path / "any.pth", half=True)
-    assert source.common()["dtype"] == torch.float32 and source.common(True)["dtype"] == torch.float16
-    assert Source(tmp_path / "any.pth").common(True)["dtype"] == torch.float32
+    file = Contents(FoundFile(tmp_path / "any.pth", None))
+    assert common_settings(file, Loading(half=True))["dtype"] == torch.float32
+    assert common_settings(file, Loading(half=True), half=True)["dtype"] == torch.float16
+    assert common_settings(file, Loading(), half=True)["dtype"] == torch.float32
 
 
 def test_keras_weights_may_be_half_in_the_file():

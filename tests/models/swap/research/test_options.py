@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -13,15 +13,17 @@ from faceloom.models.faces import Faces
 from faceloom.models.files.folders import default_folders
 from faceloom.models.identity import make_identity
 from faceloom.models.runtime.devices import TorchModel
-from faceloom.models.swap import ENGINES, lost_detail
-from faceloom.models.swap.load import load_engine
-from faceloom.models.swap.research.facedancer import FaceDancerEngine, rectangle_mask
-from faceloom.models.swap.research.fslsd import grown
-from faceloom.models.swap.research.ghost import TEMPLATES, GhostEngine, GhostNets, nearest_template
+from faceloom.models.runtime.method import Loading
+from faceloom.models.swap import lost_detail
+from faceloom.models.swap.load import load_engine, options_by_method, with_options
+from faceloom.models.swap.research import ghost as ghost_files
+from faceloom.models.swap.research import megafs, reliableswap
+from faceloom.models.swap.research.facedancer_engine import FaceDancerEngine, rectangle_mask
+from faceloom.models.swap.research.fslsd_engine import grow_masks
+from faceloom.models.swap.research.ghost_engine import TEMPLATES, GhostEngine, GhostNets, nearest_template
 from faceloom.models.swap.research.ghost_mask import MaskParameters, blend_mask, mask_parameters
-from faceloom.models.swap.research.options import SYSTEMS, with_options
-from faceloom.models.swap.research.published import beside
-from faceloom.models.swap.research.reliableswap import SimSwapEngine, SimSwapNets
+from faceloom.models.swap.research.reliableswap_engine import SimSwapEngine, SimSwapNets
+from swapping import swapped
 from torch import nn
 
 
@@ -82,16 +84,16 @@ def test_options_leave_the_engine_they_came_from_alone(scene):
     images, faces, identity = scene
     net = Brighter()
     plain = ghost(enhancer=lambda: TorchModel("sr", net))
-    before, _ = plain.swap(images, faces, identity, 128)
+    before, _ = swapped(plain, images, faces, identity, 128)
     brighter = with_options(plain, "GHOST", enhance="eval")
-    after, masks = brighter.swap(images, faces, identity, 128)
+    after, masks = swapped(brighter, images, faces, identity, 128)
     assert brighter.note.endswith("Licence of the super-resolution: CC BY-NC-SA 4.0 parts, no commercial use")
     assert brighter.model is plain.model and plain.options.enhance == "off"
-    assert torch.equal(plain.swap(images, faces, identity, 128)[0], before)
+    assert torch.equal(swapped(plain, images, faces, identity, 128)[0], before)
     inside = (masks == 1) & (before.amax(-1) < .7)
     assert torch.allclose((after - before)[inside], torch.tensor(.25), atol=1e-3)
     both = Faces(faces.items * 2, 1, *images.shape[1:3])
-    with_options(plain, "GHOST", enhance="as published").swap(images, both, identity, 128)
+    swapped(with_options(plain, "GHOST", enhance="as published"), images, both, identity, 128)
     assert net.calls == [(1, False), (1, True), (1, True)]  # one picture at a time as published
 
 
@@ -115,7 +117,7 @@ def test_a_generator_in_half_precision_is_fed_so_and_super_resolution_in_its_own
     whole = ghost(enhancer=lambda: TorchModel("sr", Brighter()), enhance="eval")
     nets = GhostNets(Half(), Arc()).half()
     half = GhostEngine("ghost", TorchModel("ghost", nets), enhancer=lambda: TorchModel("sr", Brighter()), enhance="eval")
-    (crops, masks), (right, _) = (engine.swap(images, faces, identity, 128) for engine in (half, whole))
+    (crops, masks), (right, _) = (swapped(engine, images, faces, identity, 128) for engine in (half, whole))
     assert seen == [(torch.float16, torch.float16)] and crops.dtype == masks.dtype == torch.float32
     assert 0 < float((crops - right).abs().max()) < 2e-3
 
@@ -124,7 +126,7 @@ def test_options_of_another_system_are_not_ignored():
     with pytest.raises(FaceLoomError, match="These are the options of MegaFS, but ghost is GHOST; choose the options of GHOST"):
         with_options(ghost(), "MegaFS", stretch=False)
     with pytest.raises(FaceLoomError, match="mesh has no options; connect it to One-Shot Swap directly"):
-        with_options(ENGINES["mesh"](), "GHOST")
+        with_options(load_engine("mesh"), "GHOST")
     with pytest.raises(FaceLoomError, match="ghost has no option stretch; it has enhance, templates"):
         ghost().with_options(stretch=False)
     with pytest.raises(FaceLoomError, match='Enhance must be one of off, eval, as published, not "yes"'):
@@ -135,11 +137,11 @@ def test_options_of_another_system_are_not_ignored():
 
 
 def test_every_default_is_an_engine_as_published():
-    for kind in SYSTEMS.values():
+    for kind in options_by_method().values():
         kind()
-        for name, choices in kind.one_of().items():
-            for choice in choices:
-                replace(kind(), **{name: choice})
+        for option in fields(kind):
+            for choice in option.metadata["choices"]:
+                replace(kind(), **{option.name: choice})
 
 
 def test_the_frontal_template_alone(scene):
@@ -168,15 +170,15 @@ def test_a_clips_mask_keeps_its_first_frames_parameters_until_the_face_is_gone(s
 
     engine = Engine("ghost", TorchModel("ghost", GhostNets(Gan(), Arc())), landmarker=ring, mask="whole clip")
     done = []
-    crops, masks = engine.swap(clip, found, identity, 128, progress=lambda *at: done.append(at))
+    crops, masks = swapped(engine, clip, found, identity, 128, progress=lambda *at: done.append(at))
     assert seen == [(2, "own numbers", 5, 5, 5), (1, "own numbers", 5, 5, 5)]
     assert done[-1] == (3, 3) and [at[0] for at in done] == sorted(at[0] for at in done)
-    each, same = ghost(Ring(0)).swap(clip, found, identity, 128)
+    each, same = swapped(ghost(Ring(0)), clip, found, identity, 128)
     assert torch.allclose(crops, each, atol=1e-5) and torch.allclose(masks, same, atol=1e-5)
     wider = Ring(5, 0)  # the first picture of the clip is 5 pixels off, the next are not
     offset = with_options(Engine("ghost", engine.model, landmarker=wider), "GHOST", mask="whole clip")
     seen.clear()
-    offset.swap(clip[:2], Faces(items[:2], 2, *images.shape[1:3]), identity, 128)
+    swapped(offset, clip[:2], Faces(items[:2], 2, *images.shape[1:3]), identity, 128)
     first = mask_parameters(own + np.array([5., 0]), own)
     assert first == MaskParameters(15, 15, 10) and seen == [(2, "own numbers", 15, 15, 10)]
 
@@ -203,7 +205,7 @@ def test_facedancers_rectangles(scene):
 
     engine = FaceDancerEngine("dancer", TorchModel("dancer", Nets()))
     kinds = ("rectangle", "low rectangle", "face outline")
-    masks = [engine.with_options(mask=kind).swap(images, faces, identity, 128)[1] for kind in kinds]
+    masks = [swapped(engine.with_options(mask=kind), images, faces, identity, 128)[1] for kind in kinds]
     assert float(rectangle_mask("low rectangle")[88, 128]) < .1 < .9 < float(rectangle_mask()[88, 128])
     assert masks[1].sum() < masks[0].sum() and not torch.equal(masks[2], masks[1])
 
@@ -222,24 +224,24 @@ def test_pixels_that_crops_have_no_room_for_are_told(scene):
 
 def test_an_onnx_file_has_no_options(tmp_path):
     (tmp_path / "hyperswap_1a_256.onnx").write_bytes(b"x")
-    with pytest.raises(FaceLoomError, match=r"hyperswap_1a_256\.onnx is an ONNX file, which has no options; leave enhance out"):
+    with pytest.raises(FaceLoomError, match=r"hyperswap_1a_256\.onnx is opened as ONNX, which has no options; leave enhance out"):
         load_engine(tmp_path / "hyperswap_1a_256.onnx", enhance="eval")
 
 
 def test_companions_lie_beside_the_file_or_where_the_models_folders_have_them(tmp_path):
-    folders = default_folders(tmp_path / "models")
+    loading = Loading(default_folders(tmp_path / "models"))
     main = tmp_path / "models" / "faceloom" / "mine" / "G.pth"
     with pytest.raises(FaceLoomError, match=r"G\.pth needs GHOST's ArcFace \(backbone\.pth, .*get ghost_arcface_backbone_pth`.*mine"):
-        beside(main, "GHOST's ArcFace", folders)
+        ghost_files.ARCFACE.find(main, loading)
     with pytest.raises(FaceLoomError, match=r"stylegan2-ffhq-config-f\.pth.*get it from https://.*put it into .*mine"):
-        beside(main, "StyleGAN2", folders)
-    assert beside(main, "FixerNet", folders, needed=False) is None
+        megafs.STYLEGAN2.find(main, loading)
+    assert reliableswap.FIXERNET.find(main, loading, needed=False) is None
     for place in ("reliableswap", "ghost", "mine"):
         made = main.parent.with_name(place) / "backbone.safetensors"
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_bytes(b"x")
-        own = {"reliableswap": "ReliableSwap's ArcFace", "ghost": "GHOST's ArcFace", "mine": "GHOST's ArcFace"}[place]
-        assert beside(main, own, folders) == made  # another system's file of the same name is not taken
+        own = reliableswap.ARCFACE if place == "reliableswap" else ghost_files.ARCFACE
+        assert own.find(main, loading) == made  # another system's file of the same name is not taken
 
 
 def test_simswap_has_no_alignment_to_leave_out():
@@ -252,6 +254,6 @@ def test_simswap_has_no_alignment_to_leave_out():
 def test_a_dilated_pixel_is_a_square(pixels):
     mask = torch.zeros(1, 1, 128, 128)
     mask[0, 0, 64, 60] = 1
-    at = torch.nonzero(grown(mask, pixels)[0, 0])
+    at = torch.nonzero(grow_masks(mask, pixels)[0, 0])
     assert at.min(0).values.tolist() == [64 - pixels // 2, 60 - pixels // 2]
     assert at.max(0).values.tolist() == [64 + pixels // 2, 60 + pixels // 2] and len(at) == (2 * (pixels // 2) + 1) ** 2

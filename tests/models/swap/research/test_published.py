@@ -19,9 +19,11 @@ from faceloom.models.paste import paste
 from faceloom.models.pixels.affine import compose, invert, similarity, transform
 from faceloom.models.runtime.devices import TorchModel
 from faceloom.models.swap import swap_faces
-from faceloom.models.swap.research import ghost as published
-from faceloom.models.swap.research.ghost import TEMPLATES, GhostEngine, GhostNets, nearest_template, resized
+from faceloom.models.swap.pixel_boost import finer
+from faceloom.models.swap.research import ghost_engine as published
+from faceloom.models.swap.research.ghost_engine import TEMPLATES, GhostEngine, GhostNets, nearest_template
 from faceloom.models.swap.research.ghost_mask import blend_mask
+from swapping import swapped
 from torch import nn
 
 
@@ -65,7 +67,7 @@ def scene(collins, hopper):
 
 def test_a_generator_that_changes_nothing_gives_the_target_back(scene):
     images, faces, identity = scene
-    crops, masks = engine().swap(images, faces, identity, 256)
+    crops, masks = swapped(engine(), images, faces, identity, 256)
     own = crop_faces(images, faces, 256)
     assert .15 < float(masks.mean()) < .6 and float(masks[0, 128, 128]) == 1
     assert torch.equal(crops[masks == 0], own[masks == 0])
@@ -77,7 +79,7 @@ def test_a_generator_that_changes_nothing_gives_the_target_back(scene):
 def test_colours_are_red_green_blue_and_in_the_published_range(scene):
     images, faces, identity = scene
     gan = Gan((.4, 0, -.4))
-    crops, masks = engine(gan).swap(images, faces, identity, 256)
+    crops, masks = swapped(engine(gan), images, faces, identity, 256)
     target, vector = gan.calls[0]
     assert target.shape == (len(faces), 3, 256, 256) and -1 <= float(target.min()) < -.5 < .5 < float(target.max()) <= 1
     own = crop_faces(images, faces, 256)
@@ -90,12 +92,12 @@ def test_colours_are_red_green_blue_and_in_the_published_range(scene):
 def test_the_source_is_seen_by_arcface_in_its_own_alignment(scene):
     images, faces, identity = scene
     net = engine()
-    net.swap(images, faces, identity, 64)
+    swapped(net, images, faces, identity, 64)
     (seen,) = net.model.net.arcface.seen
     assert seen.shape == (len(identity.crops), 3, 112, 112)
     photo = Faces(tuple(identity.faces), 1, *identity.crops.shape[1:3])
-    right = net.of_photos(torch.from_numpy(np.array(identity.crops)), photo).mean(0)
-    assert torch.allclose(net.source(identity)[0], right)
+    right = net.encode_faces(torch.from_numpy(np.array(identity.crops)), photo).mean(0)
+    assert torch.allclose(net.prepare(identity)[0], right)
 
 
 def test_five_templates_and_the_one_that_fits():
@@ -105,7 +107,7 @@ def test_five_templates_and_the_one_that_fits():
         assert best[0] == number
         assert np.allclose(transform(transform(template, turned), matrices[0]), template, atol=1e-6)
     # A square of 224 pixels and one of 256 show the same: their corners, half a pixel out, are the same points.
-    wide = resized(np.array([[1., 0, 0], [0, 1, 0]]), 256 / 224)
+    wide = finer(np.array([[1., 0, 0], [0, 1, 0]]), 256 / 224)
     assert np.allclose(transform(np.array([[-.5, -.5], [223.5, 223.5]]), wide), [[-.5, -.5], [255.5, 255.5]])
 
 
@@ -115,11 +117,11 @@ def test_strength_goes_from_the_targets_own_vector_to_the_sources(scene):
     for strength in (.001, 1):
         gan = Gan()
         net = engine(gan)
-        net.swap(images, faces, identity, 64, strength=strength)
+        swapped(net, images, faces, identity, 64, strength=strength)
         given[strength] = gan.calls[0][1]
-    own = net.of_photos(images, faces)
-    assert torch.allclose(given[.001], own, atol=.1) and torch.allclose(given[1][:1], net.source(identity))
-    crops, masks = net.swap(images, faces, identity, 64, strength=0)
+    own = net.encode_faces(images, faces)
+    assert torch.allclose(given[.001], own, atol=.1) and torch.allclose(given[1][:1], net.prepare(identity))
+    crops, masks = swapped(net, images, faces, identity, 64, strength=0)
     assert torch.equal(crops, crop_faces(images, faces, 64)) and not masks.any()
 
 
@@ -128,19 +130,19 @@ def test_a_batch_is_its_faces_one_by_one(collins, scene):
     images = torch.cat([collins, collins.flip(2)])
     both = detect_faces(images)
     net = engine(Gan(by_identity=.01))
-    crops, masks = net.swap(images, both, identity, 128)
+    crops, masks = swapped(net, images, both, identity, 128)
     assert len(both) >= 2
     for i in range(len(both)):
-        crop, mask = net.swap(images, both.take([i]), identity, 128)
+        crop, mask = swapped(net, images, both.take([i]), identity, 128)
         assert torch.equal(crop[0], crops[i]) and torch.equal(mask[0], masks[i])
 
 
 def test_fine_tiles_show_the_same_face(scene):
     images, faces, identity = scene
     gan = Gan((.2, .2, .2))
-    crops, masks = engine(gan).swap(images, faces, identity, 256, pixel_boost=2)
+    crops, masks = swapped(engine(gan), images, faces, identity, 256, pixel_boost=2)
     assert sum(len(target) for target, _ in gan.calls) == 4 * len(faces)
-    plain, _ = engine(Gan((.2, .2, .2))).swap(images, faces, identity, 256)
+    plain, _ = swapped(engine(Gan((.2, .2, .2))), images, faces, identity, 256)
     assert float((crops - plain).abs()[masks > 0].mean()) < .02
 
 
@@ -148,7 +150,7 @@ def test_ghosts_own_mask_is_drawn_where_the_face_is(scene):
     images, faces, identity = scene
     angles = np.linspace(0, 2 * np.pi, 106, endpoint=False)
     ring = np.stack([112 + 50 * np.cos(angles), 120 + 60 * np.sin(angles)], -1)
-    _, masks = engine(landmarker=lambda crops: np.repeat(ring[None], len(crops), 0)).swap(images, faces, identity, 256)
+    _, masks = swapped(engine(landmarker=lambda crops: np.repeat(ring[None], len(crops), 0)), images, faces, identity, 256)
     square = blend_mask(ring, ring)
     to_crop = compose(crop_matrices(faces, 256)[0], invert(nearest_template(faces.keypoints)[0][0]))
     wanted = transform(np.argwhere(square > .5)[:, ::-1].mean(0)[None], to_crop)[0]
@@ -184,7 +186,7 @@ def test_sources_need_photos_and_options_their_networks(scene):
     images, faces, _ = scene
     bare = Identity({"w600k": np.ones(512)}, np.zeros((0, 8, 8, 3)), ())
     with pytest.raises(FaceLoomError, match="this identity has none"):
-        engine().swap(images, faces, bare, 64)
+        swapped(engine(), images, faces, bare, 64)
     with pytest.raises(FaceLoomError, match="super-resolution network"):
         engine(enhance="eval")
     assert published.variant({"encoder.conv0.weight": torch.zeros(1)}) == ("resnet", 0)
@@ -199,7 +201,7 @@ def test_kernels_and_pictures_lie_alike_and_keep_their_values(scene):
         gan.conv.weight.data = kernel.clone()
         kind = type("Laid", (GhostEngine,), {"layout": layout})
         net = kind("ghost", TorchModel("ghost", GhostNets(gan, Arc())))
-        net.swap(images, faces, identity, 64)
+        swapped(net, images, faces, identity, 64)
         assert torch.equal(gan.conv.weight, kernel) and gan.conv.weight.is_contiguous(memory_format=layout)
         assert gan.calls[0][0].is_contiguous(memory_format=layout)
 
@@ -207,5 +209,5 @@ def test_kernels_and_pictures_lie_alike_and_keep_their_values(scene):
 def test_no_face_is_no_work(collins, scene):
     *_, identity = scene
     gan = Gan()
-    crops, masks = engine(gan).swap(collins, Faces((), 1, *collins.shape[1:3]), identity, 64)
+    crops, masks = swapped(engine(gan), collins, Faces((), 1, *collins.shape[1:3]), identity, 64)
     assert len(crops) == len(masks) == 0 and not gan.calls

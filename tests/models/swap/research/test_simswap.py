@@ -18,10 +18,10 @@ from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
 from faceloom.models.pixels.sampling import sample_crops
 from faceloom.models.runtime.devices import TorchModel
-from faceloom.models.swap.load import load_engine
-from faceloom.models.swap.research.ghost import nearest_template
-from faceloom.models.swap.research.options import with_options
-from faceloom.models.swap.research.simswap import SimSwapEngine, SimSwapNets, simswap_engine
+from faceloom.models.swap.load import load_engine, with_options
+from faceloom.models.swap.research.ghost_engine import nearest_template
+from faceloom.models.swap.research.simswap_engine import SimSwapEngine, SimSwapNets, simswap_engine
+from swapping import swapped
 from torch import nn
 
 
@@ -97,19 +97,19 @@ def test_from_the_image_to_the_pasted_result(scene, weights, large):
     small = (photos[:, :, rows][..., rows] - mean) / std
     with torch.inference_mode():
         vector = nn.functional.normalize(arcface(small))
-        torch.testing.assert_close(engine.source(identity), vector.mean(0, keepdim=True), atol=1e-4, rtol=0)
+        torch.testing.assert_close(engine.prepare(identity), vector.mean(0, keepdim=True), atol=1e-4, rtol=0)
         targets = square(images, faces.keypoints)
         net = SimSwapNet(512, 1, large=large).eval()
         net.load_state_dict(generators[large])
-        right = (net(targets, engine.source(identity).expand(len(faces), -1)).tanh() + 1) / 2
-    answered, masks = engine.run(targets.permute(0, 2, 3, 1), engine.source(identity).expand(len(faces), -1))
+        right = (net(targets, engine.prepare(identity).expand(len(faces), -1)).tanh() + 1) / 2
+    answered, masks = engine.run(targets.permute(0, 2, 3, 1), engine.prepare(identity).expand(len(faces), -1))
     torch.testing.assert_close(answered.permute(0, 3, 1, 2), right, atol=1e-4, rtol=0)
     assert masks is None
 
-    crops, masks = engine.swap(images, faces, identity, 256)
+    crops, masks = swapped(engine, images, faces, identity, 256)
     own = crop_faces(images, faces, 256)
     assert torch.equal(crops[masks == 0], own[masks == 0]) and float((crops - own).abs()[masks > .9].mean()) > .05
-    one, mask = engine.swap(images, faces.take([1]), identity, 256)
+    one, mask = swapped(engine, images, faces.take([1]), identity, 256)
     assert torch.allclose(one[0], crops[1], atol=1e-4) and torch.equal(mask[0], masks[1])
     result, area = paste(images, faces, crops, masks)
     assert torch.equal(result[area == 0], images[area == 0]) and not torch.equal(result, images)
@@ -131,12 +131,12 @@ def test_with_a_parser_the_mask_is_the_face_eroded_softly(weights):
     engine = SimSwapEngine("simswap", TorchModel("simswap", nets), 224, HalfSkin())
     targets = torch.rand(1, 3, 224, 224)
     nets.generator.forward = lambda pictures, vectors: pictures * 0
-    pictures, mask = engine.answer(targets, torch.zeros(1, 512))
+    pictures, mask = engine.generate(targets, torch.zeros(1, 512))
     assert float(pictures.mean()) == .5 and mask.shape == (1, 224, 224)
     assert float(mask[0, 112, 60]) == 1 and float(mask[0, 112, 112:].max()) < .5 and float(mask[0, 112, 150]) == 0
     assert "parser" not in engine.note and "parser" in SimSwapEngine("simswap", engine.model, 224).note
     plain = with_options(engine, "SimSwap", mask="face outline")
-    assert plain.answer(targets, torch.zeros(1, 512))[1] is None
+    assert plain.generate(targets, torch.zeros(1, 512))[1] is None
     with pytest.raises(FaceLoomError, match="options of MegaFS, but simswap is SimSwap"):
         with_options(engine, "MegaFS", refine=True)
 
@@ -170,7 +170,7 @@ def test_what_is_no_number_is_said_by_the_engine(part, weights, scene, monkeypat
     engine = SimSwapEngine("simswap", TorchModel("simswap", SimSwapNets(nn.Identity(), weights[1])), 224)
     broken = torch.rand(1, 3, 224, 224), torch.rand(1, 224, 224)
     broken[part == "mask"].view(-1)[7] = float("nan")
-    monkeypatch.setattr(engine, "answer", lambda targets, sources: [values.expand(len(targets), *values.shape[1:]) for values in broken])
+    monkeypatch.setattr(engine, "generate", lambda targets, sources: [values.expand(len(targets), *values.shape[1:]) for values in broken])
     images, faces, identity = scene
     with pytest.raises(FaceLoomError, match="simswap answered NaN or infinite"):
-        engine.swap(images, faces, identity, 64)
+        swapped(engine, images, faces, identity, 64)

@@ -26,12 +26,14 @@ from faceloom.models.paste import paste
 from faceloom.models.pixels.sampling import sample_crops
 from faceloom.models.pixels.soft_erosion import cone_weights, soft_erosion
 from faceloom.models.runtime.devices import TorchModel
-from faceloom.models.swap.load import LateParser, load_engine
-from faceloom.models.swap.research.facedancer import rectangle_mask
-from faceloom.models.swap.research.fslsd import FSLSDEngine, FSLSDNets, heat_maps
-from faceloom.models.swap.research.ghost import nearest_template, resized
-from faceloom.models.swap.research.megafs import MegaFSEngine, MegaFSNets
-from faceloom.models.swap.research.published import load_published
+from faceloom.models.swap.helpers import LateParser
+from faceloom.models.swap.load import load_engine
+from faceloom.models.swap.pixel_boost import finer
+from faceloom.models.swap.research.facedancer_engine import rectangle_mask
+from faceloom.models.swap.research.fslsd_engine import FSLSDEngine, FSLSDNets, heat_maps
+from faceloom.models.swap.research.ghost_engine import nearest_template
+from faceloom.models.swap.research.megafs_engine import MegaFSEngine, MegaFSNets
+from swapping import swapped
 from torch import nn
 
 
@@ -110,11 +112,11 @@ def dancer(tmp_path):
 def test_facedancer_from_its_h5_files(dancer, scene):
     images, faces, identity = scene
     engine = load_engine(dancer)
-    crops, masks = engine.swap(images, faces, identity, 256)
+    crops, masks = swapped(engine, images, faces, identity, 256)
     matrices = template_matrix(faces.keypoints, "arcface_112_v2", 256)
     targets = sample_crops(images, faces.frame_indices, matrices, 256).permute(0, 3, 1, 2)
     weights = load_keras(dancer).weights()
-    vector = engine.source(identity)
+    vector = engine.prepare(identity)
     scale, shift = (vector @ weights[f"ada_in/{name}/kernel"] + weights[f"ada_in/{name}/bias"] for name in ("dense", "dense_1"))
     x = targets * 2 - 1
     normal = nn.functional.instance_norm(x, eps=1e-3) * weights["norm/gamma"][:, None, None] + weights["norm/beta"][:, None, None]
@@ -124,7 +126,7 @@ def test_facedancer_from_its_h5_files(dancer, scene):
     assert torch.allclose(answered, ((right + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1), atol=1e-5)
     assert torch.equal(own[0], rectangle_mask().clamp(0, 1)) and float(own[0, 150, 128]) == pytest.approx(1, abs=1e-3)
     assert torch.equal(crops[masks == 0], crop_faces(images, faces, 256)[masks == 0])
-    one, _ = engine.swap(images, faces.take([1]), identity, 256)
+    one, _ = swapped(engine, images, faces.take([1]), identity, 256)
     assert torch.allclose(one[0], crops[1], atol=1e-5)
 
 
@@ -133,10 +135,10 @@ def test_keras_files_become_safetensors_with_their_graph(dancer, tmp_path):
     net, again = load_keras(dancer), load_keras(dancer.with_suffix(".safetensors"))
     x, z = torch.rand(2, 3, 16, 16), torch.rand(2, 8)
     assert torch.equal(net(x, z), again(x, z))
-    assert load_published(dancer.with_suffix(".safetensors")).name == dancer.stem
+    assert load_engine(dancer.with_suffix(".safetensors")).name == dancer.stem
     with pytest.raises(FaceLoomError, match="ArcFace-Res50"):
         (tmp_path / "ArcFace-Res50.h5").unlink()
-        load_published(dancer)
+        load_engine(dancer)
 
 
 def test_files_of_several_networks_keep_them_apart(tmp_path):
@@ -188,15 +190,15 @@ def test_simswap_from_its_files(tmp_path, scene, mouth):
             load_engine(tmp_path / "G_mouth1_st5.pth")
         torch.save(fixer.state_dict(), tmp_path / "mouth_net_28_56_84_112.pth")
     engine = load_engine(tmp_path / "G_mouth1_st5.pth")
-    vector = engine.source(identity)
+    vector = engine.prepare(identity)
     assert vector.shape == (1, 640 if mouth else 512) and float(vector[:, :512].norm()) == pytest.approx(1, abs=1e-4)
-    crops, masks = engine.swap(images, faces, identity, 256)
+    crops, masks = swapped(engine, images, faces, identity, 256)
     targets = sample_crops(images, faces.frame_indices, template_matrix(faces.keypoints, "ffhq_512", 256), 256).clamp(0, 1)
     with torch.inference_mode():
         right = generator.eval()(targets.permute(0, 3, 1, 2) * 2 - 1, vector.expand(len(faces), -1)).clamp(-1, 1).add(1).div(2)
     answered, _ = engine.run(targets, vector.expand(len(faces), -1))
     assert torch.allclose(answered, right.permute(0, 2, 3, 1), atol=1e-5)
-    one, mask = engine.swap(images, faces.take([1]), identity, 256)
+    one, mask = swapped(engine, images, faces.take([1]), identity, 256)
     assert torch.allclose(one[0], crops[1], atol=1e-4) and torch.equal(mask[0], masks[1])
 
 
@@ -214,15 +216,15 @@ def test_ghost_from_its_files(tmp_path, scene):
         load_engine(tmp_path / "G_unet_1block.pth")
     torch.save(arcface.state_dict(), tmp_path / "backbone.pth")
     engine = load_engine(tmp_path / "G_unet_1block.pth")
-    crops, masks = engine.swap(images, faces, identity, 256)
-    matrices = resized(nearest_template(faces.keypoints)[0], 256 / 224)
+    crops, masks = swapped(engine, images, faces, identity, 256)
+    matrices = finer(nearest_template(faces.keypoints)[0], 256 / 224)
     targets = sample_crops(images, faces.frame_indices, matrices, 256).clamp(0, 1)
-    vector = engine.source(identity).expand(len(faces), -1)
+    vector = engine.prepare(identity).expand(len(faces), -1)
     with torch.inference_mode():
         right = generator.half().float()(targets.permute(0, 3, 1, 2) * 2 - 1, vector)[0].add(1).div(2).permute(0, 2, 3, 1)
     answered, _ = engine.run(targets, vector)
     assert torch.allclose(answered, right, atol=1e-4)
-    one, mask = engine.swap(images, faces.take([1]), identity, 256)
+    one, mask = swapped(engine, images, faces.take([1]), identity, 256)
     assert torch.allclose(one[0], crops[1], atol=1e-3) and torch.equal(mask[0], masks[1])
     own = crop_faces(images, faces, 256)
     assert torch.equal(crops[masks == 0], own[masks == 0]) and float((crops - own).abs()[masks > .5].mean()) > .05
@@ -270,17 +272,17 @@ def test_megafs_takes_latents_from_the_source_and_structure_from_the_target(scen
     nets = MegaFSNets(Encode(), Swapper(), Draw())
     engine = MegaFSEngine("megafs", TorchModel("megafs", nets), parser=Discs())
     assert engine.size == 64
-    crops, masks = engine.swap(images, faces, identity, 128)
+    crops, masks = swapped(engine, images, faces, identity, 128)
     latents, structure = nets.generator.given
-    assert torch.allclose(latents[:, 4:], engine.source(identity)[:, 4:]) and not torch.allclose(latents[:, :4], latents[:, 4:8])
+    assert torch.allclose(latents[:, 4:], engine.prepare(identity)[:, 4:]) and not torch.allclose(latents[:, :4], latents[:, 4:8])
     assert torch.equal(structure[:, 0], nets.encoder.seen[:, 0, :4, :4])
     middle = crops[0, 64]
     assert float(middle[64, 0]) == pytest.approx(.5, abs=.02)  # stretched over the whole range, as published
     assert 0 < float(masks.mean()) < .5 and float(masks[0, 64, 64]) == 1
     plain = MegaFSEngine("megafs", TorchModel("megafs", nets), parser=Discs(), stretch=False)
-    assert float(plain.swap(images, faces, identity, 128)[0][0, 64, 64, 0]) == pytest.approx(0, abs=.04)
+    assert float(swapped(plain, images, faces, identity, 128)[0][0, 64, 64, 0]) == pytest.approx(0, abs=.04)
     with pytest.raises(FaceLoomError, match="strength from 0 to 1"):
-        engine.swap(images, faces, identity, 128, strength=1.5)
+        swapped(engine, images, faces, identity, 128, strength=1.5)
     with pytest.raises(FaceLoomError, match="parser"):
         MegaFSEngine("megafs", TorchModel("megafs", nets), refine=True)
 
@@ -316,11 +318,11 @@ def test_fslsd_gives_its_networks_what_they_were_trained_with(scene):
     nets = FSLSDNets(Decode(), Invert(), torch.full((18, 512), .25))
     engine = FSLSDEngine("fslsd", TorchModel("fslsd", nets), lambda crops: np.repeat(points[None], len(crops), 0), Discs())
     engine.size = 64
-    _, masks = engine.swap(images, faces, identity, 128)
+    _, masks = swapped(engine, images, faces, identity, 128)
     maps, source, _, picture, mask = nets.swapper.given
     assert maps.shape == (1, 212, 256, 256) and torch.equal(maps.sum((2, 3)), torch.ones(1, 212))
     assert torch.nonzero(maps[0, 3]).tolist() == [[int(min(points[3, 1], 255)), int(points[3, 0])]]
-    assert torch.allclose(source[:, 0], engine.source(identity)[:, :512]) and -1 <= float(picture.min()) < 0
+    assert torch.allclose(source[:, 0], engine.prepare(identity)[:, :512]) and -1 <= float(picture.min()) < 0
     assert set(mask.unique().tolist()) <= {0., 1.}
     assert float(masks[0, 64, 64]) == 1
 
@@ -360,10 +362,10 @@ def test_networks_are_where_they_run_though_others_needed_the_room(scene):
     megafs = MegaFSNets(Encode(), Swapper(), Draw())
     fslsd = FSLSDNets(Decode(), Invert(), torch.full((18, 512), .25))
     landmarker = crowd.evicting(lambda crops: np.repeat(points[None], len(crops), 0))
-    MegaFSEngine("megafs", TorchModel("megafs", megafs, crowd), parser=parser).swap(images, faces, identity, 64)
+    swapped(MegaFSEngine("megafs", TorchModel("megafs", megafs, crowd), parser=parser), images, faces, identity, 64)
     engine = FSLSDEngine("fslsd", TorchModel("fslsd", fslsd, crowd), landmarker, parser)
     engine.size = 64
-    engine.swap(images, faces, identity, 64)
+    swapped(engine, images, faces, identity, 64)
 
 
 def test_heat_maps_have_one_pixel_per_landmark():

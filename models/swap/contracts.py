@@ -1,0 +1,94 @@
+"""Which contract of the catalogue an ONNX swap network is held to, and whether its graph agrees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from ..errors import FaceLoomError
+from ..files.cache import file_hash
+from ..files.catalogue import Row, SwapContract, catalogue, row_by_hash, rows
+from ..files.contents import Contents
+from ..files.find import find_by_name
+from ..runtime.method import Loading
+from ..runtime.onnx import OnnxModel, open_session
+from .embeddings import Latents
+from .helpers import recognizer_for
+from .inputs import bind, listed
+from .onnx_engine import OnnxEngine
+
+EMAP = (512, 512)  # shape of an identity map
+
+
+def open_onnx(file: Contents, loading: Loading) -> OnnxEngine:
+    """Opens an ONNX swap network.
+
+    The contract is the catalogue's for the file's name, else for a name that the file's begins with, else for its hash, else the only one
+    whose graph looks like the file's; ``loading.contract`` overrides it. FaceLoomError where the graph contradicts its contract.
+    Recognizers of other spaces, and converters, are looked for when they are needed.
+    """
+    model = open_session(file.path, providers=loading.providers, kind="swap")
+    row = file.row or row_by_hash(file_hash(file.path))
+    contract, ports = bind(loading.contract or _contract_of(row, model), model)
+    name = row.name if row and "*" not in row.file else file.path.stem
+    return OnnxEngine(name, model, contract, ports, _latents(contract, model, loading))
+
+
+def _contract_of(row: Row | None, model: OnnxModel) -> SwapContract:
+    if row is None:
+        return _contract_by_graph(model)
+    if not isinstance(row.contract, SwapContract):
+        raise FaceLoomError(f"{model.name} is {row.name}, not a one-shot swap model; load it with the node for its kind.")
+    return row.contract
+
+
+def _contract_by_graph(model: OnnxModel) -> SwapContract:
+    """The one contract whose graph looks like this one."""
+    fitting: dict[SwapContract, Row] = {}
+    for row in rows("swap"):
+        if isinstance(row.contract, SwapContract) and _fits(row.contract, model):
+            fitting.setdefault(replace(row.contract, source_input=None, target_input=None, outputs=()), row)
+    if len(fitting) == 1:
+        return next(iter(fitting.values())).contract
+    if fitting:
+        names = ", ".join(row.name for row in fitting.values())
+        raise FaceLoomError(f"{model.name} could be any of {names}; rename the file so that it begins with the right one of these.")
+    raise FaceLoomError(f"{model.name} is no swap model FaceLoom knows: it takes {listed(model.inputs)} and answers "
+                        f"{listed(model.outputs)}. If it is another export of one, rename the file so that it begins with that one's name.")
+
+
+def _fits(contract: SwapContract, model: OnnxModel) -> bool:
+    """Whether the graph agrees with a contract in everything it shows: names, shapes, a mask, an identity map."""
+    inputs, outputs = ({port.name for port in ports} for ports in (model.inputs, model.outputs))
+    if not {contract.target_input, contract.source_input} <= {*inputs, None} or not set(contract.outputs) <= outputs:
+        return False
+    try:
+        bound, _ = bind(contract, model)
+    except FaceLoomError:
+        return False
+    if not len(bound.mask_outputs) == len(contract.mask_outputs) == len(model.outputs) - 1:
+        return False
+    return _identity_map(model) is not None if contract.emap else model.file.unused_initializer(EMAP) is None
+
+
+def _identity_map(model: OnnxModel) -> np.ndarray | None:
+    """The map from ArcFace's space to the generator's that exporters keep among the initializers: the last 512×512 one, of those that the
+    graph itself has no use for if there are any."""
+    found = model.file.unused_initializer(EMAP) or model.file.initializer(EMAP)
+    return None if found is None else found.array().astype(np.float32)
+
+
+def _latents(contract: SwapContract, model: OnnxModel, loading: Loading) -> Latents | None:
+    """The way into the network's latent space; None for a network that takes no embedding."""
+    if contract.source != "embedding":
+        return None
+    emap = _identity_map(model) if contract.emap else None
+    if contract.emap and emap is None:
+        raise FaceLoomError(f"{model.name} holds no 512×512 identity map (emap); get the model again, this export has lost it.")
+    converter = None
+    if contract.converter:
+        converter = open_session(find_by_name(contract.converter, loading.folders).path, providers=loading.providers, kind="converter")
+    adapter = catalogue()[contract.adapter].contract.space if contract.adapter else None
+    return Latents(contract, cache(lambda space: recognizer_for(space, loading)), converter, emap, adapter)
