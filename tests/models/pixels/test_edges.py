@@ -43,7 +43,7 @@ def test_a_batch_is_its_singles(collins, monkeypatch):
 
     batch = torch.cat([collins, collins.flip(2), collins * 0.5])
     whole = canny(batch)
-    monkeypatch.setattr(edges, "_CHUNK", 512 * 512)
+    monkeypatch.setattr(edges, "_PIXELS_AT_A_TIME", 512 * 512)
     reports = []
     assert torch.equal(canny(batch, progress=lambda done, total: reports.append((done, total))), whole)
     assert reports == [(1, 3), (2, 3), (3, 3)]

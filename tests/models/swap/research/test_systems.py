@@ -164,7 +164,7 @@ def test_keras_padding_is_tensorflows():
     net = KerasNet(graph, weights)
     picture = torch.zeros(1, 3, 8, 8)
     picture[0, 0, 1, 1] = 1
-    _, seen = net(picture, also=["c"])
+    _, seen = net(picture, layers=["c"])
     assert torch.nonzero(seen["c"]).tolist() == [[0, 0, 1, 1]]
 
 
