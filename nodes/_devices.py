@@ -30,6 +30,11 @@ class ComfyDevices:
         return handle.load_device
 
 
+def patcher_of(upscale_model):
+    """Returns the patcher that ComfyUI's loader of upscale models gave its descriptor; None in a ComfyUI that has none."""
+    return getattr(upscale_model, "patcher", None)
+
+
 def half() -> bool:
     """Whether ComfyUI has networks that allow it run in float16 on its device."""
     return comfy.model_management.should_use_fp16(comfy.model_management.get_torch_device())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.pixels.tensors import as_crops, as_images
-from ..models.restore import restore_crops
+from ..models.restore import Restorer, restore_crops
 from ..models.restore.descriptor import restorer_from_descriptor
-from ._devices import ComfyDevices
+from ._devices import ComfyDevices, patcher_of
 from ._runtime import give, listener
 from ._sockets import CATEGORY, Faces, RestoreModel
 
@@ -50,8 +50,8 @@ class Restore(io.ComfyNode):
         if faces is not None and len(faces) == 0:
             return io.NodeOutput(give(images))
         restorer = restore_model
-        if restore_model is not None and not hasattr(restore_model, "restore"):
-            restorer = restorer_from_descriptor(restore_model, ComfyDevices(getattr(restore_model, "patcher", None)))
+        if restore_model is not None and not isinstance(restore_model, Restorer):
+            restorer = restorer_from_descriptor(restore_model, ComfyDevices(patcher_of(restore_model)))
         restored = restore_crops(images, restorer=restorer, fidelity=fidelity, amount=amount,
                                  images=None if image is None else as_images(image), faces=faces, masks=mask, progress=listener())
         return io.NodeOutput(give(restored))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from ..errors import FaceLoomError
 from ..files.catalogue import NetContract
-from ..files.onnx import OnnxFile
-from ..runtime.as_torch import torch_from_onnx
+from ..parse.onnx import OnnxParser
+from ..runtime.as_torch import copy_with_gradient
 from ..runtime.input import normalize_channels
 
 _DEFAULT_SIZE = 512
@@ -25,13 +24,10 @@ def differentiable_parser(parser: Any) -> Callable[[Tensor], Tensor]:
 
     Torch networks are copied and ONNX files converted; a parser without a network is an error.
     """
-    model, contract = getattr(parser, "model", None), getattr(parser, "contract", None)
-    with torch.inference_mode(False):
-        if isinstance(getattr(model, "net", None), torch.nn.Module):
-            return ParserScores(copy.deepcopy(model.net), contract)
-        if isinstance(getattr(model, "file", None), OnnxFile):
-            return ParserScores(torch_from_onnx(model.file, model.name, getattr(parser, "_output", 0)), contract)
-    raise FaceLoomError("expression_strength needs a parsing network; connect one from Load Face Parser or set it to 0.")
+    net = copy_with_gradient(parser, parser.scores_output if isinstance(parser, OnnxParser) else 0)
+    if net is None:
+        raise FaceLoomError("expression_strength needs a parsing network; connect one from Load Face Parser or set it to 0.")
+    return ParserScores(net, parser.contract)
 
 
 class ParserScores:

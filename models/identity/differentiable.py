@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,10 +15,9 @@ from ..crops.templates import TEMPLATES, template_matrix
 from ..errors import FaceLoomError
 from ..faces import Face
 from ..files.catalogue import NetContract
-from ..files.onnx import OnnxFile
 from ..pixels.affine import compose, invert, scale_of, transform
 from ..pixels.sampling import sampling_grid
-from ..runtime.as_torch import torch_from_onnx
+from ..runtime.as_torch import copy_with_gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,24 +36,27 @@ class Embedder:
         return F.normalize(self.net((faces - mean) / std), dim=1)
 
 
+@runtime_checkable
+class Differentiable(Protocol):
+    """A recognizer that makes an ``Embedder`` of itself."""
+
+    def differentiable(self) -> Embedder: ...
+
+
 def differentiable(recognizer: Any) -> Embedder:
     """The recognizer as an ``Embedder`` with weights of its own, which any autograd mode may use.
 
     Torch networks are copied, ONNX files converted; a recognizer of another kind may have a method ``differentiable``. Anything else
     (the built-in dlib network) is an error.
     """
-    own = getattr(recognizer, "differentiable", None)
-    with torch.inference_mode(False):
-        if own is not None:
-            return own()
-        model = getattr(recognizer, "model", None)
-        if isinstance(getattr(model, "net", None), nn.Module):
-            return Embedder(recognizer.space, copy.deepcopy(model.net).eval().requires_grad_(False), recognizer.contract)
-        file = getattr(model, "file", None)
-        if not isinstance(file, OnnxFile):
-            raise FaceLoomError("Identity guidance needs an ArcFace network; connect one from Load Face Recognizer (the built-in dlib "
-                                "recognizer has no gradient).")
-        return Embedder(recognizer.space, torch_from_onnx(file, model.name), recognizer.contract)
+    if isinstance(recognizer, Differentiable):
+        with torch.inference_mode(False):
+            return recognizer.differentiable()
+    net = copy_with_gradient(recognizer)
+    if net is None:
+        raise FaceLoomError("Identity guidance needs an ArcFace network; connect one from Load Face Recognizer (the built-in dlib "
+                            "recognizer has no gradient).")
+    return Embedder(recognizer.space, net, recognizer.contract)
 
 
 def align_crops(crops: Tensor, matrices: np.ndarray, size: int) -> Tensor:

@@ -42,13 +42,18 @@ def _extended(batch: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return F.pad(batch.movedim(-1, 1), (0, right, 0, below), mode="replicate").movedim(1, -1)
 
 
+def check_photos(identity: Identity, reader: str) -> None:
+    """Raise FaceLoomError where the identity has no reference photo. reader: what wants to look at one."""
+    if not len(identity.crops):
+        raise FaceLoomError(f"{reader} looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
+
+
 def reference_photos(identity: Identity, reader: str, count: int | None = None) -> tuple[torch.Tensor, Faces]:
-    """Returns the identity's reference photos ``[K, S, S, 3]``, a copy on the CPU, and the faces in them, one in each.
+    """Return the identity's reference photos ``[K, S, S, 3]``, a copy on the CPU, and the faces in them, one in each.
 
     reader: what looks at the photos, for the error where the identity has none. count: how many of the best; None: all.
     """
-    if not len(identity.crops):
-        raise FaceLoomError(f"{reader} looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
+    check_photos(identity, reader)
     photos = torch.from_numpy(np.array(identity.crops[:count]))
     items = tuple(replace(face, frame=number) for number, face in enumerate(identity.faces[:count]))
     return photos, Faces(items, *photos.shape[:3])

@@ -7,7 +7,6 @@ Those nodes set ``det_model.input_size`` of the object before every ``get(pictur
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,9 +17,10 @@ import torch.nn.functional as F
 from ..crops.transformed import transform_face
 from ..detect import Detector, detect_faces
 from ..errors import FaceLoomError
-from ..faces import Face, Faces, Identity
+from ..faces import Face, Identity
 from ..files.catalogue import rows
 from ..identity import Recognizer, make_identity
+from ..identity.photos import reference_photos
 from ..pixels.resize import resize_area_or_lanczos
 
 # The space each adapter was trained in: insightface's buffalo_l or antelopev2.
@@ -72,9 +72,7 @@ def adapter_embedding(identity: Identity, adapter: str, recognizer: Recognizer |
 def _embed_again(recognizer: Recognizer, identity: Identity) -> Identity:
     """Return the same person by another recognizer, averaged over the identity's photos."""
     _check_photos(identity)
-    photos = torch.from_numpy(np.array(identity.crops))
-    faces = tuple(replace(face, frame=i) for i, face in enumerate(identity.faces))
-    return make_identity(photos, Faces(faces, *photos.shape[:3]), recognizer, how="average")[0]
+    return make_identity(*reference_photos(identity, "The recognizer"), recognizer, how="average")[0]
 
 
 def _check_photos(identity: Identity) -> None:

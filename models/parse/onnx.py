@@ -24,7 +24,7 @@ class OnnxParser:
         self.name = name
         self.model = model
         self._input, self.contract = find_image_input(model, contract, exact)
-        self._output = _scores_output(model)
+        self.scores_output = _scores_output(model)
 
     def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
         """``[N, S, S, 3]`` crops to ``[N, S, S]`` uint8 labels, indices into ``REGIONS``."""
@@ -32,7 +32,7 @@ class OnnxParser:
 
     def _scores(self, pictures: torch.Tensor, progress: Progress) -> torch.Tensor:
         answers = self.model.run({self._input.name: to_network_input(pictures, self.contract)}, progress)
-        scores = answers[self._output]
+        scores = answers[self.scores_output]
         if scores.ndim != 4 or scores.shape[1] != len(CLASSES):
             raise FaceLoomError(f"{self.name} answered {tuple(scores.shape)}, not scores of the {len(CLASSES)} classes of CelebAMask-HQ.")
         return scores

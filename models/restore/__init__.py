@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from .grain import match_photo
 from .square import face_points
 
 
+@runtime_checkable
 class Restorer(Protocol):
     """A network that makes detail in canonical crops."""
 

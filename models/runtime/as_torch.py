@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import FaceLoomError
 from ..files.onnx import OnnxFile
 from ..files.onnx_nodes import Node, read_nodes
+from .method import HasModel
 
 
 def torch_from_onnx(file: OnnxFile, name: str = "The model", output: int = 0) -> nn.Module:
@@ -26,6 +28,33 @@ def torch_from_onnx(file: OnnxFile, name: str = "The model", output: int = 0) ->
     if file.external:
         raise FaceLoomError(f"{name} keeps its weights in another file; export it as one file.")
     return _Graph(file, name, output).eval().requires_grad_(False)
+
+
+@runtime_checkable
+class TorchBacked(Protocol):
+    """A model around a torch network, such as ``TorchModel``."""
+
+    net: nn.Module
+
+
+@runtime_checkable
+class OnnxBacked(Protocol):
+    """A model around an ONNX file, such as ``OnnxModel``. name: of the file, for messages."""
+
+    name: str
+    file: OnnxFile
+
+
+def copy_with_gradient(owner: object, output: int = 0) -> nn.Module | None:
+    """Return a network with a gradient and weights of its own, which any autograd mode may use: of ``owner.model`` a copy of its torch
+    network, or its ONNX file as a module, up to the output number ``output``. None where ``owner`` has no such model."""
+    model = owner.model if isinstance(owner, HasModel) else None
+    with torch.inference_mode(False):
+        if isinstance(model, TorchBacked) and isinstance(model.net, nn.Module):
+            return copy.deepcopy(model.net).eval().requires_grad_(False)
+        if isinstance(model, OnnxBacked) and isinstance(model.file, OnnxFile):
+            return torch_from_onnx(model.file, model.name, output)
+    return None
 
 
 class _Graph(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from ..faces import Face, Faces, Identity
 from ..files.checkpoints import load_weights
 from ..files.find import FoundFile, find_companion
 from ..files.folders import Folders
+from ..identity.photos import check_photos, reference_photos
 from ..networks import build
 from ..networks.arcface_se import build_arcface
 from ..networks.bisenet import build_bisenet
@@ -120,8 +120,7 @@ class DiffFace:
         return choose_attempts(torch.stack(attempts), distances, settings.place)
 
     def _check(self, identity: Identity, settings: Settings) -> None:
-        if not len(identity.crops):
-            raise FaceLoomError("DiffFace looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
+        check_photos(identity, "DiffFace")
         if settings.weights.gaze > 0 and self.model.net.gaze is None:
             raise FaceLoomError("gaze_weight needs DiffFace's GazeEstimator.pt beside its Model.pt; put it there, or set weights to own "
                                 "and gaze_weight to 0.")
@@ -149,9 +148,7 @@ def from_signed(crops: Tensor) -> Tensor:
 
 def cut_portraits(identity: Identity, size: int) -> Tensor:
     """Cut the identity's photos as the network was trained to see faces: ``[K, 3, size, size]`` -1..1."""
-    photos = torch.from_numpy(np.array(identity.crops))
-    items = tuple(replace(face, frame=i) for i, face in enumerate(identity.faces))
-    return to_signed(crop_faces(photos, Faces(items, len(photos), *photos.shape[1:3]), size).clamp(0, 1))
+    return to_signed(crop_faces(*reference_photos(identity, "DiffFace"), size).clamp(0, 1))
 
 
 def find_eye_boxes(faces: Faces, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from ..faces import Face, Faces, Identity
 from ..files.catalogue import row_by_name
 from ..files.checkpoints import load_weights
 from ..files.find import find_companion, how_to_get
+from ..identity.photos import reference_photos
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
 from ..parse.landmarks import points_68
@@ -164,11 +165,8 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
 
 def source_crops(identity: Identity) -> tuple[Tensor, Faces]:
     """Cut the identity's photos as DiffSwap sees faces: ``[K, 256, 256, 3]``, and the aligned faces in the photos."""
-    if not len(identity.crops):
-        raise FaceLoomError("DiffSwap looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
-    photos = torch.from_numpy(np.array(identity.crops))
-    items = tuple(replace(face, frame=number) for number, face in enumerate(identity.faces))
-    faces = align_faces(Faces(items, len(photos), *photos.shape[1:3]), ALIGNMENT, SIZE)
+    photos, faces = reference_photos(identity, "DiffSwap")
+    faces = align_faces(faces, ALIGNMENT, SIZE)
     return crop_faces(photos, faces), faces
 
 

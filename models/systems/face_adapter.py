@@ -7,7 +7,6 @@ rest of that crop and, where it may change, coloured points of the target's expr
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ from ..crops.templates import TEMPLATES
 from ..errors import FaceLoomError
 from ..face3d.basel_model import FaceModel
 from ..faces import Faces, Identity
+from ..identity.photos import reference_photos
 from ..networks.iresnet import IResNet
 from ..parse import Parser, region_labels
 from ..pixels.affine import compose, invert, similarity
@@ -84,6 +84,19 @@ class Conditions:
         return Conditions(*(getattr(self, name)[index : index + 1] for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What Face-Adapter needs of an identity, on the CPU.
+
+    tokens: ``[1, 77, W]``, the UNet's prompt. coefficients: ``[1, 80]``, of the head's shape. Both are means over the identity's photos.
+    crop: ``[1, 512, 512, 3]`` of the first photo, by the alignment ``box``.
+    """
+
+    tokens: Tensor
+    coefficients: np.ndarray
+    crop: Tensor
+
+
 class FaceAdapterNets(nn.Module):
     """The networks as one module that moves between devices. area: for reenactment only."""
 
@@ -102,15 +115,15 @@ class FaceAdapter:
 
     def __init__(self, name: str, model: TorchModel, shape: FaceModel, parser: Parser | None = None) -> None:
         self.name, self.model, self.shape, self.parser = name, model, shape, parser
-        self._sources: weakref.WeakKeyDictionary[Identity, tuple[Tensor, np.ndarray]] = weakref.WeakKeyDictionary()
 
-    def conditions(self, crops: Tensor, faces: Faces, identity: Identity, vision: Vision, *, mode: str = "swap",
+    def conditions(self, crops: Tensor, faces: Faces, source: Identity | Source, vision: Vision, *, mode: str = "swap",
                    parser: Parser | None = None, progress: Progress = silent) -> Conditions:
         """Make the conditions for target crops ``[N, S, S, 3]`` 0..1 of these faces, which are best aligned by ``ALIGNMENT``.
 
-        mode: ``swap`` paints the source's face into the target's crop; ``reenact`` paints the source's crop (of the identity's first photo,
-        in the same alignment) with the target's expression and pose. parser: decides where a swap may paint; None takes the adapter's own
-        parser, and without that the outlines of the landmarks. Without faces there is one row of zeros.
+        source: an identity, or what ``prepare`` made of one, which spares working it out for every call. mode: ``swap`` paints the source's
+        face into the target's crop; ``reenact`` paints the source's crop (of the identity's first photo, in the same alignment) with the
+        target's expression and pose. parser: decides where a swap may paint; None takes the adapter's own parser, and without that the
+        outlines of the landmarks. Without faces there is one row of zeros.
         """
         if mode not in MODES:
             raise FaceLoomError(f"Face-Adapter's mode must be {' or '.join(MODES)}, not {mode!r}.")
@@ -121,38 +134,32 @@ class FaceAdapter:
         resized = resize_bicubic(crops[..., :3], SIZE)
         if len(resized) != len(faces):
             raise FaceLoomError(f"There are {len(resized)} crops for {len(faces)} faces; connect those that come with the faces.")
-        source = source_crop(identity) if mode == "reenact" else None
-        source_tokens = self.image_tokens(source, vision) if mode == "reenact" else None
-        tokens, shape_of_identity = self.source(identity)
+        source = self.prepare(source) if isinstance(source, Identity) else source
+        source_tokens = self.image_tokens(source.crop, vision) if mode == "reenact" else None
 
         def condition_chunk(span: range) -> Conditions:
             chunk, targets = faces.take(span), resized[span.start : span.stop]
-            points = self.draw(targets, chunk, shape_of_identity)
+            points = self.draw(targets, chunk, source.coefficients)
             if mode == "reenact":
-                area, background, image_tokens = self.reenacted_area(source, points), source, source_tokens
+                area, background, image_tokens = self.reenacted_area(source.crop, points), source.crop, source_tokens
             else:
                 area, background = swap_area(self.labels(targets, chunk, parser)).cpu(), targets.cpu()
                 image_tokens = self.image_tokens(targets, vision)
             hint = points * area[..., None] + background * (1 - area[..., None])
-            rows = [tokens, image_tokens, hint, blend_mask(area), background]
+            rows = [source.tokens, image_tokens, hint, blend_mask(area), background]
             return Conditions(*(row.expand(len(chunk), *row.shape[1:]) for row in rows))
 
         chunks = run_chunks(condition_chunk, range(len(faces)), _CHUNK, progress)
         return Conditions(*(torch.cat([getattr(each, name) for each in chunks]) for name in Conditions.__dataclass_fields__))
 
     @torch.inference_mode()
-    def source(self, identity: Identity) -> tuple[Tensor, np.ndarray]:
-        """Return the UNet's prompt ``[1, 77, W]`` and the identity coefficients ``[1, 80]``, means over all photos; computed once."""
-        if identity not in self._sources:
-            if not len(identity.crops):
-                raise FaceLoomError("Face-Adapter looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
-            photos = torch.from_numpy(np.array(identity.crops))
-            points = np.stack([face.keypoints for face in identity.faces])
-            (aligned,) = self._to_device(aligned_crops(photos, similarity(points, TEMPLATE)))
-            features = arcface_features(self.model.net.arcface, aligned).mean(0, keepdim=True)
-            shape = split_coefficients(self.model.net.coefficients(aligned).cpu().numpy())
-            self._sources[identity] = _to_cpu(self.model.net.id_tokens(features)), shape.identity.mean(0, keepdims=True)
-        return self._sources[identity]
+    def prepare(self, identity: Identity) -> Source:
+        """Return what ``conditions`` needs of an identity; the caller keeps it as long as this person is painted."""
+        photos, faces = reference_photos(identity, "Face-Adapter")
+        (aligned,) = self._to_device(aligned_crops(photos, similarity(faces.keypoints, TEMPLATE)))
+        features = arcface_features(self.model.net.arcface, aligned).mean(0, keepdim=True)
+        shape = split_coefficients(self.model.net.coefficients(aligned).cpu().numpy())
+        return Source(_to_cpu(self.model.net.id_tokens(features)), shape.identity.mean(0, keepdims=True), source_crop(identity))
 
     @torch.inference_mode()
     def draw(self, targets: Tensor, faces: Faces, identity: np.ndarray) -> Tensor:
@@ -217,10 +224,8 @@ def arcface_features(arcface: IResNet, aligned: Tensor) -> Tensor:
 
 def source_crop(identity: Identity) -> Tensor:
     """Cut the face out of the identity's first photo by the alignment ``box``: ``[1, 512, 512, 3]``."""
-    if not len(identity.crops):
-        raise FaceLoomError("Reenactment shows a photo of the source, and this identity has none; make it with ArcFace Embed.")
-    photo = torch.from_numpy(np.array(identity.crops[:1]))
-    face = replace(identity.faces[0], square=box_square(identity.faces[0]))
+    photo, (face,) = reference_photos(identity, "Reenactment", 1)
+    face = replace(face, square=box_square(face))
     return sample_crops(photo, [0], crop_matrix(face, SIZE)[None], SIZE)
 
 

@@ -20,9 +20,9 @@ from ..crops.quad_as_published import cut_squares, draw_squares
 from ..crops.squares import align_faces, quad_square
 from ..diffusion.ddim import classifier_free_guidance, ddim_schedule, sample_ddim
 from ..diffusion.noise import seeded_noise
-from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..files.checkpoints import load_weights
+from ..identity.photos import reference_photos
 from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_vae
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
 from ..parse import REGIONS, Parser, region_mask
@@ -124,11 +124,8 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
 
 def source_crop(identity: Identity, parser: Parser | None = None) -> Tensor:
     """Cut the face out of the identity's first photo: ``[1, 3, 224, 224]``, normalized for CLIP, 0 (the mean colour) around the face."""
-    if not len(identity.crops):
-        raise FaceLoomError("REFace looks at a photo of the source, and this identity has none; make it with ArcFace Embed.")
-    face = replace(identity.faces[0], frame=0)
+    photo, (face,) = reference_photos(identity, "REFace", 1)
     face = replace(face, square=quad_square(face))
-    photo = torch.from_numpy(np.array(identity.crops[:1]))
     crop = sample_crops(photo, [0], crop_matrix(face, PUBLISHED_SIZE)[None], PUBLISHED_SIZE).clamp(0, 1)
     faces = Faces((face,), 1, *photo.shape[1:3], crop_size=SIZE)
     swapped = 1 - find_keep_mask(shrink(crop), faces, parser)

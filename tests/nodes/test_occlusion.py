@@ -66,10 +66,10 @@ def negative():
         def alignment(self, keypoints):
             return template_matrix(keypoints, "arcface_128", self.size)
 
-        def of_photos(self, images, faces):
+        def encode_faces(self, images, faces):
             return torch.zeros(len(faces), 1)
 
-        def answer(self, targets, sources):
+        def generate(self, targets, sources):
             return torch.nn.functional.avg_pool2d(1 - targets, 5, 1, 2), None
 
     return Negative("negative", TorchModel("negative", torch.nn.Linear(1, 1)))

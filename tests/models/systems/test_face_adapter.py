@@ -190,13 +190,13 @@ class TestConditions:
         area = torch.zeros(512, 512, dtype=torch.bool)
         area[200 - 2 :] = True
         assert torch.equal(made.hint[0, ~area], crops[0, ~area])
-        drawn = adapter.draw(crops, faces, adapter.source(source)[1])
+        drawn = adapter.draw(crops, faces, adapter.prepare(source).coefficients)
         assert torch.equal(made.hint[0, area], drawn[0, area]) and 500 < int((drawn.sum(-1) > 0).sum()) < 6000
         torch.testing.assert_close(made.mask, blend_mask(area[None].float()))
 
     def test_dots_lie_on_the_face(self, adapter, target, source):
         crops, faces = target
-        drawn = adapter.draw(crops, faces, adapter.source(source)[1])[0]
+        drawn = adapter.draw(crops, faces, adapter.prepare(source).coefficients)[0]
         ys, xs = torch.nonzero(drawn.sum(-1) > 0.5, as_tuple=True)
         points = transform(faces[0].points68, crop_matrices(faces)[0])
         dots = np.stack([xs.numpy(), ys.numpy()], -1)
@@ -255,14 +255,14 @@ class TestConditions:
     @pytest.mark.slow
     def test_the_prompt_is_the_mean_of_the_photos(self, adapter, source, collins):
         other, _ = make_identity(collins, detect_faces(collins))
-        (one, first), (two, second) = adapter.source(source), adapter.source(other)
-        assert float((one - two).abs().max()) > 0.01
+        one, two = adapter.prepare(source), adapter.prepare(other)
+        assert float((one.tokens - two.tokens).abs().max()) > 0.01
         size = min(len(source.crops[0]), len(other.crops[0]))
         both = Identity({}, np.stack([source.crops[0][:size, :size], source.crops[0][:size, :size]]), source.faces * 2)
-        same, third = adapter.source(both)
+        same = adapter.prepare(both)
         if size == len(source.crops[0]):
-            assert torch.allclose(same, one, atol=1e-5) and np.allclose(third, first)
-        assert adapter.source(source)[0] is one and not np.allclose(first, second)
+            assert torch.allclose(same.tokens, one.tokens, atol=1e-5) and np.allclose(same.coefficients, one.coefficients)
+        assert torch.equal(adapter.prepare(source).tokens, one.tokens) and not np.allclose(one.coefficients, two.coefficients)
 
     @pytest.mark.slow
     def test_a_batch_is_its_faces(self, adapter, group, source):
