@@ -11,7 +11,7 @@ from ..models.diffusion.crop import composite, remove_color_drift, sampling_size
 from ..models.diffusion.guidance import Guidance
 from ..models.diffusion.parsing import differentiable_parser
 from ..models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
-from ..models.identity.differentiable import differentiable
+from ..models.identity.differentiable import as_differentiable
 from ..models.pixels.masks import fit_mask
 from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_crops
@@ -128,7 +128,7 @@ class DiffusionInpaintSwap(io.ComfyNode):
         if pull.enabled:
             look = _sampling.vae_decoder(model, vae) if guidance_decode == "vae" else _sampling.preview_decoder(model, edge)
             decoding = _memory.decoding(vae, latents.shape) if guidance_decode == "vae" else 0
-            embedder = differentiable(recognizer) if pull.identity > 0 else None
+            embedder = as_differentiable(recognizer) if pull.identity > 0 else None
             wanted = torch.tensor(identity.embeddings[recognizer.space]) if pull.identity > 0 else None
             parse = differentiable_parser(parser) if pull.expression > 0 else None
             eyes = gaze_estimator.differentiable() if pull.gaze > 0 else None

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..models.errors import FaceLoomError
 from ..models.identity import make_identity
 from ..models.identity.blend import blend_identities
+from ..models.identity.combine import COMBINE_METHODS
 from ..models.identity.photos import join_photos
 from ..models.pixels.tensors import as_images
 from ._runtime import give, listener, show
@@ -27,7 +28,7 @@ class ArcFaceEmbed(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="One or several photos of the same person; a list may hold photos of different sizes."),
                 Faces.Input("faces", tooltip="The person's face in each photo, from Face Detect with keep set to first."),
-                io.Combo.Input("how", options=["average", "median", "quality-weighted"], default="quality-weighted",
+                io.Combo.Input("how", options=list(COMBINE_METHODS), default="quality-weighted",
                                tooltip="How several photos become one identity: average counts all the same, median ignores odd ones, "
                                        "quality-weighted trusts sharp, frontal, large faces more."),
                 io.String.Input("name", default="", placeholder="name", advanced=True,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check_finite
-from ..identity.differentiable import Embedder, align_crops
+from ..identity.differentiable import DifferentiableRecognizer, align_crops
 from ..pixels.affine import compose
 from ..pixels.blur import gaussian_blur
 
@@ -94,7 +94,7 @@ class IdentityLoss:
 
     nan_message = "The recognizer returned NaN; connect another one or set identity_strength to 0."
 
-    def __init__(self, embedder: Embedder, embedding: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
+    def __init__(self, embedder: DifferentiableRecognizer, embedding: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
         self.embedder, self.embedding = embedder, embedding
         size = embedder.contract.size
         random = np.random.default_rng(seed)

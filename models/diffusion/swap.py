@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..identity.differentiable import Embedder, alignment
+from ..identity.differentiable import DifferentiableRecognizer, alignment_matrices
 from ..networks.eyenet import EyeNet
 from .gaze import GazeLoss, eye_boxes
 from .guidance import Guidance, IdentityLoss, ParserLoss
@@ -64,7 +64,7 @@ def rows_to_sample(crops: Tensor, masks: Tensor) -> list[int]:
 
 
 def make_guidance(strengths: GuidanceStrengths, decode: Callable[[Tensor], Tensor], crops: Tensor, faces: Faces | None = None,
-                  embedder: Embedder | None = None, embedding: Tensor | None = None,
+                  embedder: DifferentiableRecognizer | None = None, embedding: Tensor | None = None,
                   parse: Callable[[Tensor], Tensor] | None = None, eyes: EyeNet | None = None) -> Guidance:
     """Return the guidance of crops ``[N, S, S, 3]`` 0..1, which are at sampling size and on the device that samples.
 
@@ -75,7 +75,8 @@ def make_guidance(strengths: GuidanceStrengths, decode: Callable[[Tensor], Tenso
         targets = crops.movedim(-1, 1).clone()
         count, size, losses = len(crops), crops.shape[1], []
         if strengths.identity > 0:
-            matrices = alignment(count, size, embedder.contract, None if faces is None else faces.items, faces.framing if faces else 1.0)
+            matrices = alignment_matrices(count, size, embedder.contract, None if faces is None else faces.items,
+                                          faces.framing if faces else 1.0)
             embedder.net.to(crops.device)
             loss = IdentityLoss(embedder, embedding.clone().to(crops.device), matrices, strengths.views, strengths.seed)
             losses.append((strengths.identity, loss))

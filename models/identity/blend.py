@@ -1,4 +1,4 @@
-"""Mixing identities."""
+"""Blending: several identities to one between them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from ..crops.transformed import transform_face
 from ..errors import FaceLoomError
 from ..faces import Face, Identity
 from ..pixels.sampling import warp
-from .combine import unit
-from .crops import MOST
+from .combine import unit_vectors
+from .crops import MAX_CROPS, round_to_8_bits
 
 
 def spherical_mean(vectors: np.ndarray, weights: np.ndarray, rounds: int = 64) -> np.ndarray:
-    """Weighted mean of unit rows ``[N, D]`` on the sphere (Buss and Fillmore 2001, algorithm A1). Two rows: slerp."""
+    """Return the weighted mean ``[D]`` of unit rows ``[N, D]`` on the sphere (Buss and Fillmore 2001, algorithm A1); of two rows that is
+    slerp. weights: ``[N]``. rounds: at most so many iterations. Opposite rows have no mean: FaceLoomError."""
     vectors, weights = np.asarray(vectors, np.float64), np.asarray(weights, np.float64) / np.sum(weights)
     mean = weights @ vectors
     if np.linalg.norm(mean) < 1e-6:
@@ -31,12 +32,15 @@ def spherical_mean(vectors: np.ndarray, weights: np.ndarray, rounds: int = 64) -
         if length < 1e-12:
             break
         mean = np.cos(length) * mean + np.sin(length) * step / length
-    return unit(mean)
+    return unit_vectors(mean)
 
 
 def blend_identities(identities: Sequence[Identity], weights: Sequence[float] | None = None) -> Identity:
-    """One identity between several: embeddings are the weighted spherical mean in every space that all of them have, crops come
-    from the heaviest first (ties: the first connected), at its framing and size. Weights are relative and not negative."""
+    """Blend identities to one: its embeddings are their weighted spherical mean in every space that all of them have.
+
+    weights: one per identity, relative and not negative; None is all alike. Crops come from the heaviest first (ties: the first
+    connected), at its framing and size. Wrong weights, or no common space, are a FaceLoomError.
+    """
     identities = list(identities)
     weights = np.ones(len(identities)) if weights is None else np.asarray(weights, np.float64)
     if len(weights) != len(identities):
@@ -52,15 +56,16 @@ def blend_identities(identities: Sequence[Identity], weights: Sequence[float] | 
     if not spaces:
         raise FaceLoomError("These identities have no embedding in common; make them with the same recognizer.")
     embeddings = {space: spherical_mean(np.stack([identity.embeddings[space] for identity in order]), shares) for space in sorted(spaces)}
-    crops, faces, framing = _crops_of(order)
+    crops, faces, framing = _joined_crops(order)
     name = " + ".join(identity.name for identity in order if identity.name)
     lengths = {space: [identity.norms.get(space) for identity in order] for space in embeddings}
     norms = {space: float(np.average(each, weights=shares)) for space, each in lengths.items() if None not in each}
     return Identity(embeddings, crops, faces, framing, name, sum(identity.photos for identity in order), norms)
 
 
-def _crops_of(order: list[Identity]) -> tuple[np.ndarray, tuple[Face, ...], float]:
-    """Up to 8 crops in this order, brought to the framing and size of the first identity that has any."""
+def _joined_crops(order: list[Identity]) -> tuple[np.ndarray, tuple[Face, ...], float]:
+    """Collect up to 8 crops ``[K, S, S, 3]`` in this order, at the framing and size of the first identity that has any, with their faces
+    and that framing."""
     lead = next((identity for identity in order if len(identity.crops)), order[0])
     size, framing = lead.crops.shape[1], lead.framing
     crops: list[np.ndarray] = []
@@ -69,9 +74,9 @@ def _crops_of(order: list[Identity]) -> tuple[np.ndarray, tuple[Face, ...], floa
         for crop, face in zip(identity.crops, identity.faces, strict=True):
             if (identity.crops.shape[1], identity.framing) != (size, framing):
                 matrix = crop_matrix(face, size, framing)
-                crop = warp(torch.from_numpy(np.array(crop)), matrix, size, size).clamp(0, 1).mul(255).round().div(255).numpy()
+                crop = round_to_8_bits(warp(torch.from_numpy(np.array(crop)), matrix, size, size).clamp(0, 1)).numpy()
                 face = transform_face(face, matrix)
             crops.append(crop)
             faces.append(face)
-    stacked = np.stack(crops[:MOST]) if crops else np.zeros((0, size, size, 3), np.float32)
-    return stacked, tuple(faces[:MOST]), framing
+    stacked = np.stack(crops[:MAX_CROPS]) if crops else np.zeros((0, size, size, 3), np.float32)
+    return stacked, tuple(faces[:MAX_CROPS]), framing

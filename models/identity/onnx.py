@@ -1,4 +1,4 @@
-"""Recognizers of ArcFace's shape: an aligned picture of the face in, one vector out."""
+"""Recognizers of ArcFace's kind that come as ONNX files: an aligned crop of the face in, one vector out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..progress import Progress, silent
 from ..runtime.input import to_network_input
 from ..runtime.method import Loading, Method, any_file
 from ..runtime.onnx import OnnxModel, open_session
-from .combine import unit
+from .combine import unit_vectors
 
 # What every recognizer of insightface's packs was trained with; a file the catalogue does not know is taken for one of these.
 ARCFACE = NetContract(family="arcface", size=112, template="arcface_112_v2", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # Faces sampled before the network is called.
-FACES = 64
+FACES_PER_BATCH = 64
 
 
 class OnnxRecognizer:
@@ -37,23 +37,24 @@ class OnnxRecognizer:
         return f"OnnxRecognizer({self.model.describe()})"
 
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
-        """``[N, D]`` float32 unit rows."""
+        """Embed the ``faces`` of ``images`` ``[B, H, W, 3]`` 0..1 as unit rows ``[N, D]`` float32."""
         vectors = self.embed_raw(images, faces, progress)
-        return unit(vectors) if len(vectors) else vectors
+        return unit_vectors(vectors) if len(vectors) else vectors
 
     def embed_raw(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
-        """``[N, D]`` float32 as the network gives them; the length says how sure it is, and some swap models want it."""
+        """Embed the faces as rows ``[N, D]`` float32 of the length that the network gives them: it says how sure the network is, and
+        some swap models want it."""
         faces.check_image(images.shape)
         parts = []
-        for start in range(0, len(faces), FACES):
-            chosen = faces.take(range(start, min(start + FACES, len(faces))))
-            matrices = template_matrix(chosen.keypoints, self.contract.template, self.contract.size)
-            crops = sample_crops(images[..., :3], chosen.frame_indices, matrices, self.contract.size)
+        for start in range(0, len(faces), FACES_PER_BATCH):
+            batch = faces.take(range(start, min(start + FACES_PER_BATCH, len(faces))))
+            matrices = template_matrix(batch.keypoints, self.contract.template, self.contract.size)
+            crops = sample_crops(images[..., :3], batch.frame_indices, matrices, self.contract.size)
             parts.append(self.embed_crops(crops, lambda done, _, start=start: progress(start + done, len(faces))))
         return np.concatenate(parts) if parts else np.zeros((0, self.model.outputs[0].shape[-1]), np.float32)
 
     def embed_crops(self, crops: torch.Tensor, progress: Progress = silent) -> np.ndarray:
-        """The same for pictures ``[N, n, n, 3]`` that are aligned already."""
+        """Embed crops ``[N, n, n, 3]`` 0..1 that are aligned already, as ``embed_raw`` does."""
         return self.model.run({self.model.inputs[0].name: to_network_input(crops, self.contract).cpu().numpy()}, progress)[0]
 
 

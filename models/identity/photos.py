@@ -1,4 +1,4 @@
-"""Photos of one person as a batch: several pictures of any size, and the reference photos an identity keeps."""
+"""Several photos of one person, each with its own size and faces, as one batch; also the reference photos an identity keeps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..faces import Faces, Identity
 
 
 def join_photos(images: Sequence[torch.Tensor], faces: Sequence[Faces]) -> tuple[torch.Tensor, Faces]:
-    """Batches ``[B, H, W, 3]`` of any sizes and the faces of each as one batch of the largest height and width.
+    """Join batches ``[B, H, W, 3]`` of any sizes, and the faces of each, to one batch of the largest height and width.
 
     Smaller photos are extended to the right and below by repeating their edge, so that no point moves. Crop size and framing are the
-    first batch's.
+    first batch's. Lists of different lengths, or faces of other images, are a FaceLoomError.
     """
     if len(images) != len(faces):
         raise FaceLoomError(f"There are {len(images)} list(s) of photos but {len(faces)} of faces; connect the images that went into "
@@ -27,15 +27,16 @@ def join_photos(images: Sequence[torch.Tensor], faces: Sequence[Faces]) -> tuple
     if len(images) == 1:
         return images[0], faces[0]
     height, width = (max(batch.shape[axis] for batch in images) for axis in (1, 2))
-    people, frames = [], 0
+    items, frames = [], 0
     for found in faces:
-        people += [replace(face, frame=face.frame + frames) for face in found]
+        items += [replace(face, frame=face.frame + frames) for face in found]
         frames += found.frames
-    joined = torch.cat([_extended(batch, height, width).to(images[0].device) for batch in images])
-    return joined, replace(faces[0], items=tuple(people), frames=frames, height=height, width=width)
+    joined = torch.cat([_extend(batch, height, width).to(images[0].device) for batch in images])
+    return joined, replace(faces[0], items=tuple(items), frames=frames, height=height, width=width)
 
 
-def _extended(batch: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _extend(batch: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Extend ``[B, h, w, 3]`` to ``[B, height, width, 3]`` by repeating the right and the lower edge."""
     right, below = width - batch.shape[2], height - batch.shape[1]
     if not right and not below:
         return batch

@@ -15,7 +15,7 @@ from faceloom.models.diffusion.parsing import differentiable_parser
 from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.identity.differentiable import alignment, differentiable, embedding_in_crop
+from faceloom.models.identity.differentiable import alignment_matrices, as_differentiable, embedding_in_crop
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.runtime.method import Loading
 
@@ -131,7 +131,7 @@ def recognizer(shared):
 def scene(recognizer, collins, hopper):
     faces = detect_faces(hopper, keep="first", crop_size=128)
     wanted = torch.from_numpy(recognizer.embed(collins, detect_faces(collins, keep="first")))[0]
-    return faces, crop_faces(hopper, faces), wanted, differentiable(recognizer)
+    return faces, crop_faces(hopper, faces), wanted, as_differentiable(recognizer)
 
 
 class TestOnPortraits:
@@ -140,7 +140,7 @@ class TestOnPortraits:
         faces, crops, wanted, embedder = scene
         guidance = make_guidance(GuidanceStrengths(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
         pictures = guidance.apply(crops.movedim(-1, 1))
-        matrices = alignment(1, 128, embedder.contract, faces.items, faces.framing)
+        matrices = alignment_matrices(1, 128, embedder.contract, faces.items, faces.framing)
         before, after = (float(embedding_in_crop(embedder, p, matrices)[0] @ wanted) for p in (crops.movedim(-1, 1), pictures))
         assert after - before > 0.3
         assert float((pictures - crops.movedim(-1, 1)).square().mean().sqrt()) < 0.05  # a nudge, not another picture
@@ -149,7 +149,7 @@ class TestOnPortraits:
     def test_more_views_see_more(self, scene):
         """What one view is fooled by the others are not: guided in four views, a fifth that guidance never had agrees better."""
         faces, crops, wanted, embedder = scene
-        matrices = alignment(1, 128, embedder.contract, faces.items, faces.framing)
+        matrices = alignment_matrices(1, 128, embedder.contract, faces.items, faces.framing)
         unseen = IdentityLoss(embedder, wanted, matrices, 9, seed=5)
         losses = []
         for views in (1, 6):

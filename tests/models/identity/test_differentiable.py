@@ -10,7 +10,7 @@ from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.onnx import read_onnx
-from faceloom.models.identity.differentiable import align_crops, alignment, differentiable, embedding_in_crop, rescaled
+from faceloom.models.identity.differentiable import align_crops, alignment_matrices, as_differentiable, embedding_in_crop, rescaled
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.runtime.as_torch import torch_from_onnx
 from faceloom.models.runtime.method import Loading
@@ -116,7 +116,7 @@ def test_an_operation_without_gradient_is_named(recognizer):
 def test_made_in_inference_mode_it_still_differentiates(recognizer):
     """ComfyUI runs nodes under inference mode; guidance leaves it."""
     with torch.inference_mode():
-        embedder = differentiable(recognizer)
+        embedder = as_differentiable(recognizer)
         pictures = torch.rand(1, 3, 112, 112)
         with torch.inference_mode(False), torch.enable_grad():
             leaf = pictures.clone().requires_grad_(True)
@@ -132,7 +132,7 @@ def test_the_built_in_recognizer_has_no_gradient():
     from faceloom.models.identity.dlib import DlibRecognizer
 
     with pytest.raises(FaceLoomError, match="dlib recognizer has no gradient"):
-        differentiable(DlibRecognizer())
+        as_differentiable(DlibRecognizer())
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +145,11 @@ class TestAlignment:
     def test_a_crop_gives_the_embedding_of_the_photograph(self, recognizer, hopper, scene):
         """Through the canonical crop by a constant grid, or straight from the photograph: the same person to three digits."""
         faces, crops = scene
-        embedder = differentiable(recognizer)
+        embedder = as_differentiable(recognizer)
         straight = torch.from_numpy(recognizer.embed(hopper, faces))
-        matrices = alignment(1, 512, embedder.contract, faces.items, faces.framing)
+        matrices = alignment_matrices(1, 512, embedder.contract, faces.items, faces.framing)
         assert float((embedding_in_crop(embedder, crops.movedim(-1, 1), matrices) @ straight.T)[0, 0]) > 0.998
-        assumed = alignment(1, 512, embedder.contract)  # no faces connected: the template's own place
+        assumed = alignment_matrices(1, 512, embedder.contract)  # no faces connected: the template's own place
         assert float((embedding_in_crop(embedder, crops.movedim(-1, 1), assumed) @ straight.T)[0, 0]) > 0.99
 
     def test_constant_colour_and_positions(self):
@@ -166,7 +166,7 @@ class TestAlignment:
 
     def test_alignment_of_a_resized_crop(self, recognizer, scene):
         faces, _ = scene
-        embedder = differentiable(recognizer)
-        matrices = alignment(1, 512, embedder.contract, faces.items, faces.framing)
-        again = alignment(1, 256, embedder.contract, faces.items, faces.framing)
+        embedder = as_differentiable(recognizer)
+        matrices = alignment_matrices(1, 512, embedder.contract, faces.items, faces.framing)
+        again = alignment_matrices(1, 256, embedder.contract, faces.items, faces.framing)
         assert np.allclose(rescaled(matrices, 512, 256), again, atol=1e-6)

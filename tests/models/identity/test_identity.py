@@ -15,9 +15,9 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.blend import blend_identities, spherical_mean
-from faceloom.models.identity.combine import combine, outliers, same_person_cosine, unit
+from faceloom.models.identity.combine import combine, outliers, same_person_cosine, unit_vectors
 from faceloom.models.identity.dlib import DlibRecognizer
-from faceloom.models.identity.quality import frontality, quality, resolution
+from faceloom.models.identity.quality import frontality, photo_quality, resolution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,13 +63,13 @@ def test_outlier_is_reported_and_handled(photos, vectors):
         assert identity.name == "E. Collins"
         assert identity.photos == 4
         assert len(identity.crops) == (3 if how == "quality-weighted" else 4)
-    true = unit(vectors[:3].mean(0))
+    true = unit_vectors(vectors[:3].mean(0))
     closeness = {how: float(identity.embeddings["dlib128"] @ true) for how, (identity, _) in made.items()}
     assert closeness["average"] < closeness["median"]
     assert closeness["average"] < closeness["quality-weighted"]
     assert closeness["quality-weighted"] > 0.995
     # Hopper's photo is the sharpest and largest, and still comes last.
-    assert quality(images, faces).argmax() == 3
+    assert photo_quality(images, faces).argmax() == 3
     assert made["average"][0].faces[-1].score == faces[3].score
 
 
@@ -108,7 +108,7 @@ def test_points_go_through_a_matrix_together():
 
 def test_quality_prefers_sharp_large_frontal(photos):
     images, faces = photos
-    worth = quality(images, faces)
+    worth = photo_quality(images, faces)
     assert worth[2] < worth[0] < worth[3] <= 1
     assert worth[0] == pytest.approx(worth[1], rel=0.12)
     front = faces[3]
@@ -117,7 +117,7 @@ def test_quality_prefers_sharp_large_frontal(photos):
     aside[2, 0] += 0.4 * front.eye_distance
     assert frontality(replace(front, keypoints=aside)) < 0.4
     assert resolution(front) == 1
-    assert len(quality(images, faces.take([]))) == 0
+    assert len(photo_quality(images, faces.take([]))) == 0
 
 
 def test_embeddings_the_faces_bring_are_kept(photos):
@@ -139,11 +139,11 @@ def test_errors(photos):
     with pytest.raises(FaceLoomError, match="come from"):
         make_identity(images[:1], faces)
     with pytest.raises(FaceLoomError, match="zero or not finite"):
-        unit(np.zeros(3))
+        unit_vectors(np.zeros(3))
 
 
 def test_combine_in_numbers():
-    rows = unit(np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]]))
+    rows = unit_vectors(np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]]))
     assert combine(rows, "average") == pytest.approx(np.array([1, 2, 0]) / 5**0.5)
     assert combine(rows, "median") == pytest.approx([0, 1, 0])
     assert combine(rows, "quality-weighted", np.array([2, 1, 1])) == pytest.approx(np.array([1, 1, 0]) / 2**0.5)
@@ -158,7 +158,7 @@ ROW = st.lists(st.floats(-1, 1), min_size=8, max_size=8).filter(lambda v: np.lin
 @settings(max_examples=60)
 @given(ROW, ROW, st.floats(0.05, 0.95))
 def test_two_identities_are_a_slerp(first, second, share):
-    first, second = unit(np.array(first)).astype(float), unit(np.array(second)).astype(float)
+    first, second = unit_vectors(np.array(first)).astype(float), unit_vectors(np.array(second)).astype(float)
     angle = np.arccos(np.clip(first @ second, -1, 1))
     if not 0.01 < angle < 3.0:
         return
