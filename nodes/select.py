@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from comfy_api.latest import io
 
 from ..models.pixels.tensors import as_images
-from ..models.select.rules import RANKS, select_faces
+from ..models.select.rules import RANKS, SelectionRule, select_faces
 from ._runtime import listener, show
 from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_attributes, as_recognizer
 
@@ -97,14 +99,19 @@ class FaceSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, faces, rule) -> io.NodeOutput:
-        chosen, rest = select_faces(faces, rule["rule"], **_arguments(rule), progress=listener())
+        settings, given = _arguments(rule)
+        chosen, rest = select_faces(faces, settings, **given, progress=listener())
         return io.NodeOutput(chosen, rest, ui=show(cls, text=f"{len(chosen)} of {len(faces)} faces chosen"))
 
 
-def _arguments(rule: dict) -> dict:
-    given = {name: value for name, value in rule.items() if name not in ("rule", "image", "insightface")}
-    if "recognizer" in given:
-        given["recognizer"] = as_recognizer(given["recognizer"])
+def _arguments(rule: dict) -> tuple[SelectionRule, dict]:
+    """Split what the rule's widgets and sockets hold into the rule with its settings and the other arguments of ``select_faces``."""
+    settings = {field.name: rule[field.name] for field in fields(SelectionRule) if field.name in rule}
+    given = {name: rule[name] for name in ("mask", "identity") if name in rule}
+    if "recognizer" in rule:
+        given["recognizer"] = as_recognizer(rule["recognizer"])
     if rule.get("insightface") is not None:
         given["attributes"] = as_attributes(rule["insightface"])
-    return given | {"images": as_images(rule["image"])} if rule.get("image") is not None else given
+    if rule.get("image") is not None:
+        given["images"] = as_images(rule["image"])
+    return SelectionRule(**settings), given

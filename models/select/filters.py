@@ -1,4 +1,4 @@
-"""Landmarks of one face smoothed over the frames of a clip. Frames in which the face is missing are None, and stay so."""
+"""Filters that smooth the points of one face over the frames of a clip."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Points = Sequence[np.ndarray | None]
+# Points of one face, frame by frame; None where the face is missing.
+PointsPerFrame = Sequence[np.ndarray | None]
 
 
-def running_mean(frames: Points, reach: int = 2, jump: float = 5.0, watched: Sequence[int] = (0, 2)) -> list[np.ndarray | None]:
-    """The mean over up to ``reach`` frames on either side, as many on one as on the other (GHOST's smoothing).
+def running_mean(frames: PointsPerFrame, reach: int = 2, jump: float = 5.0, watched: Sequence[int] = (0, 2)
+                 ) -> list[np.ndarray | None]:
+    """Smooth points by the mean over up to ``reach`` frames on either side, as many on one as on the other (GHOST's smoothing).
 
-    A run ends where the face is missing, or where one of the ``watched`` points moves more than ``jump`` pixels from one frame to the next.
+    A run ends where the face is missing (None, which stays), or where one of the points with the indices ``watched`` moves more than
+    ``jump`` pixels from one frame to the next.
     """
     smooth: list[np.ndarray | None] = [None] * len(frames)
-    for start, stop in _runs(frames, jump, list(watched)):
+    for start, stop in _unbroken_runs(frames, jump, list(watched)):
         run = np.stack([frames[i] for i in range(start, stop)]).astype(np.float64)
         for i in range(len(run)):
             half = min(i, len(run) - 1 - i, reach)
@@ -23,7 +26,8 @@ def running_mean(frames: Points, reach: int = 2, jump: float = 5.0, watched: Seq
     return smooth
 
 
-def _runs(frames: Points, jump: float, watched: list[int]) -> list[tuple[int, int]]:
+def _unbroken_runs(frames: PointsPerFrame, jump: float, watched: list[int]) -> list[tuple[int, int]]:
+    """Return first frame and end (exclusive) of every run of frames in which the face is there and does not jump."""
     runs, start = [], None
     for i, points in enumerate(frames):
         broken = start is not None and points is not None and np.linalg.norm(
@@ -37,23 +41,23 @@ def _runs(frames: Points, jump: float, watched: list[int]) -> list[tuple[int, in
 
 
 def kalman(points: np.ndarray, process: float = .03, measure: float = .01) -> np.ndarray:
-    """``[F, ...]`` coordinates of F frames, each followed by a filter that expects it to stay where it is (ReliableSwap's).
+    """Smooth ``[F, ...]`` coordinates of F frames by Kalman filters that expect each to stay where it is (ReliableSwap's).
 
-    process, measure: variances of how far a point moves between frames and of how wrongly it is seen; the demo has 0.01 for both. The first
-    frame is believed as it is.
+    process, measure: variances of how far a point moves between frames and of how wrongly it is measured; ReliableSwap's demo has 0.01 for
+    both. The first frame stays as it is.
     """
     state, variance = points[0].astype(np.float64), 0.0
     smooth = np.empty(points.shape, np.float64)
-    for frame, seen in enumerate(points):
+    for frame, measured in enumerate(points):
         gain = variance / (variance + measure)
-        state = state + gain * (seen - state)
+        state = state + gain * (measured - state)
         variance = (1 - gain) * variance + process
         smooth[frame] = state
     return smooth
 
 
 def savitzky_golay(points: np.ndarray, window: int = 25, order: int = 2) -> np.ndarray:
-    """``[F, ...]`` coordinates of F frames smoothed by a polynomial through ``window`` of them at a time."""
+    """Smooth ``[F, ...]`` coordinates of F frames by a polynomial of ``order`` through ``window`` of them at a time."""
     from scipy.signal import savgol_filter
 
     window = min(window, len(points) - (len(points) + 1) % 2)

@@ -1,15 +1,20 @@
-"""Choosing among faces that were found."""
+"""Choosing among the faces of a batch by a rule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..detect import kept_positions
+from ..detect.attributes import AgeAndSex
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
+from ..identity import Recognizer
+from ..identity.combine import same_person_cosine
+from ..identity.dlib import DlibRecognizer
 from ..progress import Progress, silent
 
 # Rules that rank the faces of one frame; the first ``count`` of each frame are chosen.
@@ -24,61 +29,97 @@ RANKS: dict[str, Callable[[Face, Faces], float]] = {
     "best-score": lambda face, faces: -face.score,
 }
 RULES = ("index", *RANKS, "size", "score", "sex", "age", "mask", "same-person", "first-person")
-GHOST_LIKENESS = {"dlib128": .91}  # its threshold of 0.15 is for vectors of ArcFace's kind; dlib's lie closer together
-_COVERED = 0.25  # share of the face's middle that a mask must cover
+# GHOST's threshold for the cosine of one person in two frames, for vectors of ArcFace's kind, and where another space needs another:
+# dlib's vectors lie closer together.
+FIRST_PERSON_COSINE = .15
+FIRST_PERSON_COSINES = {"dlib128": .91}
+_MASK_SHARE = 0.25  # of the face's middle that a mask must cover
 
 
-def select_faces(faces: Faces, rule: str, *, index: str = "0", count: int = 1, minimum: float = 0.0, maximum: float = 0.0,
-                 sex: str = "female", mask: torch.Tensor | None = None, identity: Identity | None = None,
-                 images: torch.Tensor | None = None, recognizer=None, similarity: float = 0.0, margin: float = 0.0,
-                 one_per_frame: bool = False, attributes=None, progress: Progress = silent) -> tuple[Faces, Faces]:
-    """Split ``faces`` into (chosen, rest); both keep the order the faces had.
+@dataclass(frozen=True)
+class SelectionRule:
+    """A rule by which faces are chosen, with its settings; the others have no effect.
 
-    rule: ``index`` (positions in each frame, such as ``"0,2,-1"`` or ``"0-3"``); a key of ``RANKS`` (the first ``count`` of each frame);
-    ``size`` (edge of the box in pixels), ``score`` or ``age`` from ``minimum`` to ``maximum`` (0 = no upper limit); ``sex``;
-    ``mask`` (``[B, H, W]`` image space, any size, one for all frames or one each, covering the middle of the face);
-    ``same-person``: cosine to ``identity`` of at least ``similarity`` (0 = the usual one of that embedding). With ``one_per_frame``
+    ``index``: the positions ``index`` in each frame, such as ``"0,2,-1"`` or ``"0-3"``.
+    A key of ``RANKS``: the first ``count`` faces of each frame in that ranking.
+    ``size`` (edge of the box in pixels), ``score`` (0..1) or ``age`` (years): from ``minimum`` to ``maximum`` (0 = no upper limit).
+    ``sex``: ``"female"`` or ``"male"``.
+    ``mask``: faces whose middle the mask covers.
+    ``same-person``: a cosine to the identity of at least ``similarity`` (0 = the usual one of that embedding). With ``one_per_frame``
     only the most similar face of a frame is chosen, and only if it leads the runner-up by ``margin``.
-    ``first-person``: GHOST's rule for clips (Groshev et al. 2022): whoever is the first face of the first frame that has one; of every
-    other frame the face most like them, if its cosine is over ``similarity`` (0 = GHOST's 0.15, for dlib's embedding 0.91), a frame's only
-    face without a question.
-    attributes: the ``AgeAndSex`` that looks at ``images`` for ``sex`` or ``age`` where a face lacks it; the faces returned then have both.
+    ``first-person``: GHOST's rule for clips (Groshev et al. 2022): the first face of the first frame that has one; of every other frame
+    the face most like it, if its cosine is over ``similarity`` (0 = GHOST's 0.15, for dlib's embedding 0.91). A frame's only face is
+    chosen without a comparison.
     """
-    if rule in ("sex", "age") and attributes is not None and any(getattr(face, rule) is None for face in faces):
+
+    rule: str
+    index: str = "0"
+    count: int = 1
+    minimum: float = 0.0
+    maximum: float = 0.0
+    sex: str = "female"
+    similarity: float = 0.0
+    margin: float = 0.0
+    one_per_frame: bool = False
+
+    def check(self) -> None:
+        """Raise FaceLoomError unless the rule, and the sex it asks for, are known words."""
+        if self.rule not in RULES:
+            raise FaceLoomError(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}.")
+        if self.rule == "sex" and self.sex not in ("female", "male"):
+            raise FaceLoomError(f"sex must be female or male, not {self.sex!r}.")
+
+
+def select_faces(faces: Faces, rule: SelectionRule, *, images: torch.Tensor | None = None, mask: torch.Tensor | None = None,
+                 identity: Identity | None = None, recognizer: Recognizer | None = None, attributes: AgeAndSex | None = None,
+                 progress: Progress = silent) -> tuple[Faces, Faces]:
+    """Split ``faces`` into chosen and rest; both keep the order the faces had.
+
+    images: ``[B, H, W, 3]`` float32 0..1 in which the faces were found, for rules that compare faces or read their attributes.
+    mask: ``[B, H, W]`` in image space for the rule ``mask``, any size, one for all frames or one each. identity: for the rule
+    ``same-person``. recognizer: that compares faces; None takes embeddings that the faces carry, else dlib's. attributes: reads ``sex``
+    or ``age`` where a face lacks it; the faces returned then have both. What a rule needs and does not have is a FaceLoomError.
+    """
+    rule.check()
+    if rule.rule in ("sex", "age") and attributes is not None and any(getattr(face, rule.rule) is None for face in faces):
         if images is None:
-            raise FaceLoomError(f"Reading the {rule} of faces needs the image they were found in; connect it.")
+            raise FaceLoomError(f"Reading the {rule.rule} of faces needs the image they were found in; connect it.")
         faces = attributes.read(images, faces, progress)
-    if rule == "index":
-        chosen = _per_frame(faces, lambda members: [members[i] for i in kept_positions(index, len(members))])
-    elif rule in RANKS:
-        chosen = _per_frame(faces, lambda members: sorted(members, key=lambda i: RANKS[rule](faces[i], faces))[:count])
-    elif rule in ("size", "score", "age"):
-        values = [_known(face, "age") if rule == "age" else getattr(face, rule) for face in faces]
-        chosen = {i for i, value in enumerate(values) if value >= minimum and (maximum <= 0 or value <= maximum)}
-    elif rule == "sex":
-        if sex not in ("female", "male"):
-            raise FaceLoomError(f"sex must be female or male, not {sex!r}.")
-        chosen = {i for i, face in enumerate(faces) if _known(face, "sex") == sex}
-    elif rule == "mask":
-        chosen = _inside(faces, mask)
-    elif rule == "same-person":
-        chosen = _same_person(faces, identity, images, recognizer, similarity, margin, one_per_frame, progress)
-    elif rule == "first-person":
-        chosen = _first_person(faces, images, recognizer, similarity, progress)
+    if rule.rule == "mask":
+        chosen = _under_mask(faces, mask)
+    elif rule.rule == "same-person":
+        chosen = _same_person(faces, rule, identity, images, recognizer, progress)
+    elif rule.rule == "first-person":
+        chosen = _first_person(faces, rule, images, recognizer, progress)
     else:
-        raise FaceLoomError(f"rule must be one of {', '.join(RULES)}, not {rule!r}.")
+        chosen = _by_attributes(faces, rule)
     everyone = range(len(faces))
     return faces.take([i for i in everyone if i in chosen]), faces.take([i for i in everyone if i not in chosen])
 
 
+def _by_attributes(faces: Faces, rule: SelectionRule) -> set[int]:
+    """Choose faces by what they carry: place, size, score, sex or age."""
+    if rule.rule == "index":
+        return _per_frame(faces, lambda members: [members[i] for i in kept_positions(rule.index, len(members))])
+    if rule.rule in RANKS:
+        rank = RANKS[rule.rule]
+        return _per_frame(faces, lambda members: sorted(members, key=lambda i: rank(faces[i], faces))[:rule.count])
+    if rule.rule == "sex":
+        return {i for i, face in enumerate(faces) if _required(face, "sex") == rule.sex}
+    values = [_required(face, "age") if rule.rule == "age" else getattr(face, rule.rule) for face in faces]
+    return {i for i, value in enumerate(values) if value >= rule.minimum and (rule.maximum <= 0 or value <= rule.maximum)}
+
+
 def _per_frame(faces: Faces, pick: Callable[[list[int]], list[int]]) -> set[int]:
+    """Call ``pick`` with the positions of the faces of each frame, and return all that it picks."""
     members: dict[int, list[int]] = {}
     for i, face in enumerate(faces):
         members.setdefault(face.frame, []).append(i)
     return {i for indices in members.values() for i in pick(indices)}
 
 
-def _known(face: Face, attribute: str):
+def _required(face: Face, attribute: str):
+    """Return a face's sex or age; FaceLoomError where it is not known."""
     value = getattr(face, attribute)
     if value is None:
         raise FaceLoomError(f"The {attribute} of these faces is not known; choose an age_and_sex network in Load Face Detector, "
@@ -86,7 +127,8 @@ def _known(face: Face, attribute: str):
     return value
 
 
-def _inside(faces: Faces, mask: torch.Tensor | None) -> set[int]:
+def _under_mask(faces: Faces, mask: torch.Tensor | None) -> set[int]:
+    """Choose faces of whose keypoints' box the mask covers a quarter or more."""
     if mask is None:
         raise FaceLoomError("The rule mask needs a mask; connect one.")
     mask = mask[None] if mask.ndim == 2 else mask
@@ -99,53 +141,57 @@ def _inside(faces: Faces, mask: torch.Tensor | None) -> set[int]:
         low, high = (face.keypoints.min(0) + 0.5) * zoom, (face.keypoints.max(0) + 0.5) * zoom
         low = np.clip(np.floor(low), 0, limit - 1).astype(int)
         high = np.maximum(np.clip(np.ceil(high), 0, limit).astype(int), low + 1)
-        plane = mask[face.frame if len(mask) > 1 else 0, low[1]:high[1], low[0]:high[0]]
-        if float(plane.float().mean()) >= _COVERED:
+        window = mask[face.frame if len(mask) > 1 else 0, low[1]:high[1], low[0]:high[0]]
+        if float(window.float().mean()) >= _MASK_SHARE:
             chosen.add(i)
     return chosen
 
 
-def _same_person(faces, identity, images, recognizer, similarity, margin, one_per_frame, progress) -> set[int]:
+def _same_person(faces: Faces, rule: SelectionRule, identity: Identity | None, images: torch.Tensor | None,
+                 recognizer: Recognizer | None, progress: Progress) -> set[int]:
+    """Choose the faces that show the person of ``identity``."""
     if identity is None:
         raise FaceLoomError("The rule same-person needs an identity; connect one from ArcFace Embed or Identity Load.")
-    cosines, space = likeness(faces, identity, images, recognizer, progress)
-    if not similarity:
-        from ..identity.combine import same_person_cosine
-
-        similarity = same_person_cosine(space)
-    alike = {i for i, cosine in enumerate(cosines) if cosine >= similarity}
-    if not one_per_frame:
-        return alike
+    cosines, space = cosines_to_identity(faces, identity, images, recognizer, progress)
+    similarity = rule.similarity or same_person_cosine(space)
+    similar = {i for i, cosine in enumerate(cosines) if cosine >= similarity}
+    if not rule.one_per_frame:
+        return similar
 
     def best(members: list[int]) -> list[int]:
         ranked = sorted(members, key=lambda i: -cosines[i])
         lead = cosines[ranked[0]] - cosines[ranked[1]] if len(ranked) > 1 else np.inf
-        return [ranked[0]] if ranked[0] in alike and lead >= margin else []
+        return [ranked[0]] if ranked[0] in similar and lead >= rule.margin else []
 
     return _per_frame(faces, best)
 
 
-def _first_person(faces: Faces, images: torch.Tensor | None, recognizer, least: float, progress: Progress) -> set[int]:
+def _first_person(faces: Faces, rule: SelectionRule, images: torch.Tensor | None, recognizer: Recognizer | None,
+                  progress: Progress) -> set[int]:
+    """Choose the first face of a clip and, in every other frame, the face most like it."""
     if not len(faces):
         return set()
     first = min(range(len(faces)), key=lambda i: (faces[i].frame, i))
-    alone = {frame for frame in set(faces.frame_indices.tolist()) if (faces.frame_indices == frame).sum() == 1}
-    asked = [i for i, face in enumerate(faces) if i == first or face.frame not in alone]
-    vectors, space = (np.zeros((len(faces), 0)), "") if len(asked) == 1 else _embedded(faces, asked, images, recognizer, progress)
-    least = least or GHOST_LIKENESS.get(space, .15)
+    single = {frame for frame in set(faces.frame_indices.tolist()) if (faces.frame_indices == frame).sum() == 1}
+    compared = [i for i, face in enumerate(faces) if i == first or face.frame not in single]
+    vectors, space = np.zeros((len(faces), 0)), ""
+    if len(compared) > 1:
+        vectors, space = _embed_some(faces, compared, images, recognizer, progress)
+    similarity = rule.similarity or FIRST_PERSON_COSINES.get(space, FIRST_PERSON_COSINE)
 
     def best(members: list[int]) -> list[int]:
         if first in members or len(members) == 1:
             return [first] if first in members else members
-        (match,) = match_targets(vectors[[first]], vectors[members], least)
+        (match,) = match_people(vectors[[first]], vectors[members], similarity)
         return [] if match is None else [members[match]]
 
     return _per_frame(faces, best)
 
 
-def _embedded(faces: Faces, wanted: list[int], images: torch.Tensor | None, recognizer, progress: Progress) -> tuple[np.ndarray, str]:
-    """``[N, D]`` embeddings of the faces ``wanted``, by their own positions (the others' rows are 0), and their space."""
-    chosen = faces.take(wanted)
+def _embed_some(faces: Faces, positions: list[int], images: torch.Tensor | None, recognizer: Recognizer | None,
+                progress: Progress) -> tuple[np.ndarray, str]:
+    """Embed the faces at these positions: ``[N, D]``, in which the rows of all others are 0, and the embedding space."""
+    chosen = faces.take(positions)
     shared = set.intersection(*(set(face.embeddings) for face in chosen)) if recognizer is None else set()
     if shared:
         space = min(shared)
@@ -153,38 +199,35 @@ def _embedded(faces: Faces, wanted: list[int], images: torch.Tensor | None, reco
     elif images is None:
         raise FaceLoomError("Comparing faces with each other needs the image they were found in; connect it.")
     else:
-        from ..identity.dlib import DlibRecognizer
-
         recognizer = recognizer or DlibRecognizer()
         space, rows = recognizer.space, recognizer.embed(images, chosen, progress)
     vectors = np.zeros((len(faces), rows.shape[1]))
-    vectors[wanted] = rows
+    vectors[positions] = rows
     return vectors, space
 
 
-def match_targets(wanted: np.ndarray, found: np.ndarray, least: float = .15) -> list[int | None]:
-    """For every wanted person ``[P, D]`` the face of a frame ``[N, D]`` that is most like them (cosine), None where none is by more than
-    ``least``: GHOST's rule for clips (Groshev et al. 2022) and its threshold."""
-    if not len(found):
-        return [None] * len(wanted)
-    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (wanted, found)]
-    likeness = unit[0] @ unit[1].T
-    return [int(row.argmax()) if row.max() > least else None for row in likeness]
+def match_people(people: np.ndarray, faces: np.ndarray, least: float = FIRST_PERSON_COSINE) -> list[int | None]:
+    """Find for every person ``[P, D]`` the face ``[N, D]`` of a frame that is most like them by cosine; None where no cosine is over
+    ``least``. GHOST's rule for clips (Groshev et al. 2022) and its threshold."""
+    if not len(faces):
+        return [None] * len(people)
+    people, faces = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (people, faces))
+    cosines = people @ faces.T
+    return [int(row.argmax()) if row.max() > least else None for row in cosines]
 
 
-def likeness(faces: Faces, identity: Identity, images: torch.Tensor | None = None, recognizer=None,
-             progress: Progress = silent) -> tuple[np.ndarray, str]:
-    """Cosine ``[N]`` of every face to ``identity`` and the embedding space they were compared in.
+def cosines_to_identity(faces: Faces, identity: Identity, images: torch.Tensor | None = None, recognizer: Recognizer | None = None,
+                        progress: Progress = silent) -> tuple[np.ndarray, str]:
+    """Return the cosine ``[N]`` of every face to ``identity``, and the embedding space in which they were compared.
 
-    Embeddings that the faces carry are used where they fit; otherwise the recognizer (None: dlib's) looks at ``images``.
+    Embeddings that the faces carry are used where they fit; otherwise the recognizer (None: dlib's) embeds the faces of ``images``
+    ``[B, H, W, 3]``. FaceLoomError where the identity has no embedding of that space, or there are no images.
     """
     if not len(faces):
         return np.zeros(0), ""
     if recognizer is None:
         for space in sorted(set(identity.embeddings).intersection(*(set(face.embeddings) for face in faces))):
             return np.stack([face.embeddings[space] for face in faces]) @ identity.embeddings[space], space
-        from ..identity.dlib import DlibRecognizer
-
         recognizer = DlibRecognizer()
     if recognizer.space not in identity.embeddings:
         raise FaceLoomError(

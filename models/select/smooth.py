@@ -1,4 +1,4 @@
-"""Faces made steady over a clip: each person is followed, and everything that is known of where they are is smoothed together."""
+"""Smoothing faces over a clip: each person is tracked, and all points, boxes and squares of a face are smoothed together."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from ..errors import FaceLoomError
 from ..faces import Face, Faces
 from ..pixels.affine import invert, transform
 from .filters import kalman, running_mean, savitzky_golay
-from .track import follow, runs
+from .track import assign_tracks, track_runs
 
+# Rows of ``_all_points``.
 KEYPOINTS = slice(0, 5)
 BOX = slice(5, 7)
-CORNERS = np.array([[0., 0], [1, 0], [0, 1]])  # of a face's square
+SQUARE_CORNERS = np.array([[0., 0], [1, 0], [0, 1]])  # those that fix a face's square, in edges
 
 
 def _running_mean(points: np.ndarray, reach: int = 2, jump: float = 5.0) -> np.ndarray:
-    """GHOST's (Groshev et al. 2022): eyes and nose that jump further than ``jump`` pixels break the run."""
+    """Smooth as GHOST does (Groshev et al. 2022): an eye or nose that moves further than ``jump`` pixels (0: never) breaks the run."""
     return np.stack(running_mean(list(points), reach, jump or np.inf))
 
 
@@ -29,28 +30,29 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def smooth_faces(faces: Faces, method: str = "running mean", *, gap: int = 0, **numbers: float) -> Faces:
-    """The same faces, with ``track``, whose keypoints, landmarks, boxes and squares move steadily from frame to frame.
+    """Return the same faces, with ``track``, whose keypoints, landmarks, boxes and squares move steadily from frame to frame.
 
     method: ``running mean`` (``reach`` frames on either side, ``jump`` pixels, 0 never), ``kalman`` (``process``, ``measure``) or
-    ``savitzky-golay`` (``window`` frames, ``order``); see ``filters.py``. gap: frames a face may be missing from and still keep its track.
-    A person's frames are smoothed in runs that follow each other and have the same landmarks.
+    ``savitzky-golay`` (``window`` frames, ``order``), with its ``numbers``; see ``filters.py``. gap: frames a face may be missing from and
+    still keep its track. A person is smoothed over consecutive frames in which the same kinds of points are known. FaceLoomError for
+    another method, or a window no longer than the order.
     """
     if method not in METHODS:
         raise FaceLoomError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
     if numbers.get("order", 0) >= numbers.get("window", np.inf):
         raise FaceLoomError(f"The window of {numbers['window']} frames must be longer than the order {numbers['order']}.")
-    followed = follow(faces, gap)
-    items = list(followed)
-    for run in runs(followed):
-        for part in _alike(items, run):
-            smooth = METHODS[method](np.stack([_points(items[i]) for i in part]), **numbers)
+    tracked = assign_tracks(faces, gap)
+    items = list(tracked)
+    for run in track_runs(tracked):
+        for part in _split_by_kinds(items, run):
+            smooth = METHODS[method](np.stack([_all_points(items[i]) for i in part]), **numbers)
             for i, points in zip(part, smooth, strict=True):
-                items[i] = _moved(items[i], points)
-    return replace(followed, items=tuple(items))
+                items[i] = _with_points(items[i], points)
+    return replace(tracked, items=tuple(items))
 
 
-def _alike(items: list[Face], run: list[int]) -> list[list[int]]:
-    """A run in parts whose faces have the same points."""
+def _split_by_kinds(items: list[Face], run: list[int]) -> list[list[int]]:
+    """Split a run of positions where the faces begin to have other kinds of points."""
     parts: list[list[int]] = []
     for i in run:
         if parts and _kinds(items[parts[-1][-1]]) == _kinds(items[i]):
@@ -61,21 +63,24 @@ def _alike(items: list[Face], run: list[int]) -> list[list[int]]:
 
 
 def _kinds(face: Face) -> tuple[bool, bool, bool]:
+    """Tell whether a face has 68 points, a mesh and a square of its own."""
     return face.points68 is not None, face.dense is not None, face.square is not None
 
 
-def _points(face: Face) -> np.ndarray:
-    """``[P, 3]`` float64: keypoints, the box's corners, 68 points, corners of the square, mesh; z is 0 but for the mesh."""
+def _all_points(face: Face) -> np.ndarray:
+    """Stack what a face has as ``[P, 3]`` float64: keypoints, two corners of the box, 68 points, three corners of the square, mesh. z is 0
+    but for the mesh."""
     flat = [face.keypoints, face.box.reshape(2, 2)]
     if face.points68 is not None:
         flat.append(face.points68)
     if face.square is not None:
-        flat.append(transform(CORNERS, invert(face.square)))
+        flat.append(transform(SQUARE_CORNERS, invert(face.square)))
     points = np.concatenate([np.pad(np.asarray(part, np.float64), ((0, 0), (0, 1))) for part in flat])
     return points if face.dense is None else np.concatenate([points, face.dense])
 
 
-def _moved(face: Face, points: np.ndarray) -> Face:
+def _with_points(face: Face, points: np.ndarray) -> Face:
+    """Return the face with other points, in the order of ``_all_points``."""
     flat, start = points[:, :2], BOX.stop
     changes = {"keypoints": flat[KEYPOINTS], "box": flat[BOX].reshape(4)}
     if face.points68 is not None:

@@ -28,7 +28,7 @@ from ...pixels.affine import similarity, transform
 from ...progress import Progress, silent
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
-from ...select.track import follow, runs
+from ...select.track import assign_tracks, track_runs
 from .. import USUAL, SwapSettings
 from ..pixel_boost import finer
 from ..torch_engine import BYTES_PER_FACE, TorchEngine, sample_squares
@@ -102,7 +102,7 @@ class GhostEngine(TorchEngine):
         crops = torch.empty((len(faces), size, size, 3), device=images.device)
         masks = crops.new_empty(crops.shape[:3])
         done = 0
-        for run in runs(follow(faces)):
+        for run in track_runs(assign_tracks(faces)):
             engine = self._with_parameters(self._first_parameters(images, faces.take(run[:1]), source, settings.strength))
             crops[run], masks[run] = engine.swap(images, faces.take(run), source, settings,
                                                  lambda some, _, before=done: progress(before + some, len(faces)))

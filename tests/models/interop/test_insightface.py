@@ -13,7 +13,7 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.interop.insightface import attributes_of, detector_of, landmarker_of, recognizer_of
 from faceloom.models.runtime.onnx import OnnxModel
-from faceloom.models.select.rules import select_faces
+from faceloom.models.select.rules import SelectionRule, select_faces
 
 
 def test_taken_over_from_a_real_analysis(shared, collins, monkeypatch, tmp_path):
@@ -108,19 +108,19 @@ def test_nothing_of_a_pack_runs_that_nobody_asked_for(analysis, collins, runs):
     landmarks = landmarker_of(analysis)
     assert runs == [] and landmarker_of(analysis) is landmarks
     attributes = attributes_of(analysis)
-    assert select_faces(faces, "index", index="0", images=collins, attributes=attributes)[0][0].age is None
+    assert select_faces(faces, SelectionRule("index", index="0"), images=collins, attributes=attributes)[0][0].age is None
     assert runs == []
-    chosen, rest = select_faces(faces, "sex", sex=("female", "male")[theirs.gender], images=collins, attributes=attributes)
+    chosen, rest = select_faces(faces, SelectionRule("sex", sex=("female", "male")[theirs.gender]), images=collins, attributes=attributes)
     assert runs == ["genderage.onnx"] and (len(chosen), len(rest)) == (1, 0)
     assert chosen[0].age == pytest.approx(theirs.age, abs=1.5)
-    assert len(select_faces(chosen, "age", minimum=chosen[0].age - 1, images=collins, attributes=attributes)[0]) == 1
+    assert len(select_faces(chosen, SelectionRule("age", minimum=chosen[0].age - 1), images=collins, attributes=attributes)[0]) == 1
     assert runs == ["genderage.onnx"]  # known by now
 
 
 def test_age_and_sex_need_the_picture(analysis, collins):
     faces = detect_faces(collins, detector_of(analysis))
     with pytest.raises(FaceLoomError, match="Reading the age of faces needs the image"):
-        select_faces(faces, "age", attributes=attributes_of(analysis))
+        select_faces(faces, SelectionRule("age"), attributes=attributes_of(analysis))
 
 
 def test_a_real_analysis_is_opened_once(analysis):
