@@ -6,9 +6,9 @@ import torch
 from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
-from ..models.parse import REGIONS, parse_preview, region_mask
-from ..models.parse.landmarks import LANDMARK_REGIONS
+from ..models.parse import REGIONS, MaskEdge, parse_preview, region_mask
 from ..models.parse.occlude import faces_in_crops, occlusion_mask
+from ..models.parse.regions import LANDMARK_REGIONS
 from ..models.pixels.tensors import as_crops, as_images
 from ._runtime import give, give_crops, listener, show
 from ._sockets import CATEGORY, FaceOccluder, FaceParser, Faces
@@ -82,7 +82,7 @@ class FaceParseMask(io.ComfyNode):
         progress = listener()
         occlusion = None if occluder is None else _visible(occluder, image, images, faces, size, progress)
         chosen = PRESETS.get(regions["regions"]) or [region for region in REGIONS if regions.get(region)]
-        mask = region_mask(chosen, size, faces=faces, crops=images, parser=parser, grow=grow, feather=feather, side=side,
+        mask = region_mask(chosen, size, faces=faces, crops=images, parser=parser, edge=MaskEdge(grow, feather, side),
                            occlusion=occlusion, progress=progress)
         preview = give(parse_preview(images, mask))
         return io.NodeOutput(give(mask), preview, ui=show(cls, preview))

@@ -1,4 +1,4 @@
-"""The face parser BiSeNet as a torch checkpoint."""
+"""The face parser BiSeNet that comes as a torch checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..runtime.memory import run_chunks
 from ..runtime.method import Loading, Method, any_file
 from .labels import parse_crops
 
-# Activations of one 512×512 picture at full precision, bytes.
-MEMORY = 300 << 20
-BATCH = 4
+# Activations of one crop of 512×512 pixels at full precision.
+BYTES_PER_CROP = 300 << 20
+CROPS_PER_BATCH = 4
 
 
 class BiSeNetParser:
@@ -30,19 +30,20 @@ class BiSeNetParser:
         self.contract = contract
 
     def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
-        """``[N, S, S, 3]`` crops to ``[N, S, S]`` uint8 labels, indices into ``REGIONS``."""
+        """Label crops ``[N, S, S, 3]`` 0..1 as ``[N, S, S]`` uint8, indices into ``REGIONS``."""
         return parse_crops(self._scores, crops, self.contract.size, progress)
 
-    def _scores(self, pictures: torch.Tensor, progress: Progress) -> torch.Tensor:
-        net, device = self.model.ready(MEMORY * min(BATCH, len(pictures)))
+    def _scores(self, crops: torch.Tensor, progress: Progress) -> torch.Tensor:
+        """Run the network on crops ``[n, S, S, 3]``: scores ``[n, 19, S, S]``."""
+        net, device = self.model.ready(BYTES_PER_CROP * min(CROPS_PER_BATCH, len(crops)))
         dtype = next(net.parameters()).dtype
-        values = to_network_input(pictures, self.contract)
+        values = to_network_input(crops, self.contract)
 
         def scores(span: range) -> torch.Tensor:
             with torch.inference_mode():
                 return net(values[span.start : span.stop].to(device, dtype)).to(torch.float32)
 
-        return torch.cat(run_chunks(scores, range(len(values)), BATCH, progress))
+        return torch.cat(run_chunks(scores, range(len(values)), CROPS_PER_BATCH, progress))
 
 
 def _open(file: Contents, loading: Loading) -> BiSeNetParser:

@@ -1,4 +1,4 @@
-"""Region outlines from 68 iBUG points, or more exactly from MediaPipe's 478 where a face has them."""
+"""Outlines of face regions from 68 iBUG points, or more exactly from MediaPipe's mesh where a face has one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ..faces import MIRROR_68, Face, Faces, keypoints_from_68
 from ..pixels.affine import similarity, transform
 from ..pixels.masks import polygon_mask
 from ..runtime.method import Method
+from .regions import LANDMARK_PARTS
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
 # fringes hang lower, and hair in the mask looks worse than a missing finger's breadth of skin.
 _FOREHEAD = 0.38
 # The 68 points of a frontal face in the FFHQ template, thousandths of the crop's edge: the left half and the middle line, the mean of
-# the two demo portraits (dlib) and their mirror images. It stands in where a face has five points only.
-_MEAN_SIDE = {
+# the two demo portraits (dlib) and their mirror images. It stands in where a face has five keypoints only.
+_MEAN_LEFT_HALF = {
     0: (230, 497), 1: (238, 567), 2: (248, 633), 3: (261, 701), 4: (284, 765), 5: (319, 822), 6: (372, 867), 7: (430, 901), 8: (500, 910),
     17: (270, 447), 18: (299, 405), 19: (345, 393), 20: (394, 396), 21: (440, 413), 27: (500, 469), 28: (500, 521), 29: (500, 568),
     30: (500, 617), 31: (441, 642), 32: (470, 651), 33: (500, 659), 36: (330, 478), 37: (357, 456), 38: (393, 456), 39: (423, 485),
@@ -29,8 +30,8 @@ _MEAN_SIDE = {
 }  # fmt: skip
 # A quarter of an ellipse, its start left out: cosine and sine.
 _QUARTER = np.stack([np.cos(angle := np.linspace(0, np.pi / 2, 24)[1:]), np.sin(angle)], 1)
-# MediaPipe face mesh indices.
-_DENSE_RINGS: dict[str, tuple[int, ...]] = {
+# The regions' outlines as indices into MediaPipe's face mesh.
+_MESH_RINGS: dict[str, tuple[int, ...]] = {
     "face": (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172,
              58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
     "left_eye": (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
@@ -44,12 +45,13 @@ _DENSE_RINGS: dict[str, tuple[int, ...]] = {
 
 
 def smooth_curve(points: np.ndarray, closed: bool = False, samples: int = 8) -> np.ndarray:
-    """Centripetal Catmull-Rom curve through ``[K, 2]`` points (Yuksel et al. 2011: no cusps or loops between points).
+    """Draw a centripetal Catmull-Rom curve through ``[K, 2]`` points (Yuksel et al. 2011: no cusps or loops between points).
 
-    Returns ``[M, 2]`` with ``samples`` points per span, the last point included when open.
+    Returns ``[M, 2]`` with ``samples`` points per span, the last point included when the curve is open. Fewer than three different points
+    come back as they are.
     """
     points = np.asarray(points, np.float64)
-    moves = _lengths(points) > 1e-9
+    moves = _segment_lengths(points) > 1e-9
     points = points if moves.all() else points[np.append(True, moves)]
     if len(points) < 3:
         return points
@@ -57,48 +59,49 @@ def smooth_curve(points: np.ndarray, closed: bool = False, samples: int = 8) -> 
         before, after = points[-1:], points[:2]
     else:
         before, after = 2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1]
-    p = np.concatenate([before, points, after])
-    knots = np.sqrt(np.maximum(_lengths(p), 1e-9))
-    a, b, c, d = p[:-3], p[1:-2], p[2:-1], p[3:]
+    extended = np.concatenate([before, points, after])
+    knots = np.sqrt(np.maximum(_segment_lengths(extended), 1e-9))
+    a, b, c, d = extended[:-3], extended[1:-2], extended[2:-1], extended[3:]
     first, span, last = knots[:-2, None], knots[1:-1, None], knots[2:, None]
     # Tangents per unit of the span's parameter (Barry & Goldman's pyramid in Hermite form).
     out = ((b - a) / first - (c - a) / (first + span) + (c - b) / span) * span
     into = ((c - b) / span - (d - b) / (span + last) + (d - c) / last) * span
-    curve = (_hermite(samples) @ np.stack([b, out, c, into], 1)).reshape(-1, 2)
+    curve = (_hermite_weights(samples) @ np.stack([b, out, c, into], 1)).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, points[-1:]])
 
 
-def _lengths(points: np.ndarray) -> np.ndarray:
-    """``[K - 1]``: from each of ``[K, 2]`` points to the next."""
+def _segment_lengths(points: np.ndarray) -> np.ndarray:
+    """Return the distances ``[K - 1]`` from each of ``[K, 2]`` points to the next."""
     step = points[1:] - points[:-1]
     return np.hypot(step[:, 0], step[:, 1])
 
 
 @lru_cache
-def _hermite(samples: int) -> np.ndarray:
-    """``[samples, 4]``: weights of start, tangent out, end and tangent in along a span."""
+def _hermite_weights(samples: int) -> np.ndarray:
+    """Return the weights ``[samples, 4]`` of start, tangent out, end and tangent in along a span."""
     t = np.arange(samples) / samples
     return np.stack([2 * t**3 - 3 * t**2 + 1, t**3 - 2 * t**2 + t, 3 * t**2 - 2 * t**3, t**3 - t**2], 1)
 
 
 def upright_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (right, up) of a face's picture from its 68 points, whatever its roll.
+    """Return the unit vectors ``[2]`` (right, up) of a face in its image from its points ``[68, 2]``, whatever its roll.
 
-    Across the eyes, and from the chin to the nose root: the second keeps its direction when the head turns, the first when it nods.
+    They follow the line across the eyes and the one from the chin to the nose root: the second keeps its direction when the head turns,
+    the first when it nods.
     """
     across = points[42:48].mean(0) - points[36:42].mean(0)
     rise = points[27] - points[8]
-    across, rise = _unit(across), _unit(rise)
-    up = _unit(np.array([across[1], -across[0]]) + rise)
+    across, rise = _unit_vector(across), _unit_vector(rise)
+    up = _unit_vector(np.array([across[1], -across[0]]) + rise)
     return np.array([-up[1], up[0]]), up
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
+def _unit_vector(vector: np.ndarray) -> np.ndarray:
     return vector / (math.hypot(*vector) + 1e-9)
 
 
 def face_outline(points: np.ndarray) -> np.ndarray:
-    """``[M, 2]`` closed outline of the whole face with forehead from ``[68, 2]`` points: the jaw line, closed by two quarter
+    """Draw the closed outline ``[M, 2]`` of the whole face with forehead from ``[68, 2]`` points: the jaw line, closed by two quarter
     ellipses that meet above the brows."""
     right, up = upright_axes(points)
     brows = points[17:27].mean(0)
@@ -112,20 +115,21 @@ def face_outline(points: np.ndarray) -> np.ndarray:
         start = points[17]
     if (points[26] - end) @ right > 0:
         end = points[26]
-    chord, width = _unit(end - start), math.hypot(*(end - start))
+    chord, width = _unit_vector(end - start), math.hypot(*(end - start))
     foot = start + min(max((top - start) @ chord, 0.2 * width), 0.8 * width) * chord
-    top = foot + ((top - start) @ (rise := np.array([chord[1], -chord[0]]))) * rise
+    rise = np.array([chord[1], -chord[0]])
+    top = foot + ((top - start) @ rise) * rise
     rising = foot + _QUARTER @ np.stack([end - foot, top - foot])
     falling = foot + _QUARTER @ np.stack([start - foot, top - foot])
     return np.concatenate([smooth_curve(points[:17]), end[None], rising, falling[-2::-1], start[None]])
 
 
-def _eye(points: np.ndarray) -> np.ndarray:
+def _eye_outline(points: np.ndarray) -> np.ndarray:
     return np.concatenate([smooth_curve(points[:4])[:-1], smooth_curve(points[[3, 4, 5, 0]])[:-1]])
 
 
-def _brow(points: np.ndarray, up: np.ndarray, outer_first: bool) -> np.ndarray:
-    """The five points run along the hair; give them its thickness, thin at the tail."""
+def _brow_outline(points: np.ndarray, up: np.ndarray, outer_first: bool) -> np.ndarray:
+    """Draw the outline of a brow around its points ``[5, 2]``, which run along the hair: as thick as brows are, thin at the tail."""
     length = np.linalg.norm(points[-1] - points[0])
     thickness = length * np.array([.05, .14, .19, .20, .12])
     thickness = (thickness if outer_first else thickness[::-1])[:, None] * up
@@ -133,7 +137,7 @@ def _brow(points: np.ndarray, up: np.ndarray, outer_first: bool) -> np.ndarray:
     return np.concatenate([upper, lower])
 
 
-def _nose(points: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
+def _nose_outline(points: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
     root, tip = points[27], points[30]
     width = np.linalg.norm(points[35] - points[31])
     wing = 0.24 * width
@@ -145,64 +149,59 @@ def _nose(points: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
     return smooth_curve(np.array([*left, *base, *other[::-1]]), closed=True)
 
 
-def outlines_68(points: np.ndarray) -> dict[str, np.ndarray]:
-    """Closed outlines ``[M, 2]`` by region name from ``[68, 2]`` points, in the points' own coordinates."""
+def region_outlines68(points: np.ndarray) -> dict[str, np.ndarray]:
+    """Draw closed outlines ``[M, 2]`` by region name from ``[68, 2]`` points, in the points' own coordinates."""
     points = np.asarray(points, np.float64)
     right, up = upright_axes(points)
     return {
         "face": face_outline(points),
-        "left_brow": _brow(points[17:22], up, True),
-        "right_brow": _brow(points[22:27], up, False),
-        "left_eye": _eye(points[36:42]),
-        "right_eye": _eye(points[42:48]),
-        "nose": _nose(points, right, up),
+        "left_brow": _brow_outline(points[17:22], up, True),
+        "right_brow": _brow_outline(points[22:27], up, False),
+        "left_eye": _eye_outline(points[36:42]),
+        "right_eye": _eye_outline(points[42:48]),
+        "nose": _nose_outline(points, right, up),
         "upper_lip": np.concatenate([smooth_curve(points[48:55]), smooth_curve(points[[64, 63, 62, 61, 60]])]),
         "lower_lip": np.concatenate([smooth_curve(points[[54, 55, 56, 57, 58, 59, 48]]), smooth_curve(points[[60, 67, 66, 65, 64]])]),
         "mouth": np.concatenate([smooth_curve(points[60:65])[:-1], smooth_curve(points[[64, 65, 66, 67, 60]])[:-1]]),
     }
 
 
-# What the landmarks can show. "skin" is the face without the parts that have a name of their own.
-PARTS: tuple[str, ...] = ("left_brow", "right_brow", "left_eye", "right_eye", "nose", "upper_lip", "lower_lip", "mouth")
-LANDMARK_REGIONS: tuple[str, ...] = ("face", "skin", "background", *PARTS)
-
-
-def mean_points() -> np.ndarray:
-    """``[68, 2]`` float64: an average frontal face as fractions of the FFHQ crop's edge."""
+def mean_points68() -> np.ndarray:
+    """Return the points ``[68, 2]`` float64 of an average frontal face, as fractions of the FFHQ crop's edge."""
     points = np.zeros((68, 2))
-    for index, (x, y) in _MEAN_SIDE.items():
+    for index, (x, y) in _MEAN_LEFT_HALF.items():
         points[MIRROR_68[index]] = (1 - x / 1000, y / 1000)
         points[index] = (x / 1000, y / 1000)
     return points
 
 
-def points_68(face: Face) -> np.ndarray:
-    """A face's 68 points, or the average face's laid over its five keypoints where it has no others."""
+def points68_of(face: Face) -> np.ndarray:
+    """Return a face's points ``[68, 2]`` float64, or the average face's laid over its five keypoints where it has no others."""
     if face.points68 is not None:
         return np.asarray(face.points68, np.float64)
-    mean = mean_points()
+    mean = mean_points68()
     return transform(mean, similarity(keypoints_from_68(mean), face.keypoints))
 
 
-def outlines(face: Face) -> dict[str, np.ndarray]:
-    """Closed outlines ``[M, 2]`` in image pixels of every region landmarks can show.
+def region_outlines(face: Face) -> dict[str, np.ndarray]:
+    """Draw closed outlines ``[M, 2]``, in image pixels, of the whole face and of every part that landmarks can show.
 
-    The dense mesh gives the more exact eyes, lips, brows and oval where a face has it; five keypoints alone give an average face.
+    The mesh gives more exact eyes, lips, brows and oval where a face has one; five keypoints alone give an average face.
     """
-    found = outlines_68(points_68(face))
+    curves = region_outlines68(points68_of(face))
     if face.dense is not None:
         mesh = face.dense[:, :2]
-        found |= {name: smooth_curve(mesh[list(ring)], closed=True, samples=4) for name, ring in _DENSE_RINGS.items()}
-    return found
+        curves |= {name: smooth_curve(mesh[list(ring)], closed=True, samples=4) for name, ring in _MESH_RINGS.items()}
+    return curves
 
 
-def landmark_masks(faces: Faces, index: int, size: int, regions: Sequence[str]) -> torch.Tensor:
-    """``[size, size]`` float32: the union of regions of face ``index`` in crop space."""
+def landmark_mask(faces: Faces, index: int, size: int, regions: Sequence[str]) -> torch.Tensor:
+    """Draw the union of ``regions`` (of ``LANDMARK_REGIONS``) of the face at position ``index`` in crop space: ``[size, size]`` float32."""
     face = faces[index]
     matrix = crop_matrices(faces, size)[index]
     if tuple(regions) == ("face",) and face.dense is None:  # the one that every swap asks for
-        return polygon_mask(transform(face_outline(points_68(face)), matrix), size, size)
-    curves = {name: transform(curve, matrix) for name, curve in outlines(face).items()}
+        return polygon_mask(transform(face_outline(points68_of(face)), matrix), size, size)
+    curves = {name: transform(curve, matrix) for name, curve in region_outlines(face).items()}
     union = torch.zeros((size, size))
     for name in regions:
         if name in curves:
@@ -212,7 +211,7 @@ def landmark_masks(faces: Faces, index: int, size: int, regions: Sequence[str]) 
             if name == "background":
                 mask = 1 - mask
             else:
-                mask = (mask - sum(polygon_mask(curves[part], size, size) for part in PARTS)).clamp_(min=0)
+                mask = (mask - sum(polygon_mask(curves[part], size, size) for part in LANDMARK_PARTS)).clamp_(min=0)
         union += mask  # regions that touch share their border pixels: coverages add up, a maximum would leave a seam
     return union.clamp_(max=1)
 

@@ -1,4 +1,4 @@
-"""Segment Anything as an occluder: the network is shown the face's own box and points and answers with what belongs to it."""
+"""Segment Anything as an occluder: the network is given the face's box and points and returns the segment that they belong to."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.method import Loading, Method, any_file
 from .occlude import draw_mask
 
-# The published networks by the width of their picture encoder.
-TYPES = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
-WIDTH = "image_encoder.pos_embed"
-# What it sees: the square of the crop and this much more, upright, so that a small face in a large photograph is seen in full detail.
-CONTEXT = 1.3
-# Eyes and nose. Mouths are what hands, food and microphones cover, and a point on those would count them as face.
-POINTS = 3
-# What the picture encoder of the largest network needs for one picture, bytes.
-MEMORY = 3 << 30
+# The published networks by the width of their image encoder, which is the last dimension of a tensor of this name.
+NETWORK_BY_WIDTH = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+WIDTH_TENSOR = "image_encoder.pos_embed"
+# Edge of the square that the network sees, in edges of the crop around which it lies. A square of its own, so that a small face in a
+# large image is seen in full detail.
+SQUARE_PER_CROP = 1.3
+# The first keypoints, eyes and nose, point at the face. Mouths are what hands, food and microphones cover, and a point on those would
+# count them as face.
+POINTING_KEYPOINTS = 3
+# What the image encoder of the largest network needs for one square.
+BYTES_PER_SQUARE = 3 << 30
 
 
 class SamOccluder:
@@ -38,38 +40,42 @@ class SamOccluder:
         self.model = TorchModel(name, net, devices)
 
     def visible(self, images: torch.Tensor, faces: Faces, size: int, progress: Progress = silent) -> torch.Tensor:
-        """``[N, size, size]``: the segment that the face's box, eyes and nose point at, with a soft edge."""
+        """Find the visible face in ``images`` ``[B, H, W, 3]`` as ``[N, size, size]`` 0..1: the segment that its box, eyes and nose point
+        at, with a soft edge."""
         from segment_anything import SamPredictor
 
         faces.check_image(images.shape)
-        net, device = self.model.ready(MEMORY)
+        net, device = self.model.ready(BYTES_PER_SQUARE)
         predictor = SamPredictor(net)
         edge = net.image_encoder.img_size
-        seen = images.new_zeros((len(faces), size, size), dtype=torch.float32)
+        visible = images.new_zeros((len(faces), size, size), dtype=torch.float32)
         for i, face in enumerate(faces):
             progress(i, len(faces))
-            to_square = crop_matrix(face, edge, CONTEXT * faces.framing)
+            to_square = crop_matrix(face, edge, SQUARE_PER_CROP * faces.framing)
             square = sample_crops(images[..., :3], [face.frame], to_square[None], edge)
             predictor.set_torch_image(square.movedim(-1, 1).to(device) * 255, (edge, edge))
-            points = transform(face.keypoints[:POINTS], to_square)
-            logits = predictor.predict(point_coords=points, point_labels=np.ones(POINTS, np.int64), box=box_in(face.box, to_square, edge),
+            points = transform(face.keypoints[:POINTING_KEYPOINTS], to_square)
+            box = box_in_square(face.box, to_square, edge)
+            logits = predictor.predict(point_coords=points, point_labels=np.ones(POINTING_KEYPOINTS, np.int64), box=box,
                                        multimask_output=False, return_logits=True)[0]
             mask = torch.sigmoid(torch.from_numpy(np.asarray(logits, np.float32))[0]).to(images.device)
-            seen[i] = draw_mask(mask, compose(crop_matrix(face, size, faces.framing), invert(to_square)), size)
+            visible[i] = draw_mask(mask, compose(crop_matrix(face, size, faces.framing), invert(to_square)), size)
         progress(len(faces), len(faces))
-        return seen
+        return visible
 
 
-def box_in(box: np.ndarray, matrix: np.ndarray, edge: int) -> np.ndarray:
-    """``[4]`` x0, y0, x1, y1: the upright box around an image box seen through ``matrix``, inside a square of ``edge`` pixels."""
+def box_in_square(box: np.ndarray, matrix: np.ndarray, edge: int) -> np.ndarray:
+    """Return the upright box ``[4]`` (x0, y0, x1, y1) around an image box, through the image → square ``matrix`` ``[2, 3]`` and clipped to
+    the square's ``edge`` pixels."""
     x0, y0, x1, y1 = box
     corners = transform(np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]), matrix)
     return np.concatenate([corners.min(0), corners.max(0)]).clip(0, edge - 1)
 
 
 def sam_from(weights: Mapping[str, torch.Tensor], name: str) -> torch.nn.Module:
-    """The network with a checkpoint's weights."""
-    kind = TYPES.get(weights[WIDTH].shape[-1]) if WIDTH in weights else None
+    """Build the network whose weights a checkpoint holds. name: the file's, for errors: FaceLoomError where it is no Segment Anything
+    checkpoint, or the package segment-anything is missing."""
+    kind = NETWORK_BY_WIDTH.get(weights[WIDTH_TENSOR].shape[-1]) if WIDTH_TENSOR in weights else None
     if kind is None:
         raise FaceLoomError(f"{name} holds no Segment Anything network FaceLoom knows; use sam_vit_b, sam_vit_l or sam_vit_h.")
     try:

@@ -1,4 +1,4 @@
-"""Telling skin from hair, hats and background by its own colour, without a network."""
+"""Telling skin from hair, hats and background by the skin's own colour, without a network."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import torch.nn.functional as F
 
 from ..pixels.blur import gaussian_blur
 
-_TOLERANCE = (0.10, 0.022, 0.022)  # least spread of brightness and of the two colour axes, for flat skin
-_THIN = 0.014  # half the width, in crop edges, of what is a brow, a frame or a strand rather than hair
-_RADIUS = 0.08  # how far, in crop edges, the skin's colour is taken to be the same
+_LEAST_SPREAD = (0.10, 0.022, 0.022)  # of brightness and of the two colour axes, for flat skin
+_THIN_HALF_WIDTH = 0.014  # in crop edges, of what is a brow, a frame or a strand rather than hair
+_SAME_COLOR_SIGMA = 0.08  # how far, in crop edges, the skin's colour is taken to be the same
 
 
-def smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of ``[C, H, W]`` by ``sigma`` pixels, edges repeated. A wide one is done on a coarser grid, which is exact enough
-    because nothing finer than the filter survives it."""
+def fast_gaussian_blur(planes: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Blur planes ``[C, H, W]`` by a Gaussian with a standard deviation of ``sigma`` pixels, repeating the edges. A wide blur is done on a
+    coarser grid, which is exact enough because nothing finer than the filter survives it."""
     coarse = max(1, int(sigma / 4))
-    height, width = picture.shape[-2:]
-    small = picture[None]
+    height, width = planes.shape[-2:]
+    small = planes[None]
     if coarse > 1:
         small = F.avg_pool2d(F.pad(small, (0, -width % coarse, 0, -height % coarse), mode="replicate"), coarse)
         sigma = sigma / coarse
@@ -28,46 +28,48 @@ def smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
     return small[0]
 
 
-def local_mean(picture: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Weighted local mean of ``[C, H, W]``; where no weight is near, the mean over all of it."""
-    whole = (picture * weight).sum((1, 2), keepdim=True) / weight.sum().clamp_min(1e-6)
-    blurred = smooth(torch.cat([picture * weight, weight]), sigma)
-    trust = 1e-3
-    return (blurred[:-1] + trust * whole) / (blurred[-1:] + trust)
+def local_mean(planes: torch.Tensor, weight: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Return the local mean ``[C, H, W]`` of planes, weighted by ``weight`` ``[1, H, W]`` and a Gaussian of ``sigma`` pixels; where no
+    weight is near, the mean over all of them."""
+    overall = (planes * weight).sum((1, 2), keepdim=True) / weight.sum().clamp_min(1e-6)
+    blurred = fast_gaussian_blur(torch.cat([planes * weight, weight]), sigma)
+    overall_weight = 1e-3
+    return (blurred[:-1] + overall_weight * overall) / (blurred[-1:] + overall_weight)
 
 
-def skin_likelihood(picture: torch.Tensor, sure: torch.Tensor, slack: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """How much each pixel of ``picture`` ``[H, W, 3]`` looks like the skin at the pixels marked in ``sure`` ``[H, W]``, 0..1.
+def skin_likelihood(crop: torch.Tensor, sure: torch.Tensor, slack: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """Rate how much each pixel of a crop ``[S, S, 3]`` 0..1 looks like the skin at the pixels marked in ``sure`` ``[S, S]``, as
+    ``[S, S]`` 0..1.
 
-    Colour is compared with the skin's nearest known colour in brightness and two opponent axes, so shading and make-up of light are
-    followed; brows, spectacle frames and strands thinner than about 3 % of the picture do not count. ``slack`` (``[H, W]``) widens
-    the tolerance in brightness where shadows are expected.
+    Colour is compared with the nearest known colour of the skin in brightness and two opponent axes, so the result follows shading and
+    coloured light; brows, spectacle frames and strands thinner than about 3 % of the crop do not count. slack: ``[S, S]``, widens the
+    tolerance in brightness where shadows are expected.
     """
-    rgb = picture.permute(2, 0, 1)
+    rgb = crop.permute(2, 0, 1)
     light = rgb.mean(0)
     axes = torch.stack([light, rgb[0] - rgb[1], (rgb[0] + rgb[1]) / 2 - rgb[2]])
     known = sure > 0.5
     if not known.any():
         return torch.ones_like(light)
-    floor = torch.tensor(_TOLERANCE, device=picture.device)
+    floor = torch.tensor(_LEAST_SPREAD, device=crop.device)
     middle = axes[:, known].median(1).values
     spread = torch.maximum((axes[:, known] - middle[:, None]).abs().median(1).values * 1.48, floor)
     typical = (((axes - middle[:, None, None]) / spread[:, None, None]) ** 2).sum(0) < 9
-    edge = picture.shape[0]
-    near = local_mean(axes, (known & typical).float()[None], _RADIUS * edge)
+    edge = crop.shape[0]
+    near = local_mean(axes, (known & typical).float()[None], _SAME_COLOR_SIGMA * edge)
     scale = spread[:, None, None] + torch.stack([torch.ones_like(light) * slack, *torch.zeros_like(axes[1:])])
     distance = (((axes - near) / scale) ** 2).sum(0)
     likelihood = torch.exp(-(distance - 5).clamp_min(0) / 4)
-    reach = 2 * max(1, round(_THIN * edge)) + 1
-    other = 1 - smooth(likelihood[None], 0.004 * edge)[0]
+    reach = 2 * max(1, round(_THIN_HALF_WIDTH * edge)) + 1
+    other = 1 - fast_gaussian_blur(likelihood[None], 0.004 * edge)[0]
     other = -F.max_pool2d(-other[None, None], reach, 1, reach // 2)
     other = F.max_pool2d(other, reach, 1, reach // 2)[0]
-    return smooth(_connected(1 - other, known.float()[None]), 0.006 * edge)[0]
+    return fast_gaussian_blur(_keep_connected(1 - other, known.float()[None]), 0.006 * edge)[0]
 
 
-def _connected(likelihood: torch.Tensor, start: torch.Tensor, grid: int = 96) -> torch.Tensor:
-    """Keep of ``[1, H, W]`` only what can be reached from ``start`` over likely pixels (greyscale reconstruction by dilation, Vincent
-    1993, on a coarse grid): a highlight in the hair is no skin."""
+def _keep_connected(likelihood: torch.Tensor, start: torch.Tensor, grid: int = 96) -> torch.Tensor:
+    """Keep of ``likelihood`` ``[1, H, W]`` only what can be reached from ``start`` ``[1, H, W]`` over likely pixels (greyscale
+    reconstruction by dilation, Vincent 1993, on a coarse grid): a highlight in the hair is no skin."""
     small = F.adaptive_avg_pool2d(likelihood, grid)
     reached = torch.minimum(small, F.adaptive_max_pool2d(start, grid))
     for _ in range(grid):

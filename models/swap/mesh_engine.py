@@ -20,7 +20,7 @@ from ..face3d.fit import Fit, fit_face, mean_face
 from ..face3d.raster import rasterize, vertex_normals
 from ..face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from ..faces import Faces, Identity
-from ..parse.skin import local_mean, skin_likelihood, smooth
+from ..parse.skin import fast_gaussian_blur, local_mean, skin_likelihood
 from ..pixels.affine import scale_of, transform
 from ..pixels.masks import signed_distance
 from ..progress import Progress, silent
@@ -163,7 +163,7 @@ def _draw(crop: torch.Tensor, matrix: np.ndarray, target: Fit, texture: Texture,
     skin = skin_likelihood(crop, sure * covered, _SHADOW * side * (1 - brow_up))
 
     eye_distance = target.scale * depth_scale * 6.3
-    rounded = smooth(covered[None], 0.1 * eye_distance) * (covered > 0)
+    rounded = fast_gaussian_blur(covered[None], 0.1 * eye_distance) * (covered > 0)
     soft = (-signed_distance(rounded, 0.2 * eye_distance)[0] / (_FEATHER * eye_distance)).clamp(0, 1)
     soft = soft * soft * (3 - 2 * soft)
     upper = torch.maximum(brow_up, side)
@@ -221,7 +221,7 @@ def _target_parts(drawn, source: Fit, target: Fit, mesh, zones: Zones, size: int
         triangles = mesh.triangles[(inside[mesh.triangles] > 0).all(1)]
         _, covered = rasterize(drawn, triangles, inside[:, None], size)
         part = torch.from_numpy(covered).to(device, torch.float32)
-        keep = torch.maximum(keep, smooth(part[None], max(0.8, softness * size * 0.25))[0])
+        keep = torch.maximum(keep, fast_gaussian_blur(part[None], max(0.8, softness * size * 0.25))[0])
     return keep
 
 
@@ -229,7 +229,7 @@ def _relight(painted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, sk
     """Give the texture the scene's light, from the means of both skins: all of it over the face as a whole, most of it part by part
     (light and shade also draw the source's features), and more finely along the border, where a step would show."""
     weight = (skin * mask.clamp(0.02, 1))[None]
-    near_border = (2 * (1 - smooth(mask[None], 0.1 * eye_distance)[0])).clamp(0, 0.8)
+    near_border = (2 * (1 - fast_gaussian_blur(mask[None], 0.1 * eye_distance)[0])).clamp(0, 0.8)
     lit = painted
     for sigma, share in ((0.55 * eye_distance, _SHADING), (0.12 * eye_distance, near_border)):
         have = local_mean(lit, weight, sigma)

@@ -32,7 +32,7 @@ from ..files.find import find_companion, how_to_get
 from ..identity.photos import reference_photos
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
-from ..parse.landmarks import points_68
+from ..parse.landmarks import points68_of
 from ..paste import check_crops, paste
 from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
@@ -154,7 +154,7 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
     latents = encode(targets).float()
     organ_latents = latents if settings.organ_source == "released" else None
     features, organs = source_features(conditioner, portraits, sources, organ_latents, encode)
-    points = np.stack([points_68(face) if settings.shape == SHAPES[0] else transferred_points(face, identity) for face in faces])
+    points = np.stack([points68_of(face) if settings.shape == SHAPES[0] else transferred_points(face, identity) for face in faces])
     points = transform(points, crop_matrices(faces, SIZE))
     swapped = make_swap_mask(faces, identity, settings.shape, points) if mask is None else fit_mask(mask, len(faces), SIZE, SIZE)
     progress(1, 1)
@@ -179,7 +179,7 @@ def source_features(conditioner: DiffSwapConditioner, portraits: Tensor, sources
     """
     matrices = crop_matrices(sources, SIZE)
     views = torch.from_numpy(identity_view(transform(sources.keypoints, matrices), SIZE).astype(np.float32))
-    points = [transform(points_68(face), matrix) for face, matrix in zip(sources, matrices, strict=True)]
+    points = [transform(points68_of(face), matrix) for face, matrix in zip(sources, matrices, strict=True)]
     masks = torch.from_numpy(np.stack([organ_masks(each, SIZE) for each in points]))
     features = conditioner.identity(portraits, views).mean(0, keepdim=True)
     if target_latents is None:

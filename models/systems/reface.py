@@ -26,7 +26,7 @@ from ..identity.photos import reference_photos
 from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_vae
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
 from ..parse import REGIONS, Parser, region_mask
-from ..parse.landmarks import points_68
+from ..parse.landmarks import points68_of
 from ..paste import check_crops, paste
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask
@@ -116,7 +116,7 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
         return Prepared(unconditional.expand(len(targets), -1, -1), unconditional, targets, torch.ones(targets.shape[:3]))
     targets = shrink(check_crops(crops, len(faces)))
     keep = find_keep_mask(targets, faces, parser, progress)
-    points = np.stack([transform(points_68(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])
+    points = np.stack([transform(points68_of(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])
     points = torch.from_numpy(points.astype(np.float32))
     tokens = conditioner.tokens(source_crop(identity, parser), targets.movedim(-1, 1) * 2 - 1, points, progress)
     return Prepared(tokens, conditioner.unconditional(), targets, keep.to(targets.device))

@@ -11,7 +11,7 @@ from faceloom.models.faces import Face
 from faceloom.models.networks.face_adapter import AreaNet, CoefficientNet, ID2Token, Image2Token, token_decoder_for
 from faceloom.models.networks.iresnet import IResNet, iresnet_depth
 from faceloom.models.parse import REGIONS
-from faceloom.models.parse.labels import CLASSES
+from faceloom.models.parse.labels import CELEBA_CLASSES
 from faceloom.models.pixels.affine import similarity
 from faceloom.models.systems.face_adapter import TEMPLATE, arcface_features, split_coefficients
 from faceloom.models.systems.face_adapter_picture import add_pupils, blend_mask, draw_points, rainbow, swap_area
@@ -103,7 +103,7 @@ class Areas(Adapter):
         if mistake:
             raise Unmade(mistake)
         labels = golden.arrays["seg_u8"]
-        ours = torch.tensor([REGIONS.index(name) for name in CLASSES])[torch.from_numpy(labels.astype(np.int64))]
+        ours = torch.tensor([REGIONS.index(name) for name in CELEBA_CLASSES])[torch.from_numpy(labels.astype(np.int64))]
         area = swap_area(ours[None])
         return {"seg_u8": labels, "adapt_mask_packed": np.packbits(area.numpy().astype(bool)), "blend_mask": blend_mask(area)[None]}
 

@@ -11,7 +11,7 @@ from faceloom.models.diffusion.ddim import SD_ALPHAS, classifier_free_guidance, 
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
 from faceloom.models.networks.reface import IRSE50, Conditioner, FaceID, to_clip
-from faceloom.models.parse.labels import CLASSES
+from faceloom.models.parse.labels import CELEBA_CLASSES
 from faceloom.models.systems.reface import class_table, halve, keep_mask, latent_mask
 from faceloom.tests.golden_adapters.base import Adapter, Unmade
 from torch import nn
@@ -151,9 +151,9 @@ class Masks(Adapter):
         if mistake:
             raise Unmade(mistake)
         y, x = np.mgrid[:512, :512]
-        keep = keep_mask(torch.from_numpy(class_table(CLASSES)[(y // 37 + x // 41) % 19])[None])
+        keep = keep_mask(torch.from_numpy(class_table(CELEBA_CLASSES)[(y // 37 + x // 41) % 19])[None])
         impulses = torch.zeros(8, 1, 16, 16)
         impulses[range(8), 0, :, range(3, 11)] = 1  # what each of eight neighbours gives to the middle pixel of the half size
-        return {"map_bisenet19_to_12": class_table(CLASSES), "map_celebamask19_to_12": class_table(self.celeba),
+        return {"map_bisenet19_to_12": class_table(CELEBA_CLASSES), "map_celebamask19_to_12": class_table(self.celeba),
                 "bicubic_kernel_factor2": halve(impulses)[:, 0, 4, 3], "down2": halve(golden.input("img")), "keep_mask_512": keep[0],
                 "keep_mask_64": latent_mask(keep)}

@@ -18,7 +18,7 @@ from ...faces import Face, Faces, Identity
 from ...networks.keras_graph import input_shapes
 from ...networks.keras_net import KerasNet, needed_weights
 from ...parse import Parser
-from ...parse.landmarks import points_68
+from ...parse.landmarks import points68_of
 from ...pixels.affine import transform
 from ...pixels.resize import resize_bilinear
 from ...pixels.sampling import sample_crops
@@ -87,7 +87,7 @@ class DeepfakesEngine(TorchEngine):
             raise FaceLoomError("A parsed mask needs a face parser; connect one to Load Swap Model, or choose another mask.")
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
-        return self._squares([points_68(Face(0, np.zeros(4), points)) for points in keypoints])
+        return self._squares([points68_of(Face(0, np.zeros(4), points)) for points in keypoints])
 
     def encode_faces(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
         """Returns ``[N, 0]``: the network takes nothing of a source."""
@@ -106,7 +106,7 @@ class DeepfakesEngine(TorchEngine):
 
     def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, sources: torch.Tensor,
               settings: SwapSettings) -> None:
-        boost, points = settings.pixel_boost, [points_68(face) for face in faces]
+        boost, points = settings.pixel_boost, [points68_of(face) for face in faces]
         to_input = self._squares(points)
         to_output = finer(to_input, self.size / self.input_edge)  # the same square: what is drawn was trained to show what is seen
         tiles = sample_tiles(images, faces, finer(to_input, boost), self.input_edge * boost, boost)

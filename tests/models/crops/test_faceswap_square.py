@@ -20,12 +20,12 @@ from faceloom.models.crops.faceswap_square import (
     padding,
     square_matrix,
 )
-from faceloom.models.parse.landmarks import mean_points
+from faceloom.models.parse.landmarks import mean_points68
 from faceloom.models.pixels.affine import invert, transform
 from scipy.spatial.transform import Rotation
 
 GOLDEN = Path(os.environ.get("FACELOOM_GOLDEN", Path(__file__).parents[4] / "shared" / "golden")) / "faceswap_align_masks.json"
-FACE = mean_points() * 180 + (90, 40)
+FACE = mean_points68() * 180 + (90, 40)
 
 
 @pytest.mark.skipif(not GOLDEN.is_file(), reason=f"no {GOLDEN}")

@@ -23,7 +23,7 @@ from faceloom.models.files.folders import Folders
 from faceloom.models.parse import region_mask
 from faceloom.models.parse.load import load_occluder, load_parser
 from faceloom.models.parse.occlude import MaskOccluder, OnnxOccluder, draw_mask, faces_in_crops, occlusion_mask
-from faceloom.models.parse.sam import SamOccluder, box_in
+from faceloom.models.parse.sam import SamOccluder, box_in_square
 from faceloom.models.pixels.masks import feather_mask, grow_mask
 from faceloom.models.runtime.method import Loading
 from faceloom.models.runtime.onnx import open_session
@@ -316,7 +316,7 @@ def test_sam_is_shown_each_face_upright_with_its_own_points_and_box(sam):
 
 
 def test_box_of_a_face_at_the_edge_stays_in_the_picture():
-    box = box_in(np.array([-50., 10, 80, 90]), np.array([[2., 0, 0], [0, 2, 0]]), 128)
+    box = box_in_square(np.array([-50., 10, 80, 90]), np.array([[2., 0, 0], [0, 2, 0]]), 128)
     assert box.tolist() == [0, 20, 127, 127]
 
 

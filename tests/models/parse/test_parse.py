@@ -10,8 +10,9 @@ import torch
 from faceloom.models.crops.crop import crop_matrices
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import MIRROR_68, Face, Faces, keypoints_from_68
-from faceloom.models.parse import FACE_PARTS, REGIONS, parse_preview, region_labels, region_mask
-from faceloom.models.parse.landmarks import LANDMARK_REGIONS, PARTS, face_outline, mean_points, outlines_68, smooth_curve
+from faceloom.models.parse import FACE_PARTS, REGIONS, MaskEdge, parse_preview, region_labels, region_mask
+from faceloom.models.parse.landmarks import face_outline, mean_points68, region_outlines68, smooth_curve
+from faceloom.models.parse.regions import LANDMARK_PARTS, LANDMARK_REGIONS
 from faceloom.models.pixels.affine import transform
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ SIZE = 256
 def person(angle: float = 0, scale: float = 300, center=(200.0, 220.0), points: np.ndarray | None = None, **extra) -> Face:
     """The average face turned by ``angle`` degrees in the picture plane."""
     turn = np.deg2rad(angle)
-    points = ((mean_points() if points is None else points) - 0.5) * scale
+    points = ((mean_points68() if points is None else points) - 0.5) * scale
     points = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + center
     return Face(0, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points, **extra)
 
@@ -33,7 +34,7 @@ def group(*people: Face) -> Faces:
 
 def turned(yaw: float) -> np.ndarray:
     """The average face as a 3-D half ellipsoid turned about the vertical axis, the far jaw line on the visible contour."""
-    points = mean_points() - 0.5
+    points = mean_points68() - 0.5
     depth = 0.34 * np.sqrt(np.maximum(0, 1 - (points[:, 0] / 0.275) ** 2)) - 0.12 * np.maximum(0, points[:, 1] - 0.2)
     depth[27:36] += 0.05
     turn = np.deg2rad(yaw)
@@ -56,7 +57,7 @@ def test_regions_express_all_classes_of_a_19_class_parser():
 
 
 def test_mean_face_is_symmetric():
-    points = mean_points()
+    points = mean_points68()
     assert np.allclose(points[MIRROR_68] * (-1, 1) + (1, 0), points, atol=1e-9)
     assert sorted(MIRROR_68) == list(range(68)) and (points[:, 1] > 0.3).all()
 
@@ -97,9 +98,9 @@ def test_masks_do_not_depend_on_the_roll():
 def test_regions_are_disjoint_and_fill_the_face(angle, scale, shift):
     faces = group(person(angle, scale, (shift, 200.0)))
     face = region_mask(("face",), 128, faces=faces)
-    parts = [region_mask((name,), 128, faces=faces) for name in ("skin", *PARTS)]
+    parts = [region_mask((name,), 128, faces=faces) for name in ("skin", *LANDMARK_PARTS)]
     assert (torch.stack(parts).sum(0) - face).abs().max() < 0.02
-    assert (region_mask(("skin", *PARTS), 128, faces=faces) - face).abs().max() < 0.02
+    assert (region_mask(("skin", *LANDMARK_PARTS), 128, faces=faces) - face).abs().max() < 0.02
     assert torch.allclose(region_mask(("background",), 128, faces=faces), 1 - face)
 
 
@@ -117,7 +118,7 @@ def test_half_profile_does_not_grow_behind_the_far_cheek(yaw):
 
 
 def test_a_brow_beyond_the_jaw_line_stays_in_the_outline():
-    points = mean_points()
+    points = mean_points68()
     points[16] = points[15] = (0.69, 0.5)
     points[0] = points[1] = (0.3, 0.5)
     outline = face_outline(points)
@@ -176,9 +177,9 @@ def test_curve_passes_through_its_points_smoothly():
 
 
 def test_a_closed_mouth_has_almost_no_inside():
-    points = mean_points()
+    points = mean_points68()
     points[65:68] = points[[63, 62, 61]] + (0, 0.001)
-    curves = outlines_68(points)
+    curves = region_outlines68(points)
     x, y = curves["mouth"].T
     assert abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2 < 0.0004
 
@@ -186,8 +187,9 @@ def test_a_closed_mouth_has_almost_no_inside():
 def test_grow_feather_and_occlusion_are_applied():
     faces = group(person(), person(5, center=(150.0, 200.0)))
     plain = region_mask(("face",), SIZE, faces=faces)
-    assert region_mask(("face",), SIZE, faces=faces, grow=6).sum() > plain.sum() > region_mask(("face",), SIZE, faces=faces, grow=-6).sum()
-    inside = region_mask(("face",), SIZE, faces=faces, feather=20, side="inside")
+    grown, shrunk = (region_mask(("face",), SIZE, faces=faces, edge=MaskEdge(grow=pixels)) for pixels in (6, -6))
+    assert grown.sum() > plain.sum() > shrunk.sum()
+    inside = region_mask(("face",), SIZE, faces=faces, edge=MaskEdge(feather=20, side="inside"))
     assert bool((inside <= plain).all()) and inside.sum() < plain.sum()
     half = torch.zeros(1, 32, 32)
     half[:, :, 16:] = 1

@@ -200,5 +200,5 @@ def test_an_answer_that_is_no_score(tmp_path):
     value = graph.node("ReduceMean", graph.input("input", [1, 3, 512, 512]), axes=[1], keepdims=1)
     graph.output("output", value, ["a", "b", "c", "d"])
     parser = load_parser(graph.save(tmp_path / "bisenet_resnet_34.onnx"))
-    with pytest.raises(FaceLoomError, match=r"answered \(1, 1, 512, 512\)"):
+    with pytest.raises(FaceLoomError, match=r"returned \(1, 1, 512, 512\)"):
         parser.parse(slopes(64)[None])

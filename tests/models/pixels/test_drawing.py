@@ -9,12 +9,12 @@ from faceloom.models.detect.overlay import draw_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.drawings import draw_landmarks
 from faceloom.models.faces import Face, Faces, keypoints_from_68
-from faceloom.models.parse.landmarks import mean_points
+from faceloom.models.parse.landmarks import mean_points68
 from faceloom.models.pixels.drawing import PALETTE, contact_sheet
 
 
 def person(frame: int, x: float, y: float, scale: float, **extra) -> Face:
-    points = mean_points() * scale + (x, y)
+    points = mean_points68() * scale + (x, y)
     return Face(frame, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points, **extra)
 
 
@@ -66,7 +66,7 @@ def test_overlay_refuses_another_image():
 
 
 def test_landmarks_are_drawn_through_their_points_on_black():
-    points = mean_points() * 256
+    points = mean_points68() * 256
     drawn = draw_landmarks(points, 256, 256)
     assert drawn.shape == (256, 256, 3)
     at = drawn[tuple(points.round().astype(int).T[::-1])].amax(-1)
@@ -79,8 +79,8 @@ def test_landmarks_are_drawn_through_their_points_on_black():
 
 def test_landmarks_over_a_picture_leave_the_rest_alone():
     image = torch.rand((128, 160, 3), generator=torch.Generator().manual_seed(1))
-    both = draw_landmarks(np.stack([mean_points() * 80, mean_points() * 80 + (70, 30)]), 128, 160, image)
-    one = draw_landmarks(mean_points() * 80, 128, 160, image)
+    both = draw_landmarks(np.stack([mean_points68() * 80, mean_points68() * 80 + (70, 30)]), 128, 160, image)
+    one = draw_landmarks(mean_points68() * 80, 128, 160, image)
     changed = (both != image).any(-1)
     assert not changed[:25].any() and 0.02 < changed.float().mean() < 0.3
     assert (both != image).any(-1).sum() > 1.5 * (one != image).any(-1).sum()

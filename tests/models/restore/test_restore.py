@@ -11,8 +11,8 @@ import torch
 from faceloom.models.crops.crop import crop_faces, crop_matrices
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, keypoints_from_68
-from faceloom.models.parse import region_mask
-from faceloom.models.parse.landmarks import mean_points
+from faceloom.models.parse import MaskEdge, region_mask
+from faceloom.models.parse.landmarks import mean_points68
 from faceloom.models.pixels.affine import invert, scale_of
 from faceloom.models.pixels.sampling import warp
 from faceloom.models.restore import restore_crops
@@ -41,7 +41,7 @@ def white(sigma: float, seed: int = 3, size: int = EDGE) -> torch.Tensor:
 
 def one_face(angle: float = 0, edge: float = 240) -> Faces:
     turn = np.deg2rad(angle)
-    points = (mean_points() - 0.5) * edge
+    points = (mean_points68() - 0.5) * edge
     points = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + EDGE / 2
     return Faces((Face(0, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points),), 1, EDGE, EDGE)
 
@@ -49,7 +49,7 @@ def one_face(angle: float = 0, edge: float = 240) -> Faces:
 def on_photo(crop: torch.Tensor, faces: Faces) -> tuple[torch.Tensor, torch.Tensor]:
     """The crop on the photograph's pixels, and where its face is."""
     back = invert(crop_matrices(faces, crop.shape[0])[0])
-    mask = region_mask(("face",), crop.shape[0], faces=faces, grow=-4)[0]
+    mask = region_mask(("face",), crop.shape[0], faces=faces, edge=MaskEdge(grow=-4))[0]
     return warp(crop, back, EDGE, EDGE), warp(mask[..., None], back, EDGE, EDGE, "zeros")[..., 0] > 0.5
 
 
@@ -167,7 +167,7 @@ def test_a_clean_photograph_of_equal_sharpness_changes_nothing(size):
 
 
 def test_the_photographs_own_crop_gets_back_the_grain_that_resampling_took(collins):
-    points = mean_points() * 165 + (138, 25)
+    points = mean_points68() * 165 + (138, 25)
     faces = Faces((Face(0, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points),), 1, 512, 512)
     noisy = (collins + 0.03 * torch.randn(collins.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     crop = crop_faces(noisy, faces, 330)
@@ -185,7 +185,7 @@ def test_jpeg_grain_on_a_portrait(hopper, collins):
     buffer = io.BytesIO()
     Image.fromarray((noisy[0] * 255).round().byte().numpy()).save(buffer, "JPEG", quality=50)
     photo = torch.from_numpy(np.asarray(Image.open(buffer), np.float32) / 255)[None]
-    points = mean_points() * 345 + (103, 65)
+    points = mean_points68() * 345 + (103, 65)
     faces = Faces((Face(0, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points),), 1, 600, 512)
     smooth = _blur(collins[0, 40:200, 140:300].movedim(-1, 0), 1.0)
     crop = torch.nn.functional.interpolate(smooth[None], size=(384, 384), mode="bicubic").movedim(1, -1).clamp(0, 1)

@@ -18,7 +18,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.mask3d import landmark_mask
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.diffswap import codes_to_latents, nearest_codes, organ_means, unet_form, unet_weights, vq_form
-from faceloom.models.parse.landmarks import points_68
+from faceloom.models.parse.landmarks import points68_of
 from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.pixels.opencv_like import fill_hull
 from faceloom.models.systems.diffswap import (
@@ -236,7 +236,7 @@ class TestPrepare:
         torch.testing.assert_close(of_source[0, 2:], of_source[1, 2:])
         assert not torch.allclose(released[0, 2:], released[1, 2:], atol=1e-3)
         _, sources = source_crops(source)
-        masks = organ_masks(transform(points_68(sources[0]), crop_matrices(sources, SIZE)[0]), SIZE)
+        masks = organ_masks(transform(points68_of(sources[0]), crop_matrices(sources, SIZE)[0]), SIZE)
         means = organ_means(system.encode(crops[:1]), torch.from_numpy(masks)[None])
         net = system.conditioner.model.net
         torch.testing.assert_close(net(torch.zeros(1, 68, 2), torch.zeros(1, 512), means)[:, 2:], released[:1, 2:], atol=1e-5, rtol=1e-4)

@@ -18,7 +18,7 @@ from faceloom.models.files.folders import Folders
 from faceloom.models.interop.convert import convert
 from faceloom.models.networks.keras_net import KerasNet
 from faceloom.models.parse import REGIONS
-from faceloom.models.parse.landmarks import points_68
+from faceloom.models.parse.landmarks import points68_of
 from faceloom.models.pixels.affine import compose, invert, transform
 from faceloom.models.pixels.sampling import sample_crops, warp
 from faceloom.models.swap.load import load_engine, with_options
@@ -215,7 +215,7 @@ def test_faces_with_five_points_only_and_none_at_all(scene):
     crops, masks = swapped(engine, images, poor, None, SIZE)
     sure = masks > .99
     assert sure.any() and (crops - crop_faces(images, poor, SIZE) * torch.tensor(SHADES["B"]))[sure].abs().mean() < .03
-    np.testing.assert_allclose(engine.alignment(poor.keypoints), engine._squares([points_68(face) for face in poor]))
+    np.testing.assert_allclose(engine.alignment(poor.keypoints), engine._squares([points68_of(face) for face in poor]))
     crops, masks = swapped(engine, images, faces.take([]), None, SIZE)
     assert len(crops) == len(masks) == 0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from faceloom.models.parse.landmarks import mean_points
+from faceloom.models.parse.landmarks import mean_points68
 from faceloom.models.swap.research.deepfakes_mask import HULLS, blurred, finished, landmark_mask, square_fade
 
-POINTS = mean_points() * 100 + 12
+POINTS = mean_points68() * 100 + 12
 
 
 @pytest.mark.parametrize("size", [64, 96, 128])
