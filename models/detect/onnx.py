@@ -224,7 +224,7 @@ def _as_face(frame: int, box: np.ndarray, score: float, keypoints: np.ndarray) -
 
 
 def _open(file: Contents, loading: Loading) -> OnnxDetector:
-    """Open a detector; a file the catalogue does not know is told by its outputs."""
+    """Open a detector; for a file that the catalogue does not know, the form of its outputs decides how they are decoded."""
     model = open_session(file.path, providers=loading.providers, kind="detector")
     contract = loading.contract or (file.row.contract if file.row else catalogue()[_row_with_such_outputs(model)].contract)
     if contract.family not in DECODERS:

@@ -59,12 +59,12 @@ class OnnxRecognizer:
 
 
 def _open(file: Contents, loading: Loading) -> OnnxRecognizer:
-    """Its space is the catalogue's, or the file's own name where it is in none."""
+    """Open a recognizer; its space is the catalogue's, or the file's own name where the catalogue does not know the file."""
     path, row = file.path, file.row
     model = open_session(path, providers=loading.providers, kind="recognizer")
     if len(model.inputs) != 1 or len(model.inputs[0].shape or ()) != 4 or len(model.outputs[0].shape or ()) != 2:
-        raise FaceLoomError(f"{path.name} is not {KINDS['recognizer']}: it should take one picture and answer one vector.")
-    contract = loading.contract or (row.contract if row else _own_normalisation(model, ARCFACE))
+        raise FaceLoomError(f"{path.name} is not {KINDS['recognizer']}: it should take one image and return one vector.")
+    contract = loading.contract or (row.contract if row else _contract_by_first_nodes(model, ARCFACE))
     size = model.inputs[0].shape[2]
     if isinstance(size, int) and size != contract.size:
         if row:
@@ -74,8 +74,9 @@ def _open(file: Contents, loading: Loading) -> OnnxRecognizer:
     return OnnxRecognizer(contract.space or path.stem, model, contract)
 
 
-def _own_normalisation(model: OnnxModel, contract: NetContract) -> NetContract:
-    """Networks that came from MXNet subtract and scale themselves, from 0..255 (insightface tells them by their first nodes)."""
+def _contract_by_first_nodes(model: OnnxModel, contract: NetContract) -> NetContract:
+    """Return the contract without mean and scale, for values 0..255, where the network begins with nodes that subtract and multiply, as
+    those from MXNet do (insightface's rule)."""
     names = model.file.node_names(8)
     if any(name.startswith(("Sub", "_minus")) for name in names) and any(name.startswith(("Mul", "_mul")) for name in names):
         return replace(contract, mean=(0, 0, 0), std=(1 / 255,) * 3)

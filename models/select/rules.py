@@ -133,7 +133,7 @@ def _under_mask(faces: Faces, mask: torch.Tensor | None) -> set[int]:
         raise FaceLoomError("The rule mask needs a mask; connect one.")
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or len(mask) not in (1, faces.frames):
-        raise FaceLoomError(f"The mask must be one picture or one for each of the {faces.frames} image(s), not {tuple(mask.shape)}.")
+        raise FaceLoomError(f"The mask must be one for all images or one for each of the {faces.frames} image(s), not {tuple(mask.shape)}.")
     zoom = np.array([mask.shape[2] / faces.width, mask.shape[1] / faces.height])
     limit = np.array([mask.shape[2], mask.shape[1]])
     chosen = set()

@@ -200,7 +200,7 @@ def test_graphs_that_are_not_what_they_are_called(tmp_path):
     model = onnx.load(str(pair))
     model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1, 3, 112, 112]))
     onnx.save(model, str(pair))
-    with pytest.raises(FaceLoomError, match="should take one picture and answer one vector"):
+    with pytest.raises(FaceLoomError, match="should take one image and return one vector"):
         load_recognizer(pair)
     wide = onnx.load(str(save_double(tmp_path / "w600k_r50.onnx", HALF)))
     for axis in (2, 3):
