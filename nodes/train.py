@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import comfy.sd
@@ -13,6 +12,7 @@ from comfy_api.latest import io
 from ..models.diffusion.crop import sampling_size
 from ..models.diffusion.dreambooth import DreamBoothSettings, center_squares
 from ..models.errors import FaceLoomError
+from ..models.files.cache import replacement_path
 from ..models.identity.files import identity_path
 from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_images
@@ -112,11 +112,9 @@ def lora_path(filename: str) -> Path:
 def _save(weights: dict[str, torch.Tensor], path: Path, prompt: str) -> None:
     from safetensors.torch import save_file
 
-    unfinished = path.with_suffix(".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in weights.items()}, unfinished, {"trigger": prompt, "format": "pt"})
-        os.replace(unfinished, path)
+        with replacement_path(path) as temporary:
+            save_file({name: value.contiguous() for name, value in weights.items()}, temporary, {"trigger": prompt, "format": "pt"})
     except OSError as error:
         raise FaceLoomError(f"{path} cannot be written ({error.strerror}); free some space or name another folder.") from error
 

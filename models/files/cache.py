@@ -20,20 +20,27 @@ HASH_RECORD = "faceloom_hashes.json"
 
 
 @contextmanager
-def replace_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a file for writing that becomes ``path`` when the block ends well and is deleted when it does not (Ctrl-C included).
+def replacement_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a path in the same folder to write a file to, for libraries that open files themselves. The file becomes ``path`` when the block
+    ends well and is deleted when it does not (Ctrl-C included).
 
-    Parent folders are made. OSError where the file cannot be written.
+    Parent folders are made. OSError where they cannot be made or ``path`` cannot be replaced.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        with open(temporary, "x+b") as file:
-            yield file
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open a file for writing that becomes ``path`` when the block ends well; as ``replacement_path`` does."""
+    with replacement_path(path) as temporary, open(temporary, "x+b") as file:
+        yield file
 
 
 def check_writable(folder: str | os.PathLike) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from ..diffusion.lora import load_flat_lora
 from ..errors import FaceLoomError
-from ..files.cache import replace_file
+from ..files.cache import replacement_path
 from ..files.checkpoints import WRAPPERS, load_parts, load_weights
 
 
@@ -37,8 +37,8 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
         return (value.half() if half and value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
 
     try:
-        with replace_file(target) as file:
-            save_file({key: as_saved(value) for key, value in tensors.items()}, file.name, metadata)
+        with replacement_path(target) as temporary:
+            save_file({key: as_saved(value) for key, value in tensors.items()}, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise FaceLoomError(f"{target} cannot be written ({error}).") from error
     return target
