@@ -95,7 +95,7 @@ class Head(nn.Module):
 
 
 class BiSeNet(nn.Module):
-    """``[N, 3, H, W]`` (ImageNet mean and std, H and W divisible by 32) to class scores ``[N, classes, H, W]``."""
+    """Pictures ``[N, 3, H, W]`` (ImageNet mean and std, H and W divisible by 32) to class scores ``[N, classes, H, W]``."""
 
     def __init__(self, classes: int = CLASSES, blocks: tuple[int, ...] = SHALLOW) -> None:
         super().__init__()

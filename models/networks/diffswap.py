@@ -101,9 +101,11 @@ class VqCodec(nn.Module):
             down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels)
 
     def encode(self, pictures: Tensor) -> Tensor:
+        """Encode pictures as latents before quantisation."""
         return self.vae.encode(pictures, return_dict=False)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode the codes nearest to latents to pictures."""
         codes = nearest_codes(latents, self.vae.quantize.embedding.weight)
         return self.vae.decode(codes_to_latents(codes, self.vae.quantize.embedding.weight), force_not_quantize=True, return_dict=False)[0]
 

@@ -89,6 +89,7 @@ class Codec(nn.Module):
         return self.scale * (distribution.mean if noise is None else distribution.mean + distribution.std * noise)
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents to pictures."""
         return self.vae.decode(latents / self.scale, return_dict=False)[0]
 
 

@@ -26,7 +26,7 @@ _SMALL_KERNELS = {1: (1,), 3: (1, 2, 1), 5: (1, 4, 6, 4, 1), 7: (2, 7, 14, 18, 1
 
 
 def convex_hull(points: np.ndarray) -> np.ndarray:
-    """Corners ``[M, 2]`` int64 of the convex hull of whole ``[K, 2]`` points, clockwise as seen, without points on its edges.
+    """Find the corners ``[M, 2]`` of the convex hull of whole points ``[K, 2]``, clockwise as seen, without points on its edges.
 
     Points on one line give its two ends, points in one place give one corner (Andrew 1979).
     """
@@ -45,12 +45,12 @@ def convex_hull(points: np.ndarray) -> np.ndarray:
 
 
 def _turn(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> int:
-    """More than 0 where the way from ``a`` over ``b`` to ``c`` turns right as seen, less than 0 where it turns left."""
+    """Return more than 0 where the way from ``a`` over ``b`` to ``c`` turns right as seen, less than 0 where it turns left."""
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
 def line_pixels(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Pixels ``[M, 2]`` of Bresenham's line between two pixels, from its left end; halves are rounded towards that end."""
+    """List the pixels ``[M, 2]`` of Bresenham's line between two pixels, from its left end; halves are rounded towards that end."""
     if start[0] > end[0]:
         start, end = end, start
     step = end - start
@@ -60,7 +60,7 @@ def line_pixels(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _clip_line(start: list[int], end: list[int], last: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """The two ends, on whole pixels, of the part of a line that lies inside the square from 0 to ``last``; None where none does.
+    """Cut a line to the part inside the square from 0 to ``last``: its two ends on whole pixels, or None where no part lies inside.
 
     The line is cut at the upper and lower edge first, then at the left and right one.
     """
@@ -77,7 +77,7 @@ def _clip_line(start: list[int], end: list[int], last: int) -> tuple[np.ndarray,
 
 
 def _row_spans(corners: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last column ``[size]`` in 16.16 fixed point where the edges of a convex polygon cross every row.
+    """Find the first and the last column ``[size]``, in 16.16 fixed point, where the edges of a convex polygon cross every row.
 
     Rows that no edge crosses have a first column beyond the square and a last column before it.
     """
@@ -97,7 +97,7 @@ def _row_spans(corners: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _divide(numerator: int, denominator: int) -> int:
-    """The whole quotient, rounded towards zero."""
+    """Divide whole numbers, rounding towards zero."""
     return abs(numerator) // abs(denominator) * (1 if (numerator < 0) == (denominator < 0) else -1)
 
 
@@ -180,7 +180,7 @@ def gaussian_blur_uint8(mask: np.ndarray, sigma_x: float, sigma_y: float) -> np.
 
 
 def _fixed_point_kernel(sigma: float) -> np.ndarray:
-    """Whole weights that add up to 256; what rounding takes from one weight is given to the next."""
+    """Make whole weights that add up to 256; what rounding takes from one weight is given to the next."""
     reach = int(round(6 * sigma + 1) | 1) // 2
     weights = np.exp(-.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights = weights / weights.sum() * 256
@@ -193,7 +193,7 @@ def _fixed_point_kernel(sigma: float) -> np.ndarray:
 
 
 def gaussian_kernel(edge: int) -> np.ndarray:
-    """The weights ``[edge]``, not yet scaled to a sum of 1, of the Gaussian that ``GaussianBlur`` takes for a kernel of ``edge`` pixels."""
+    """Make the unscaled weights ``[edge]`` of the Gaussian that ``GaussianBlur`` takes for a kernel of ``edge`` pixels."""
     if edge in _SMALL_KERNELS:
         return np.array(_SMALL_KERNELS[edge])
     sigma = .3 * ((edge - 1) * .5 - 1) + .8
