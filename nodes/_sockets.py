@@ -14,8 +14,6 @@ from ..models.face3d.points106 import Landmarker
 from ..models.identity import Recognizer
 from ..models.interop.insightface import attributes_of, detector_of, landmarker_of, recognizer_of
 
-CATEGORY = "FaceLoom"
-
 Faces = io.Custom("FACES")
 Identity = io.Custom("FACE_IDENTITY")
 

@@ -6,19 +6,18 @@ from comfy_api.latest import io
 
 from ..models.interop.identity_for_adapters import ADAPTERS, adapter_analysis
 from ._runtime import give, show
-from ._sockets import CATEGORY, FaceAnalysis, FaceDetector, FaceRecognizer, Identity, InsightFace, as_detector, as_recognizer
+from ._schema import node_schema
+from ._sockets import FaceAnalysis, FaceDetector, FaceRecognizer, Identity, InsightFace, as_detector, as_recognizer
 
 
 class IdentityForAdapters(io.ComfyNode):
+    """Hands an identity to the IP-Adapter FaceID, InstantID and PuLID nodes of other packs: the source picture they look at, and in place
+    of InsightFace an object that answers with this identity, averaged over all its photos."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="IdentityForAdapters",
-            display_name="Identity for Adapters",
-            category=CATEGORY,
-            description="Hands an identity to the IP-Adapter FaceID, InstantID and PuLID nodes of other packs: the source picture they "
-                        "look at, and in place of InsightFace an object that answers with this identity, averaged over all its photos.",
-            search_aliases=["ipadapter faceid", "instantid", "pulid", "insightface", "faceanalysis", "face embedding", "faceloom"],
+        return node_schema(
+            cls, "Identity for Adapters", ["ipadapter faceid", "instantid", "pulid", "insightface", "faceanalysis", "face embedding"],
             inputs=[
                 Identity.Input("identity", tooltip="The person, from ArcFace Embed with the recognizer the adapter was trained with: "
                                                    "w600k_r50 (buffalo_l) for IP-Adapter FaceID, glintr100 (antelopev2) for the others."),
@@ -45,7 +44,7 @@ class IdentityForAdapters(io.ComfyNode):
                                                           "this identity."),
                 FaceAnalysis.Output("face_analysis", tooltip="The same object, for the nodes of InstantID and PuLID."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -8,19 +8,17 @@ from ..models.crops.crop import hand_out_crops
 from ..models.crops.squares import ALIGNMENTS, align_faces
 from ..models.pixels.tensors import as_images
 from ._runtime import give_crops, show
-from ._sockets import CATEGORY, Faces
+from ._schema import node_schema
+from ._sockets import Faces
 
 
 class FaceAlign(io.ComfyNode):
+    """Cuts the crops of faces anew: by the square another system was trained on, at another size, or with more of the head in it."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceAlign",
-            display_name="Face Align",
-            category=CATEGORY,
-            description="Cuts the crops of faces anew: by the square another system was trained on, at another size, or with more of the "
-                        "head in it.",
-            search_aliases=["ffhq crop", "recrop", "align crop", "crop size", "framing", "reface", "face-adapter", "faceloom"],
+        return node_schema(
+            cls, "Face Align", ["ffhq crop", "recrop", "align crop", "crop size", "framing", "reface", "face-adapter"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture or frames the faces were found in."),
                 Faces.Input("faces", tooltip="The faces, from Face Detect or Face Select."),
@@ -38,7 +36,7 @@ class FaceAlign(io.ComfyNode):
                                               "this one."),
                 io.Image.Output("crops", tooltip="One square picture per face. One black picture when there is no face."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -7,18 +7,17 @@ from comfy_api.latest import io
 from ..models.face3d.control import WHERE, control_hints, keypoint_pictures
 from ..models.pixels.tensors import as_crops
 from ._runtime import give, give_crops, listener, show
-from ._sockets import CATEGORY, Faces
+from ._schema import node_schema
+from ._sockets import Faces
 
 
 class FaceKeypointsImage(io.ComfyNode):
+    """Draws the five keypoints of faces as InstantID's ControlNet wants them, on the crops or on the whole picture."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceKeypointsImage",
-            display_name="Face Keypoints Image",
-            category=CATEGORY,
-            description="Draws the five keypoints of faces as InstantID's ControlNet wants them, on the crops or on the whole picture.",
-            search_aliases=["instantid keypoints", "face kps", "image_kps", "controlnet face pose", "faceloom"],
+        return node_schema(
+            cls, "Face Keypoints Image", ["instantid keypoints", "face kps", "image_kps", "controlnet face pose"],
             inputs=[
                 Faces.Input("faces", tooltip="The faces whose pose the new picture should take, from Face Detect or Face Select."),
                 io.Combo.Input("where", options=list(WHERE), default="crop",
@@ -32,7 +31,7 @@ class FaceKeypointsImage(io.ComfyNode):
             ],
             outputs=[io.Image.Output("keypoints", tooltip="The drawings, for the image_kps input of Apply InstantID or for its ControlNet. "
                                                           "One black picture when there is no face.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -55,15 +54,13 @@ def _hints() -> list[io.DynamicCombo.Option]:
 
 
 class FaceControlHints(io.ComfyNode):
+    """Makes control pictures that match the crops for ControlNet: their edges, the MediaPipe face mesh, or depth and normals of the fitted
+    3-D face."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceControlHints",
-            display_name="Face Control Hints",
-            category=CATEGORY,
-            description="Makes control pictures that match the crops for ControlNet: their edges, the MediaPipe face mesh, or depth and "
-                        "normals of the fitted 3-D face.",
-            search_aliases=["controlnet face", "canny", "mediapipe face mesh", "face depth", "face normal map", "preprocessor", "faceloom"],
+        return node_schema(
+            cls, "Face Control Hints", ["controlnet face", "canny", "mediapipe face mesh", "face depth", "face normal map", "preprocessor"],
             inputs=[
                 io.Image.Input("crops", tooltip="The crops that are repainted, from Face Detect. The hints have their size."),
                 io.DynamicCombo.Input("hint", options=_hints(),
@@ -74,7 +71,7 @@ class FaceControlHints(io.ComfyNode):
                 Faces.Input("faces", optional=True, tooltip="The faces of these crops. All hints but canny need them."),
             ],
             outputs=[io.Image.Output("hint", tooltip="One picture per crop, for Apply ControlNet.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -11,21 +11,19 @@ from ..models.detect import bounding_boxes, detect_faces
 from ..models.detect.overlay import draw_faces
 from ..models.pixels.tensors import as_images
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
-from ._sockets import CATEGORY, BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
+from ._schema import node_schema
+from ._sockets import BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
 
 ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top", "best-score")
 
 
 class FaceDetect(io.ComfyNode):
+    """Finds every face and cuts an upright, aligned square picture of each, the crop, that all other FaceLoom nodes work on."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceDetect",
-            display_name="Face Detect",
-            category=CATEGORY,
-            description="Finds every face and cuts an upright, aligned square picture of each, the crop, that all other FaceLoom nodes "
-                        "work on.",
-            search_aliases=["face detection", "find faces", "face crop", "align face", "dlib", "faceloom"],
+        return node_schema(
+            cls, "Face Detect", ["face detection", "find faces", "face crop", "align face", "dlib"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture, or the frames of a clip, to look for faces in."),
                 io.Float.Input("threshold", default=0.5, min=0.0, max=1.0, step=0.01,
@@ -62,7 +60,7 @@ class FaceDetect(io.ComfyNode):
                                    tooltip="The box of every face per frame, for ComfyUI's own detection nodes."),
                 io.Int.Output("count", tooltip="How many faces there are in the whole batch."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -9,7 +9,8 @@ from ..models.systems import load as systems
 from ..models.systems.diffface import PRESETS, LossWeights, Settings
 from ._models import checked, load, loading, research_input
 from ._runtime import give, painter, show
-from ._sockets import CATEGORY, DiffFace, Faces, Identity
+from ._schema import node_schema
+from ._sockets import DiffFace, Faces, Identity
 
 OWN = "own"
 DENOISER, PICTURE = "the denoiser", "the predicted picture"
@@ -17,21 +18,19 @@ ABSOLUTE, SQUARED = "absolute", "squared"
 
 
 class LoadDiffFace(io.ComfyNode):
+    """Loads DiffFace, a diffusion model that paints a source's face into a target: its denoiser, recognizer, parser and gaze estimator.
+    """
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadDiffFace",
-            display_name="Load DiffFace",
-            category=CATEGORY,
-            description="Loads DiffFace, a diffusion model that paints a source's face into a target: its denoiser, recognizer, parser and "
-                        "gaze estimator.",
-            search_aliases=["diffface", "diffusion face swap", "Model.pt", "faceloom"],
+        return node_schema(
+            cls, "Load DiffFace", ["diffface", "diffusion face swap", "Model.pt"],
             inputs=[
                 research_input("diffface_unet", "The authors' Model.pt, looked for in models/faceloom/diffface, with Arcface.tar, "
                                                 "FaceParser.pth and GazeEstimator.pt beside it. Commercial use is not allowed."),
             ],
             outputs=[DiffFace.Output("diffface", tooltip="The networks, for DiffFace Swap.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -54,15 +53,13 @@ def _time(name: str, default: float, tooltip: str) -> io.Input:
 
 
 class DiffFaceSwap(io.ComfyNode):
+    """Paints the source's face into every crop with DiffFace, guided step by step by likeness, expression and gaze, and takes the most
+    alike of several tries."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="DiffFaceSwap",
-            display_name="DiffFace Swap",
-            category=CATEGORY,
-            description="Paints the source's face into every crop with DiffFace, guided step by step by likeness, expression and gaze, and "
-                        "takes the most alike of several tries.",
-            search_aliases=["diffface", "diffusion face swap", "faceloom"],
+        return node_schema(
+            cls, "DiffFace Swap", ["diffface", "diffusion face swap"],
             inputs=[
                 DiffFace.Input("diffface", tooltip="From Load DiffFace."),
                 Faces.Input("faces", tooltip="The faces of these crops, from Face Detect."),

@@ -21,19 +21,18 @@ from ._devices import ComfyDevices
 from ._diffswap import MaskedDDIM, make_model, make_vae
 from ._models import checked, load_research, research_input
 from ._runtime import give, listener, show
-from ._sockets import CATEGORY, DiffSwap, Faces, Identity
+from ._schema import node_schema
+from ._sockets import DiffSwap, Faces, Identity
 
 
 class LoadDiffSwap(io.ComfyNode):
+    """Loads DiffSwap, a latent diffusion face swapper that keeps pose and expression well: its MODEL, its VAE, and what turns a source and
+    a target into its conditioning."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadDiffSwap",
-            display_name="Load DiffSwap",
-            category=CATEGORY,
-            description="Loads DiffSwap, a latent diffusion face swapper that keeps pose and expression well: its MODEL, its VAE, and what "
-                        "turns a source and a target into its conditioning.",
-            search_aliases=["diffswap", "diffusion face swap", "diffswap.pth", "faceloom"],
+        return node_schema(
+            cls, "Load DiffSwap", ["diffswap", "diffusion face swap", "diffswap.pth"],
             inputs=[
                 research_input("diffswap", "The authors' diffswap.pth, looked for in models/faceloom/diffswap. Its authors state no "
                                            "licence. Commercial use is not allowed."),
@@ -44,7 +43,7 @@ class LoadDiffSwap(io.ComfyNode):
                 io.Vae.Output("vae", tooltip="The autoencoder of the same file, a quarter of the picture's size, with 8192 codes."),
                 DiffSwap.Output("diffswap", tooltip="What looks at source and target, for DiffSwap Encode."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -65,14 +64,12 @@ class LoadDiffSwap(io.ComfyNode):
 
 
 class DiffSwapEncode(io.ComfyNode):
+    """Looks at the source and at every crop and makes what the sampler needs to paint the source's face into them."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="DiffSwapEncode",
-            display_name="DiffSwap Encode",
-            category=CATEGORY,
-            description="Looks at the source and at every crop and makes what the sampler needs to paint the source's face into them.",
-            search_aliases=["diffswap", "diffusion face swap", "3d-aware mask", "faceloom"],
+        return node_schema(
+            cls, "DiffSwap Encode", ["diffswap", "diffusion face swap", "3d-aware mask"],
             inputs=[
                 DiffSwap.Input("diffswap", tooltip="From Load DiffSwap."),
                 io.Vae.Input("vae", tooltip="The VAE of Load DiffSwap."),
@@ -108,15 +105,13 @@ class DiffSwapEncode(io.ComfyNode):
 
 
 class DiffSwapSampler(io.ComfyNode):
+    """DiffSwap's own way of sampling: DDIM that puts the target back around the mask with new noise at every step, and lets the picture
+    drift towards the target."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="DiffSwapSampler",
-            display_name="DiffSwap Sampler",
-            category=CATEGORY,
-            description="DiffSwap's own way of sampling: DDIM that puts the target back around the mask with new noise at every step, and "
-                        "lets the picture drift towards the target.",
-            search_aliases=["diffswap", "masked ddim", "target guidance", "faceloom"],
+        return node_schema(
+            cls, "DiffSwap Sampler", ["diffswap", "masked ddim", "target guidance"],
             inputs=[
                 io.Float.Input("target_guidance", default=Settings.target_guidance, min=0.0, max=1.0, step=0.005, round=0.001,
                                tooltip="How much every step drifts to the target: more keeps its light and expression better, and the "

@@ -17,19 +17,18 @@ from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_crops
 from . import _memory, _sampling
 from ._runtime import give
-from ._sockets import CATEGORY, FaceAnalysis, FaceParser, FaceRecognizer, Faces, GazeEstimator, Identity, InsightFace, as_recognizer
+from ._schema import node_schema
+from ._sockets import FaceAnalysis, FaceParser, FaceRecognizer, Faces, GazeEstimator, Identity, InsightFace, as_recognizer
 
 
 class DiffusionInpaintSwap(io.ComfyNode):
+    """Repaints the masked face of every crop with your own diffusion model, LoRAs, adapters and ControlNets included, and can pull it
+    towards an identity while it samples."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="DiffusionInpaintSwap",
-            display_name="Diffusion Inpaint Swap",
-            category=CATEGORY,
-            description="Repaints the masked face of every crop with your own diffusion model, LoRAs, adapters and ControlNets "
-                        "included, and can pull it towards an identity while it samples.",
-            search_aliases=["inpaint face", "diffusion face swap", "face detailer", "instantid swap", "ip-adapter swap", "faceloom"],
+        return node_schema(
+            cls, "Diffusion Inpaint Swap", ["inpaint face", "diffusion face swap", "face detailer", "instantid swap", "ip-adapter swap"],
             inputs=[
                 io.Model.Input("model", tooltip="Any diffusion model: Stable Diffusion, SDXL, Flux and so on, plain or inpainting, with "
                                                 "your LoRAs and adapters on it."),

@@ -15,18 +15,17 @@ from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, fi
 from ..models.systems.face_adapter_swap import LATENT_SHAPE
 from ._models import checked, load_research, loading, research_input
 from ._runtime import give, listener, show
-from ._sockets import CATEGORY, FaceAdapter, FaceParser, Faces, Identity
+from ._schema import node_schema
+from ._sockets import FaceAdapter, FaceParser, Faces, Identity
 
 
 class LoadFaceAdapter(io.ComfyNode):
+    """Loads Face-Adapter, which makes any Stable Diffusion 1.5 model swap or reenact faces."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadFaceAdapter",
-            display_name="Load Face-Adapter",
-            category=CATEGORY,
-            description="Loads Face-Adapter, which makes any Stable Diffusion 1.5 model swap or reenact faces.",
-            search_aliases=["face adapter", "faceadapter", "net_id2token", "reenactment", "diffusion face swap", "faceloom"],
+        return node_schema(
+            cls, "Load Face-Adapter", ["face adapter", "faceadapter", "net_id2token", "reenactment", "diffusion face swap"],
             inputs=[
                 research_input("faceadapter_id2token", "The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with "
                                                        "their other files beside it. Whether commercial use is allowed is not clear."),
@@ -38,7 +37,7 @@ class LoadFaceAdapter(io.ComfyNode):
                 io.ClipVision.Output("clip_vision", tooltip="Face-Adapter's CLIP, if its folder vision_encoder lies beside the file. "
                                                             "Otherwise load it, or CLIP ViT-H/14, with Load CLIP Vision."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -55,15 +54,13 @@ class LoadFaceAdapter(io.ComfyNode):
 
 
 class FaceAdapterEncode(io.ComfyNode):
+    """Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them with any Stable Diffusion
+    1.5 model."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceAdapterEncode",
-            display_name="Face-Adapter Encode",
-            category=CATEGORY,
-            description="Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them with any "
-                        "Stable Diffusion 1.5 model.",
-            search_aliases=["face adapter", "faceadapter", "reenactment", "diffusion face swap", "faceloom"],
+        return node_schema(
+            cls, "Face-Adapter Encode", ["face adapter", "faceadapter", "reenactment", "diffusion face swap"],
             inputs=[
                 FaceAdapter.Input("face_adapter", tooltip="From Load Face-Adapter."),
                 io.Clip.Input("clip", tooltip="The CLIP of your Stable Diffusion 1.5 checkpoint: the empty prompt is the negative."),

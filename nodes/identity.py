@@ -12,19 +12,17 @@ from ..models.identity.combine import COMBINE_METHODS
 from ..models.identity.photos import join_photos
 from ..models.pixels.tensors import as_images
 from ._runtime import give, listener, show
-from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_recognizer
+from ._schema import node_schema
+from ._sockets import FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_recognizer
 
 
 class ArcFaceEmbed(io.ComfyNode):
+    """Makes an identity, who to become, from one or several photos of a person and reports how well the photos agree."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="ArcFaceEmbed",
-            display_name="ArcFace Embed",
-            category=CATEGORY,
-            description="Makes an identity, who to become, from one or several photos of a person and reports how well the photos agree.",
-            search_aliases=["face identity", "face embedding", "face model", "source face", "recognizer", "faceloom"],
-            is_input_list=True,
+        return node_schema(
+            cls, "ArcFace Embed", ["face identity", "face embedding", "face model", "source face", "recognizer"],
             inputs=[
                 io.Image.Input("image", tooltip="One or several photos of the same person; a list may hold photos of different sizes."),
                 Faces.Input("faces", tooltip="The person's face in each photo, from Face Detect with keep set to first."),
@@ -42,7 +40,8 @@ class ArcFaceEmbed(io.ComfyNode):
                 io.String.Output("report", tooltip="How similar the photos are to each other, and which do not seem to show the same "
                                                    "person."),
             ],
-            has_intermediate_output=True,
+            is_input_list=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -54,15 +53,13 @@ class ArcFaceEmbed(io.ComfyNode):
 
 
 class IdentityBlend(io.ComfyNode):
+    """Mixes several people into one new identity."""
+
     @classmethod
     def define_schema(cls):
         one = Identity.Input("identity", tooltip="A person to mix in, from ArcFace Embed or Identity Load.")
-        return io.Schema(
-            node_id="IdentityBlend",
-            display_name="Identity Blend",
-            category=CATEGORY,
-            description="Mixes several people into one new identity.",
-            search_aliases=["mix faces", "blend faces", "merge identity", "faceloom"],
+        return node_schema(
+            cls, "Identity Blend", ["mix faces", "blend faces", "merge identity"],
             inputs=[
                 io.Autogrow.Input("identities", template=io.Autogrow.TemplatePrefix(one, prefix="identity", min=2, max=8),
                                   tooltip="The people to mix; a new socket appears when the last one is connected."),
@@ -71,7 +68,7 @@ class IdentityBlend(io.ComfyNode):
                                         "count."),
             ],
             outputs=[Identity.Output("identity", tooltip="The mixed person.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

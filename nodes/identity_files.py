@@ -12,7 +12,8 @@ from comfy_api.latest import io
 from ..models.errors import FaceLoomError
 from ..models.identity.files import identity_path, load_identity, save_identity
 from ._runtime import show
-from ._sockets import CATEGORY, Identity
+from ._schema import node_schema
+from ._sockets import Identity
 from .identity import portraits
 
 FOLDER = "faceloom_identities"
@@ -27,15 +28,12 @@ def register_identity_folders() -> None:
 
 
 class IdentitySave(io.ComfyNode):
+    """Saves a person to models/faceloom/identities, so that other workflows can load them without the photos."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="IdentitySave",
-            display_name="Identity Save",
-            category=CATEGORY,
-            description="Saves a person to models/faceloom/identities, so that other workflows can load them without the photos.",
-            search_aliases=["save face model", "store identity", "faceloom"],
-            is_output_node=True,
+        return node_schema(
+            cls, "Identity Save", ["save face model", "store identity"],
             inputs=[
                 Identity.Input("identity", tooltip="The person to save."),
                 io.String.Input("filename", default="person",
@@ -48,6 +46,7 @@ class IdentitySave(io.ComfyNode):
                 Identity.Output("identity", tooltip="The same person, to go on with."),
                 io.String.Output("file", tooltip="The name of the file that was written, as Identity Load lists it."),
             ],
+            is_output_node=True,
         )
 
     @classmethod
@@ -58,20 +57,18 @@ class IdentitySave(io.ComfyNode):
 
 
 class IdentityLoad(io.ComfyNode):
+    """Loads a person that Identity Save, or ReActor, saved as a face model."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="IdentityLoad",
-            display_name="Identity Load",
-            category=CATEGORY,
-            description="Loads a person that Identity Save, or ReActor, saved as a face model.",
-            search_aliases=["load face model", "reactor face model", "faceloom"],
+        return node_schema(
+            cls, "Identity Load", ["load face model", "reactor face model"],
             inputs=[
                 io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER),
                                tooltip="The identity file, from models/faceloom/identities or models/reactor/faces."),
             ],
             outputs=[Identity.Output("identity", tooltip="The person in the file.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

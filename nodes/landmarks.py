@@ -6,19 +6,17 @@ from comfy_api.latest import io
 
 from ..models.face3d.mask3d import landmark_mask
 from ._runtime import give_crops, listener, show
-from ._sockets import CATEGORY, Faces, Identity
+from ._schema import node_schema
+from ._sockets import Faces, Identity
 
 
 class ThreeDLandmarkMask(io.ComfyNode):
+    """Fits a 3-D face to the landmarks and draws its outline as a mask that stays right on half-profiles, with a control image."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="ThreeDLandmarkMask",
-            display_name="3-D Landmark Mask",
-            category=CATEGORY,
-            description="Fits a 3-D face to the landmarks and draws its outline as a mask that stays right on half-profiles, with a "
-                        "control image.",
-            search_aliases=["3d landmarks", "head pose", "face hull", "controlnet face", "face mesh mask", "faceloom"],
+        return node_schema(
+            cls, "3-D Landmark Mask", ["3d landmarks", "head pose", "face hull", "controlnet face", "face mesh mask"],
             inputs=[
                 Faces.Input("faces", tooltip="The faces to make masks for, from Face Detect or Face Select."),
                 io.Combo.Input("shape", options=["target", "source", "union"], default="target",
@@ -38,7 +36,7 @@ class ThreeDLandmarkMask(io.ComfyNode):
                 io.Image.Output("drawing", tooltip="The landmarks as coloured lines on black, a control image for ControlNet."),
                 io.String.Output("pose", tooltip="One line per face with the head's yaw, pitch and roll in degrees."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -11,7 +11,8 @@ from ..models.parse.occlude import faces_in_crops, occlusion_mask
 from ..models.parse.regions import LANDMARK_REGIONS
 from ..models.pixels.tensors import as_crops, as_images
 from ._runtime import give, give_crops, listener, show
-from ._sockets import CATEGORY, FaceOccluder, FaceParser, Faces
+from ._schema import node_schema
+from ._sockets import FaceOccluder, FaceParser, Faces
 
 # What one click gives; everything else is "custom".
 PRESETS: dict[str, tuple[str, ...]] = {
@@ -28,14 +29,12 @@ CUSTOM = ("skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "u
 
 
 class FaceParseMask(io.ComfyNode):
+    """Makes a mask of the face regions you choose, drawn from landmarks or by a parsing network."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceParseMask",
-            display_name="Face Parse Mask",
-            category=CATEGORY,
-            description="Makes a mask of the face regions you choose, drawn from landmarks or by a parsing network.",
-            search_aliases=["face parsing", "face mask", "segment face", "skin mask", "bisenet", "mouth mask", "faceloom"],
+        return node_schema(
+            cls, "Face Parse Mask", ["face parsing", "face mask", "segment face", "skin mask", "bisenet", "mouth mask"],
             inputs=[
                 io.Image.Input("crops", tooltip="The face crops, from Face Detect or One-Shot Swap. The masks get their size."),
                 io.DynamicCombo.Input("regions", options=[
@@ -70,7 +69,7 @@ class FaceParseMask(io.ComfyNode):
                 io.Mask.Output("mask", tooltip="One mask per crop, 1 inside the chosen regions."),
                 io.Image.Output("preview", tooltip="The crops with the mask laid over them in colour."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -6,22 +6,20 @@ from comfy_api.latest import io
 
 from ..models.paste import paste
 from ._runtime import give, listener
-from ._sockets import CATEGORY, Faces
+from ._schema import node_schema
+from ._sockets import Faces
 
 COLORS = ("none", "mean-std", "mkl", "low-frequency")
 BLENDS = ("feather", "multi-band", "poisson")
 
 
 class PasteBack(io.ComfyNode):
+    """Puts the crops back into the picture, exactly where Face Detect cut them. Pixels outside the mask do not change at all."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="PasteBack",
-            display_name="Paste Back",
-            category=CATEGORY,
-            description="Puts the crops back into the picture, exactly where Face Detect cut them. Pixels outside the mask do not "
-                        "change at all.",
-            search_aliases=["paste face", "composite face", "uncrop", "stitch", "blend face", "faceloom"],
+        return node_schema(
+            cls, "Paste Back", ["paste face", "composite face", "uncrop", "stitch", "blend face"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture the faces were found in. Transparency is kept."),
                 Faces.Input("faces", tooltip="The faces the crops belong to, in the same order."),

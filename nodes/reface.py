@@ -18,21 +18,20 @@ from . import _sampling
 from ._devices import ComfyDevices
 from ._models import checked, load_research, research_input
 from ._runtime import give, listener, show
-from ._sockets import CATEGORY, FaceParser, Faces, Identity, REFace
+from ._schema import node_schema
+from ._sockets import FaceParser, Faces, Identity, REFace
 
 PARTS, SQUARE = "swapped parts", "whole square"
 
 
 class LoadREFace(io.ComfyNode):
+    """Loads REFace, a diffusion face swapper on Stable Diffusion 1.x: its MODEL, its VAE, and what turns a source and a target into its
+    conditioning."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadREFace",
-            display_name="Load REFace",
-            category=CATEGORY,
-            description="Loads REFace, a diffusion face swapper on Stable Diffusion 1.x: its MODEL, its VAE, and what turns a source and a "
-                        "target into its conditioning.",
-            search_aliases=["reface", "diffusion face swap", "last.ckpt", "faceloom"],
+        return node_schema(
+            cls, "Load REFace", ["reface", "diffusion face swap", "last.ckpt"],
             inputs=[
                 research_input("reface", "The authors' last.ckpt, looked for in models/faceloom/reface. Commercial use is not allowed."),
             ],
@@ -42,7 +41,7 @@ class LoadREFace(io.ComfyNode):
                 io.Vae.Output("vae", tooltip="The VAE of the same file."),
                 REFace.Output("reface", tooltip="What looks at source and target, for REFace Encode."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -83,14 +82,12 @@ def _told(*, noise: torch.Tensor, device: torch.device, concat_latent_image=None
 
 
 class REFaceEncode(io.ComfyNode):
+    """Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="REFaceEncode",
-            display_name="REFace Encode",
-            category=CATEGORY,
-            description="Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them.",
-            search_aliases=["reface", "diffusion face swap", "faceloom"],
+        return node_schema(
+            cls, "REFace Encode", ["reface", "diffusion face swap"],
             inputs=[
                 REFace.Input("reface", tooltip="From Load REFace."),
                 io.Vae.Input("vae", tooltip="The VAE of Load REFace."),

@@ -9,19 +9,17 @@ from ..models.restore import Restorer, restore_crops
 from ..models.restore.descriptor import restorer_from_descriptor
 from ._devices import ComfyDevices, patcher_of
 from ._runtime import give, listener
-from ._sockets import CATEGORY, Faces, RestoreModel
+from ._schema import node_schema
+from ._sockets import Faces, RestoreModel
 
 
 class Restore(io.ComfyNode):
+    """Gives crops the sharpness and grain of the photograph around the face, or runs a face restoration network on them."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="Restore",
-            display_name="Restore",
-            category=CATEGORY,
-            description="Gives crops the sharpness and grain of the photograph around the face, or runs a face restoration network on "
-                        "them.",
-            search_aliases=["face restore", "gfpgan", "codeformer", "sharpen face", "grain match", "enhance face", "faceloom"],
+        return node_schema(
+            cls, "Restore", ["face restore", "gfpgan", "codeformer", "sharpen face", "grain match", "enhance face"],
             inputs=[
                 io.Image.Input("crops", tooltip="The crops to restore, usually from One-Shot Swap."),
                 io.Float.Input("fidelity", default=0.5, min=0.0, max=1.0, step=0.05,

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from ..models.pixels.tensors import as_images
 from ..models.select.rules import RANKS, SelectionRule, select_faces
 from ._runtime import listener, show
-from ._sockets import CATEGORY, FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_attributes, as_recognizer
+from ._schema import node_schema
+from ._sockets import FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_attributes, as_recognizer
 
 
 def _limits(most: float, step: float) -> list[io.Input]:
@@ -78,14 +79,12 @@ def _rules() -> list[io.DynamicCombo.Option]:
 
 
 class FaceSelect(io.ComfyNode):
+    """Splits faces in two by a rule, so that different people in a picture can be treated differently."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceSelect",
-            display_name="Face Select",
-            category=CATEGORY,
-            description="Splits faces in two by a rule, so that different people in a picture can be treated differently.",
-            search_aliases=["filter faces", "choose face", "face by gender", "face by age", "same person", "faceloom"],
+        return node_schema(
+            cls, "Face Select", ["filter faces", "choose face", "face by gender", "face by age", "same person"],
             inputs=[
                 Faces.Input("faces", tooltip="The faces to choose from."),
                 io.DynamicCombo.Input("rule", options=_rules(), tooltip="How to choose. The fields below it change with the rule."),
@@ -94,7 +93,7 @@ class FaceSelect(io.ComfyNode):
                 Faces.Output("chosen", tooltip="The faces that match the rule."),
                 Faces.Output("rest", tooltip="All other faces."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -8,7 +8,8 @@ from ..models.crops.crop import hand_out_crops
 from ..models.pixels.tensors import as_images
 from ..models.select.smooth import smooth_faces
 from ._runtime import give_crops, show
-from ._sockets import CATEGORY, Faces
+from ._schema import node_schema
+from ._sockets import Faces
 
 
 def _methods() -> list[io.DynamicCombo.Option]:
@@ -37,15 +38,12 @@ def _methods() -> list[io.DynamicCombo.Option]:
 
 
 class FaceSmooth(io.ComfyNode):
+    """Follows every face along a clip and smooths how its landmarks move, so that crops and swapped faces do not tremble."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="FaceSmooth",
-            display_name="Face Smooth",
-            category=CATEGORY,
-            description="Follows every face along a clip and smooths how its landmarks move, so that crops and swapped faces do not "
-                        "tremble.",
-            search_aliases=["stabilize", "jitter", "track faces", "kalman", "savitzky-golay", "video", "temporal", "faceloom"],
+        return node_schema(
+            cls, "Face Smooth", ["stabilize", "jitter", "track faces", "kalman", "savitzky-golay", "video", "temporal"],
             inputs=[
                 io.Image.Input("image", tooltip="The frames of the clip, in order."),
                 Faces.Input("faces", tooltip="The faces of these frames, from Face Detect or Face Select."),
@@ -61,7 +59,7 @@ class FaceSmooth(io.ComfyNode):
                                               "node after this one."),
                 io.Image.Output("crops", tooltip="One square picture per face, cut anew. One black picture when there is no face."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -6,19 +6,17 @@ from comfy_api.latest import io
 
 from ..models.swap import SwapSettings, lost_detail, swap_faces
 from ._runtime import give_crops, listener, show
-from ._sockets import CATEGORY, Faces, Identity, SwapModel
+from ._schema import node_schema
+from ._sockets import Faces, Identity, SwapModel
 
 
 class OneShotSwap(io.ComfyNode):
+    """Turns the faces of a picture into the person of the identity. Without a model it warps the source photo over a 3-D face."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="OneShotSwap",
-            display_name="One-Shot Swap",
-            category=CATEGORY,
-            description="Turns the faces of a picture into the person of the identity. Without a model it warps the source photo over a "
-                        "3-D face.",
-            search_aliases=["face swap", "swap face", "reactor", "inswapper", "roop", "deepfake", "faceloom"],
+        return node_schema(
+            cls, "One-Shot Swap", ["face swap", "swap face", "reactor", "inswapper", "roop", "deepfake"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose faces are swapped, the same one that went into Face Detect."),
                 Faces.Input("faces", tooltip="The faces of this picture, from Face Detect or Face Select."),
@@ -44,7 +42,7 @@ class OneShotSwap(io.ComfyNode):
                                                  "Paste Back."),
                 io.Mask.Output("mask", tooltip="Where each crop shows the new face, for the mask input of Paste Back."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

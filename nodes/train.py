@@ -18,22 +18,18 @@ from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_images
 from . import _lora, _sampling
 from ._runtime import listener, show
-from ._sockets import CATEGORY
 
 FOLDER = "loras"
 
 
 class TrainFaceLoRA(io.ComfyNode):
+    """Teaches a Stable Diffusion model one person from one or a few photos (DreamBooth) and saves what it learned as an ordinary LoRA
+    file."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="TrainFaceLoRA",
-            display_name="Train Face LoRA",
-            category=CATEGORY,
-            description="Teaches a Stable Diffusion model one person from one or a few photos (DreamBooth) and saves what it learned as an "
-                        "ordinary LoRA file.",
-            search_aliases=["dreambooth", "train lora", "face lora", "face swap via diffusion", "faceloom"],
-            is_output_node=True,
+        return node_schema(
+            cls, "Train Face LoRA", ["dreambooth", "train lora", "face lora", "face swap via diffusion"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to train for; it stays as it is. Made for Stable Diffusion 1.5."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint; it stays as it is."),
@@ -69,6 +65,7 @@ class TrainFaceLoRA(io.ComfyNode):
                 io.Clip.Output("clip", tooltip="The text encoder with the LoRA at full strength."),
                 io.String.Output("file", tooltip="The name of the file that was written, as Load LoRA lists it."),
             ],
+            is_output_node=True,
         )
 
     @classmethod
