@@ -167,3 +167,12 @@ def _precision(model: TorchModel) -> str:
 def _file_name(name: str) -> str:
     """The file's name of an entry of a list."""
     return str(name).removesuffix(NOT_HERE)
+
+
+class FileLoader(io.ComfyNode):
+    """The base of loader nodes that choose one file."""
+
+    @classmethod
+    def validate_inputs(cls, file):
+        """Refuses what is not the plain name of a model file."""
+        return checked(file)

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..models.pixels.tensors import as_images
 from ..models.systems import load as systems
 from ..models.systems.diffface import PRESETS, LossWeights, Settings
-from ._models import checked, load, loading, research_input
+from ._models import FileLoader, load, loading, research_input
 from ._runtime import give, painter, show
 from ._schema import node_schema
 from ._sockets import DiffFace, Faces, Identity
@@ -17,7 +17,7 @@ DENOISER, PICTURE = "the denoiser", "the predicted picture"
 ABSOLUTE, SQUARED = "absolute", "squared"
 
 
-class LoadDiffFace(io.ComfyNode):
+class LoadDiffFace(FileLoader):
     """Loads DiffFace, a diffusion model that paints a source's face into a target: its denoiser, recognizer, parser and gaze estimator.
     """
 
@@ -32,10 +32,6 @@ class LoadDiffFace(io.ComfyNode):
             outputs=[DiffFace.Output("diffface", tooltip="The networks, for DiffFace Swap.")],
             shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

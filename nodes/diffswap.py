@@ -19,13 +19,13 @@ from ..models.systems.diffswap import (
 from . import _sampling
 from ._devices import ComfyDevices
 from ._diffswap import MaskedDDIM, make_model, make_vae
-from ._models import checked, load_research, research_input
+from ._models import FileLoader, load_research, research_input
 from ._runtime import give, listener, show
 from ._schema import node_schema
 from ._sockets import DiffSwap, Faces, Identity
 
 
-class LoadDiffSwap(io.ComfyNode):
+class LoadDiffSwap(FileLoader):
     """Loads DiffSwap, a latent diffusion face swapper that keeps pose and expression well: its MODEL, its VAE, and what turns a source and
     a target into its conditioning."""
 
@@ -45,10 +45,6 @@ class LoadDiffSwap(io.ComfyNode):
             ],
             shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

@@ -13,13 +13,13 @@ from ..models.systems import load as systems
 from ..models.systems.face_adapter import MODES
 from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, find_weights_in_folder
 from ..models.systems.face_adapter_swap import LATENT_SHAPE
-from ._models import checked, load_research, loading, research_input
+from ._models import FileLoader, load_research, loading, research_input
 from ._runtime import give, listener, show
 from ._schema import node_schema
 from ._sockets import FaceAdapter, FaceParser, Faces, Identity
 
 
-class LoadFaceAdapter(io.ComfyNode):
+class LoadFaceAdapter(FileLoader):
     """Loads Face-Adapter, which makes any Stable Diffusion 1.5 model swap or reenact faces."""
 
     @classmethod
@@ -39,10 +39,6 @@ class LoadFaceAdapter(io.ComfyNode):
             ],
             shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

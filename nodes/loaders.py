@@ -14,10 +14,10 @@ from ..models.parse import load as parsers
 from ..models.restore import load as restorers
 from ..models.swap import load as engines
 from ..models.systems import load as systems
-from ._models import NONE, checked, file_input, load, loading, provider_input, research_input
+from ._models import NONE, FileLoader, checked, file_input, load, loading, provider_input, research_input
 from ._runtime import show
+from ._schema import node_schema
 from ._sockets import (
-    CATEGORY,
     FaceAnalysis,
     FaceDetector,
     FaceOccluder,
@@ -32,18 +32,16 @@ from ._sockets import (
 )
 
 
-class LoadSwapModel(io.ComfyNode):
+class LoadSwapModel(FileLoader):
+    """Loads a one-shot face swap network: inswapper, reswapper, hyperswap, SimSwap, GHOST, HifiFace, UniFace, BlendSwap, DeepFaceLive
+    files and others, and the authors' original files of GHOST, ReliableSwap, SimSwap, MegaFS, FaceDancer, FSLSD and faceswap."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadSwapModel",
-            display_name="Load Swap Model",
-            category=CATEGORY,
-            description="Loads a one-shot face swap network: inswapper, reswapper, hyperswap, SimSwap, GHOST, HifiFace, UniFace, "
-                        "BlendSwap, DeepFaceLive files and others, and the authors' original files of GHOST, ReliableSwap, SimSwap, "
-                        "MegaFS, FaceDancer, FSLSD and faceswap.",
-            search_aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap",
-                            "megafs", "facedancer", "fslsd", "faceswap", "deepfakes", "faceloom"],
+        return node_schema(
+            cls, "Load Swap Model",
+            ["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap", "megafs",
+             "facedancer", "fslsd", "faceswap", "deepfakes"],
             inputs=[
                 file_input(
                     engines.ENGINES, "swap",
@@ -62,12 +60,8 @@ class LoadSwapModel(io.ComfyNode):
                                            "do not use it."),
             ],
             outputs=[SwapModel.Output("swap_model", tooltip="The network, for One-Shot Swap or Swap Model Options.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file, provider, recognizer=None, parser=None, detector=None) -> io.NodeOutput:
@@ -77,15 +71,13 @@ class LoadSwapModel(io.ComfyNode):
 
 
 class LoadFaceDetector(io.ComfyNode):
+    """Loads a face detection network: SCRFD and RetinaFace of insightface's packs, YOLOv8-face, YuNet, or MediaPipe's 478 landmarks; if
+    you like, with one that tells age and sex."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadFaceDetector",
-            display_name="Load Face Detector",
-            category=CATEGORY,
-            description="Loads a face detection network: SCRFD and RetinaFace of insightface's packs, YOLOv8-face, YuNet, or "
-                        "MediaPipe's 478 landmarks; if you like, with one that tells age and sex.",
-            search_aliases=["scrfd", "retinaface", "yolo face", "yunet", "mediapipe", "buffalo_l", "antelopev2", "genderage", "faceloom"],
+        return node_schema(
+            cls, "Load Face Detector", ["scrfd", "retinaface", "yolo face", "yunet", "mediapipe", "buffalo_l", "antelopev2", "genderage"],
             inputs=[
                 file_input(detectors.DETECTORS, "detector",
                            "The detector. Files are looked for in models/insightface, facedetection and faceloom/detectors."),
@@ -98,7 +90,7 @@ class LoadFaceDetector(io.ComfyNode):
             ],
             outputs=[FaceDetector.Output("detector", tooltip="The detector, for Face Detect, Load Swap Model and Identity for "
                                                             "Adapters.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -118,16 +110,14 @@ class LoadFaceDetector(io.ComfyNode):
         return io.NodeOutput(detector, ui=show(cls, text=text))
 
 
-class LoadFaceRecognizer(io.ComfyNode):
+class LoadFaceRecognizer(FileLoader):
+    """Loads a face recognition network of ArcFace's kind: those of insightface's packs, of SimSwap and of GHOST, or any other that turns a
+    face into a vector."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadFaceRecognizer",
-            display_name="Load Face Recognizer",
-            category=CATEGORY,
-            description="Loads a face recognition network of ArcFace's kind: those of insightface's packs, of SimSwap and of GHOST, or any "
-                        "other that turns a face into a vector.",
-            search_aliases=["arcface", "insightface", "w600k_r50", "glintr100", "buffalo_l", "antelopev2", "face embedding", "faceloom"],
+        return node_schema(
+            cls, "Load Face Recognizer", ["arcface", "insightface", "w600k_r50", "glintr100", "buffalo_l", "antelopev2", "face embedding"],
             inputs=[
                 file_input(recognizers.RECOGNIZERS, "recognizer",
                            "The recognition network. Files are looked for in models/insightface and faceloom/recognizers."),
@@ -135,12 +125,8 @@ class LoadFaceRecognizer(io.ComfyNode):
             ],
             outputs=[FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select, Load Swap "
                                                                  "Model, Diffusion Inpaint Swap and Identity for Adapters.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file, provider) -> io.NodeOutput:
@@ -149,15 +135,13 @@ class LoadFaceRecognizer(io.ComfyNode):
 
 
 class LoadFaceParser(io.ComfyNode):
+    """Loads what masks are made with: a parsing network that labels hair, skin, eyes and so on, and a network that finds what hides the
+    face."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadFaceParser",
-            display_name="Load Face Parser",
-            category=CATEGORY,
-            description="Loads what masks are made with: a parsing network that labels hair, skin, eyes and so on, and a network that "
-                        "finds what hides the face.",
-            search_aliases=["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceswap", "faceloom"],
+        return node_schema(
+            cls, "Load Face Parser", ["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceswap"],
             inputs=[
                 file_input(parsers.PARSERS, "parser",
                            "The parsing network, BiSeNet as ONNX or as the checkpoint 79999_iter.pth. Files are looked for in "
@@ -172,7 +156,7 @@ class LoadFaceParser(io.ComfyNode):
                                                     "REFace Encode and Face-Adapter Encode."),
                 FaceOccluder.Output("occluder", tooltip="The occlusion network, for Face Parse Mask."),
             ],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod
@@ -190,15 +174,13 @@ class LoadFaceParser(io.ComfyNode):
         return io.NodeOutput(parsing, hiding, ui=show(cls, text=text))
 
 
-class LoadRestoreModel(io.ComfyNode):
+class LoadRestoreModel(FileLoader):
+    """Loads a face restoration network: GFPGAN, CodeFormer, GPEN, RestoreFormer++ or VQFR."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadRestoreModel",
-            display_name="Load Restore Model",
-            category=CATEGORY,
-            description="Loads a face restoration network: GFPGAN, CodeFormer, GPEN, RestoreFormer++ or VQFR.",
-            search_aliases=["gfpgan", "codeformer", "gpen", "restoreformer", "vqfr", "face restore model", "faceloom"],
+        return node_schema(
+            cls, "Load Restore Model", ["gfpgan", "codeformer", "gpen", "restoreformer", "vqfr", "face restore model"],
             inputs=[
                 file_input(restorers.RESTORERS, "restorer",
                            "The restoration network, as ONNX or as a checkpoint. Files are looked for in models/facerestore_models and "
@@ -206,12 +188,8 @@ class LoadRestoreModel(io.ComfyNode):
                 provider_input(),
             ],
             outputs=[RestoreModel.Output("restore_model", tooltip="The network, for Restore.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file, provider) -> io.NodeOutput:
@@ -220,27 +198,20 @@ class LoadRestoreModel(io.ComfyNode):
         return io.NodeOutput(restorer, ui=show(cls, text=text))
 
 
-class LoadGazeEstimator(io.ComfyNode):
+class LoadGazeEstimator(FileLoader):
+    """Loads DiffFace's gaze estimator, with which Diffusion Inpaint Swap keeps the target's eyes looking where they look."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="LoadGazeEstimator",
-            display_name="Load Gaze Estimator",
-            category=CATEGORY,
-            description="Loads DiffFace's gaze estimator, with which Diffusion Inpaint Swap keeps the target's eyes looking where they "
-                        "look.",
-            search_aliases=["eyenet", "gaze", "eye direction", "diffface", "faceloom"],
+        return node_schema(
+            cls, "Load Gaze Estimator", ["eyenet", "gaze", "eye direction", "diffface"],
             inputs=[
                 research_input("diffface_gaze", "The network GazeEstimator.pt of DiffFace. It is looked for in models/faceloom/diffface. "
                                                 "Commercial use is not allowed."),
             ],
             outputs=[GazeEstimator.Output("gaze_estimator", tooltip="The network, for Diffusion Inpaint Swap.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

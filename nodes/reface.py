@@ -16,7 +16,7 @@ from ..models.networks.reface import load_conditioner
 from ..models.systems.reface import REFaceConditioner, latent_mask, prepare
 from . import _sampling
 from ._devices import ComfyDevices
-from ._models import checked, load_research, research_input
+from ._models import FileLoader, load_research, research_input
 from ._runtime import give, listener, show
 from ._schema import node_schema
 from ._sockets import FaceParser, Faces, Identity, REFace
@@ -24,7 +24,7 @@ from ._sockets import FaceParser, Faces, Identity, REFace
 PARTS, SQUARE = "swapped parts", "whole square"
 
 
-class LoadREFace(io.ComfyNode):
+class LoadREFace(FileLoader):
     """Loads REFace, a diffusion face swapper on Stable Diffusion 1.x: its MODEL, its VAE, and what turns a source and a target into its
     conditioning."""
 
@@ -43,10 +43,6 @@ class LoadREFace(io.ComfyNode):
             ],
             shows_text=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, file):
-        return checked(file)
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

@@ -11,7 +11,8 @@ from ..models.runtime.method import HasNote
 from ..models.runtime.options import Options, Value
 from ..models.swap import load as engines
 from ._runtime import show
-from ._sockets import CATEGORY, SwapModel
+from ._schema import node_schema
+from ._sockets import SwapModel
 
 
 def option_inputs(kind: type[Options]) -> list[io.Input]:
@@ -48,16 +49,13 @@ def chosen_values(system: Mapping[str, object]) -> dict[str, Value]:
 
 
 class SwapModelOptions(io.ComfyNode):
+    """Changes how a research system's swap model works. The network is not loaded again, so several variants can stand side by side."""
+
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="SwapModelOptions",
-            display_name="Swap Model Options",
-            category=CATEGORY,
-            description="Changes how a research system's swap model works. The network is not loaded again, so several variants can stand "
-                        "side by side.",
-            search_aliases=["ghost options", "super resolution", "megafs", "facedancer", "reliableswap", "fslsd", "faceswap", "deepfakes",
-                            "swap mask", "faceloom"],
+        return node_schema(
+            cls, "Swap Model Options",
+            ["ghost options", "super resolution", "megafs", "facedancer", "reliableswap", "fslsd", "faceswap", "deepfakes", "swap mask"],
             inputs=[
                 SwapModel.Input("swap_model", tooltip="The swap model of one of these systems, from Load Swap Model."),
                 io.DynamicCombo.Input("system", options=[io.DynamicCombo.Option(name, option_inputs(kind))
@@ -66,7 +64,7 @@ class SwapModelOptions(io.ComfyNode):
                                               "published."),
             ],
             outputs=[SwapModel.Output("swap_model", tooltip="The model with these options, for One-Shot Swap.")],
-            has_intermediate_output=True,
+            shows_text=True,
         )
 
     @classmethod

@@ -18,6 +18,7 @@ from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_images
 from . import _lora, _sampling
 from ._runtime import listener, show
+from ._schema import node_schema
 
 FOLDER = "loras"
 
