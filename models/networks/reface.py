@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import FaceLoomError
+from ..runtime.input import normalize_channels
 from . import build, conv3
 from .psp import ir_se50_blocks
 
@@ -191,8 +192,7 @@ def clip_form(weights: Mapping[str, Tensor], name: str) -> dict[str, int]:
 
 def to_clip(pictures: Tensor) -> Tensor:
     """Normalise pictures ``[N, 3, H, W]`` 0..1 by CLIP's mean and deviation."""
-    mean, std = (pictures.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-    return (pictures - mean) / std
+    return normalize_channels(pictures, CLIP_MEAN, CLIP_STD)
 
 
 def from_clip(pictures: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ...networks.arcface_se import build_arcface
 from ...networks.simswap import SimSwapNet, simswap_form
 from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
+from ...runtime.input import normalize_channels
 from ...runtime.options import Value
 from ..torch_engine import TorchEngine, sample_squares
 from .ghost_engine import nearest_template
@@ -59,8 +60,7 @@ class SimSwapEngine(TorchEngine):
         """Returns vectors ``[N, 512]`` of length 1. As published the source is brought to 112 pixels by leaving pixels out; it was trained
         so."""
         (pictures,) = self.to_network(sample_squares(images, faces, self.alignment(faces.keypoints), self.size))
-        mean, std = (pictures.new_tensor(values)[:, None, None] for values in (MEAN, STD))
-        small = functional.interpolate((pictures - mean) / std, size=(112, 112))
+        small = functional.interpolate(normalize_channels(pictures, MEAN, STD), size=(112, 112))
         return functional.normalize(self.model.net.arcface(small).float()).cpu().clone()
 
     def generate(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
