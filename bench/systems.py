@@ -30,6 +30,7 @@ from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.networks.stylegan2 import StyleGAN2
 from faceloom.models.parse import REGIONS
 from faceloom.models.runtime.devices import PlainDevices, TorchModel
+from faceloom.models.swap import SwapSettings
 from faceloom.models.swap.research import facedancer_engine, fslsd_engine, ghost_engine, megafs_engine, reliableswap_engine, simswap_engine
 from faceloom.models.swap.torch_engine import TorchEngine
 from torch import nn
@@ -101,7 +102,8 @@ def _simswap(large: bool) -> tuple[type, nn.Module, dict]:
 
 
 def _megafs() -> tuple[type, nn.Module, dict]:
-    return megafs_engine.MegaFSEngine, megafs_engine.MegaFSNets(*map(randomized, (HierarchicalEncoder, FaceTransfer, lambda: StyleGAN2(1024)))), {}
+    nets = map(randomized, (HierarchicalEncoder, FaceTransfer, lambda: StyleGAN2(1024)))
+    return megafs_engine.MegaFSEngine, megafs_engine.MegaFSNets(*nets), {}
 
 
 def _facedancer() -> tuple[type, nn.Module, dict]:
@@ -131,8 +133,8 @@ def measure_systems(portrait: torch.Tensor, face: Face, identity: Identity, repe
             engine = kind(name, TorchModel(name, nets, PlainDevices(where)), **options)
             entry = {"system": name, "device": where, "size": engine.size, **_parameters(nets)}
             frame = images.to(where)
-            engine.prepare(identity)
-            task = _finished(lambda engine=engine, frame=frame: engine.swap(frame, faces, identity, CROP), where)
+            source, settings = engine.prepare(identity), SwapSettings(size=CROP)
+            task = _finished(lambda engine=engine, frame=frame, source=source: engine.swap(frame, faces, source, settings), where)
             entry["peak_mb"] = peak_memory(task)  # which warms up, too
             tasks = {"ms": task}
             if name == "GHOST" and where == "cpu" and find_spec("onnx") and find_spec("onnxruntime"):
