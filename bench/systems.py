@@ -40,6 +40,7 @@ from bench.measure import interleaved, peak_memory, ratio
 from bench.paste import CROP, build_frame
 
 FRAME = 1080, 1920
+SETTINGS = SwapSettings(size=CROP)
 NO_EXPORT = "GHOST's export was not measured: it needs onnx and onnxruntime; run: python -m pip install onnx onnxruntime"
 OPSET = 17
 
@@ -133,8 +134,8 @@ def measure_systems(portrait: torch.Tensor, face: Face, identity: Identity, repe
             engine = kind(name, TorchModel(name, nets, PlainDevices(where)), **options)
             entry = {"system": name, "device": where, "size": engine.size, **_parameters(nets)}
             frame = images.to(where)
-            source, settings = engine.prepare(identity), SwapSettings(size=CROP)
-            task = _finished(lambda engine=engine, frame=frame, source=source: engine.swap(frame, faces, source, settings), where)
+            source = engine.prepare(identity)
+            task = _finished(lambda engine=engine, frame=frame, source=source: engine.swap(frame, faces, source, SETTINGS), where)
             entry["peak_mb"] = peak_memory(task)  # which warms up, too
             tasks = {"ms": task}
             if name == "GHOST" and where == "cpu" and find_spec("onnx") and find_spec("onnxruntime"):
