@@ -24,15 +24,25 @@ class BringsLandmarks(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class DescribedDetector:
-    """A ``Detector`` whose faces have ``sex`` and ``age``."""
+class WrappedDetector:
+    """A ``Detector`` that finds what another one finds."""
 
     detector: Detector
-    attributes: AgeAndSex
 
     @property
     def name(self) -> str:
         return self.detector.name
+
+    def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
+        """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        return self.detector.detect(images, threshold, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class DescribedDetector(WrappedDetector):
+    """A ``Detector`` whose faces have ``sex`` and ``age``."""
+
+    attributes: AgeAndSex
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted, and read their sex and age."""
@@ -42,16 +52,7 @@ class DescribedDetector:
 
 
 @dataclass(frozen=True, eq=False)
-class LandmarkedDetector:
+class LandmarkedDetector(WrappedDetector):
     """A ``Detector`` that carries a network of 106 landmarks, with which some swap systems look at their own crops."""
 
-    detector: Detector
     landmarker: Landmarker
-
-    @property
-    def name(self) -> str:
-        return self.detector.name
-
-    def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
-        """Find the faces that the wrapped detector finds."""
-        return self.detector.detect(images, threshold, progress)
