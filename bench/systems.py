@@ -30,7 +30,15 @@ from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.networks.stylegan2 import StyleGAN2
 from faceloom.models.parse import REGIONS
 from faceloom.models.runtime.devices import PlainDevices, TorchModel
-from faceloom.models.swap.research import facedancer, fslsd, ghost, megafs, reliableswap, simswap
+from faceloom.models.swap import SwapSettings
+from faceloom.models.swap.research import (
+    facedancer_engine,
+    fslsd_engine,
+    ghost_engine,
+    megafs_engine,
+    reliableswap_engine,
+    simswap_engine,
+)
 from faceloom.models.swap.torch_engine import TorchEngine
 from torch import nn
 
@@ -39,6 +47,7 @@ from bench.measure import interleaved, peak_memory, ratio
 from bench.paste import CROP, build_frame
 
 FRAME = 1080, 1920
+SETTINGS = SwapSettings(size=CROP)
 NO_EXPORT = "GHOST's export was not measured: it needs onnx and onnxruntime; run: python -m pip install onnx onnxruntime"
 OPSET = 17
 
@@ -83,34 +92,35 @@ def keras(graph: dict) -> KerasNet:
 
 
 def _ghost() -> tuple[type, nn.Module, dict]:
-    return ghost.GhostEngine, ghost.GhostNets(randomized(lambda: AEINet("unet", 2)), randomized(IResNet)), {}
+    return ghost_engine.GhostEngine, ghost_engine.GhostNets(randomized(lambda: AEINet("unet", 2)), randomized(IResNet)), {}
 
 
 def _faceshifter(large: bool) -> tuple[type, nn.Module, dict]:
-    return reliableswap.FaceShifterEngine, randomized(lambda: FaceShifterNet(large, {})), {"size": 512 if large else 256}
+    return reliableswap_engine.FaceShifterEngine, randomized(lambda: FaceShifterNet(large, {})), {"size": 512 if large else 256}
 
 
 def _reliable_simswap() -> tuple[type, nn.Module, dict]:
     nets = (lambda: SimSwapNet(640, matrix=True)), IResNet, FixerNet
-    return reliableswap.SimSwapEngine, reliableswap.SimSwapNets(*map(randomized, nets)), {}
+    return reliableswap_engine.SimSwapEngine, reliableswap_engine.SimSwapNets(*map(randomized, nets)), {}
 
 
 def _simswap(large: bool) -> tuple[type, nn.Module, dict]:
-    nets = simswap.SimSwapNets(randomized(lambda: SimSwapNet(large=large)), randomized(ArcFaceSE))
-    return simswap.SimSwapEngine, nets, {"size": 512 if large else 224}
+    nets = simswap_engine.SimSwapNets(randomized(lambda: SimSwapNet(large=large)), randomized(ArcFaceSE))
+    return simswap_engine.SimSwapEngine, nets, {"size": 512 if large else 224}
 
 
 def _megafs() -> tuple[type, nn.Module, dict]:
-    return megafs.MegaFSEngine, megafs.MegaFSNets(*map(randomized, (HierarchicalEncoder, FaceTransfer, lambda: StyleGAN2(1024)))), {}
+    nets = megafs_engine.MegaFSNets(*map(randomized, (HierarchicalEncoder, FaceTransfer, lambda: StyleGAN2(1024))))
+    return megafs_engine.MegaFSEngine, nets, {}
 
 
 def _facedancer() -> tuple[type, nn.Module, dict]:
-    return facedancer.FaceDancerEngine, facedancer.FaceDancerNets(keras(generator(mapping=512)), keras(identity_graph())), {}
+    return facedancer_engine.FaceDancerEngine, facedancer_engine.FaceDancerNets(keras(generator(mapping=512)), keras(identity_graph())), {}
 
 
 def _fslsd() -> tuple[type, nn.Module, dict]:
-    nets = fslsd.FSLSDNets(randomized(FSLSDNet), randomized(StyleEncoder), torch.zeros(18, 512))
-    return fslsd.FSLSDEngine, nets, {"landmarker": ring, "parser": Disc()}
+    nets = fslsd_engine.FSLSDNets(randomized(FSLSDNet), randomized(StyleEncoder), torch.zeros(18, 512))
+    return fslsd_engine.FSLSDEngine, nets, {"landmarker": ring, "parser": Disc()}
 
 
 SYSTEMS: dict[str, Callable[[], tuple[type[TorchEngine], nn.Module, dict]]] = {
@@ -131,8 +141,8 @@ def measure_systems(portrait: torch.Tensor, face: Face, identity: Identity, repe
             engine = kind(name, TorchModel(name, nets, PlainDevices(where)), **options)
             entry = {"system": name, "device": where, "size": engine.size, **_parameters(nets)}
             frame = images.to(where)
-            engine.prepare(identity)
-            task = _finished(lambda engine=engine, frame=frame: engine.swap(frame, faces, identity, CROP), where)
+            source = engine.prepare(identity)
+            task = _finished(lambda engine=engine, frame=frame, source=source: engine.swap(frame, faces, source, SETTINGS), where)
             entry["peak_mb"] = peak_memory(task)  # which warms up, too
             tasks = {"ms": task}
             if name == "GHOST" and where == "cpu" and find_spec("onnx") and find_spec("onnxruntime"):

@@ -40,8 +40,8 @@ class Mean(nn.Module):
 @pytest.fixture
 def small(monkeypatch):
     """GHOST as the benchmark has it, with networks of no cost."""
-    kind = bench_systems.ghost.GhostEngine
-    monkeypatch.setattr(bench_systems, "SYSTEMS", {"GHOST": lambda: (kind, bench_systems.ghost.GhostNets(Half(), Mean()), {})})
+    kind = bench_systems.ghost_engine.GhostEngine
+    monkeypatch.setattr(bench_systems, "SYSTEMS", {"GHOST": lambda: (kind, bench_systems.ghost_engine.GhostNets(Half(), Mean()), {})})
 
 
 def test_ghost_is_run_beside_its_export(small, people):
