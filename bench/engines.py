@@ -178,11 +178,11 @@ def _source() -> np.ndarray:
 
 def our_tasks(engine: OnnxEngine, images: torch.Tensor, faces: Faces) -> dict[str, Callable[[], torch.Tensor]]:
     """All faces of the frame in one call, and one call per face, as the nodes make them."""
-    identity = Identity({"w600k": _source()}, np.zeros((0, 1, 1, 3), np.float32), ())
+    source = engine.prepare(Identity({"w600k": _source()}, np.zeros((0, 1, 1, 3), np.float32), ()))
 
     @torch.inference_mode()  # as ComfyUI runs nodes
     def together() -> torch.Tensor:
-        crops, masks = swap_faces(images, faces, identity, engine)
+        crops, masks = swap_faces(images, faces, source, engine)
         return paste(images, faces, crops, masks)[0]
 
     @torch.inference_mode()
@@ -190,7 +190,7 @@ def our_tasks(engine: OnnxEngine, images: torch.Tensor, faces: Faces) -> dict[st
         out, covered = images.clone(), images.new_zeros(images.shape[:3])
         for i in range(len(faces)):
             one = faces.take([i])
-            crops, masks = swap_faces(images, one, identity, engine)
+            crops, masks = swap_faces(images, one, source, engine)
             paste_into(out, covered, images, one, crops, masks)
         return out
 

@@ -31,7 +31,14 @@ from faceloom.models.networks.stylegan2 import StyleGAN2
 from faceloom.models.parse import REGIONS
 from faceloom.models.runtime.devices import PlainDevices, TorchModel
 from faceloom.models.swap import SwapSettings
-from faceloom.models.swap.research import facedancer_engine, fslsd_engine, ghost_engine, megafs_engine, reliableswap_engine, simswap_engine
+from faceloom.models.swap.research import (
+    facedancer_engine,
+    fslsd_engine,
+    ghost_engine,
+    megafs_engine,
+    reliableswap_engine,
+    simswap_engine,
+)
 from faceloom.models.swap.torch_engine import TorchEngine
 from torch import nn
 
@@ -103,8 +110,8 @@ def _simswap(large: bool) -> tuple[type, nn.Module, dict]:
 
 
 def _megafs() -> tuple[type, nn.Module, dict]:
-    nets = map(randomized, (HierarchicalEncoder, FaceTransfer, lambda: StyleGAN2(1024)))
-    return megafs_engine.MegaFSEngine, megafs_engine.MegaFSNets(*nets), {}
+    nets = megafs_engine.MegaFSNets(*map(randomized, (HierarchicalEncoder, FaceTransfer, lambda: StyleGAN2(1024))))
+    return megafs_engine.MegaFSEngine, nets, {}
 
 
 def _facedancer() -> tuple[type, nn.Module, dict]:

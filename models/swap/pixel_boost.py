@@ -1,7 +1,7 @@
-"""Pixel boost: a picture k times finer than a network sees, as k × k pictures of the network's own size.
+"""Pixel boost: a crop k times finer than a network sees, as k × k tiles of the network's own size.
 
-Tile ``(i, j)`` holds every k-th pixel from row i and column j on, so every tile shows the whole face and the network is on home ground;
-put back together they are one picture of k times the size.
+Tile ``(i, j)`` holds every k-th pixel from row i and column j on, so every tile shows the whole face as the network was trained to see it;
+joined again the tiles are one crop of k times the size.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-MAX_BOOST = 8
-
 
 def finer(matrix: np.ndarray, boost: float) -> np.ndarray:
-    """Image → crop ``[..., 2, 3]`` to the matrix of a crop ``boost`` times as fine that shows the same square.
+    """Returns the matrices ``[..., 2, 3]`` image → crop of crops ``boost`` times as fine that show the same squares as ``matrix``.
 
     Pixels are areas: each becomes ``boost`` × ``boost`` smaller ones, so that the tiles lie evenly around the alignment
     the network was trained with.
@@ -23,34 +21,34 @@ def finer(matrix: np.ndarray, boost: float) -> np.ndarray:
     return out
 
 
-def split_tiles(pictures: torch.Tensor, boost: int) -> torch.Tensor:
-    """``[N, k·n, k·n, C]`` to ``[N·k·k, n, n, C]``; the tiles of one picture follow each other, row by row."""
-    count, edge, _, channels = pictures.shape
+def split_tiles(crops: torch.Tensor, boost: int) -> torch.Tensor:
+    """Splits crops ``[N, k·n, k·n, C]`` into tiles ``[N·k·k, n, n, C]``; the tiles of one crop follow each other, row by row."""
+    count, edge, _, channels = crops.shape
     size = edge // boost
-    tiles = pictures.reshape(count, size, boost, size, boost, channels).permute(0, 2, 4, 1, 3, 5)
+    tiles = crops.reshape(count, size, boost, size, boost, channels).permute(0, 2, 4, 1, 3, 5)
     return tiles.reshape(count * boost * boost, size, size, channels)
 
 
 def join_tiles(tiles: torch.Tensor, boost: int) -> torch.Tensor:
-    """The inverse of ``split_tiles``."""
+    """Joins tiles ``[N·k·k, n, n, C]`` to crops ``[N, k·n, k·n, C]``: the inverse of ``split_tiles``."""
     count, size, _, channels = tiles.shape
-    pictures = tiles.reshape(-1, boost, boost, size, size, channels).permute(0, 3, 1, 4, 2, 5)
-    return pictures.reshape(count // (boost * boost), size * boost, size * boost, channels)
+    crops = tiles.reshape(-1, boost, boost, size, size, channels).permute(0, 3, 1, 4, 2, 5)
+    return crops.reshape(count // (boost * boost), size * boost, size * boost, channels)
 
 
-def lattice_pattern(answers: torch.Tensor, tiles: torch.Tensor, boost: int) -> torch.Tensor:
-    """``[N, k·k, C]``: by how much each answered tile is brighter than the mean of its picture's tiles, beyond what the tiles that went
-    in differ by. A network that treats all tiles alike gives 0; anything else shows as a pattern that repeats every k pixels."""
-    def deviation(pictures: torch.Tensor) -> torch.Tensor:
-        means = pictures.mean((1, 2)).reshape(-1, boost * boost, pictures.shape[-1])
+def lattice_pattern(outputs: torch.Tensor, tiles: torch.Tensor, boost: int) -> torch.Tensor:
+    """Returns ``[N, k·k, C]``: by how much each output tile is brighter than the mean of its crop's tiles, beyond what the input tiles
+    differ by. A network that treats all tiles alike gives 0; anything else shows as a pattern that repeats every k pixels."""
+    def deviation(crops: torch.Tensor) -> torch.Tensor:
+        means = crops.mean((1, 2)).reshape(-1, boost * boost, crops.shape[-1])
         return means - means.mean(1, keepdim=True)
 
-    return deviation(answers) - deviation(tiles)
+    return deviation(outputs) - deviation(tiles)
 
 
-def even_tiles(answers: torch.Tensor, tiles: torch.Tensor, boost: int) -> torch.Tensor:
-    """The answers with their ``lattice_pattern`` taken out, so that no seams show when they are joined."""
+def even_tiles(outputs: torch.Tensor, tiles: torch.Tensor, boost: int) -> torch.Tensor:
+    """Returns output tiles without their ``lattice_pattern``, so that no seams show when they are joined."""
     if boost == 1:
-        return answers
-    pattern = lattice_pattern(answers, tiles, boost)
-    return answers - pattern.reshape(-1, 1, 1, answers.shape[-1])
+        return outputs
+    pattern = lattice_pattern(outputs, tiles, boost)
+    return outputs - pattern.reshape(-1, 1, 1, outputs.shape[-1])

@@ -9,7 +9,7 @@ from faceloom.models.crops.faceswap_square import RATIO, square_matrix
 from faceloom.models.networks.keras_graph import class_name, is_model
 from faceloom.models.networks.keras_net import KerasNet, needed_weights
 from faceloom.models.pixels.affine import transform
-from faceloom.models.swap.research.deepfakes_mask import blurred, landmark_mask
+from faceloom.models.swap.research.deepfakes_mask import blur_mask, landmark_mask
 from faceloom.tests.golden_adapters.base import Adapter, Unmade, bgr
 from torch import nn
 
@@ -68,4 +68,4 @@ class Masks(Adapter):
                 masks = [landmark_mask(seen, 256, extended) for extended in (False, True)]
                 out[f"adjusted_{centering}_{coverage}"] = matrix
                 out |= {f"mask_{kind}_{centering}_{coverage}": mask * 255 for kind, mask in zip(("face", "face_extended"), masks)}
-        return out | {"blur_normalized_k3_p4": blurred(masks[0]), "blur_gaussian_k9_p2": blurred(masks[0], "gaussian", 9, 2)}
+        return out | {"blur_normalized_k3_p4": blur_mask(masks[0]), "blur_gaussian_k9_p2": blur_mask(masks[0], "gaussian", 9, 2)}

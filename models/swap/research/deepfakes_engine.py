@@ -29,7 +29,7 @@ from ..pixel_boost import finer, join_tiles
 from ..square import draw_outputs, join_outputs, sample_tiles
 from ..torch_engine import TorchEngine
 from .deepfakes import DeepfakesOptions
-from .deepfakes_mask import finished, landmark_mask
+from .deepfakes_mask import finish_mask, landmark_mask
 from .regions import FACE, parsed_mask
 from .words import OUTLINE
 
@@ -119,7 +119,7 @@ class DeepfakesEngine(TorchEngine):
             outputs = (outputs + _mean_difference(outputs, targets, hard)[:, None, None]).clamp(0, 1)
         soft = None
         if self.options.mask != OUTLINE:
-            soft = torch.from_numpy(np.stack([finished(mask, self.options.erode) for mask in hard.cpu().numpy()])).to(crops)
+            soft = torch.from_numpy(np.stack([finish_mask(mask, self.options.erode) for mask in hard.cpu().numpy()])).to(crops)
             soft = resize_bilinear(soft, self.size * boost, self.size * boost)[..., None]
         draw_outputs(outputs, soft, finer(to_output, boost), faces, crops, masks, settings.strength)
 

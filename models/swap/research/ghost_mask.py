@@ -1,4 +1,4 @@
-"""The mask GHOST blends with: the hull of 106 points of the swapped face, eroded and blurred as the two faces' outlines differ.
+"""Makes the mask GHOST blends with: the hull of 106 points of the swapped face, eroded and blurred as the two faces' outlines differ.
 
 It is made in 8 bits on integer points, as published, so that it is the published mask to the last bit.
 """
@@ -19,7 +19,7 @@ LEFT_CHEEK, RIGHT_CHEEK = [1, 2, 13], [17, 18, 29]
 
 @dataclass(frozen=True)
 class MaskParameters:
-    """``erode``: edge in pixels of the square that shrinks the mask (grows it where negative); ``sigma_x``, ``sigma_y``: blur in pixels."""
+    """erode: edge in pixels of the square that shrinks the mask (grows it where negative). sigma_x, sigma_y: of the blur, pixels."""
 
     erode: int
     sigma_x: float
@@ -32,7 +32,8 @@ class MaskParameters:
 
 
 def mask_parameters(swapped: np.ndarray, target: np.ndarray) -> MaskParameters:
-    """How to shrink and blur, by how far the swapped face's cheeks ``[106, 2]`` lie inside the target's, at 224 pixels."""
+    """Chooses how to shrink and blur the mask by how far the cheeks among the swapped face's points ``[106, 2]`` lie inside the
+    target's, in crops of 224 pixels."""
     inside = swapped[:, 0] - target[:, 0]
     offset = max(inside[LEFT_CHEEK].sum(), -inside[RIGHT_CHEEK].sum())
     if offset > 6:
@@ -43,9 +44,9 @@ def mask_parameters(swapped: np.ndarray, target: np.ndarray) -> MaskParameters:
 
 
 def blend_mask(swapped: np.ndarray, target: np.ndarray, size: int = 224, parameters: MaskParameters | None = None) -> np.ndarray:
-    """``[size, size]`` float32 0..1 for 106 points ``[106, 2]`` of the swapped and of the target crop, in its pixels.
+    """Makes the mask ``[size, size]`` float32 0..1 for points ``[106, 2]`` of the swapped and of the target crop, in pixels of the mask.
 
-    parameters: those of a clip's first frame, to be kept over its run; None takes them from these points.
+    parameters: those of a clip's first frame, which are kept while the face is in every frame; None: chosen by these points.
     """
     parameters = parameters or mask_parameters(swapped, target)
     points = swapped.astype(np.int32)

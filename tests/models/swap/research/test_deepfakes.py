@@ -23,7 +23,7 @@ from faceloom.models.pixels.affine import compose, invert, transform
 from faceloom.models.pixels.sampling import sample_crops, warp
 from faceloom.models.swap.load import load_engine, with_options
 from faceloom.models.swap.research.deepfakes_engine import NOTE, deepfakes_engine
-from faceloom.models.swap.research.deepfakes_mask import finished, landmark_mask, square_fade
+from faceloom.models.swap.research.deepfakes_mask import finish_mask, landmark_mask, square_fade
 from scipy import ndimage
 
 pytest.importorskip("h5py", reason="Keras files are read with h5py (the keras extra)")
@@ -167,7 +167,7 @@ def test_masks(scene):
             to_crop = compose(crop_matrices(faces, 512), invert(matrix[None]))[0]
             seen = sample_crops(got[None, ..., None].expand(-1, -1, -1, 3), [0], invert(to_crop)[None], 128)[0, ..., 0].numpy()
             inner = (slice(12, -12),) * 2  # outside of that what is drawn fades
-            assert np.abs(seen - finished(mask, erode))[inner].mean() < .01, kind
+            assert np.abs(seen - finish_mask(mask, erode))[inner].mean() < .01, kind
             areas[kind, erode] = float(got.sum())
     assert areas["components", 0] < areas["extended", 0] < areas["whole square", 0]
     assert all(areas[kind, 20] < .9 * areas[kind, 0] for kind in ("extended", "components", "parsed"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from faceloom.models.parse.landmarks import mean_points68
-from faceloom.models.swap.research.deepfakes_mask import HULLS, blurred, finished, landmark_mask, square_fade
+from faceloom.models.swap.research.deepfakes_mask import HULLS, blur_mask, finish_mask, landmark_mask, square_fade
 
 POINTS = mean_points68() * 100 + 12
 
@@ -27,8 +27,8 @@ def test_hulls_are_opencvs_but_for_where_lines_meet(size):
 def test_blurs_are_opencvs(edge):
     cv2 = pytest.importorskip("cv2")
     mask = landmark_mask(POINTS, 128)
-    np.testing.assert_allclose(blurred(mask, "gaussian", edge, 1), cv2.GaussianBlur(mask, (edge, edge), 0), atol=1e-5)
-    np.testing.assert_allclose(blurred(mask, "normalized", edge, 1), cv2.blur(mask, (edge, edge)), atol=1e-5)
+    np.testing.assert_allclose(blur_mask(mask, "gaussian", edge, 1), cv2.GaussianBlur(mask, (edge, edge), 0), atol=1e-5)
+    np.testing.assert_allclose(blur_mask(mask, "normalized", edge, 1), cv2.blur(mask, (edge, edge)), atol=1e-5)
 
 
 def test_masks_show_a_face_beyond_the_square():
@@ -46,7 +46,7 @@ def test_extended_masks_take_in_half_of_what_is_between_brows_and_eyes():
 
 
 def test_finished_masks_are_0_and_1_but_for_a_narrow_border():
-    mask = finished(landmark_mask(POINTS, 128))
+    mask = finish_mask(landmark_mask(POINTS, 128))
     assert mask.dtype == np.float32 and mask[70, 64] == 1 and mask[2, 2] == 0
     between = (mask > 0) & (mask < 1)
     assert mask[between].min() >= .04 and mask[between].max() <= .96
@@ -58,12 +58,12 @@ def test_finished_masks_are_0_and_1_but_for_a_narrow_border():
 def test_erosion_is_a_share_of_the_masks_radius(erode):
     away = np.arange(200) - 99.5
     disc = (np.hypot(away, away[:, None]) < 50).astype(np.float32)
-    radius = np.sqrt(finished(disc, erode).sum() / np.pi)
+    radius = np.sqrt(finish_mask(disc, erode).sum() / np.pi)
     assert abs(50 - radius - int(abs(erode) / 100 * np.sqrt(disc.sum()) / 2) * np.sign(erode)) < 1
 
 
 def test_the_squares_border_fades():
     fade = square_fade(256)
     assert fade[0].max() < .05 and fade[128, 40] > .999 and abs(fade[128, 7] + fade[128, 8] - 1) < 1e-6
-    assert finished(np.ones((256, 256), np.float32))[128, 128] == 1
-    np.testing.assert_allclose(finished(np.ones((256, 256), np.float32)), fade, atol=1e-6)
+    assert finish_mask(np.ones((256, 256), np.float32))[128, 128] == 1
+    np.testing.assert_allclose(finish_mask(np.ones((256, 256), np.float32)), fade, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +143,24 @@ def test_every_default_is_an_engine_as_published():
         for option in fields(kind):
             for choice in option.metadata["choices"]:
                 replace(kind(), **{option.name: choice})
+
+
+@pytest.mark.parametrize("page", ["docs/research-systems.md", "js/docs/SwapModelOptions.md"])
+def test_the_pages_name_every_option_and_every_choice(page):
+    text = (Path(__file__).parents[4] / page).read_text(encoding="utf-8")
+    for method, kind in options_by_method().items():
+        row = text
+        if page.startswith("docs"):  # a table whose last column has what each system's options take, the published value first
+            row = next(line for line in text.split("| system | as published | options |")[1].splitlines() if line.startswith(f"| {method}"))
+        for option in fields(kind):
+            assert f"`{option.name}`" in row or f"**{option.name}**" in row, (method, option.name)
+            about = row.split(f"`{option.name}`")[-1].split(" · ")[0] if page.startswith("docs") else row
+            choices = option.metadata["choices"] or (["on", "off"] if isinstance(option.default, bool) else [])
+            if page.startswith("docs") or option.name == "mask":
+                assert all(choice in about for choice in choices), (method, option.name, about)
+            if page.startswith("docs"):
+                default = {True: "on", False: "off"}.get(option.default, option.default) if choices else f"{option.default:g}"
+                assert default in about.split(",")[0], (method, option.name, about)
 
 
 def test_the_frontal_template_alone(scene):
