@@ -1,4 +1,4 @@
-"""The three values that travel between stages: Face, Faces and Identity.
+"""The values that travel between stages: Face, Faces and Identity.
 
 All points are pixel coordinates ``(x, y)`` whose integers are pixel centres (the upper left pixel is ``(0, 0)``), float32.
 Left and right are the viewer's: the first eye is the one nearer the image's left border on an upright frontal face.
@@ -6,12 +6,20 @@ Left and right are the viewer's: the first eye is the one nearer the image's lef
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from .errors import FaceLoomError
+from .pixels.affine import similarity
+
+# FFHQ's alignment: left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge. Crops are cut by it.
+FFHQ_TEMPLATE = np.array([(.37691676, .46864664), (.62285697, .46912813), (.50123859, .61331904), (.39308822, .725411),
+                          (.61150205, .72490465)])
+FFHQ_TEMPLATE.setflags(write=False)
 
 # iBUG 68-point indices of the parts that five keypoints are made of.
 LEFT_EYE = slice(36, 42)
@@ -101,12 +109,48 @@ class Face:
         return f"Face(frame {self.frame}, box {x0},{y0}-{x1},{y1}, score {self.score:.2f})"
 
 
+def unit_square(face: Face | np.ndarray) -> np.ndarray:
+    """Returns image → the unit square that a face is cropped by, ``[2, 3]`` float64, or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints.
+
+    That is the face's own ``square`` where it has one, else FFHQ's.
+    """
+    if isinstance(face, Face):
+        return similarity(face.keypoints, FFHQ_TEMPLATE) if face.square is None else face.square
+    return similarity(face, FFHQ_TEMPLATE)
+
+
+@dataclass(frozen=True)
+class CutCrop:
+    """One crop of a ``CutCrops``. number: its position. checksum: of the crop. source_checksum: of the pixels it was cut from."""
+
+    number: int
+    checksum: int
+    source_checksum: int
+
+
+@dataclass(frozen=True, eq=False)
+class CutCrops:
+    """Crops that ``crops.crop.cut_crops`` cut, so that later stages may copy them instead of cutting them again.
+
+    images: the tensor ``[B, H, W, 3]`` they were cut from. crops: the tensor ``[N, S, S, 3]`` of all of them. Both are weak references:
+    faces never keep pictures in memory. by_place: each crop by its frame and the bytes of its matrix image → crop ``[2, 3]`` at the size
+    S, so a face whose square, framing or crop size was changed does not find one.
+
+    Any node may write in either tensor. ``crops.crop.find_cut_crop`` compares checksums before it gives a crop out.
+    """
+
+    images: weakref.ref
+    crops: weakref.ref
+    by_place: Mapping[tuple[int, bytes], CutCrop]
+
+
 @dataclass(frozen=True, eq=False)
 class Faces:
     """All faces of an image batch, frame by frame.
 
     items: the faces. frames: how many images the batch has. height, width: of every image, pixels.
     framing: how much the canonical crop takes in (1.0 = FFHQ, larger = more). crop_size: edge of the canonical crop, pixels.
+    cut: crops of these faces that were cut before, if any; only what saves work.
     """
 
     items: tuple[Face, ...]
@@ -115,6 +159,7 @@ class Faces:
     width: int
     framing: float = 1.0
     crop_size: int = 512
+    cut: CutCrops | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -135,6 +180,14 @@ class Faces:
     def keypoints(self) -> np.ndarray:
         """``[N, 5, 2]``."""
         return np.stack([f.keypoints for f in self.items]) if self.items else np.zeros((0, 5, 2), np.float32)
+
+    @cached_property
+    def unit_squares(self) -> np.ndarray:
+        """``[N, 2, 3]`` float64, read-only: ``unit_square`` of every face."""
+        mixed = any(face.square is not None for face in self.items)
+        squares = np.stack([unit_square(face) for face in self.items]) if mixed else unit_square(self.keypoints)
+        squares.setflags(write=False)
+        return squares
 
     @property
     def frame_indices(self) -> np.ndarray:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import FaceLoomError
+from ..options.paste import COLORS
 from ..pixels.blur import gaussian_blur
 
-METHODS = ("mean-std", "mkl", "low-frequency")
+METHODS = COLORS[1:]
 
 # Statistics are taken from pictures averaged down to this edge: enough samples, and neither grain nor sharpness counts.
 _EDGE = 64

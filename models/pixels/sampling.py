@@ -71,17 +71,12 @@ def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: i
     the blocks, the response of a box as wide as a crop pixel at half the band.
     """
     shrink = float(scale_of(to_image))  # image pixels per crop pixel
-    pool = max(1, int(shrink / 2 + 0.75)) if shrink > _SHRINKS else 1
+    pool = _block_size(shrink)
     rest = shrink / pool
-    left, top, right, bottom = bounds(to_image, -.5, -.5, width - .5, height - .5)
-    margin = max(3 * pool, 4)  # as far as a bicubic look-up reaches, and what makes pictures finer
-    image_height, image_width = image.shape[:2]
-    x0, y0 = min(max(math.floor(left) - margin, 0), image_width - 1), min(max(math.floor(top) - margin, 0), image_height - 1)
-    x1, y1 = (min(max(math.ceil(high) + margin + 1, low + 1), limit)
-              for low, high, limit in ((x0, right, image_width), (y0, bottom, image_height)))
-    region = image[y0:y1, x0:x1].to(torch.float32)
+    rows, columns = source_window(to_image, height, width, *image.shape[:2])
+    region = image[rows, columns].to(torch.float32)
     to_region = to_image.copy()
-    to_region[:, 2] -= (x0, y0)
+    to_region[:, 2] -= (columns.start, rows.start)
     if pool > 1:
         region = _block_means(_block_means(region, pool, 0), pool, 1)
         to_region /= pool
@@ -90,6 +85,25 @@ def read_region(image: torch.Tensor, to_image: np.ndarray, height: int, width: i
         side = (1 - np.sinc(rest / 4) / (np.sinc(0.25) if pool > 1 else 1)) / 2
         region = _soften(_soften(region, side, 0), side, 1)
     return region.permute(2, 0, 1)[None], to_region
+
+
+def source_window(to_image: np.ndarray, height: int, width: int, image_height: int, image_width: int) -> tuple[slice, slice]:
+    """Returns rows and columns of all image pixels that can have a part in a crop of ``height`` × ``width`` pixels.
+
+    to_image: ``[2, 3]`` crop → image. Both slices hold at least one pixel, wherever the crop lies.
+    """
+    left, top, right, bottom = bounds(to_image, -.5, -.5, width - .5, height - .5)
+    # As far as a bicubic look-up reaches, and the filter that makes pictures finer.
+    margin = max(3 * _block_size(float(scale_of(to_image))), 4)
+    x0, y0 = min(max(math.floor(left) - margin, 0), image_width - 1), min(max(math.floor(top) - margin, 0), image_height - 1)
+    x1, y1 = (min(max(math.ceil(high) + margin + 1, low + 1), limit)
+              for low, high, limit in ((x0, right, image_width), (y0, bottom, image_height)))
+    return slice(y0, y1), slice(x0, x1)
+
+
+def _block_size(shrink: float) -> int:
+    """How many pixels of an image, along each axis, are averaged first where a crop pixel spans ``shrink`` of them."""
+    return max(1, int(shrink / 2 + 0.75)) if shrink > _SHRINKS else 1
 
 
 def _block_means(region: torch.Tensor, count: int, dim: int) -> torch.Tensor:
