@@ -17,7 +17,7 @@ from ..pixels.tensors import check_images
 
 
 def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.ndarray:
-    """Returns image → canonical crop of ``size`` pixels, ``[2, 3]`` float64, or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints.
+    """Return image → canonical crop of ``size`` pixels, ``[2, 3]`` float64, or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints.
 
     The template is a fraction of the crop's edge counted from its border, so crops of different sizes show exactly the same square of the
     photograph. framing: 1.0 is FFHQ's; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of its own is cropped
@@ -34,7 +34,7 @@ def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
 
 
 def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
-    """Returns image → canonical crop of every face, ``[N, 2, 3]`` float64. size: edge of the crops, pixels; None is the faces' own."""
+    """Return image → canonical crop of every face, ``[N, 2, 3]`` float64. size: edge of the crops, pixels; None is the faces' own."""
     return _at_size(faces.unit_squares, size or faces.crop_size, faces.framing)
 
 
@@ -54,7 +54,7 @@ def face_windows(faces: Faces, scale: float = 2.0) -> list[tuple[slice, slice, s
 
 
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:
-    """Cuts the canonical crops of all faces out of ``images`` ``[B, H, W, 3]`` float32: ``[N, S, S, 3]`` float32 0..1.
+    """Cut the canonical crops of all faces out of ``images`` ``[B, H, W, 3]`` float32: ``[N, S, S, 3]`` float32 0..1.
 
     size: edge of the crops, pixels; None is the faces' own. Without faces the result is ``[0, S, S, 3]``. It is always new memory, even
     where ``cut_crops`` cut the same crops before: those are copied.
@@ -65,11 +65,11 @@ def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> t
     matrices = crop_matrices(faces, size)
     known = [find_cut_crop(images, faces, i, matrix, size) for i, matrix in enumerate(matrices)]
     missing = [i for i, crop in enumerate(known) if crop is None]
-    cut = sample_crops(images, faces.frame_indices[missing], matrices[missing], size)
     if len(missing) == len(faces):
-        return cut
+        return sample_crops(images, faces.frame_indices, matrices, size)
     crops = torch.empty((len(faces), size, size, 3), dtype=torch.float32, device=images.device)
-    crops[missing] = cut
+    if missing:
+        crops[missing] = sample_crops(images, faces.frame_indices[missing], matrices[missing], size)
     for i, crop in enumerate(known):
         if crop is not None:
             crops[i] = crop
@@ -77,7 +77,7 @@ def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> t
 
 
 def cut_crops(images: torch.Tensor, faces: Faces) -> tuple[Faces, torch.Tensor]:
-    """Cuts the canonical crops of all faces, as ``crop_faces`` does, and returns ``(the same faces, crops)``.
+    """Cut the canonical crops of all faces, as ``crop_faces`` does, and returns ``(the same faces, crops)``.
 
     The faces that are returned know the crops (``Faces.cut``), and later stages that are given them with the same ``images`` copy the
     crops instead of cutting them again, as long as somebody holds both and neither was written in.
@@ -92,7 +92,7 @@ def cut_crops(images: torch.Tensor, faces: Faces) -> tuple[Faces, torch.Tensor]:
 
 
 def find_cut_crop(images: torch.Tensor, faces: Faces, index: int, matrix: np.ndarray, size: int) -> torch.Tensor | None:
-    """Finds the crop ``[size, size, 3]`` of one face that ``cut_crops`` cut out of these ``images``, which must not be written in.
+    """Find the crop ``[size, size, 3]`` of one face that ``cut_crops`` cut out of these ``images``, which must not be written in.
 
     matrix: image → crop, of this face at this size. None where there is none: it was cut from another tensor, by another matrix, it is
     in memory no more, or somebody wrote in it or in the pixels it was cut from.

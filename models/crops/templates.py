@@ -1,4 +1,4 @@
-"""Templates: where networks want the five points of a face, as fractions of their picture's edge."""
+"""Templates: where networks want the five points of a face, as fractions of their input's edge."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ TEMPLATES: dict[str, np.ndarray] = {
 
 
 def template_matrix(keypoints: np.ndarray, template: str, size: int) -> np.ndarray:
-    """``[..., 5, 2]`` keypoints to ``[..., 2, 3]``: the alignment a network was trained with (insightface's convention:
-    template times size is a pixel coordinate)."""
+    """Return image → network input of ``size`` pixels, ``[..., 2, 3]``, for ``[..., 5, 2]`` keypoints.
+
+    By insightface's convention template times size is a pixel coordinate, whose integers are pixel centres.
+    """
     return similarity(keypoints, TEMPLATES[template] * size)

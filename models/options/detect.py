@@ -40,7 +40,7 @@ class DetectSettings:
     no_face: str = "pass"
 
     def check(self) -> None:
-        """Raises where a value is none of the choices."""
+        """Raise where a value is none of the choices."""
         if self.order not in ORDERS:
             raise FaceLoomError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}.")
         if self.no_face not in NO_FACE:

@@ -28,7 +28,7 @@ class PasteSettings:
     keep_unchanged: bool = True
 
     def check(self) -> None:
-        """Raises where a value is none of the choices or out of its range."""
+        """Raise where a value is none of the choices or out of its range."""
         if self.color not in COLORS:
             raise FaceLoomError(f"color must be one of {', '.join(COLORS)}, not {self.color!r}.")
         if self.blend not in BLENDS:

@@ -1,4 +1,4 @@
-"""Putting crops back into the photograph, touching nothing but the mask.
+"""Crops back into their photographs: ``paste``. Nothing outside the mask is touched.
 
 All work happens in the part of the frame that a face's mask covers, so its cost does not depend on the frame's size.
 """
@@ -17,6 +17,7 @@ from ..crops.crop import crop_matrices, find_cut_crop
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..options.paste import PasteSettings
+from ..parse import region_mask
 from ..pixels.affine import bounds, invert, scale_of
 from ..pixels.masks import feather_mask, nonzero_bounds
 from ..pixels.resize import resize_bilinear
@@ -26,17 +27,18 @@ from ..progress import Progress, silent
 from . import blends
 from .color import match_color
 
-# From this many crop pixels per photograph pixel on, crops are read bilinearly, four times as fast. Nothing untouched is resampled at
-# all, and what was swapped keeps 42 dB here (bicubic: 42 dB at 1.0, 47 dB at 1.25).
-_BILINEAR = 1.4
-# Crop values this close to what the photograph gives were not edited: through floats, or through an 8-bit picture.
+# From this many crop pixels per photograph pixel on, crops are read bilinearly, which is four times as fast as bicubic and as good: the
+# round trip of a crop keeps 42 dB (bicubic: 42 dB at 1.0 crop pixels per photograph pixel, 47 dB at 1.25).
+_BILINEAR_FROM = 1.4
+# Crop values this close to what the photograph gives were not edited: as floats, or after a way through an 8-bit picture.
 _SAME, _SAME_8_BIT = 0.25 / 255, 1.5 / 255
+# Rec. 709 luma, for grey photographs.
 _LUMA = (0.2126, 0.7152, 0.0722)
 
 
 def paste(images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor | None = None,
           settings: PasteSettings | None = None, progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pastes the crops back into the photographs; returns the photographs, and where they changed.
+    """Paste the crops back into the photographs. Return the photographs, and where they changed.
 
     images: ``[B, H, W, C]``, C 1, 3 or 4, any float type and device; alpha is kept. crops: ``[N, S, S, 3]`` float32 0..1 in face order,
     of any size. masks: ``[N, M, M]`` or one for all, 0..1, of any size; None is the face hull.
@@ -55,16 +57,16 @@ def paste(images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.
 
 def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, faces: Faces, crops: torch.Tensor,
                masks: torch.Tensor | None = None, settings: PasteSettings | None = None, progress: Progress = silent) -> None:
-    """Does what ``paste`` does, but writes into ``out``, a copy of ``images`` that the caller made, and into ``covered`` ``[B, H, W]``."""
+    """Do what ``paste`` does in memory of the caller: in ``out``, a copy of ``images``, and in ``covered`` ``[B, H, W]`` float32."""
     settings = settings or PasteSettings()
     settings.check()
-    _check_images(images, faces)
+    _check_photographs(images, faces)
     if not len(faces):
         return
     check_crops(crops, len(faces))
     crops = crops.to(images.device)
     size = crops.shape[1]
-    masks = _masks(masks, faces, size, settings.feather).to(images.device)
+    masks = _fit_masks(masks, faces, size, settings.feather).to(images.device)
     matrices = crop_matrices(faces, size)
     order = sorted(range(len(faces)), key=lambda i: (faces[i].frame, faces[i].size, -i))
     for done, i in enumerate(order):
@@ -76,24 +78,23 @@ def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, f
 
 
 def check_crops(crops: torch.Tensor, count: int) -> None:
-    """Raises unless there are ``count`` crops ``[count, S, S, 3]`` float32."""
+    """Raise unless there are ``count`` crops ``[count, S, S, 3]`` float32."""
     check_images(crops, "crops")
     check_squares(crops)
     if len(crops) != count:
         raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same Face Detect.")
 
 
-def _check_images(images: torch.Tensor, faces: Faces) -> None:
+def _check_photographs(images: torch.Tensor, faces: Faces) -> None:
+    """Raise unless the images have a form that ``paste`` takes and are the ones that the faces were found in."""
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.is_floating_point():
         raise FaceLoomError(f"image must be a float picture batch [B, H, W, 1, 3 or 4], not {images.dtype} {tuple(images.shape)}.")
     faces.check_image(images.shape)
 
 
-def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) -> torch.Tensor:
-    """``[N or 1, size, size]`` float32 0..1."""
+def _fit_masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) -> torch.Tensor:
+    """Bring the masks to the crops' size, soften them, and return ``[N or 1, size, size]`` float32 0..1."""
     if masks is None:
-        from ..parse import region_mask
-
         masks = region_mask(("face",), size, faces=faces)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or 0 in masks.shape[1:]:
@@ -129,17 +130,17 @@ class Place:
         return self.images[self.faces[self.index].frame]
 
     def cut(self, size: int, step: float = 1.0) -> torch.Tensor:
-        """Cuts the crop anew: ``[size, size, 3]``, or with a ``step`` above 1 only its pixels on a ``lattice``."""
+        """Cut the crop anew: ``[size, size, 3]``, or with a ``step`` above 1 only its pixels on a ``lattice``."""
         return warp(expand_rgb(self.image), self.matrix, size, size, step=step).clamp_(0, 1)
 
     def known_crop(self, size: int) -> torch.Tensor | None:
-        """Finds what ``cut(size)`` gives among the crops that were cut before, if it is there; it must not be written in."""
+        """Find what ``cut(size)`` gives among the crops that were cut before, if it is there; it must not be written in."""
         return find_cut_crop(self.images, self.faces, self.index, self.matrix, size)
 
 
 def _paste_one(out: torch.Tensor, covered: torch.Tensor, place: Place, crop: torch.Tensor, mask: torch.Tensor,
                settings: PasteSettings) -> None:
-    """Composites one crop ``[S, S, 3]`` over ``out`` ``[H, W, C]`` and adds its mask ``[S, S]`` to ``covered`` ``[H, W]``."""
+    """Composite one crop ``[S, S, 3]`` over ``out`` ``[H, W, C]`` and adds its mask ``[S, S]`` to ``covered`` ``[H, W]``."""
     matrix, image = place.matrix, place.image
     support = support_in_image(mask, matrix, image.shape)
     if support is None:
@@ -170,21 +171,27 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, place: Place, crop: tor
         pasted, weight = (blends.poisson if settings.blend == "poisson" else blends.multi_band)(base, pasted, alpha)
     base, pasted, weight = (values.permute(2, 0, 1).contiguous() for values in (base, pasted, weight))  # planes mix faster
     mixed = torch.lerp(base, pasted, weight * settings.opacity if settings.opacity < 1 else weight)
-    if settings.blend != "feather":  # whose weight is not 0 wherever the mask is
+    if settings.blend != "feather":  # their weight is not always 0 where the mask is
         mixed = torch.where(alpha.permute(2, 0, 1) > 0, mixed, base)
     beneath.copy_(mixed.permute(1, 2, 0))
 
 
-def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, at: int) -> torch.Tensor:
-    """What the photograph shows where a crop of ``size`` pixels lies, ``[at, at, 3]``."""
-    scale = at / size
+def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, edge: int) -> torch.Tensor:
+    """Cut what the photograph ``[H, W, C]`` shows where a crop of ``size`` pixels lies, but at ``edge`` pixels: ``[edge, edge, 3]``.
+
+    matrix: image → crop of ``size`` pixels, ``[2, 3]``.
+    """
+    scale = edge / size
     resized = matrix * scale
     resized[:, 2] += 0.5 * scale - 0.5
-    return sample_crops(expand_rgb(image)[None], [0], resized[None], at)[0]
+    return sample_crops(expand_rgb(image)[None], [0], resized[None], edge)[0]
 
 
 def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 (exclusive) of the image pixels a crop-space mask ``[S, S]`` can reach, or None."""
+    """Return x0, y0, x1, y1 (exclusive) of the image pixels that a mask ``[S, S]`` of a crop can reach; None where there are none.
+
+    matrix: image → crop, ``[2, 3]``. shape: of the image, ``[H, W, ...]``.
+    """
     used = nonzero_bounds(mask)
     if used is None:
         return None
@@ -196,18 +203,18 @@ def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int
 
 
 def read_back(values: torch.Tensor, grid: torch.Tensor, fineness: float, padding: str) -> torch.Tensor:
-    """A crop ``[S, S, 3]`` or mask ``[S, S]`` read at a ``sampling_grid`` of image pixels ``[1, h, w, 2]``: ``[h, w, 3]`` or ``[h, w]``.
+    """Read a crop ``[S, S, 3]`` or mask ``[S, S]`` at image pixels: ``[h, w, 3]`` or ``[h, w]``.
 
-    One that is much finer than the photograph (``fineness``: crop pixels per image pixel) first goes through an antialiased resize to
-    half as many pixels again as the photograph has. Then bicubic, or bilinear where the crop is fine enough for that. Masks are
-    always read bilinearly: they must not overshoot.
+    grid: the image pixels' ``sampling_grid`` ``[1, h, w, 2]``. fineness: crop pixels per image pixel. padding: of ``grid_sample``, outside
+    the crop. From a fineness of 2 on, the crop first goes through an antialiased resize to one and a half pixels per image pixel. It is
+    read bicubically, or bilinearly where it is fine enough for that; a mask always bilinearly, since it must not overshoot.
     """
     mask = values.ndim == 2
     planes = values[None, None] if mask else values.permute(2, 0, 1)[None]
     if fineness >= 2:
         edge = max(1, round(values.shape[0] * 1.5 / fineness))
         planes = F.interpolate(planes, (edge, edge), mode="bilinear" if mask else "bicubic", antialias=True)
-    if mask or _BILINEAR <= fineness < 2:
+    if mask or _BILINEAR_FROM <= fineness < 2:
         out = read_grid(planes, grid, "bilinear", padding)
     else:
         out = read_grid(planes, grid, "bicubic", padding).clamp_(0, 1)
@@ -215,11 +222,11 @@ def read_back(values: torch.Tensor, grid: torch.Tensor, fineness: float, padding
 
 
 def edited_weight(place: Place, crop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
-    """Finds where a crop ``[S, S, 3]`` was edited: ``[S, S]`` 0..1, 1 on and around edits, 0 where it is what the photograph gives.
+    """Find where a crop ``[S, S, 3]`` was edited: ``[S, S]`` 0..1, 1 on and around edits, 0 where it is what the photograph gives.
 
-    mask: ``[S, S]``, where it will be pasted. None where everything was edited: a lattice of 32 × 32 points tells, so a swapped face costs
-    next to nothing. Otherwise the whole crop is compared, and edits are grown and softened by about 1 % of the edge, over pixels that
-    equal the photograph's.
+    mask: ``[S, S]``, where it will be pasted. Returns None where everything was edited, which a lattice of 32 × 32 points tells, so that a
+    swapped face costs next to nothing. Otherwise the whole crop is compared with what the photograph gives now, never with its own memory,
+    and edits are grown and softened by about 1 % of the edge, over pixels that equal the photograph's.
     """
     size = crop.shape[0]
     points = torch.from_numpy(lattice(size, size / 32)).long().to(crop.device)
@@ -233,7 +240,7 @@ def edited_weight(place: Place, crop: torch.Tensor, mask: torch.Tensor) -> torch
     if target is None:
         target = place.cut(size)
     elif target.data_ptr() == crop.data_ptr() and target.stride() == crop.stride():
-        return torch.zeros_like(mask)  # it is the very crop that was cut, and nobody wrote in it
+        return torch.zeros_like(mask)  # the crop is the very tensor that was cut, and nobody wrote in it
     difference = (crop - target).abs().amax(-1)
     edited = (difference > (_SAME_8_BIT if rounded else _SAME)).to(torch.float32)[None, None]
     reach = max(1, round(size / 128))

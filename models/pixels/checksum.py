@@ -9,7 +9,7 @@ MAX_VALUES = 1 << 17
 
 
 def checksum(picture: torch.Tensor) -> int:
-    """Returns a number of 64 bits that depends on every bit and on the place of every value of ``[H, W, C]`` float32.
+    """Return a number of 64 bits that depends on every bit and on the place of every value of ``[H, W, C]`` float32.
 
     The bits of each value are a whole number. Its upper half is added to it (the lower halves of 0, 0.5 and 1 are zeros), and all are
     added up with odd weights, one for each place in a row and one for each row, modulo 2**32 within a row and 2**64 over the rows. So a

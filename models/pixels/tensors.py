@@ -13,7 +13,7 @@ from ..errors import FaceLoomError
 
 def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Sequence[tuple[slice, slice, slice]]] | None = None
               ) -> torch.Tensor:
-    """Brings any IMAGE to ``[B, H, W, 3]`` float32 0..1 on its own device, the only form that the functions of ``models/`` take.
+    """Bring any IMAGE to ``[B, H, W, 3]`` float32 0..1 on its own device, the only form that the functions of ``models/`` take.
 
     image: ``[H, W, C]`` or ``[B, H, W, C]``, C = 1, 3 or 4, any float type or uint8. Alpha is dropped, grey becomes RGB, values outside
     0..1 are clipped; NaN and infinity are an error. What has that form already is returned itself, without a copy.
@@ -37,38 +37,38 @@ def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Seq
 
 
 def as_crops(image: torch.Tensor, name: str = "crops") -> torch.Tensor:
-    """Brings any IMAGE of squares to ``[N, S, S, 3]``, as ``as_images`` does; a picture of another shape is no crop and an error."""
+    """Bring any IMAGE of squares to ``[N, S, S, 3]``, as ``as_images`` does; a picture of another shape is no crop and an error."""
     crops = as_images(image, name)
     check_squares(crops)
     return crops
 
 
 def check_images(images: torch.Tensor, name: str = "image") -> None:
-    """Raises unless a tensor has the form that ``as_images`` gives, ``[B, H, W, 3]`` float32. Values are not looked at."""
+    """Raise unless a tensor has the form that ``as_images`` gives, ``[B, H, W, 3]`` float32. Values are not looked at."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.float32:
         raise FaceLoomError(f"{name} must be a float32 tensor [B, H, W, 3], not {images.dtype} {tuple(images.shape)}; bring it to that "
                             "form with models.pixels.tensors.as_images.")
 
 
 def check_squares(crops: torch.Tensor) -> None:
-    """Raises unless the pictures of ``[N, H, W, C]`` are squares."""
+    """Raise unless the pictures of ``[N, H, W, C]`` are squares."""
     if crops.shape[1] != crops.shape[2]:
         raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; connect the crops of Face Detect, or bring them "
                             "back to squares.")
 
 
 def expand_rgb(image: torch.Tensor) -> torch.Tensor:
-    """Returns ``[..., 1, 3 or 4]`` as ``[..., 3]`` without copying: grey three times, alpha left out. What is RGB is returned itself."""
+    """Return ``[..., 1, 3 or 4]`` as ``[..., 3]`` without copying: grey three times, alpha left out. What is RGB is returned itself."""
     if image.shape[-1] == 3:
         return image
     return image.expand(*image.shape[:-1], 3) if image.shape[-1] == 1 else image[..., :3]
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
-    """Converts ``[H, W, 3]`` 0..1 to an 8-bit PIL picture."""
+    """Convert ``[H, W, 3]`` 0..1 to an 8-bit PIL picture."""
     return Image.fromarray(to_uint8(image))
 
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """Converts any tensor of 0..1 to uint8 numpy, rounded and clipped."""
+    """Convert any tensor of 0..1 to uint8 numpy, rounded and clipped."""
     return image.detach().to("cpu", torch.float32).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
