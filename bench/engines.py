@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from faceloom.models.crops.crop import crop_faces, hand_out_crops
+from faceloom.models.crops.crop import crop_faces, cut_crops
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.paste import paste, paste_into
-from faceloom.models.pixels.tensors import as_images, to_uint8
+from faceloom.models.pixels.tensors import to_uint8
 from faceloom.models.runtime.method import Loading
 from faceloom.models.swap import swap_faces
 from faceloom.models.swap.load import load_engine
@@ -128,9 +128,9 @@ def contest(engine: OnnxEngine, session, double: Double, images: torch.Tensor, f
             ) -> dict:
     """What each contestant takes per face: in all, in the network, and beyond it; ratios of theirs to ours.
 
-    The frame's copy, which a node owes once however many faces there are, is in ours and told apart. The frame has been looked through
-    and the crops have been cut, as Face Detect gives them to every node after it; that is told apart, too, and not in ours."""
-    crops = hand_out_crops(as_images(images), faces)  # noqa: F841  (held while the tasks run)
+    The frame's copy, which a node owes once however many faces there are, is in ours and told apart. The crops have
+    been cut, as Face Detect gives them to every node after it; that is told apart, too, and not in ours."""
+    faces, crops = cut_crops(images, faces)  # noqa: RUF059  (held while the tasks run)
     tasks = our_tasks(engine, images, faces)
     if find_spec("insightface"):
         frame = to_uint8(images[0].cpu())[..., ::-1].copy()
@@ -140,7 +140,7 @@ def contest(engine: OnnxEngine, session, double: Double, images: torch.Tensor, f
         if peaks[name] is None:
             task()
     repeats = max(min(repeats, 2), round(repeats / len(faces) ** 0.5))  # many faces are a mean of many already
-    timed = tasks | {"copy": images.clone, "crops": lambda: crop_faces(as_images(images[:]), faces)}  # of another object: anew
+    timed = tasks | {"copy": images.clone, "crops": lambda: crop_faces(images[:], faces)}  # of another object: anew
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # insightface's alignment calls a deprecated function of scikit-image every time

@@ -18,6 +18,7 @@ from faceloom.cli.demo import read_portraits
 from faceloom.models.detect import detect_faces
 from faceloom.models.faces import Faces, Identity
 from faceloom.models.identity import make_identity
+from faceloom.models.options.detect import DetectSettings
 
 from bench import engines, paste
 from bench.measure import machine, threads
@@ -94,8 +95,8 @@ def measure(frames: list[str], counts: list[int], repeats: int, *, sections: lis
 def _people() -> tuple[Faces, torch.Tensor, Identity]:
     """The first demo portrait's face, its picture, and the second one's identity."""
     target, source = read_portraits().values()
-    identity, _ = make_identity(source, detect_faces(source, keep="first"))
-    return detect_faces(target, keep="first"), target, identity
+    identity, _ = make_identity(source, detect_faces(source, settings=DetectSettings(keep="first")))
+    return detect_faces(target, settings=DetectSettings(keep="first")), target, identity
 
 
 def table(report: dict) -> str:

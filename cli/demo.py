@@ -28,6 +28,7 @@ from ..models.files.picture import write_image
 from ..models.identity import Recognizer, make_identity
 from ..models.identity.combine import same_person_cosine
 from ..models.identity.load import load_recognizer
+from ..models.options.detect import DetectSettings
 from ..models.pipeline import Clock, Settings, Swapped, swap_photograph
 from ..models.pixels.drawing import contact_sheet
 from ..models.swap import SwapEngine
@@ -103,7 +104,7 @@ def read_portraits() -> dict[str, torch.Tensor]:
 def person(image: torch.Tensor, name: str, clock: Clock) -> Identity:
     """The identity of the one person in a portrait."""
     with clock.stage("identity"):
-        return make_identity(image, detect_faces(image, keep="first", no_face="error"), name=NAMES[name])[0]
+        return make_identity(image, detect_faces(image, settings=DetectSettings(keep="first", no_face="error")), name=NAMES[name])[0]
 
 
 def swap_portrait(image: torch.Tensor, identity: Identity, engine: SwapEngine, clock: Clock) -> Swapped:
@@ -129,7 +130,7 @@ def measure(recognizer: Recognizer, source: torch.Tensor, target: torch.Tensor, 
 
 
 def embedding(recognizer: Recognizer, image: torch.Tensor) -> np.ndarray | None:
-    faces = detect_faces(image, keep="first")
+    faces = detect_faces(image, settings=DetectSettings(keep="first"))
     return recognizer.embed(image, faces)[0] if len(faces) else None
 
 

@@ -13,6 +13,7 @@ from ..models.errors import FaceLoomError
 from ..models.faces import Identity
 from ..models.files.picture import PictureFile, read_picture_file, write_image
 from ..models.pipeline import Clock, Settings, read_identity, swap_photograph
+from ..models.pixels.tensors import as_images
 from ..models.swap import SwapEngine
 from ..models.swap.load import load_engine, read_options
 from . import own_version
@@ -56,7 +57,7 @@ class Session:
         start = time.perf_counter()
         with self.clock.stage("read"):
             picture = read_picture_file(job.target)
-        done = swap_photograph(picture.image[None], self.source, self.engine, self.settings, self.clock)
+        done = swap_photograph(as_images(picture.image), self.source, self.engine, self.settings, self.clock)
         if not len(done.faces):
             return self._without_face(job, picture)
         with self.clock.stage("write"):

@@ -21,14 +21,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 
+from ..models.options.detect import ORDERS
+from ..models.options.paste import BLENDS, COLORS
 from ..models.runtime.options import Options
 from ..models.swap.load import options_by_method
 from . import INTERRUPTED, OK, SOME_FAILED
 from .jobs import Job, check, plan, source_files
 
-ORDERS = ("left-right", "right-left", "top-bottom", "bottom-top", "large-small", "small-large", "best-score")
-COLORS = ("none", "mean-std", "mkl", "low-frequency")
-BLENDS = ("feather", "multi-band", "poisson")
 NO_FACE = ("copy", "error", "skip")
 
 
@@ -61,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("out", metavar="OUT", help=argparse.SUPPRESS)
     faces = parser.add_argument_group("which faces")
     faces.add_argument("--faces", default="all", help="all, first, largest, or positions such as 0,2 in --order (default: all)")
-    faces.add_argument("--order", default="large-small", choices=ORDERS, help="how faces are counted (default: large-small)")
+    faces.add_argument("--order", default="large-small", choices=tuple(ORDERS), help="how faces are counted (default: large-small)")
     faces.add_argument("--threshold", type=fraction, default=0.5, help="how sure the detector must be, 0 to 1 (default: 0.5)")
     faces.add_argument("--no-face", choices=NO_FACE, help="a photograph without a face: copy it, count it as failed, or leave it out "
                                                           "(default: error for one photograph, copy for a folder)")

@@ -1,4 +1,4 @@
-"""The three values that travel between stages: Face, Faces and Identity.
+"""The values that travel between stages: Face, Faces and Identity.
 
 All points are pixel coordinates ``(x, y)`` whose integers are pixel centres (the upper left pixel is ``(0, 0)``), float32.
 Left and right are the viewer's: the first eye is the one nearer the image's left border on an upright frontal face.
@@ -6,12 +6,20 @@ Left and right are the viewer's: the first eye is the one nearer the image's lef
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from .errors import FaceLoomError
+from .pixels.affine import similarity
+
+# FFHQ's alignment: left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge. Crops are cut by it.
+FFHQ_TEMPLATE = np.array([(.37691676, .46864664), (.62285697, .46912813), (.50123859, .61331904), (.39308822, .725411),
+                          (.61150205, .72490465)])
+FFHQ_TEMPLATE.setflags(write=False)
 
 # iBUG 68-point indices of the parts that five keypoints are made of.
 LEFT_EYE = slice(36, 42)
@@ -23,7 +31,7 @@ MIRROR_68 = np.r_[16:-1:-1, 26:16:-1, 27:31, 35:30:-1, 45:41:-1, 47:45:-1, 39:35
 
 
 def keypoints_from_68(points: np.ndarray) -> np.ndarray:
-    """``[..., 68, 2]`` iBUG points to ``[..., 5, 2]``: eye centres, nose tip, mouth corners."""
+    """Return the five keypoints ``[..., 5, 2]`` (eye centres, nose tip, mouth corners) of ``[..., 68, 2]`` iBUG points."""
     points = np.asarray(points, np.float32)
     return np.stack(
         [
@@ -37,7 +45,7 @@ def keypoints_from_68(points: np.ndarray) -> np.ndarray:
     )
 
 
-def _frozen(value, shape: tuple[int | None, ...], name: str, kind: type = np.float32) -> np.ndarray:
+def _read_only(value, shape: tuple[int | None, ...], name: str, kind: type = np.float32) -> np.ndarray:
     array = np.array(value, kind)
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         raise FaceLoomError(f"{name} must have shape {shape}, not {array.shape}.")
@@ -47,7 +55,7 @@ def _frozen(value, shape: tuple[int | None, ...], name: str, kind: type = np.flo
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One face in one frame.
+    """One face in one image of a batch.
 
     frame: index into the image batch. box: ``[4]`` x0, y0, x1, y1 (may reach outside the frame).
     keypoints: ``[5, 2]`` left eye, right eye, nose tip, left and right mouth corner. score: detector confidence, higher is surer.
@@ -71,14 +79,14 @@ class Face:
 
     def __post_init__(self) -> None:
         fix = object.__setattr__
-        fix(self, "box", _frozen(self.box, (4,), "box"))
-        fix(self, "keypoints", _frozen(self.keypoints, (5, 2), "keypoints"))
+        fix(self, "box", _read_only(self.box, (4,), "box"))
+        fix(self, "keypoints", _read_only(self.keypoints, (5, 2), "keypoints"))
         if self.points68 is not None:
-            fix(self, "points68", _frozen(self.points68, (68, 2), "points68"))
+            fix(self, "points68", _read_only(self.points68, (68, 2), "points68"))
         if self.dense is not None:
-            fix(self, "dense", _frozen(self.dense, (478, 3), "dense"))
+            fix(self, "dense", _read_only(self.dense, (478, 3), "dense"))
         if self.square is not None:
-            fix(self, "square", _frozen(self.square, (2, 3), "square", np.float64))
+            fix(self, "square", _read_only(self.square, (2, 3), "square", np.float64))
 
     @property
     def size(self) -> float:
@@ -101,12 +109,48 @@ class Face:
         return f"Face(frame {self.frame}, box {x0},{y0}-{x1},{y1}, score {self.score:.2f})"
 
 
+def unit_square(face: Face | np.ndarray) -> np.ndarray:
+    """Return image → the unit square that a face is cropped by, ``[2, 3]`` float64, or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints.
+
+    That is the face's own ``square`` where it has one, else FFHQ's.
+    """
+    if isinstance(face, Face):
+        return similarity(face.keypoints, FFHQ_TEMPLATE) if face.square is None else face.square
+    return similarity(face, FFHQ_TEMPLATE)
+
+
+@dataclass(frozen=True)
+class CutCrop:
+    """One crop of a ``CutCrops``. number: its position. checksum: of the crop. source_checksum: of the pixels it was cut from."""
+
+    number: int
+    checksum: int
+    source_checksum: int
+
+
+@dataclass(frozen=True, eq=False)
+class CutCrops:
+    """Crops that ``crops.crop.cut_crops`` cut, so that later stages may copy them instead of cutting them again.
+
+    images: the tensor ``[B, H, W, 3]`` they were cut from. crops: the tensor ``[N, S, S, 3]`` of all of them. Both are weak references:
+    faces never keep pictures in memory. by_place: each crop by its frame and the bytes of its matrix image → crop ``[2, 3]`` at the size
+    S, so a face whose square, framing or crop size was changed does not find one.
+
+    Any node may write in either tensor. ``crops.crop.find_cut_crop`` compares checksums before it gives a crop out.
+    """
+
+    images: weakref.ref
+    crops: weakref.ref
+    by_place: Mapping[tuple[int, bytes], CutCrop]
+
+
 @dataclass(frozen=True, eq=False)
 class Faces:
     """All faces of an image batch, frame by frame.
 
     items: the faces. frames: how many images the batch has. height, width: of every image, pixels.
     framing: how much the canonical crop takes in (1.0 = FFHQ, larger = more). crop_size: edge of the canonical crop, pixels.
+    cut: crops of these faces that were cut before, if any; only what saves work.
     """
 
     items: tuple[Face, ...]
@@ -115,6 +159,7 @@ class Faces:
     width: int
     framing: float = 1.0
     crop_size: int = 512
+    cut: CutCrops | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -126,15 +171,23 @@ class Faces:
         return self.items[index]
 
     def take(self, indices: Sequence[int]) -> Faces:
-        """The faces at these positions, in this order."""
+        """Return the faces at these positions, in this order."""
         if len(indices) == len(self) and all(i == j for i, j in enumerate(indices)):
             return self
         return replace(self, items=tuple(self.items[i] for i in indices))
 
     @property
     def keypoints(self) -> np.ndarray:
-        """``[N, 5, 2]``."""
+        """``[N, 5, 2]``: the five keypoints of every face."""
         return np.stack([f.keypoints for f in self.items]) if self.items else np.zeros((0, 5, 2), np.float32)
+
+    @cached_property
+    def unit_squares(self) -> np.ndarray:
+        """``[N, 2, 3]`` float64, read-only: ``unit_square`` of every face."""
+        mixed = any(face.square is not None for face in self.items)
+        squares = np.stack([unit_square(face) for face in self.items]) if mixed else unit_square(self.keypoints)
+        squares.setflags(write=False)
+        return squares
 
     @property
     def frame_indices(self) -> np.ndarray:
@@ -155,7 +208,7 @@ class Faces:
 
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """Who to become, from one or several photos.
+    """A person to become, from one or several photos.
 
     embeddings: unit vectors ``[D]`` by space (``dlib128`` ...), combined over the photos. crops: ``[K, S, S, 3]`` float32 RGB 0..1
     canonical crops of the reference photos, best first, made with ``framing``. faces: the K faces those crops show, in **crop**
@@ -172,7 +225,7 @@ class Identity:
     norms: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crops", _frozen(self.crops, (None, None, None, 3), "identity crops"))
+        object.__setattr__(self, "crops", _read_only(self.crops, (None, None, None, 3), "identity crops"))
         if len(self.faces) != len(self.crops):
             raise FaceLoomError(f"An identity needs as many faces ({len(self.faces)}) as crops ({len(self.crops)}).")
 
@@ -182,7 +235,7 @@ class Identity:
 
 
 def box_from_68(points: np.ndarray) -> np.ndarray:
-    """``[4]`` upright box from the middle of the forehead to the chin, ear to ear, as other detectors draw it."""
+    """Return the upright box ``[4]`` of 68 points: from mid-forehead to chin and from ear to ear, as other detectors draw it."""
     points = points.astype(np.float64)
     brows = points[17:27]
     up = points[27] - points[33]  # nose bridge against nose base

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .crops.crop import crop_matrices, hand_out_crops
+from .crops.crop import crop_matrices, cut_crops
 from .crops.transformed import transform_face
 from .detect import detect_faces
 from .errors import FaceLoomError
@@ -22,8 +22,11 @@ from .files.picture import read_image
 from .identity import make_identity
 from .identity.files import load_identity
 from .identity.photos import join_photos
+from .options.detect import DetectSettings
+from .options.paste import PasteSettings
 from .paste import paste
 from .pixels.affine import invert, scale_of, transform
+from .pixels.tensors import as_images
 from .progress import Progress, silent
 from .restore import restore_crops
 from .swap import SwapEngine, SwapSettings, swap_faces
@@ -93,21 +96,21 @@ def swap_photograph(image: torch.Tensor, source: Any, engine: SwapEngine, settin
     """Swap the faces of one photograph ``[1, H, W, 3]`` that ``settings`` chooses. source: an identity, or what ``engine.prepare`` made of
     one, which a run of many photographs does once."""
     with clock.stage("detect"):
-        faces = detect_faces(image, threshold=settings.threshold, order=settings.order, keep=settings.faces,
-                             framing=settings.framing, progress=progress)
+        which = DetectSettings(threshold=settings.threshold, order=settings.order, keep=settings.faces, framing=settings.framing)
+        faces = detect_faces(image, settings=which, progress=progress)
         faces = replace(faces, crop_size=settings.crop_size or fitting_crop_size(faces))
     if not len(faces):
         return Swapped(image, faces, image)
     with clock.stage("crop"):
-        crops = hand_out_crops(image, faces)
+        faces, crops = cut_crops(image, faces)
     with clock.stage("swap"):
         swapped, masks = swap_faces(image, faces, source, engine, SwapSettings(settings.strength), progress=progress)
     with clock.stage("restore"):
         if settings.restore > 0:
             swapped = restore_crops(swapped, amount=settings.restore, images=image, faces=faces, masks=masks, progress=progress)
     with clock.stage("paste"):
-        result, mask = paste(image, faces, swapped, masks, color=settings.color, blend=settings.blend, feather=settings.feather,
-                             progress=progress)
+        look = PasteSettings(color=settings.color, blend=settings.blend, feather=settings.feather)
+        result, mask = paste(image, faces, swapped, masks, look, progress)
     return Swapped(image, faces, result, crops, swapped, masks, mask)
 
 
@@ -120,8 +123,8 @@ def read_identity(paths: Sequence[Path], settings: Settings, clock: Clock, name:
     found = []
     for path in paths:
         with clock.stage("source"):
-            image = read_image(path)[None]
-            faces = detect_faces(image, threshold=settings.threshold, keep="first", framing=settings.framing)
+            image = as_images(read_image(path))
+            faces = detect_faces(image, settings=DetectSettings(threshold=settings.threshold, keep="first", framing=settings.framing))
         if not len(faces):
             raise FaceLoomError(f"There is no face in {path}; choose another photo or lower the threshold.")
         found.append((image, faces) if len(paths) == 1 else surroundings(image, faces))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.crops.crop import hand_out_crops
+from ..models.crops.crop import cut_crops
 from ..models.crops.squares import ALIGNMENTS, align_faces
 from ..models.pixels.tensors import as_images
 from ._runtime import give_crops, show
@@ -42,5 +42,6 @@ class FaceAlign(io.ComfyNode):
     @classmethod
     def execute(cls, image, faces, alignment, crop_size, framing) -> io.NodeOutput:
         aligned = align_faces(faces, alignment, crop_size, framing)
-        crops = give_crops(hand_out_crops(as_images(image), aligned), aligned.crop_size)
+        aligned, crops = cut_crops(as_images(image), aligned)
+        crops = give_crops(crops, aligned.crop_size)
         return io.NodeOutput(aligned, crops, ui=show(cls, crops))

@@ -6,15 +6,14 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..models.crops.crop import hand_out_crops
+from ..models.crops.crop import cut_crops
 from ..models.detect import bounding_boxes, detect_faces
 from ..models.detect.overlay import draw_faces
+from ..models.options.detect import NO_FACE, ORDERS, DetectSettings
 from ..models.pixels.tensors import as_images
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
 from ._schema import node_schema
 from ._sockets import BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
-
-ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top", "best-score")
 
 
 class FaceDetect(io.ComfyNode):
@@ -41,7 +40,7 @@ class FaceDetect(io.ComfyNode):
                 io.Float.Input("framing", default=1.0, min=0.5, max=4.0, step=0.05, advanced=True,
                                tooltip="How much the crop takes in. 1.0 is the FFHQ framing that face networks expect, larger shows more "
                                        "hair and background."),
-                io.Combo.Input("no_face", options=["pass", "error"], default="pass", advanced=True,
+                io.Combo.Input("no_face", options=list(NO_FACE), default="pass", advanced=True,
                                tooltip="What to do when a picture of the batch has no face: pass lets it through unchanged, error stops "
                                        "the run."),
                 io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
@@ -67,10 +66,10 @@ class FaceDetect(io.ComfyNode):
     def execute(cls, image, threshold, order, keep, crop_size, min_size, framing, no_face,
                 detector=None, face_landmarks=None, bboxes=None) -> io.NodeOutput:
         images = as_images(image)
-        faces = detect_faces(images, as_detector(detector), threshold=threshold, order=order, keep=keep, min_size=min_size,
-                             crop_size=crop_size, framing=framing, no_face=no_face, face_landmarks=face_landmarks, bboxes=bboxes,
-                             progress=listener())
-        crops = give_crops(hand_out_crops(images, faces), crop_size)
+        settings = DetectSettings(threshold, order, keep, min_size, crop_size, framing, no_face)
+        faces = detect_faces(images, as_detector(detector), settings, face_landmarks=face_landmarks, bboxes=bboxes, progress=listener())
+        faces, crops = cut_crops(images, faces)
+        crops = give_crops(crops, crop_size)
         return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, _numbered(images, faces), _found(faces)))
 
 

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..models.files.checkpoints import load_weights
 from ..models.networks.diffswap import load_embedder, unet_weights
+from ..models.pixels.tensors import as_images
 from ..models.systems.diffswap import (
     ORGAN_SOURCES,
     SHAPES,
@@ -94,7 +95,7 @@ class DiffSwapEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, diffswap, vae, faces, crops, identity, shape, organ_source, mask=None) -> io.NodeOutput:
-        prepared = prepare(diffswap, lambda targets: _sampling.encode(vae, targets), crops, faces, identity,
+        prepared = prepare(diffswap, lambda targets: _sampling.encode(vae, targets), as_images(crops, "crops"), faces, identity,
                            ConditioningSettings(organ_source, shape), mask=mask, progress=listener())
         latent = {"samples": prepared.latents, "noise_mask": prepared.replaced}
         return io.NodeOutput([[prepared.tokens, {}]], [[torch.zeros_like(prepared.tokens), {}]], latent, give(prepared.swapped))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..models.options.paste import BLENDS, COLORS, PasteSettings
 from ..models.paste import paste
+from ..models.pixels.tensors import as_crops
 from ._runtime import give, listener
 from ._schema import node_schema
 from ._sockets import Faces
-
-COLORS = ("none", "mean-std", "mkl", "low-frequency")
-BLENDS = ("feather", "multi-band", "poisson")
 
 
 class PasteBack(io.ComfyNode):
@@ -47,8 +46,7 @@ class PasteBack(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, faces, crops, color_match, blend, feather, opacity, mask=None) -> io.NodeOutput:
-        if len(faces) == 0:  # what comes along then is one black picture that stands for no crop
-            crops, mask = crops[:0], None
-        pasted, pasted_mask = paste(image, faces, crops, mask, color=color_match, blend=blend, feather=feather, opacity=opacity,
-                                    progress=listener())
+        crops = as_crops(crops) if len(faces) else crops  # else one black picture comes along, which stands for no crop
+        settings = PasteSettings(color_match, blend, feather, opacity)
+        pasted, pasted_mask = paste(image, faces, crops, mask, settings, listener())
         return io.NodeOutput(give(pasted), give(pasted_mask))

@@ -13,6 +13,7 @@ from ..models.errors import FaceLoomError
 from ..models.files.checkpoints import load_weights
 from ..models.networks.ldm import UNET_PREFIX, VAE_PREFIX
 from ..models.networks.reface import load_conditioner
+from ..models.pixels.tensors import as_images
 from ..models.systems.reface import REFaceConditioner, latent_mask, prepare
 from . import _sampling
 from ._devices import ComfyDevices
@@ -112,7 +113,7 @@ class REFaceEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, reface, vae, faces, crops, identity, start_from_target, mask_covers, parser=None) -> io.NodeOutput:
-        prepared = prepare(reface, crops, faces, identity, parser, listener())
+        prepared = prepare(reface, as_images(crops, "crops"), faces, identity, parser, listener())
         latents = _sampling.encode(vae, prepared.masked_targets)
         told = {"concat_latent_image": latents, "concat_mask": latent_mask(prepared.keep)}
         positive, negative = (node_helpers.conditioning_set_values([[tokens.expand(len(latents), -1, -1), {}]], told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..models.crops.crop import hand_out_crops
+from ..models.crops.crop import cut_crops
 from ..models.pixels.tensors import as_images
 from ..models.select.smooth import smooth_faces
 from ._runtime import give_crops, show
@@ -69,7 +69,8 @@ class FaceSmooth(io.ComfyNode):
         numbers = {name: value for name, value in method.items() if name != "method"}
         smooth = smooth_faces(faces, method["method"], gap=gap, **numbers)
         text = f"{_count(len(smooth), 'face')} of {_count(len({face.track for face in smooth}), 'track')}"
-        return io.NodeOutput(smooth, give_crops(hand_out_crops(images, smooth), smooth.crop_size), ui=show(cls, text=text))
+        smooth, crops = cut_crops(images, smooth)
+        return io.NodeOutput(smooth, give_crops(crops, smooth.crop_size), ui=show(cls, text=text))
 
 
 def _count(number: int, thing: str) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
+from ..models.crops.crop import face_windows
+from ..models.pixels.tensors import as_images
 from ..models.swap import SwapSettings, lost_detail, swap_faces
 from ._runtime import give_crops, listener, show
 from ._schema import node_schema
@@ -47,7 +51,8 @@ class OneShotSwap(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None, mask=None) -> io.NodeOutput:
-        crops, masks = swap_faces(image, faces, identity, swap_model, SwapSettings(strength, pixel_boost), which=which, mask=mask,
+        images = as_images(image, within=partial(face_windows, faces))
+        crops, masks = swap_faces(images, faces, identity, swap_model, SwapSettings(strength, pixel_boost), which=which, mask=mask,
                                   progress=listener())
         return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),
                              ui=show(cls, text=lost_detail(faces, swap_model, pixel_boost)))

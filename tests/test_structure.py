@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the top down; CONTRIBUTING.md says what each is for. Nothing imports from a room below its own.
 ORDER = (
-    "models/errors.py", "models/progress.py", "models/faces.py", "models/pixels", "models/files", "models/runtime", "models/networks",
-    "models/crops", "models/face3d", "models/detect", "models/identity", "models/select", "models/parse", "models/swap", "models/train",
-    "models/restore", "models/paste", "models/evaluate", "models/diffusion", "models/systems", "models/interop", "models/pipeline.py",
-    "nodes", "cli", "bench",
+    "models/errors.py", "models/progress.py", "models/pixels", "models/faces.py", "models/options", "models/files", "models/runtime",
+    "models/networks", "models/crops", "models/face3d", "models/detect", "models/identity", "models/select", "models/parse",
+    "models/swap", "models/train", "models/restore", "models/paste", "models/evaluate", "models/diffusion", "models/systems",
+    "models/interop", "models/pipeline.py", "nodes", "cli", "bench",
 )  # fmt: skip
 SOURCES = sorted(path for folder in ("models", "nodes", "cli", "bench") for path in (ROOT / folder).rglob("*.py"))
 

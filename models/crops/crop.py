@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import math
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ..faces import Face, Faces
-from ..pixels.affine import bounds, invert, similarity
-from ..pixels.sampling import sample_crops
-from ..pixels.tensors import expand_rgb
-from .templates import TEMPLATES
+from ..faces import CutCrop, CutCrops, Face, Faces, unit_square
+from ..pixels.affine import bounds, invert
+from ..pixels.checksum import checksum
+from ..pixels.sampling import sample_crops, source_window
+from ..pixels.tensors import check_images
 
 
 def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.ndarray:
-    """Image → canonical crop of ``size`` pixels, ``[2, 3]`` (or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints).
+    """Return image → canonical crop of ``size`` pixels, ``[2, 3]`` float64, or ``[..., 2, 3]`` for ``[..., 5, 2]`` keypoints.
 
-    The template is a fraction of the crop's edge counted from its border, so crops of different sizes show exactly the same
-    square of the photograph. ``framing`` 1.0 is FFHQ; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of
-    its own is cropped by that one.
+    The template is a fraction of the crop's edge counted from its border, so crops of different sizes show exactly the same square of the
+    photograph. framing: 1.0 is FFHQ's; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of its own is cropped
+    by that one.
     """
-    return _at_size(_square(face), size, framing)
-
-
-def _square(face: Face | np.ndarray) -> np.ndarray:
-    """Image → the unit square that a face, or faces of these keypoints, are cropped by."""
-    if isinstance(face, Face):
-        return similarity(face.keypoints, TEMPLATES["ffhq_512"]) if face.square is None else face.square
-    return similarity(face, TEMPLATES["ffhq_512"])
+    return _at_size(unit_square(face), size, framing)
 
 
 def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
@@ -38,66 +32,84 @@ def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
     matrix[..., 2] += size * (0.5 - 0.5 / framing) - 0.5
     return matrix
 
-# Every stage asks for the crops of the same faces.
-_squares: weakref.WeakKeyDictionary[Faces, np.ndarray] = weakref.WeakKeyDictionary()
-
 
 def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
-    """``[N, 2, 3]``: the canonical crop of every face, at ``size`` or the faces' own crop size."""
-    if faces not in _squares:
-        mixed = any(face.square is not None for face in faces)
-        _squares[faces] = np.stack([_square(face) for face in faces]) if mixed else _square(faces.keypoints)
-    return _at_size(_squares[faces], size or faces.crop_size, faces.framing)
+    """Return image → canonical crop of every face, ``[N, 2, 3]`` float64. size: edge of the crops, pixels; None is the faces' own."""
+    return _at_size(faces.unit_squares, size or faces.crop_size, faces.framing)
 
 
-def face_windows(faces: Faces, times: float = 2.0) -> list[tuple[slice, slice, slice]]:
-    """Frames (one each), rows and columns of the upright rectangle around all crops of each frame that has any, every crop taken
-    ``times`` as wide and high about its middle."""
-    found: dict[int, list[float]] = {}
-    margin = (times - 1) / 2
+def face_windows(faces: Faces, scale: float = 2.0) -> list[tuple[slice, slice, slice]]:
+    """For each frame with faces, the slices (frame, rows, columns) of the upright rectangle that covers its crops.
+
+    scale: every crop is taken this many times as wide and high, about its middle.
+    """
+    windows: dict[int, list[float]] = {}
+    margin = (scale - 1) / 2
     for face, matrix in zip(faces, invert(crop_matrices(faces, 1))):  # integers are pixel centres: a crop of one pixel is -0.5 to 0.5
         x0, y0, x1, y1 = bounds(matrix, -0.5 - margin, -0.5 - margin, 0.5 + margin, 0.5 + margin)
-        box = found.setdefault(face.frame, [x0, y0, x1, y1])
+        box = windows.setdefault(face.frame, [x0, y0, x1, y1])
         box[:] = min(x0, box[0]), min(y0, box[1]), max(x1, box[2]), max(y1, box[3])
     return [(slice(frame, frame + 1), slice(max(0, math.floor(y0)), max(0, math.ceil(y1) + 1)), slice(max(0, math.floor(x0)),
-            max(0, math.ceil(x1) + 1))) for frame, (x0, y0, x1, y1) in sorted(found.items())]
+            max(0, math.ceil(x1) + 1))) for frame, (x0, y0, x1, y1) in sorted(windows.items())]
 
 
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:
-    """The canonical crops ``[N, S, S, 3]`` of all faces; ``[0, S, S, 3]`` when there are none. Alpha is dropped, grey becomes RGB.
+    """Cut the canonical crops of all faces out of ``images`` ``[B, H, W, 3]`` float32: ``[N, S, S, 3]`` float32 0..1.
 
-    They are the caller's own, to write in. Crops that ``hand_out_crops`` cut before are copied."""
+    size: edge of the crops, pixels; None is the faces' own. Without faces the result is ``[0, S, S, 3]``. It is always new memory, even
+    where ``cut_crops`` cut the same crops before: those are copied.
+    """
+    check_images(images)
     faces.check_image(images.shape)
     size = size or faces.crop_size
-    cut_before = [handed_out(images, face, faces.framing, size) for face in faces]
-    if all(crop is None for crop in cut_before):
-        return sample_crops(expand_rgb(images), faces.frame_indices, crop_matrices(faces, size), size)
+    matrices = crop_matrices(faces, size)
+    known = [find_cut_crop(images, faces, i, matrix, size) for i, matrix in enumerate(matrices)]
+    missing = [i for i, crop in enumerate(known) if crop is None]
+    if len(missing) == len(faces):
+        return sample_crops(images, faces.frame_indices, matrices, size)
     crops = torch.empty((len(faces), size, size, 3), dtype=torch.float32, device=images.device)
-    for i, before in enumerate(cut_before):
-        crops[i] = crop_faces(images, faces.take([i]), size)[0] if before is None else before
+    if missing:
+        crops[missing] = sample_crops(images, faces.frame_indices[missing], matrices[missing], size)
+    for i, crop in enumerate(known):
+        if crop is not None:
+            crops[i] = crop
     return crops
 
-# Where a face's crop is, as long as somebody holds it and its photograph: both, its number, its framing, and what it adds up to.
-_handed_out: weakref.WeakKeyDictionary[Face, tuple[weakref.ref, weakref.ref, int, float, float]] = weakref.WeakKeyDictionary()
 
+def cut_crops(images: torch.Tensor, faces: Faces) -> tuple[Faces, torch.Tensor]:
+    """Cut the canonical crops of all faces, as ``crop_faces`` does, and returns ``(the same faces, crops)``.
 
-def hand_out_crops(images: torch.Tensor, faces: Faces) -> torch.Tensor:
-    """``crop_faces`` for crops that, like ``images``, nobody writes in: all stages after this one want the same crops again, and need
-    not cut them while these are still there."""
+    The faces that are returned know the crops (``Faces.cut``), and later stages that are given them with the same ``images`` copy the
+    crops instead of cutting them again, as long as somebody holds both and neither was written in.
+    """
     crops = crop_faces(images, faces)
-    for i, face in enumerate(faces):
-        _handed_out[face] = weakref.ref(images), weakref.ref(crops), i, faces.framing, float(crops[i].sum())
-    return crops
+    matrices = crop_matrices(faces)
+    by_place = {}
+    for i, (face, matrix) in enumerate(zip(faces, matrices, strict=True)):
+        source = _source(images, face.frame, matrix, faces.crop_size)
+        by_place[face.frame, matrix.tobytes()] = CutCrop(i, checksum(crops[i]), checksum(source))
+    return replace(faces, cut=CutCrops(weakref.ref(images), weakref.ref(crops), by_place)), crops
 
 
-def handed_out(images: torch.Tensor, face: Face, framing: float, size: int) -> torch.Tensor | None:
-    """The crop ``[size, size, 3]`` of a face of this very ``images`` from ``hand_out_crops``, not to be written in; None where there is
-    none, or where somebody wrote in it all the same."""
-    photograph, crops, number, framed, total = _handed_out.get(face, (None, None, 0, 0.0, 0.0))
-    if photograph is None or photograph() is not images or framed != framing:
+def find_cut_crop(images: torch.Tensor, faces: Faces, index: int, matrix: np.ndarray, size: int) -> torch.Tensor | None:
+    """Find the crop ``[size, size, 3]`` of one face that ``cut_crops`` cut out of these ``images``, which must not be written in.
+
+    matrix: image → crop, of this face at this size. None where there is none: it was cut from another tensor, by another matrix, it is
+    in memory no more, or somebody wrote in it or in the pixels it was cut from.
+    """
+    cut = faces.cut
+    if cut is None or cut.images() is not images:
         return None
-    crops = crops()
-    if crops is None or crops.shape[1] != size:
+    frame = faces[index].frame
+    found, crops = cut.by_place.get((frame, matrix.tobytes())), cut.crops()
+    if found is None or crops is None or crops.shape[1] != size:
         return None
-    crop = crops[number]
-    return crop if float(crop.sum()) == total else None
+    crop = crops[found.number]
+    unchanged = checksum(crop) == found.checksum and checksum(_source(images, frame, matrix, size)) == found.source_checksum
+    return crop if unchanged else None
+
+
+def _source(images: torch.Tensor, frame: int, matrix: np.ndarray, size: int) -> torch.Tensor:
+    """The pixels ``[h, w, 3]`` that a crop is made of, a view."""
+    rows, columns = source_window(invert(matrix), size, size, *images.shape[1:3])
+    return images[frame, rows, columns]

@@ -1,4 +1,4 @@
-"""A network's answer, a square with its own alignment, drawn into the canonical crop."""
+"""Draws what a network made, a square with an alignment of its own, back into the canonical crop."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from ..pixels.affine import bounds, invert
 from ..pixels.masks import nonzero_bounds
 from ..pixels.sampling import warp
 
-# Share of its square's edge over which an answer fades in, so that a chin cut off by the square shows no line.
+# Fraction of the square's edge over which an output fades in, so that a chin cut off by the square shows no line.
 FADE = 1 / 16
 
 
-def draw_back(crop: torch.Tensor, mask: torch.Tensor, answer: torch.Tensor, to_crop: np.ndarray, outline: torch.Tensor, share: float = 1.0
-         ) -> None:
-    """Draw ``answer`` ``[E, E, 3]`` into ``crop`` ``[S, S, 3]`` through ``to_crop`` ``[2, 3]``, answer → crop.
+def draw_back(crop: torch.Tensor, mask: torch.Tensor, output: torch.Tensor, to_crop: np.ndarray, outline: torch.Tensor, share: float = 1.0
+              ) -> None:
+    """Draw a network's ``output`` ``[E, E, 3]`` into ``crop`` ``[S, S, 3]``, and write into ``mask`` ``[S, S]`` where it is seen.
 
-    ``outline``: ``[S, S]`` where to (the face), or ``[E, E, 1]`` in the answer's own pixels (the network's mask). ``share``: how much
-    of the answer and how much of the crop is shown there. ``mask`` ``[S, S]`` becomes the outline as far as the answer reaches; where
-    it is 0 the crop stays as it was. Both are written to; only the rectangle that can change is looked at.
+    to_crop: output → crop, ``[2, 3]``. outline: where to draw, 0..1, as ``[S, S]`` of the crop (the face) or as ``[E, E, 1]`` of the output
+    (the network's own mask). share: how much of the output shows there, the rest being the crop's. Where the mask comes out as 0 the crop
+    stays as it was, bit for bit.
     """
     mask.zero_()
-    window = reach(outline, to_crop, answer.shape[0], crop.shape[0])
+    window = _drawn_window(outline, to_crop, output.shape[0], crop.shape[0])
     if window is None:
         return
     height, width = (part.stop - part.start for part in window)
     matrix = to_crop.copy()
     matrix[:, 2] -= (window[1].start, window[0].start)
-    shown = warp(outline, matrix, height, width, mode="bilinear").clamp(0, 1)[..., 0] if outline.ndim == 3 else outline[window]
-    shown = fade(shown, invert(matrix), answer.shape[0])
-    mask[window] = shown
-    weight = (shown > 0).to(crop.dtype)
-    weight = (weight * share if share != 1 else weight)[..., None].expand(-1, -1, 3).contiguous()  # alike in memory they mix fast
-    crop[window].lerp_(warp(answer, matrix, height, width).clamp_(0, 1).contiguous(), weight)
+    visible = warp(outline, matrix, height, width, mode="bilinear").clamp(0, 1)[..., 0] if outline.ndim == 3 else outline[window]
+    visible = fade(visible, invert(matrix), output.shape[0])
+    mask[window] = visible
+    weight = (visible > 0).to(crop.dtype)
+    # Contiguous, as the other two: tensors of the same layout mix fast.
+    weight = (weight * share if share != 1 else weight)[..., None].expand(-1, -1, 3).contiguous()
+    crop[window].lerp_(warp(output, matrix, height, width).clamp_(0, 1).contiguous(), weight)
 
 
-def reach(outline: torch.Tensor, to_crop: np.ndarray, edge: int, size: int) -> tuple[slice, slice] | None:
-    """Rows and columns of a crop of ``size`` where an answer of ``edge`` pixels meets an outline as ``draw`` takes it, if anywhere."""
+def _drawn_window(outline: torch.Tensor, to_crop: np.ndarray, edge: int, size: int) -> tuple[slice, slice] | None:
+    """Return rows and columns of a crop of ``size`` pixels where an output of ``edge`` pixels meets the outline; None where they do not."""
     used = (0, 0, size, size) if outline.ndim == 3 else nonzero_bounds(outline)
     if used is None:
         return None
@@ -50,12 +51,13 @@ def reach(outline: torch.Tensor, to_crop: np.ndarray, edge: int, size: int) -> t
 
 
 def fade(mask: torch.Tensor, to_square: np.ndarray, edge: int) -> torch.Tensor:
-    """``mask`` ``[h, w]``, 0 outside a square of ``edge`` pixels and rising smoothly to what it was within ``FADE`` of the square's edge.
+    """Return a mask ``[h, w]`` that is 0 outside a square of ``edge`` pixels and rises smoothly to what it was within ``FADE`` of its edge.
 
-    ``to_square`` ``[2, 3]``: mask → square.
+    to_square: mask → square, ``[2, 3]``.
     """
     height, width = mask.shape
-    # Distance from the square's edge, in units of the fade: the least of four that grow evenly, so a row is least at one of its ends.
+    # The distance from the square's edge, in units of the fade, is the least of four linear functions. So along a row of the mask it is
+    # least at one of the row's ends, and only rows with an end near the square's edge change.
     scale = 1 / (edge * FADE)
     m = to_square * scale
     m[:, 2] += (0.5 - edge / 2) * scale

@@ -40,38 +40,43 @@ HEAD = np.array([
 FOCAL = 4  # of the camera that looks at the unit square, in the square's edges
 START = (0, 0, 0, 0, 4, -60)  # a frontal head: turn, then place. Behind the camera, which mirrors both axes
 
-# By how much a square is wider than the mean face's, as a share of its own edge, and the point of the head that is its middle.
+# By how much each square is wider than the mean face's, as a fraction of its own edge, and the point of the head that is its middle.
 RATIO = {"legacy": .375, "face": .5, "head": .625}
 MIDDLE = {"face": (0, -1.5, 4.2), "head": (0, 0, -2.3)}
 
 
 def centred_matrix(points: np.ndarray, centering: str) -> np.ndarray:
-    """``[68, 2]`` image points to image → unit square ``[2, 3]``: ``legacy`` (the mean face's own square), ``face`` or ``head``."""
+    """Return image → unit square ``[2, 3]`` for ``[68, 2]`` image points.
+
+    centering: the middle of the square is that of the mean face (``"legacy"``), of the ``"face"`` or of the ``"head"`` in space.
+    """
     matrix = similarity(points[17:], MEAN_51)
     if centering in MIDDLE:
-        matrix[:, 2] -= _project(_pose(transform(points, matrix)), MIDDLE[centering])[0] - .5
+        matrix[:, 2] -= _project(_fit_pose(transform(points, matrix)), MIDDLE[centering])[0] - .5
     return matrix
 
 
 def square_matrix(points: np.ndarray, centering: str, size: int, coverage: float = 1.0) -> np.ndarray:
-    """``[68, 2]`` image points to image → square of ``size`` pixels ``[2, 3]``. coverage: the share of the square that is kept, in the
-    middle."""
+    """Return image → padded square of ``size`` pixels, ``[2, 3]``, for ``[68, 2]`` image points.
+
+    centering: as in ``centred_matrix``. coverage: the fraction of the square's edge that is kept, in the middle.
+    """
     border = padding(centering, size, coverage)
     return centred_matrix(points, centering) * (size - 2 * border) + np.array([[0, 0, border], [0, 0, border]])
 
 
 def padding(centering: str, size: int, coverage: float = 1.0) -> int:
-    """Pixels around the unit square."""
+    """Return how many pixels a square of ``size`` pixels shows around the unit square, on each side."""
     return round(size * (RATIO[centering] + coverage - 1) / (2 * coverage))
 
 
-def _pose(points: np.ndarray) -> np.ndarray:
-    """``[6]``: the head's rotation vector and place, for which its points are seen nearest to ``[68, 2]`` in the unit square."""
-    seen = points[list(HEAD_POINTS)]
-    return least_squares(lambda pose: (_project(pose, HEAD) - seen).ravel(), START, method="lm", xtol=1e-12, ftol=1e-12).x
+def _fit_pose(points: np.ndarray) -> np.ndarray:
+    """Fit the head to ``[68, 2]`` points in the unit square: ``[6]``, its rotation vector and its position, by least squares."""
+    observed = points[list(HEAD_POINTS)]
+    return least_squares(lambda pose: (_project(pose, HEAD) - observed).ravel(), START, method="lm", xtol=1e-12, ftol=1e-12).x
 
 
 def _project(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """``[K, 3]`` points of the head in the unit square ``[K, 2]``."""
+    """Project points ``[K, 3]`` of a head in this pose into the unit square: ``[K, 2]``."""
     placed = Rotation.from_rotvec(pose[:3]).apply(np.atleast_2d(points)) + pose[3:]
     return FOCAL * placed[:, :2] / placed[:, 2:] + .5

@@ -1,6 +1,6 @@
-"""Other squares than FFHQ's to crop a face by: those that research systems were trained on.
+"""Squares to crop a face by other than FFHQ's: those that research systems were trained on.
 
-A face carries its square along (``Face.square``), so that everything downstream, Paste Back included, works on that crop instead.
+A face carries its square along (``Face.square``), so that every later stage, Paste Back included, works on that crop.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ _BOX_SHARE, _BOX_EDGE, _BOX_MARGIN = 0.81, 512, 80
 
 
 def quad_square(face: Face) -> np.ndarray:
-    """FFHQ's own crop (Karras et al. 2019, appendix A), as REFace, DiffSwap, MegaFS and pSp use it: image → unit square, ``[2, 3]``.
+    """Return image → unit square ``[2, 3]`` of the crop that FFHQ itself was cut by (Karras et al. 2019, appendix A).
 
-    The square stands on the eyes' and mouth's middle: its half edge is twice the eye distance or 1.8 times the distance from eyes to
-    mouth, whichever is longer, and it is turned by the mean of both directions.
+    REFace, DiffSwap, MegaFS and pSp use it. Its position and turn come from the middles of the eyes and of the mouth: half its edge is
+    twice the eye distance or 1.8 times the distance from eyes to mouth, whichever is longer, and it is turned by the mean of both
+    directions.
     """
     left, right, _, *corners = face.keypoints.astype(np.float64)
     eyes, mouth = (left + right) / 2, sum(corners) / 2
@@ -35,7 +36,7 @@ def quad_square(face: Face) -> np.ndarray:
 
 
 def box_square(face: Face) -> np.ndarray:
-    """Face-Adapter's upright crop around the detector's box: image → unit square, ``[2, 3]``."""
+    """Return image → unit square ``[2, 3]`` of Face-Adapter's crop, which is upright around the detector's box."""
     half = _BOX_SHARE * float(face.box[2] - face.box[0]) * _BOX_EDGE / (_BOX_EDGE - 2 * _BOX_MARGIN)
     if half < 1e-6:
         raise FaceLoomError("A face's box is empty; remove that face with Face Select.")
@@ -46,7 +47,7 @@ ALIGNMENTS: dict[str, Callable[[Face], np.ndarray] | None] = {"FFHQ": None, "FFH
 
 
 def align_faces(faces: Faces, alignment: str, crop_size: int | None = None, framing: float = 1.0) -> Faces:
-    """The same faces with crops by another of ``ALIGNMENTS``, at ``crop_size`` pixels (theirs unless given)."""
+    """Return the same faces, cropped by another of ``ALIGNMENTS``. crop_size: edge of the crops, pixels; None keeps theirs."""
     if alignment not in ALIGNMENTS:
         raise FaceLoomError(f"alignment must be one of {', '.join(ALIGNMENTS)}, not {alignment!r}.")
     square = ALIGNMENTS[alignment]
@@ -55,7 +56,11 @@ def align_faces(faces: Faces, alignment: str, crop_size: int | None = None, fram
 
 
 def _unit(center: np.ndarray, half: np.ndarray, middle: float = 0.5) -> np.ndarray:
-    """Image → unit square with half an edge of ``half`` to the right, where ``center`` comes to lie at ``middle`` in both directions."""
+    """Return image → unit square ``[2, 3]``.
+
+    center: the image point that comes to lie at (``middle``, ``middle``). half: half the square's upper edge, from left to right, as a
+    vector ``[2]`` in image pixels.
+    """
     x, y = half / (2 * half @ half)
     linear = np.array([[x, y], [-y, x]])
     return np.concatenate([linear, (middle - linear @ center)[:, None]], 1)

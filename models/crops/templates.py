@@ -1,9 +1,10 @@
-"""Templates: where networks want the five points of a face, as fractions of their picture's edge."""
+"""Templates: where networks want the five points of a face, as fractions of their input's edge."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..faces import FFHQ_TEMPLATE
 from ..pixels.affine import similarity
 
 # Left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge.
@@ -14,14 +15,15 @@ TEMPLATES: dict[str, np.ndarray] = {
         "arcface_112_v2": (.34191607, .46157411, .65653393, .45983393, .500225, .64050536, .37097589, .82469196, .63151696, .82325089),
         "arcface_128": (.36167656, .40387734, .63696719, .40235469, .50019687, .56044219, .38710391, .72160547, .61507734, .72034453),
         "dfl_whole_face": (.35342266, .39285716, .62797622, .39285716, .48660713, .5401786, .38839287, .68750011, .59821427, .68750011),
-        "ffhq_512": (.37691676, .46864664, .62285697, .46912813, .50123859, .61331904, .39308822, .725411, .61150205, .72490465),
         "mtcnn_512": (.36562865, .46733799, .63305391, .46585885, .50019127, .61942959, .39032951, .77598822, .61178945, .77476328),
         "styleganex_384": (.42353745, .52289879, .57725008, .52319972, .50123859, .61331904, .43364461, .68337652, .57015325, .68306005),
     }.items()
-}
+} | {"ffhq_512": FFHQ_TEMPLATE}
 
 
 def template_matrix(keypoints: np.ndarray, template: str, size: int) -> np.ndarray:
-    """``[..., 5, 2]`` keypoints to ``[..., 2, 3]``: the alignment a network was trained with (insightface's convention:
-    template times size is a pixel coordinate)."""
+    """Return image → network input of ``size`` pixels, ``[..., 2, 3]``, for ``[..., 5, 2]`` keypoints.
+
+    By insightface's convention template times size is a pixel coordinate, whose integers are pixel centres.
+    """
     return similarity(keypoints, TEMPLATES[template] * size)

@@ -1,4 +1,4 @@
-"""A face in other coordinates: those of a crop, or of a part of its photograph."""
+"""Moves a face into other coordinates: those of a crop, or of a part of its photograph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from ..pixels.affine import scale_of, transform
 
 
 def transform_face(face: Face, matrix: np.ndarray, frame: int = 0) -> Face:
-    """The face as it appears after ``matrix`` ``[2, 3]`` (a similarity), z of the dense points scaled with it."""
+    """Return the face with all its points transformed by ``matrix`` ``[2, 3]`` (a similarity), and a box that covers them.
+
+    The z of the dense points is scaled with them. The face's own square is left out: it holds in the old coordinates.
+    """
     keypoints = transform(face.keypoints, matrix)
     points = None if face.points68 is None else transform(face.points68, matrix).astype(np.float32)
     dense = face.dense

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
-from ..pixels.tensors import as_images
+from ..options.detect import ORDERS, DetectSettings
+from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from .boxes import boxes_per_frame
 from .dlib import DlibDetector
@@ -27,44 +28,26 @@ class Detector(Protocol):
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1 with a score of at least ``threshold`` (0..1), unsorted."""
 
 
-ORDERS: dict[str, Callable[[Face], float]] = {
-    "left-right": lambda face: face.center[0],
-    "right-left": lambda face: -face.center[0],
-    "top-bottom": lambda face: face.center[1],
-    "bottom-top": lambda face: -face.center[1],
-    "large-small": lambda face: -face.size,
-    "small-large": lambda face: face.size,
-    "best-score": lambda face: -face.score,
-}
+def detect_faces(images: torch.Tensor, detector: Detector | None = None, settings: DetectSettings | None = None, *,
+                 face_landmarks: Mapping | None = None, bboxes: Sequence | Mapping | None = None, progress: Progress = silent) -> Faces:
+    """Find the faces of every image of ``images`` ``[B, H, W, 3]`` float32 0..1.
 
-
-def detect_faces(images: torch.Tensor, detector: Detector | None = None, *, threshold: float = 0.5, order: str = "large-small",
-                 keep: str = "all", min_size: float = 0, crop_size: int = 512, framing: float = 1.0, no_face: str = "pass",
-                 face_landmarks: Mapping | None = None, bboxes: Sequence | Mapping | None = None,
-                 progress: Progress = silent) -> Faces:
-    """Find the faces of every image.
-
-    images: any IMAGE. detector: None is dlib. threshold: 0..1, 0.5 is the detector's own. order: a key of ``ORDERS``, within each
-    image. keep: ``"all"``, ``"first"``, or positions in that order such as ``"0,2,-1"`` or ``"0-3"``. min_size: smallest edge of
-    the face box, pixels. no_face: ``"pass"`` or ``"error"`` where an image has none. face_landmarks: core FACE_LANDMARKS, used
-    instead of a detector. bboxes: core BOUNDING_BOX, in which the 68 points are fitted instead of detecting; every box gives a face,
-    because whoever drew it says there is one.
+    detector: None is dlib. face_landmarks: core FACE_LANDMARKS, used instead of a detector. bboxes: core BOUNDING_BOX, in which the 68
+    points are fitted instead of detecting; every box gives a face, because whoever drew it says there is one.
     """
-    images = as_images(images)
-    if order not in ORDERS:
-        raise FaceLoomError(f"order must be one of {', '.join(ORDERS)}, not {order!r}.")
-    if no_face not in ("pass", "error"):
-        raise FaceLoomError(f"no_face must be pass or error, not {no_face!r}.")
-    frames = _faces_per_frame(images, detector, threshold, face_landmarks, bboxes, progress)
+    settings = settings or DetectSettings()
+    settings.check()
+    check_images(images)
+    frames = _faces_per_frame(images, detector, settings.threshold, face_landmarks, bboxes, progress)
     chosen: list[Face] = []
     for index, found in enumerate(frames):
-        found = sorted((face for face in found if face.size >= min_size), key=ORDERS[order])
-        if not found and no_face == "error":
+        found = sorted((face for face in found if face.size >= settings.min_size), key=ORDERS[settings.order])
+        if not found and settings.no_face == "error":
             raise FaceLoomError(
                 f"No face found in image {index + 1} of {len(frames)}; lower the threshold or the minimum size, or connect bboxes."
             )
-        chosen += [found[i] for i in kept_positions(keep, len(found))]
-    return Faces(tuple(chosen), images.shape[0], images.shape[1], images.shape[2], framing, crop_size)
+        chosen += [found[i] for i in kept_positions(settings.keep, len(found))]
+    return Faces(tuple(chosen), *images.shape[:3], settings.framing, settings.crop_size)
 
 
 def _faces_per_frame(images, detector, threshold, face_landmarks, bboxes, progress) -> list[list[Face]]:

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
-from ..pixels.tensors import as_images
+from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from .combine import COMBINE_METHODS, combine, outliers, same_person_cosine, similarity_report, unit_vectors
 from .crops import reference_crops
@@ -46,7 +46,7 @@ def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | N
 
     Returns the identity and a report, as text, of how alike the photos are. No faces, or another ``how``, are a FaceLoomError.
     """
-    images = as_images(images)
+    check_images(images)
     faces.check_image(images.shape)
     if how not in COMBINE_METHODS:
         raise FaceLoomError(f"how must be one of {', '.join(COMBINE_METHODS)}, not {how!r}.")

@@ -21,6 +21,7 @@ from ..faces import Face, Identity
 from ..files.catalogue import rows
 from ..identity import Recognizer, make_identity
 from ..identity.photos import reference_photos
+from ..options.detect import DetectSettings
 from ..pixels.resize import resize_area_or_lanczos
 
 # The space each adapter was trained in: insightface's buffalo_l or antelopev2.
@@ -132,7 +133,7 @@ class IdentityAnalysis:
 
     def _detect(self, image: torch.Tensor, content: bytes) -> list[Face]:
         if self._last_detection[0] != content:
-            self._last_detection = (content, list(detect_faces(image, self.detector, order="large-small")))
+            self._last_detection = (content, list(detect_faces(image, self.detector, DetectSettings(order="large-small"))))
         return self._last_detection[1]
 
     def _as_adapter_face(self, face: Face) -> AdapterFace:

@@ -24,7 +24,9 @@ from ..runtime.method import Loading
 
 Network = TypeVar("Network")
 
-# The networks that were opened, by the object they came from; they go when the object goes.
+# The networks that were opened, by the object they came from; they go when the object goes. The object is another pack's: ComfyUI hands
+# it to each node anew, nothing of ours lives as long as it, and an attribute written into it would be seen by that pack's nodes. Without
+# this table every run of a node would open the sessions again. What it holds is a function of the file alone, so no result depends on it.
 _opened: weakref.WeakKeyDictionary[object, dict[tuple, object]] = weakref.WeakKeyDictionary()
 
 

@@ -1,4 +1,4 @@
-"""Putting crops back into the photograph, touching nothing but the mask.
+"""Crops back into their photographs: ``paste``. Nothing outside the mask is touched.
 
 All work happens in the part of the frame that a face's mask covers, so its cost does not depend on the frame's size.
 """
@@ -7,46 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..crops.crop import crop_matrices, handed_out
+from ..crops.crop import crop_matrices, find_cut_crop
 from ..errors import FaceLoomError
 from ..faces import Faces
+from ..options.paste import PasteSettings
+from ..parse import region_mask
 from ..pixels.affine import bounds, invert, scale_of
 from ..pixels.masks import feather_mask, nonzero_bounds
 from ..pixels.resize import resize_bilinear
 from ..pixels.sampling import lattice, read_grid, sample_crops, sampling_grid, warp
-from ..pixels.tensors import as_crops, expand_rgb
+from ..pixels.tensors import check_images, check_squares, expand_rgb
 from ..progress import Progress, silent
 from . import blends
-from .color import METHODS, match_color
+from .color import match_color
 
-COLORS = ("none", *METHODS)
-BLENDS = ("feather", "multi-band", "poisson")
-
-# From this many crop pixels per photograph pixel on, crops are read bilinearly, four times as fast. Nothing untouched is resampled at
-# all, and what was swapped keeps 42 dB here (bicubic: 42 dB at 1.0, 47 dB at 1.25).
-_BILINEAR = 1.4
-# Crop values this close to what the photograph gives were not edited: through floats, or through an 8-bit picture.
+# From this many crop pixels per photograph pixel on, crops are read bilinearly, which is four times as fast as bicubic and as good: the
+# round trip of a crop keeps 42 dB (bicubic: 42 dB at 1.0 crop pixels per photograph pixel, 47 dB at 1.25).
+_BILINEAR_FROM = 1.4
+# Crop values this close to what the photograph gives were not edited: as floats, or after a way through an 8-bit picture.
 _SAME, _SAME_8_BIT = 0.25 / 255, 1.5 / 255
+# Rec. 709 luma, for grey photographs.
 _LUMA = (0.2126, 0.7152, 0.0722)
 
 
-def paste(images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor | None = None, *, color: str = "none",
-          blend: str = "feather", feather: float = 0.0, opacity: float = 1.0, keep_unchanged: bool = True,
-          progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
-    """The photographs with the crops pasted back, and where.
+def paste(images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor | None = None,
+          settings: PasteSettings | None = None, progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paste the crops back into the photographs. Return the photographs, and where they changed.
 
-    images: ``[B, H, W, C]``, C 1, 3 or 4, any float type and device; alpha is kept. crops: ``[N, S, S, 3]`` in face order, of any
-    size. masks: ``[N, M, M]`` or one for all, 0..1, of any size; None is the face hull. color: match the crop's colours to the
-    photograph (``COLORS``). blend: one of ``BLENDS``. feather: softness added inside the mask, as a fraction of the crop's edge.
-    opacity: 0..1.
-
-    keep_unchanged: where a crop still is what the photograph gave, the photograph's own pixels stay, so an edit of the mouth does
-    not resample the cheeks. Off, every pixel of the mask comes from the crop.
+    images: ``[B, H, W, C]``, C 1, 3 or 4, any float type and device; alpha is kept. crops: ``[N, S, S, 3]`` float32 0..1 in face order,
+    of any size. masks: ``[N, M, M]`` or one for all, 0..1, of any size; None is the face hull.
 
     Overlapping faces: every crop was cut from the original photograph, and smaller (farther) faces go in first, so each face is
     composited over what lies beneath and the nearest face has the last word.
@@ -54,61 +49,52 @@ def paste(images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.
     Returns the images ``[B, H, W, C]`` in their own type and the mask ``[B, H, W]`` float32 (without opacity). Pixels where the mask
     is 0 are bit-identical. Without faces the images are returned as they are with a zero mask.
     """
-    _check(images, faces, color, blend, feather, opacity)
     covered = torch.zeros(images.shape[:3], dtype=torch.float32, device=images.device)
-    if not len(faces):
-        return images, covered
-    out = images.clone()
-    paste_into(out, covered, images, faces, crops, masks, color=color, blend=blend, feather=feather, opacity=opacity,
-               keep_unchanged=keep_unchanged, progress=progress)
+    out = images.clone() if len(faces) else images
+    paste_into(out, covered, images, faces, crops, masks, settings, progress)
     return out, covered
 
 
 def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, faces: Faces, crops: torch.Tensor,
-               masks: torch.Tensor | None = None, *, color: str = "none", blend: str = "feather", feather: float = 0.0,
-               opacity: float = 1.0, keep_unchanged: bool = True, progress: Progress = silent) -> None:
-    """``paste`` without its copy of the batch: writes into ``out``, a copy of ``images`` the caller owns, and ``covered``."""
-    crops = check_crops(crops, len(faces)).to(images.device)
+               masks: torch.Tensor | None = None, settings: PasteSettings | None = None, progress: Progress = silent) -> None:
+    """Do what ``paste`` does in memory of the caller: in ``out``, a copy of ``images``, and in ``covered`` ``[B, H, W]`` float32."""
+    settings = settings or PasteSettings()
+    settings.check()
+    _check_photographs(images, faces)
+    if not len(faces):
+        return
+    check_crops(crops, len(faces))
+    crops = crops.to(images.device)
     size = crops.shape[1]
-    masks = _masks(masks, faces, size, feather).to(images.device)
+    masks = _fit_masks(masks, faces, size, settings.feather).to(images.device)
     matrices = crop_matrices(faces, size)
     order = sorted(range(len(faces)), key=lambda i: (faces[i].frame, faces[i].size, -i))
     for done, i in enumerate(order):
         progress(done, len(order))
-        mask = masks[i if len(masks) > 1 else 0]
+        place = Place(images, faces, i, matrices[i])
         frame = faces[i].frame
-        target = handed_out(images, faces[i], faces.framing, size) if keep_unchanged else None
-        _paste_one(out[frame], covered[frame], images[frame], matrices[i], crops[i], mask, color, blend, opacity, keep_unchanged, target)
+        _paste_one(out[frame], covered[frame], place, crops[i], masks[i if len(masks) > 1 else 0], settings)
     progress(len(order), len(order))
 
 
-def check_crops(crops: torch.Tensor, count: int) -> torch.Tensor:
-    """Crops as ``[N, S, S, 3]`` float32, or an error that says what is wrong with them."""
-    crops = as_crops(crops)
+def check_crops(crops: torch.Tensor, count: int) -> None:
+    """Raise unless there are ``count`` crops ``[count, S, S, 3]`` float32."""
+    check_images(crops, "crops")
+    check_squares(crops)
     if len(crops) != count:
         raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same Face Detect.")
-    return crops
 
 
-def _check(images: torch.Tensor, faces: Faces, color: str, blend: str, feather: float, opacity: float) -> None:
+def _check_photographs(images: torch.Tensor, faces: Faces) -> None:
+    """Raise unless the images have a form that ``paste`` takes and are the ones that the faces were found in."""
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.is_floating_point():
         raise FaceLoomError(f"image must be a float picture batch [B, H, W, 1, 3 or 4], not {images.dtype} {tuple(images.shape)}.")
     faces.check_image(images.shape)
-    if color not in COLORS:
-        raise FaceLoomError(f"color must be one of {', '.join(COLORS)}, not {color!r}.")
-    if blend not in BLENDS:
-        raise FaceLoomError(f"blend must be one of {', '.join(BLENDS)}, not {blend!r}.")
-    if not 0 <= opacity <= 1:
-        raise FaceLoomError(f"opacity must lie between 0 and 1, not {opacity}.")
-    if not 0 <= feather <= 0.5:
-        raise FaceLoomError(f"feather is a fraction of the crop's edge between 0 and 0.5, not {feather}.")
 
 
-def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) -> torch.Tensor:
-    """``[N or 1, size, size]`` float32 0..1."""
+def _fit_masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) -> torch.Tensor:
+    """Bring the masks to the crops' size, soften them, and return ``[N or 1, size, size]`` float32 0..1."""
     if masks is None:
-        from ..parse import region_mask
-
         masks = region_mask(("face",), size, faces=faces)
     masks = masks[None] if masks.ndim == 2 else masks
     if masks.ndim != 3 or 0 in masks.shape[1:]:
@@ -126,10 +112,36 @@ def _masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: float) 
     return masks
 
 
-def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor,
-               color: str, blend: str, opacity: float, keep_unchanged: bool, target: torch.Tensor | None) -> None:
-    """Composite one crop over ``out`` ``[H, W, C]`` and add its mask to ``covered`` ``[H, W]``; ``image`` is the untouched photograph,
-    ``target`` what it gives the crop, if that is at hand."""
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where one face's crop comes from.
+
+    images: ``[B, H, W, C]``, untouched. faces, index: all faces and which of them. matrix: image → crop ``[2, 3]``.
+    """
+
+    images: torch.Tensor
+    faces: Faces
+    index: int
+    matrix: np.ndarray
+
+    @property
+    def image(self) -> torch.Tensor:
+        """``[H, W, C]``: the face's frame."""
+        return self.images[self.faces[self.index].frame]
+
+    def cut(self, size: int, step: float = 1.0) -> torch.Tensor:
+        """Cut the crop anew: ``[size, size, 3]``, or with a ``step`` above 1 only its pixels on a ``lattice``."""
+        return warp(expand_rgb(self.image), self.matrix, size, size, step=step).clamp_(0, 1)
+
+    def known_crop(self, size: int) -> torch.Tensor | None:
+        """Find what ``cut(size)`` gives among the crops that were cut before, if it is there; it must not be written in."""
+        return find_cut_crop(self.images, self.faces, self.index, self.matrix, size)
+
+
+def _paste_one(out: torch.Tensor, covered: torch.Tensor, place: Place, crop: torch.Tensor, mask: torch.Tensor,
+               settings: PasteSettings) -> None:
+    """Composite one crop ``[S, S, 3]`` over ``out`` ``[H, W, C]`` and adds its mask ``[S, S]`` to ``covered`` ``[H, W]``."""
+    matrix, image = place.matrix, place.image
     support = support_in_image(mask, matrix, image.shape)
     if support is None:
         return
@@ -141,37 +153,45 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, image: torch.Tensor, ma
     alpha = read_back(mask, grid, fineness, "zeros")
     region = covered[y0:y1, x0:x1]
     region += alpha * (1 - region)
-    edited = edited_weight(image, matrix, crop, mask, target) if keep_unchanged else None
+    edited = edited_weight(place, crop, mask) if settings.keep_unchanged else None
     if edited is not None:
+        if not bool(edited.any()):
+            return
         alpha = read_back(mask * edited, grid, fineness, "zeros")
-    if color != "none":
+    if settings.color != "none":
         reference = reference_crop(image, matrix, size, min(size, 128))
-        crop = match_color(crop[None], reference[None], mask[None], color)[0]
+        crop = match_color(crop[None], reference[None], mask[None], settings.color)[0]
     pasted = read_back(crop, grid, fineness, "border")
     beneath = out[y0:y1, x0:x1, :3]
     if beneath.shape[-1] == 1:
         pasted = pasted @ pasted.new_tensor(_LUMA)[:, None]
     base = beneath.to(torch.float32)
     weight = alpha = alpha[..., None]
-    if blend != "feather":
-        pasted, weight = (blends.poisson if blend == "poisson" else blends.multi_band)(base, pasted, alpha)
+    if settings.blend != "feather":
+        pasted, weight = (blends.poisson if settings.blend == "poisson" else blends.multi_band)(base, pasted, alpha)
     base, pasted, weight = (values.permute(2, 0, 1).contiguous() for values in (base, pasted, weight))  # planes mix faster
-    mixed = torch.lerp(base, pasted, weight * opacity if opacity < 1 else weight)
-    if blend != "feather":  # whose weight is not 0 wherever the mask is
+    mixed = torch.lerp(base, pasted, weight * settings.opacity if settings.opacity < 1 else weight)
+    if settings.blend != "feather":  # their weight is not always 0 where the mask is
         mixed = torch.where(alpha.permute(2, 0, 1) > 0, mixed, base)
     beneath.copy_(mixed.permute(1, 2, 0))
 
 
-def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, at: int) -> torch.Tensor:
-    """What the photograph shows where a crop of ``size`` pixels lies, ``[at, at, 3]``."""
-    scale = at / size
+def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, edge: int) -> torch.Tensor:
+    """Cut what the photograph ``[H, W, C]`` shows where a crop of ``size`` pixels lies, but at ``edge`` pixels: ``[edge, edge, 3]``.
+
+    matrix: image → crop of ``size`` pixels, ``[2, 3]``.
+    """
+    scale = edge / size
     resized = matrix * scale
     resized[:, 2] += 0.5 * scale - 0.5
-    return sample_crops(expand_rgb(image)[None], [0], resized[None], at)[0]
+    return sample_crops(expand_rgb(image)[None], [0], resized[None], edge)[0]
 
 
 def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 (exclusive) of the image pixels a crop-space mask ``[S, S]`` can reach, or None."""
+    """Return x0, y0, x1, y1 (exclusive) of the image pixels that a mask ``[S, S]`` of a crop can reach; None where there are none.
+
+    matrix: image → crop, ``[2, 3]``. shape: of the image, ``[H, W, ...]``.
+    """
     used = nonzero_bounds(mask)
     if used is None:
         return None
@@ -183,43 +203,44 @@ def support_in_image(mask: torch.Tensor, matrix: np.ndarray, shape: Sequence[int
 
 
 def read_back(values: torch.Tensor, grid: torch.Tensor, fineness: float, padding: str) -> torch.Tensor:
-    """A crop ``[S, S, 3]`` or mask ``[S, S]`` read at a ``sampling_grid`` of image pixels ``[1, h, w, 2]``: ``[h, w, 3]`` or ``[h, w]``.
+    """Read a crop ``[S, S, 3]`` or mask ``[S, S]`` at image pixels: ``[h, w, 3]`` or ``[h, w]``.
 
-    One that is much finer than the photograph (``fineness``: crop pixels per image pixel) first goes through an antialiased resize to
-    half as many pixels again as the photograph has. Then bicubic, or bilinear where the crop is fine enough for that. Masks are
-    always read bilinearly: they must not overshoot.
+    grid: the image pixels' ``sampling_grid`` ``[1, h, w, 2]``. fineness: crop pixels per image pixel. padding: of ``grid_sample``, outside
+    the crop. From a fineness of 2 on, the crop first goes through an antialiased resize to one and a half pixels per image pixel. It is
+    read bicubically, or bilinearly where it is fine enough for that; a mask always bilinearly, since it must not overshoot.
     """
     mask = values.ndim == 2
     planes = values[None, None] if mask else values.permute(2, 0, 1)[None]
     if fineness >= 2:
         edge = max(1, round(values.shape[0] * 1.5 / fineness))
         planes = F.interpolate(planes, (edge, edge), mode="bilinear" if mask else "bicubic", antialias=True)
-    if mask or _BILINEAR <= fineness < 2:
+    if mask or _BILINEAR_FROM <= fineness < 2:
         out = read_grid(planes, grid, "bilinear", padding)
     else:
         out = read_grid(planes, grid, "bicubic", padding).clamp_(0, 1)
     return out[0] if mask else out.permute(1, 2, 0)
 
 
-def edited_weight(image: torch.Tensor, matrix: np.ndarray, crop: torch.Tensor, mask: torch.Tensor, target: torch.Tensor | None = None
-                  ) -> torch.Tensor | None:
-    """How much of each crop pixel to paste, ``[S, S]`` 0..1: 1 on and around edits, 0 where ``crop`` is what ``image`` gives (``target``,
-    if that was cut before).
+def edited_weight(place: Place, crop: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+    """Find where a crop ``[S, S, 3]`` was edited: ``[S, S]`` 0..1, 1 on and around edits, 0 where it is what the photograph gives.
 
-    None where everything was edited: a lattice of 32 × 32 points tells, so a swapped face costs next to nothing. Otherwise the whole
-    crop is compared, and edits are grown and softened by about 1 % of the edge, over pixels that equal the photograph's.
+    mask: ``[S, S]``, where it will be pasted. Returns None where everything was edited, which a lattice of 32 × 32 points tells, so that a
+    swapped face costs next to nothing. Otherwise the whole crop is compared with what the photograph gives now, never with its own memory,
+    and edits are grown and softened by about 1 % of the edge, over pixels that equal the photograph's.
     """
     size = crop.shape[0]
-    rgb = expand_rgb(image)
     points = torch.from_numpy(lattice(size, size / 32)).long().to(crop.device)
-    seen = target[points][:, points] if target is not None else warp(rgb, matrix, size, size, step=size / 32).clamp_(0, 1)
-    difference = (crop[points][:, points] - seen).abs().amax(-1)[mask[points][:, points] > 0]
+    difference = (crop[points][:, points] - place.cut(size, size / 32)).abs().amax(-1)[mask[points][:, points] > 0]
     same, same_8_bit = (int((difference <= limit).sum()) for limit in (_SAME, _SAME_8_BIT))
     few = len(difference) < 16
     rounded = same_8_bit > 0.1 * len(difference) and same < 0.5 * same_8_bit
     if not (few or rounded or same > 0.01 * len(difference)):
         return None
-    target = warp(rgb, matrix, size, size).clamp_(0, 1) if target is None else target
+    target = place.known_crop(size)
+    if target is None:
+        target = place.cut(size)
+    elif target.data_ptr() == crop.data_ptr() and target.stride() == crop.stride():
+        return torch.zeros_like(mask)  # the crop is the very tensor that was cut, and nobody wrote in it
     difference = (crop - target).abs().amax(-1)
     edited = (difference > (_SAME_8_BIT if rounded else _SAME)).to(torch.float32)[None, None]
     reach = max(1, round(size / 128))

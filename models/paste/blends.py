@@ -1,8 +1,8 @@
-"""Two ways to hide the seam of a pasted region: Laplacian pyramids and the Poisson equation.
+"""Hides the seam of a pasted region in two ways: with Laplacian pyramids and with the Poisson equation.
 
-Both take what lies beneath, what is pasted (``[h, w, C]`` float32) and the mask ``[h, w, 1]``, and return what to composite and
-with which weight ``[h, w, 1]``. The weight is 0 where the mask is. The arrays' borders are taken for borders of the photograph, so
-a region inside it must come with at least one pixel of unmasked surroundings.
+Both functions take the photograph ``base`` and the crop ``pasted`` (``[h, w, C]`` float32) and the mask ``[h, w, 1]``. They return what to
+composite, ``[h, w, C]``, and its weight ``[h, w, 1]``, which is 0 where the mask is 0. The arrays' borders are taken for borders of the
+photograph, so a region inside it must come with at least one pixel of unmasked surroundings.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-_ROUNDS = 60
-_RESIDUAL = 1e-4
+# The solver stops after this many rounds, or where the largest residual is below this.
+_MAX_ROUNDS = 60
+_MAX_RESIDUAL = 1e-4
 
 
 def multi_band(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every band of frequencies blended over a distance as long as its waves (Burt & Adelson, ACM TOG 1983).
+    """Blend every band of frequencies over a distance as long as its waves (Burt & Adelson, ACM TOG 1983).
 
-    The wide blends of the low bands would reach out of the mask, so the blending mask is drawn inwards by the width of the lowest
-    band and a short ramp ends it exactly at the mask's border.
+    The wide blends of the low bands would reach out of the mask. So the mask that blends is drawn inwards by the width of the lowest band,
+    and a short ramp ends the result exactly at the mask's border.
     """
     height, width = mask.shape[:2]
     levels = max(1, min(6, (min(height, width) // 16).bit_length()))
@@ -41,11 +42,12 @@ def multi_band(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> 
 
 
 def _mix(stacked: torch.Tensor, channels: int) -> torch.Tensor:
+    """Blend the first ``channels`` planes of ``[1, 2 C + 1, h, w]`` with the next ones by the last one."""
     return torch.lerp(stacked[:, :channels], stacked[:, channels:2 * channels], stacked[:, -1:])
 
 
 def _reduce(planes: torch.Tensor) -> torch.Tensor:
-    """Half the size through the kernel 1 3 3 1, whose centres are those of ``_expand``."""
+    """Halve planes ``[1, C, h, w]`` with the kernel 1 3 3 1; pixel centres lie where ``_expand`` puts them back."""
     for dim in (2, 3):
         size = planes.shape[dim]
         ends = (planes.narrow(dim, 0, 1), planes, planes.narrow(dim, size - 1, 1))
@@ -72,13 +74,12 @@ def _inside(support: torch.Tensor, levels: int) -> torch.Tensor:
 
 
 def poisson(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Seamless cloning (Pérez, Gangnet & Blake, SIGGRAPH 2003): the gradients of what is pasted, the colours around the mask.
+    """Clone seamlessly (Pérez, Gangnet & Blake, SIGGRAPH 2003): keep the gradients of the crop and the colours around the mask.
 
-    What is added to ``pasted`` is the membrane (harmonic function) through the differences along the mask's border. Where the
-    border crosses hair, a hat or background, those differences say nothing about the skin's colour, and a plain solution smears
-    them over the face. The inside of the mask, in the photograph and in the crop, tells what is usual: border pixels that are
-    unusual in either picture or in their difference (more than 2.5 robust standard deviations from the inner median in any
-    channel) are left free instead of fixed, with no gradient across them, and show the mask's own edge. A soft mask fades the
+    What is added to ``pasted`` is the membrane (harmonic function) through the differences along the mask's border. Where the border
+    crosses hair, a hat or background, those differences say nothing about the skin's colour, and a plain solution smears them over the
+    face. So border pixels are left free, with no gradient across them, where they are unusual in the photograph, in the crop or in the
+    difference of both: more than 2.5 robust standard deviations from the median inside the mask, in any channel. A soft mask fades the
     result; the membrane spans everything above 0.
     """
     domain = mask[..., 0] > 0
@@ -94,10 +95,10 @@ def poisson(base: torch.Tensor, pasted: torch.Tensor, mask: torch.Tensor) -> tup
 
 
 def solve_membrane(fixed: torch.Tensor, border: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-    """``[C, h, w]`` zero outside ``domain`` ``[h, w]``, harmonic inside it, equal to ``fixed`` ``[C, h, w]`` on ``border`` ``[h, w]``.
+    """Solve the Laplace equation: ``[C, h, w]``, harmonic inside ``domain`` ``[h, w]`` and zero outside it.
 
-    The edges of the array and of the domain beyond ``border`` are free (Neumann). Conjugate gradients, preconditioned by one
-    multigrid V-cycle (Tatebe 1993).
+    On ``border`` ``[h, w]`` the solution continues ``fixed`` ``[C, h, w]``. The edges of the array, and those of the domain beyond
+    ``border``, are free (Neumann). Conjugate gradients, preconditioned by one multigrid V-cycle (Tatebe 1993).
     """
     inside, known = domain.to(fixed.dtype)[None], border.to(fixed.dtype)[None]
     grids = [_grid(inside, known)]
@@ -109,8 +110,8 @@ def solve_membrane(fixed: torch.Tensor, border: torch.Tensor, domain: torch.Tens
     residual = _neighbours(fixed * border) * inside
     solution = torch.zeros_like(fixed)
     direction, before, energy = None, residual, None
-    for _ in range(_ROUNDS):
-        if float(residual.abs().max()) < _RESIDUAL:
+    for _ in range(_MAX_ROUNDS):
+        if float(residual.abs().max()) < _MAX_RESIDUAL:
             break
         better = _v_cycle(residual, grids)
         if direction is None:
@@ -126,12 +127,12 @@ def solve_membrane(fixed: torch.Tensor, border: torch.Tensor, domain: torch.Tens
 
 
 def _grid(inside: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where to solve, and how many neighbours count there."""
+    """Return where to solve, ``[1, h, w]``, and how many neighbours of each pixel count."""
     return inside, _neighbours(inside + known)
 
 
 def _v_cycle(right: torch.Tensor, grids: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """An approximate solution of the Poisson equation with zeros around it."""
+    """Solve the Poisson equation with zeros around it approximately, for the right side ``[C, h, w]``, by one multigrid V-cycle."""
     inside, count = grids[0]
     rounds = 2 if len(grids) > 1 else 20
     relaxation = 0.8 * inside / count.clamp_min(1)
@@ -149,11 +150,12 @@ def _v_cycle(right: torch.Tensor, grids: list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def _even(planes: torch.Tensor) -> torch.Tensor:
+    """Pad ``[C, h, w]`` with zeros to even sizes."""
     return F.pad(planes, (0, planes.shape[2] % 2, 0, planes.shape[1] % 2))
 
 
 def _neighbours(planes: torch.Tensor) -> torch.Tensor:
-    """Sum of the four neighbours of every pixel of ``[C, h, w]``; there is nothing beyond the edges."""
+    """Add up the four neighbours of every pixel of ``[C, h, w]``; beyond the edges are zeros."""
     total = torch.zeros_like(planes)
     total[:, 1:] += planes[:, :-1]
     total[:, :-1] += planes[:, 1:]

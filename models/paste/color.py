@@ -1,4 +1,4 @@
-"""Giving a crop the colours of the photograph it goes back into."""
+"""Gives a crop the colours of the photograph it goes back into."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import FaceLoomError
+from ..options.paste import COLORS
 from ..pixels.blur import gaussian_blur
 
-METHODS = ("mean-std", "mkl", "low-frequency")
+METHODS = COLORS[1:]
 
-# Statistics are taken from pictures averaged down to this edge: enough samples, and neither grain nor sharpness counts.
-_EDGE = 64
-# Spread below this (half an 8-bit step) is not a colour distribution, and no contrast is changed by more than this factor.
-_SPREAD = 0.5 / 255
-_GAIN = 2.0
+# Statistics are taken of crops averaged down to this edge: enough samples, and neither grain nor sharpness counts.
+_STATISTICS_EDGE = 64
+# A standard deviation below this (half an 8-bit step) is no colour distribution, and no contrast is changed by more than this factor.
+_MIN_SPREAD = 0.5 / 255
+_MAX_GAIN = 2.0
 # Chroma is held tighter: skin has little of its own spread, and a large gain makes lips and shadows glow.
-_LAB_GAIN = np.array([2.0, 1.4, 1.4])
-# Concentration steps, and the squared Mahalanobis distance that ends the cloud: the 99 % point of chi-square (3) over the share of
-# the variance that the nearer half of a normal cloud has.
-_STEPS = 6
-_FAR = 11.34 * 2.45
+_MAX_LAB_GAIN = np.array([2.0, 1.4, 1.4])
+# Concentration steps, and the squared Mahalanobis distance up to which a colour belongs to the distribution: the 99 % point of chi-square
+# (3) over the share of the variance that the nearer half of a normal distribution has.
+_CONCENTRATION_STEPS = 6
+_MAX_DISTANCE = 11.34 * 2.45
 # Widths of the low bands, as fractions of the crop's edge; the last one is about a quarter of the distance between the eyes.
 _BANDS = (1 / 4, 1 / 8, 1 / 16)
 # Rec. 709 primaries, D65 white (IEC 61966-2-1).
@@ -34,32 +35,32 @@ _KNEE = 6 / 29
 
 def match_color(crops: torch.Tensor, references: torch.Tensor, masks: torch.Tensor, method: str = "mkl",
                 amount: float = 1.0) -> torch.Tensor:
-    """Crops ``[N, S, S, 3]`` with the colours that ``references`` ``[N, R, R, 3]`` (the same squares of the photograph, any size) have.
+    """Give crops ``[N, S, S, 3]`` the colours of ``references`` ``[N, R, R, 3]``, which show the same squares of the photograph.
 
-    masks: ``[N, M, M]``, what will be pasted. Statistics come from inside the mask, its border counting most, and only from pixels
-    that are ordinary in both pictures (within three standard deviations of both colour clouds): eyes, teeth, hair across the
-    forehead and spectacles drop out, skin remains. method: ``mean-std`` per CIELAB channel (Reinhard et al. 2001), ``mkl`` the
-    linear Monge-Kantorovitch map of RGB (Pitié & Kokaram 2007), ``low-frequency`` the photograph's light at the scales above a
-    sixteenth of the crop. amount: 0..1. The result is clipped to 0..1; a crop with an empty mask comes back as it was.
+    masks: ``[N, M, M]``, what will be pasted. Statistics come from inside the mask, its border counting most, and only from pixels whose
+    colour is usual in the crop and in the reference (within three standard deviations of both colour distributions): eyes, teeth, hair
+    across the forehead and spectacles drop out, skin remains. method: ``mean-std`` per CIELAB channel (Reinhard et al. 2001), ``mkl`` the
+    linear Monge-Kantorovitch map of RGB (Pitié & Kokaram 2007), ``low-frequency`` the photograph's light at the scales above a sixteenth
+    of the crop. amount: 0..1. Returns ``[N, S, S, 3]`` 0..1; a crop with an empty mask comes back as it was.
     """
     if method not in METHODS:
         raise FaceLoomError(f"The colour match must be one of {', '.join(METHODS)}, not {method!r}.")
     if not 0 <= amount <= 1:
         raise FaceLoomError(f"The amount of colour match must lie between 0 and 1, not {amount}.")
-    edge = min(_EDGE, crops.shape[1], references.shape[1])
+    edge = min(_STATISTICS_EDGE, crops.shape[1], references.shape[1])
     masks = masks[..., None].to(torch.float32)
-    small, wanted, weights = _shrink_inside(crops, masks, edge), _shrink_inside(references, masks, edge), _shrink(masks, edge)
+    small, reference, weights = _masked_means(crops, masks, edge), _masked_means(references, masks, edge), _area_means(masks, edge)
     out = torch.empty_like(crops)
     for i, crop in enumerate(crops):
         matched = crop
         if float(weights[i].sum()) > 1:
-            matched = _MATCHES[method](crop, small[i], wanted[i], weights[i, ..., 0]).clamp_(0, 1)
+            matched = _MATCHES[method](crop, small[i], reference[i], weights[i, ..., 0]).clamp_(0, 1)
         out[i] = torch.lerp(crop, matched, amount)
     return out
 
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
-    """sRGB ``[..., 3]`` 0..1 to CIELAB (D65): L 0..100, a and b about -110..110."""
+    """Convert sRGB ``[..., 3]`` 0..1 to CIELAB (D65): L 0..100, a and b about -110..110."""
     linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = linear @ linear.new_tensor((_RGB_TO_XYZ / _WHITE[:, None]).T)
     f = torch.where(xyz > _KNEE**3, xyz.clamp_min(_KNEE**3) ** (1 / 3), xyz / (3 * _KNEE**2) + 4 / 29)
@@ -68,7 +69,7 @@ def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
 
 
 def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
-    """CIELAB ``[..., 3]`` to sRGB; colours a screen cannot show come out beyond 0..1."""
+    """Convert CIELAB ``[..., 3]`` to sRGB; colours a screen cannot show come out beyond 0..1."""
     lightness, a, b = lab.unbind(-1)
     y = (lightness + 16) / 116
     f = torch.stack([y + a / 500, y, y - b / 200], -1)
@@ -77,30 +78,38 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055, linear * 12.92)
 
 
-def _mean_std(crop: torch.Tensor, small: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    small, wanted = rgb_to_lab(small), rgb_to_lab(wanted)
-    weights = _ordinary(small, wanted, mask, 100 * _SPREAD)
-    (mean, cloud), (target_mean, target_cloud) = (_moments(picture, weights) for picture in (small, wanted))
-    deviations = (np.sqrt(np.diag(c) + (100 * _SPREAD) ** 2) for c in (target_cloud, cloud))
-    gain = np.clip(np.divide(*deviations), 1 / _LAB_GAIN, _LAB_GAIN)
+# Each method takes a crop [S, S, 3], the crop and its reference averaged down to [E, E, 3], and the mask [E, E].
+
+
+def _mean_std(crop: torch.Tensor, small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Shift and scale each CIELAB channel to the reference's mean and standard deviation."""
+    small, reference = rgb_to_lab(small), rgb_to_lab(reference)
+    weights = _usual_color_weights(small, reference, mask, 100 * _MIN_SPREAD)
+    (mean, cloud), (target_mean, target_cloud) = (_moments(picture, weights) for picture in (small, reference))
+    deviations = (np.sqrt(np.diag(c) + (100 * _MIN_SPREAD) ** 2) for c in (target_cloud, cloud))
+    gain = np.clip(np.divide(*deviations), 1 / _MAX_LAB_GAIN, _MAX_LAB_GAIN)
     return lab_to_rgb(_affine(rgb_to_lab(crop), np.diag(gain), mean, target_mean))
 
 
-def _mkl(crop: torch.Tensor, small: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    weights = _ordinary(small, wanted, mask, _SPREAD)
-    (mean, cloud), (target_mean, target_cloud) = (_moments(picture, weights) for picture in (small, wanted))
-    floor = _SPREAD**2 * np.eye(3)
+def _mkl(crop: torch.Tensor, small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Map RGB linearly so that mean and covariance become the reference's, moving colours as little as possible."""
+    weights = _usual_color_weights(small, reference, mask, _MIN_SPREAD)
+    (mean, cloud), (target_mean, target_cloud) = (_moments(picture, weights) for picture in (small, reference))
+    floor = _MIN_SPREAD**2 * np.eye(3)
     root = _power(cloud + floor, 0.5)
     inverse = _power(cloud + floor, -0.5)
     gain = inverse @ _power(root @ (target_cloud + floor) @ root, 0.5) @ inverse
     values, vectors = np.linalg.eigh((gain + gain.T) / 2)
-    return _affine(crop, (vectors * np.clip(values, 1 / _GAIN, _GAIN)) @ vectors.T, mean, target_mean)
+    return _affine(crop, (vectors * np.clip(values, 1 / _MAX_GAIN, _MAX_GAIN)) @ vectors.T, mean, target_mean)
 
 
-def _low_frequency(crop: torch.Tensor, small: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Normalised blurs of the difference, coarse to fine, so that nothing bleeds in from beyond the mask or from pixels where the
-    two pictures show different things (their difference is far from the usual one)."""
-    difference = (wanted - small).permute(2, 0, 1)
+def _low_frequency(crop: torch.Tensor, small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Add the difference to the reference, blurred from coarse to fine.
+
+    The blurs are normalized by the weights, so that nothing bleeds in from beyond the mask or from pixels where crop and reference show
+    different things (their difference is far from its median).
+    """
+    difference = (reference - small).permute(2, 0, 1)
     inner = difference[:, mask > 0.5 * mask.max()]
     middle = inner.median(1).values
     limit = 2.5 * 1.4826 * (inner - middle[:, None]).abs().median(1).values + 0.05
@@ -118,42 +127,46 @@ def _low_frequency(crop: torch.Tensor, small: torch.Tensor, wanted: torch.Tensor
 _MATCHES = {"mean-std": _mean_std, "mkl": _mkl, "low-frequency": _low_frequency}
 
 
-def _shrink(pictures: torch.Tensor, edge: int) -> torch.Tensor:
+def _area_means(pictures: torch.Tensor, edge: int) -> torch.Tensor:
+    """Average pictures ``[N, H, W, C]`` down to ``[N, edge, edge, C]``."""
     return F.interpolate(pictures.permute(0, 3, 1, 2), (edge, edge), mode="area").permute(0, 2, 3, 1)
 
 
-def _shrink_inside(pictures: torch.Tensor, masks: torch.Tensor, edge: int) -> torch.Tensor:
-    """Means over the mask only, so that a cell on its border shows no colour from beyond it; 0 where there is no mask."""
-    masks = _shrink(masks, pictures.shape[1])
-    return _shrink(pictures * masks, edge) / _shrink(masks, edge).clamp_min(1e-6)
+def _masked_means(pictures: torch.Tensor, masks: torch.Tensor, edge: int) -> torch.Tensor:
+    """Average pictures down over the mask only, so that a cell on its border shows no colour from beyond it; 0 where there is no mask."""
+    masks = _area_means(masks, pictures.shape[1])
+    return _area_means(pictures * masks, edge) / _area_means(masks, edge).clamp_min(1e-6)
 
 
-def _ordinary(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, spread: float) -> torch.Tensor:
-    """Weights ``[E, E]``: the mask without the pixels whose colour is unusual in either picture.
+def _usual_color_weights(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, spread: float) -> torch.Tensor:
+    """Return weights ``[E, E]``: the mask, its border counting most, without the pixels whose colour is unusual in either picture.
 
     Distances are Mahalanobis', so the choice does not depend on any linear change of colour between the two.
     """
     soft = _blur(mask[None], mask.shape[0] / 16)[0]
     ring = mask * (0.25 + 4 * soft * (1 - soft))
-    core = _core(first, mask, spread) * _core(second, mask, spread)
+    core = _main_colors(first, mask, spread) * _main_colors(second, mask, spread)
     return ring * core if float((mask * core).sum()) > 0.2 * float(mask.sum()) else ring
 
 
-def _core(picture: torch.Tensor, mask: torch.Tensor, spread: float) -> torch.Tensor:
-    """1 where a pixel of the mask belongs to its main colour cloud: concentration steps of the minimum covariance determinant
-    (Rousseeuw & Van Driessen 1999), started from the half of the mask that is nearest to its median colour."""
+def _main_colors(picture: torch.Tensor, mask: torch.Tensor, spread: float) -> torch.Tensor:
+    """Return ``[E, E]``, 1 where a pixel of the mask belongs to the main colour distribution, else 0.
+
+    Concentration steps of the minimum covariance determinant (Rousseeuw & Van Driessen 1999), started from the half of the mask that is
+    nearest to its median colour.
+    """
     inside = mask > 0.5 * float(mask.max())
     away = picture - picture[inside].median(0).values
     distance = (away.abs() / (away[inside].abs().median(0).values + spread)).amax(-1)
-    for _ in range(_STEPS):
+    for _ in range(_CONCENTRATION_STEPS):
         mean, cloud = _moments(picture, (inside & (distance <= distance[inside].median())).to(mask.dtype))
         away = picture - picture.new_tensor(mean)
         distance = ((away @ picture.new_tensor(np.linalg.inv(cloud + spread**2 * np.eye(3)))) * away).sum(-1)
-    return (inside & (distance < _FAR)).to(mask.dtype)
+    return (inside & (distance < _MAX_DISTANCE)).to(mask.dtype)
 
 
 def _moments(picture: torch.Tensor, weights: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean ``[3]`` and covariance ``[3, 3]``."""
+    """Return the weighted mean ``[3]`` and covariance ``[3, 3]`` of a picture ``[E, E, 3]``."""
     flat, weights = picture.reshape(-1, 3), weights.reshape(-1, 1)
     weights = weights / weights.sum()
     mean = (flat * weights).sum(0)
@@ -162,11 +175,12 @@ def _moments(picture: torch.Tensor, weights: torch.Tensor) -> tuple[np.ndarray, 
 
 
 def _affine(picture: torch.Tensor, gain: np.ndarray, mean: np.ndarray, target_mean: np.ndarray) -> torch.Tensor:
+    """Map colours linearly by ``gain`` ``[3, 3]`` so that ``mean`` becomes ``target_mean``."""
     return picture @ picture.new_tensor(gain.T) + picture.new_tensor(target_mean - gain @ mean)
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-    """A power of a symmetric positive matrix."""
+    """Return a power of a symmetric positive matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.maximum(values, 1e-12) ** exponent) @ vectors.T
 

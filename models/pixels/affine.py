@@ -8,10 +8,10 @@ from ..errors import FaceLoomError
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, uniform scale and translation from ``[..., K, 2]`` source points to target points.
+    """Fit rotation, uniform scale and translation from ``[..., K, 2]`` source points to target points by least squares: ``[..., 2, 3]``.
 
-    Closed form (Umeyama 1991, without reflection; in two dimensions it is one complex division). Returns ``[..., 2, 3]`` float64.
-    Points that fix no similarity (all in one place, not numbers, or without any resemblance to the target's layout) are an error.
+    Closed form (Umeyama 1991, without reflection; in two dimensions it is one complex division). FaceLoomError where the points determine
+    no similarity: all in one place, not numbers, or without any resemblance to the target's layout.
     """
     a, b = (np.ascontiguousarray(points, np.float64).view(np.complex128)[..., 0] for points in (source, target))
     a_mean, b_mean = (c.sum(-1, keepdims=True) / c.shape[-1] for c in (a, b))
@@ -26,8 +26,8 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def bounds(matrix: np.ndarray, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of the upright rectangle around a rectangle's image under ``[2, 3]``. (In plain numbers: arrays of four points take
-    many times as long, and this is asked for many times a face.)"""
+    """Return x0, y0, x1, y1 of the upright rectangle around a rectangle that went through ``matrix`` ``[2, 3]``."""
+    # Plain numbers: arrays of four points take many times as long, and this is called many times for each face.
     (a, b, x), (c, d, y) = matrix.tolist()
     across, down = (left + right) / 2, (top + bottom) / 2
     x, y = a * across + b * down + x, c * across + d * down + y
@@ -37,7 +37,7 @@ def bounds(matrix: np.ndarray, left: float, top: float, right: float, bottom: fl
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of ``[..., 2, 3]`` affine matrices."""
+    """Return the inverse of affine matrices ``[..., 2, 3]``, float64."""
     a, b, x, c, d, y = (matrix[..., i, j] for i in (0, 1) for j in (0, 1, 2))
     determinant = a * d - b * c
     out = np.empty(matrix.shape, np.float64)
@@ -47,16 +47,16 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The affine matrix that applies ``first``, then ``second``."""
+    """Return the affine matrix ``[..., 2, 3]`` that applies ``first``, then ``second``."""
     linear = second[..., :2] @ first[..., :2]
     return np.concatenate([linear, second[..., :2] @ first[..., 2:] + second[..., 2:]], -1)
 
 
 def transform(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply ``[..., 2, 3]`` to ``[..., K, 2]`` points."""
+    """Apply a matrix ``[..., 2, 3]`` to points ``[..., K, 2]``, float64."""
     return np.asarray(points, np.float64) @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
 
 
 def scale_of(matrix: np.ndarray) -> np.ndarray:
-    """Crop pixels per image pixel, ``[...]``."""
+    """Return how many target pixels one source pixel spans, ``[...]``, for matrices ``[..., 2, 3]``: crop pixels per image pixel."""
     return np.sqrt(np.abs(matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]))

@@ -1,4 +1,4 @@
-"""Making swapped crops look like part of the photograph again: restoration networks, or sharpness and grain matched without one."""
+"""Swapped crops to crops that look like part of their photograph again: ``restore_crops``; ``load.py`` opens restoration networks."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ class Restorer(Protocol):
 
     def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, points: np.ndarray | None = None
                 ) -> torch.Tensor:
-        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1. ``fidelity``: 0 = most detail, 1 = closest to the input. ``points`` ``[N, 5, 2]``:
-        where the crops show the five points of the face (``square.face_points``); unset, where FFHQ's template has them."""
+        """Restore crops ``[N, S, S, 3]`` to ``[N, T, T, 3]``, both float32 0..1.
+
+        fidelity: 0 is the most detail, 1 the closest to the input. points: ``[N, 5, 2]``, where the crops show the five points of the face
+        (``square.face_points``); None is where FFHQ's template has them.
+        """
         ...
 
 
 def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fidelity: float = 0.5, amount: float = 1.0,
                   images: torch.Tensor | None = None, faces: Faces | None = None, masks: torch.Tensor | None = None,
                   progress: Progress = silent) -> torch.Tensor:
-    """``[N, S, S, 3]`` crops restored, the same size and device; ``amount`` 0 returns them as they are, 1 the full effect.
+    """Restore crops ``[N, S, S, 3]`` float32 0..1, which keep their size and device.
 
-    Without a ``restorer`` the sharpness and grain of each crop are matched to the photograph it belongs to, which needs ``images``
-    ``[B, H, W, 3]`` and ``faces`` (see grain.match_photo). ``masks`` (any mask form, crop space) says where; nothing outside changes.
-    Unset, that is the whole crop for a network and the face with its forehead for the built-in.
+    restorer: None matches sharpness and grain of each crop to the photograph it belongs to, which needs ``images`` ``[B, H, W, 3]`` and
+    ``faces`` (see grain.match_photo). fidelity: of the restorer, 0..1. amount: 0 returns the crops as they are, 1 is the full effect.
+    masks: where (any mask form, crop space); nothing outside changes. None is the whole crop for a network, and the face with its forehead
+    without one.
     """
     if not 0 <= amount <= 1:
         raise FaceLoomError("The restore amount must be between 0 and 1.")
@@ -52,7 +56,7 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
         return crops
     if restorer is not None:
         masks = crops.new_ones((count, height, width)) if masks is None else masks
-        restored = _through(restorer, crops, fidelity, masks, face_points(faces, height) if faces else None, progress)
+        restored = _restore_with(restorer, crops, fidelity, masks, face_points(faces, height) if faces else None, progress)
     else:
         if images is None or faces is None:
             raise FaceLoomError("Restore without a model matches the photograph; connect the image and the faces, or a restore model.")
@@ -63,17 +67,13 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     return torch.where(share > 0, (crops + (restored - crops) * share).clamp(0, 1), crops)
 
 
-def _through(restorer: Restorer, crops: torch.Tensor, fidelity: float, masks: torch.Tensor, points: np.ndarray | None,
-             progress: Progress) -> torch.Tensor:
-    """The network's answers at the crops' size; crops whose mask is empty are not shown to it."""
-    asked = torch.nonzero(masks.flatten(1).amax(1) > 0).flatten()
-    if len(asked) == 0:
+def _restore_with(restorer: Restorer, crops: torch.Tensor, fidelity: float, masks: torch.Tensor, points: np.ndarray | None,
+                  progress: Progress) -> torch.Tensor:
+    """Run the network on the crops whose mask is not empty, and return all crops at their own size."""
+    chosen = torch.nonzero(masks.flatten(1).amax(1) > 0).flatten()
+    if len(chosen) == 0:
         return crops
-    points = None if points is None else points[asked.cpu().numpy()]
-    restored = _fit(restorer.restore(crops[asked], fidelity, progress, points), crops[asked])
-    return restored if len(asked) == len(crops) else crops.index_copy(0, asked, restored)
-
-
-def _fit(restored: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
-    restored = restored.to(device=crops.device, dtype=crops.dtype)
-    return resize_bicubic(restored, (crops.shape[1], crops.shape[2]))
+    points = None if points is None else points[chosen.cpu().numpy()]
+    outputs = restorer.restore(crops[chosen], fidelity, progress, points).to(device=crops.device, dtype=crops.dtype)
+    restored = resize_bicubic(outputs, (crops.shape[1], crops.shape[2]))
+    return restored if len(chosen) == len(crops) else crops.index_copy(0, chosen, restored)

@@ -12,10 +12,10 @@ from ..files.contents import Contents
 from ..files.kinds import check_kind, kind_of_weights
 from ..runtime.method import Loading, Method, any_file
 from .descriptor import DescriptorRestorer, restorer_from_descriptor
-from .restoreformer import MORE, load_plus_plus, unwrapped
+from .restoreformer import NEW_ATTENTION, load_plus_plus, network_tensors
 
-# A tensor of CodeFormer, which is not in spandrel itself for its licence.
-CODEFORMER = "position_emb"
+# A tensor that only CodeFormer has. Because of its licence CodeFormer is in another package than spandrel itself.
+CODEFORMER_TENSOR = "position_emb"
 
 
 def _open(file: Contents, loading: Loading) -> DescriptorRestorer:
@@ -23,14 +23,14 @@ def _open(file: Contents, loading: Loading) -> DescriptorRestorer:
 
 
 def _descriptor(name: str, weights: Mapping[str, torch.Tensor]) -> Any:
-    """spandrel's account of a checkpoint."""
-    weights = unwrapped(weights)
+    """Open a checkpoint with spandrel: its ``ImageModelDescriptor``. name: the file, for errors."""
+    weights = network_tensors(weights)
     check_kind(name, "restorer", kind_of_weights(weights) or "restorer")
     try:
         import spandrel
     except ImportError as error:
         raise FaceLoomError(f"{name} needs the package spandrel: run `pip install spandrel`, or use the model's ONNX file.") from error
-    if CODEFORMER in weights:
+    if CODEFORMER_TENSOR in weights:
         try:
             import spandrel_extra_arches
         except ImportError as error:
@@ -39,7 +39,9 @@ def _descriptor(name: str, weights: Mapping[str, torch.Tensor]) -> Any:
         spandrel_extra_arches.install(ignore_duplicates=True)
     try:
         loader = spandrel.ModelLoader()
-        return load_plus_plus(loader, weights) if any(key.startswith(MORE) for key in weights) else loader.load_from_state_dict(weights)
+        if any(key.startswith(NEW_ATTENTION) for key in weights):
+            return load_plus_plus(loader, weights)
+        return loader.load_from_state_dict(weights)
     except spandrel.UnsupportedModelError as error:
         raise FaceLoomError(f"{name} holds a network that spandrel does not know; use the model's ONNX file.") from error
     except (RuntimeError, KeyError, ValueError) as error:  # tensors missing, or of other shapes

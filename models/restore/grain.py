@@ -1,8 +1,8 @@
-"""Sharpness and grain of a crop matched to the photograph, without a network.
+"""Matches sharpness and grain of a crop to the photograph, without a network.
 
-Everything is measured on the photograph's own pixels: the crop is brought there the way pasting would, so that grain has the pixel
-pitch of the picture it must disappear in, whatever the crop's size. What is measured in the photograph is the crop's square, the
-original face included: it lies at the same distance from the camera and in the same light.
+Everything is measured on the photograph's own pixels: the crop is sampled there as pasting does it, so that its grain gets the size of the
+photograph's, whatever the crop's size. What is measured in the photograph is the crop's square, the original face included: it lies at the
+same distance from the camera and in the same light.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _NO_GRAIN = (0.3 / 255) ** 2
 
 
 def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
-    """``[N, S, S, 3]`` crops with the sharpness and grain of ``images`` ``[B, H, W, 3]``; ``masks`` ``[N, S, S]`` is where they will show.
+    """Give crops ``[N, S, S, 3]`` the sharpness and grain of ``images`` ``[B, H, W, 3]``, all float32 0..1.
 
-    Blurs a crop that is sharper than the photograph, sharpens (without halos) one that is softer, then adds what grain it lacks.
-    The grain is the same for the same frame index and face number.
+    masks: ``[N, S, S]``, where the crops will be pasted. A crop that is sharper than the photograph is blurred, one that is softer is
+    sharpened (without halos), and then the grain that it lacks is added. The grain is the same for the same frame index and face number.
     """
     size = crops.shape[1]
     matrices = crop_matrices(faces, size)
@@ -52,8 +52,8 @@ def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: 
             image = images[face.frame].to(crops.device)
             whole = _site(image, matrices[i], (0, 0, size - 1, size - 1))
             site = _site(image, matrices[i], _extent(masks[i], 16 * float(scale_of(matrices[i]))))
-            where = site.place(masks[i][..., None], "zeros")[..., 0] > 0.5
-            photo = _least(measure_noise(whole.photo, _inside_square(whole, size)), measure_noise(site.photo, where))
+            where = site.sample(masks[i][..., None], "zeros")[..., 0] > 0.5
+            photo = _smaller_noise(measure_noise(whole.photo, _inside_square(whole, size)), measure_noise(site.photo, where))
             maker = _GrainMaker(photo, site, where, size, seed=face.frame * 1009 + i)
             grain = maker.lacking_in(crops[i])
             sharp = _match_sharpness(crops[i], grain, where, site)
@@ -64,18 +64,18 @@ def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: 
 
 @dataclass(frozen=True)
 class _Site:
-    """Where a crop goes. photo ``[h, w, 3]``: that part of the image; to_crop ``[2, 3]``: its pixels → crop pixels."""
+    """The part of a photograph that a crop, or part of it, covers. photo: ``[h, w, 3]``, its pixels. to_crop: they → crop, ``[2, 3]``."""
 
     photo: torch.Tensor
     to_crop: np.ndarray
 
-    def place(self, picture: torch.Tensor, padding: str = "border") -> torch.Tensor:
-        """``[S, S, C]`` crop-space picture on the photograph's pixels, ``[h, w, C]``."""
+    def sample(self, picture: torch.Tensor, padding: str = "border") -> torch.Tensor:
+        """Sample a picture of the crop's size, ``[S, S, C]``, at the photograph's pixels: ``[h, w, C]``."""
         return warp(picture, invert(self.to_crop), *self.photo.shape[:2], padding)
 
 
 def _extent(mask: torch.Tensor, margin: float) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of what a mask covers, and ``margin`` pixels around it, inside the crop."""
+    """Return x0, y0, x1, y1 of what a mask ``[S, S]`` covers and ``margin`` pixels around it, inside the crop."""
     rows, columns = (torch.nonzero(mask.amax(axis) > 0)[:, 0] for axis in (1, 0))
     y0, y1, x0, x1 = (float(v) for v in (rows[0], rows[-1], columns[0], columns[-1]))
     height, width = mask.shape
@@ -83,7 +83,7 @@ def _extent(mask: torch.Tensor, margin: float) -> tuple[float, float, float, flo
 
 
 def _site(image: torch.Tensor, matrix: np.ndarray, extent: tuple[float, float, float, float]) -> _Site:
-    """The part of an image ``[H, W, 3]`` under the rectangle ``extent`` (x0, y0, x1, y1) of a crop."""
+    """Cut the part of an image ``[H, W, 3]`` under the rectangle ``extent`` (x0, y0, x1, y1) of a crop. matrix: image → crop."""
     height, width = image.shape[:2]
     left, top, right, bottom = extent
     square = transform(np.array([[left, top], [right, top], [left, bottom], [right, bottom]]), invert(matrix))
@@ -94,17 +94,20 @@ def _site(image: torch.Tensor, matrix: np.ndarray, extent: tuple[float, float, f
 
 
 def _blur(channels: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur of ``[C, H, W]``."""
+    """Blur ``[C, H, W]`` with a Gaussian of this many pixels, mirrored at the borders."""
     radius = min(math.ceil(3.5 * sigma), min(channels.shape[-2:]) - 1)
     return channels if radius < 1 else gaussian_blur(channels, sigma, radius)
 
 
 def _opponent(picture: torch.Tensor) -> torch.Tensor:
+    """Convert RGB ``[h, w, 3]`` to lightness and two colour differences, ``[3, h, w]``."""
     return torch.einsum("hwc,dc->dhw", picture, _OPPONENT.to(picture.device))
 
 
 def edge_width(picture: torch.Tensor, where: torch.Tensor) -> float | None:
-    """Gaussian blur of the clear edges of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool, pixels; None where there are too few edges.
+    """Measure how blurred the clear edges of a picture ``[h, w, 3]`` are inside ``where`` ``[h, w]`` bool.
+
+    Returns the standard deviation of the Gaussian that blurs them, pixels; None where there are too few edges.
 
     The ratio of an edge's gradient before and after blurring it once more tells its width whatever its contrast (Zhuo & Sim 2011,
     "Defocus map estimation from a single image"). Both are measured after a slight blur that keeps noise from passing for edges.
@@ -132,15 +135,18 @@ def edge_width(picture: torch.Tensor, where: torch.Tensor) -> float | None:
 
 
 def _slope(grey: torch.Tensor) -> torch.Tensor:
+    """Return the length of the gradient of ``[1, h, w]``, by central differences."""
     padded = F.pad(grey[None], (1, 1, 1, 1), mode="replicate")[0, 0]
     across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
     return torch.hypot(across, down)[None][0] / 2
 
 
 def _match_sharpness(crop: torch.Tensor, grain: torch.Tensor, where: torch.Tensor, site: _Site) -> torch.Tensor:
-    """The crop blurred or sharpened to the photograph's edge width; measured with the ``grain`` it will carry, since noise makes edges
-    look sharper and must do so on both sides."""
-    photo, mine = edge_width(site.photo, where), edge_width(site.place(crop + grain), where)
+    """Blur or sharpen a crop ``[S, S, 3]`` to the edge width of the photograph.
+
+    The crop is measured with the ``grain`` ``[S, S, 3]`` that it will get: noise makes edges look sharper, in the photograph as well.
+    """
+    photo, mine = edge_width(site.photo, where), edge_width(site.sample(crop + grain), where)
     if photo is None or mine is None:
         return crop
     scale = float(scale_of(site.to_crop))
@@ -152,12 +158,12 @@ def _match_sharpness(crop: torch.Tensor, grain: torch.Tensor, where: torch.Tenso
     return crop
 
 
-def _sharpen(channels: torch.Tensor, width: float, wanted: float) -> torch.Tensor:
-    """Unsharp mask that takes an edge of Gaussian ``width`` to ``wanted`` (crop pixels), as far as that goes without halos.
+def _sharpen(channels: torch.Tensor, width: float, target_width: float) -> torch.Tensor:
+    """Sharpen ``[C, S, S]`` by an unsharp mask so that edges of Gaussian ``width`` get ``target_width`` (both in crop pixels).
 
     The gain follows from the slope at the middle of a blurred step; the result stays within what the neighbourhood already holds.
     """
-    gain = (1 / wanted - 1 / width) / (1 / width - 1 / math.hypot(width, width))
+    gain = (1 / target_width - 1 / width) / (1 / width - 1 / math.hypot(width, width))
     gain = min(gain, _MOST_SHARPENING)
     detail = channels - _blur(channels, width)
     reach = 2 * max(1, round(1.5 * width)) + 1
@@ -167,14 +173,16 @@ def _sharpen(channels: torch.Tensor, width: float, wanted: float) -> torch.Tenso
 
 
 def _bands(channels: torch.Tensor) -> list[torch.Tensor]:
-    """Differences of Gaussians of ``[C, H, W]``, finest first."""
+    """Split ``[C, H, W]`` into differences of Gaussians, finest first."""
     smooth = [channels, *(_blur(channels, width) for width in _WIDTHS)]
     return [fine - coarse for fine, coarse in pairwise(smooth)]
 
 
 def _parts(noise: torch.Tensor) -> torch.Tensor:
-    """What grain is mixed from, ``[4, C, H, W]`` of about unit variance out of ``[4, C, H, W]`` white noise: its finest band (to make up
-    for resampling), white (a bare sensor), and two softer ones (demosaicing, denoising, JPEG)."""
+    """Make the four noises that grain is mixed from, ``[4, C, H, W]`` of about unit variance, out of white noise ``[4, C, H, W]``.
+
+    They are its finest band (to make up for resampling), white noise (a bare sensor), and two softer ones (demosaicing, denoising, JPEG).
+    """
     _, norm = _spectra()
     channels = [noise[0] - _blur(noise[0], _WIDTHS[0]), noise[1], _blur(noise[2], 0.7), _blur(noise[3], 1.4)]
     return torch.stack([part / float(n) for part, n in zip(channels, norm, strict=True)])
@@ -182,7 +190,7 @@ def _parts(noise: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def _spectra() -> tuple[np.ndarray, np.ndarray]:
-    """How much variance a unit part k shows in band j, ``[3, 4]``, and the norm of each part's filter ``[4]``."""
+    """Return how much variance noise k of unit variance has in band j, ``[3, 4]``, and the norm of each noise's filter, ``[4]``."""
     axis = np.fft.fftfreq(128) * 2 * np.pi
     square = axis[:, None] ** 2 + axis**2
     smooth = [np.ones_like(square), *(np.exp(-square * width**2 / 2) for width in _WIDTHS)]
@@ -194,17 +202,21 @@ def _spectra() -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Noise:
-    """variance ``[3 bands, 3 channels]``; level: at lightness L it is level[0] + level[1] · L times that."""
+    """The noise of a picture.
+
+    variance: ``[3, 3]``, by band (finest first) and channel (``_opponent``). level: at lightness L the variance is
+    ``level[0] + level[1] · L`` times that.
+    """
 
     variance: np.ndarray
     level: tuple[float, float] = (1.0, 0.0)
 
 
 def measure_noise(picture: torch.Tensor, where: torch.Tensor) -> _Noise | None:
-    """Noise of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool; None where fewer than four blocks can be judged.
+    """Measure the noise of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool; None where fewer than four blocks can be judged.
 
-    Blocks are ranked by structure coarser than grain; the flattest fifth are taken for noise alone, and their median variance per
-    band is the answer. The picture's blacks and whites, where clipping hides grain, are left out.
+    Blocks are ranked by their structure coarser than grain. The flattest fifth are taken for noise alone, and the result is their median
+    variance in each band. The picture's blacks and whites, where clipping hides grain, are left out.
     """
     channels = _opponent(picture)
     if min(picture.shape[:2]) < 4 * _BLOCK:
@@ -224,22 +236,27 @@ def measure_noise(picture: torch.Tensor, where: torch.Tensor) -> _Noise | None:
     return _Noise(variance, _level(light[full], power[:, 0], structure, flat))
 
 
-def _least(around: _Noise | None, here: _Noise | None) -> _Noise | None:
-    """Grain of the square, but no more than the original face itself shows: texture adds to what is measured, never takes away."""
+def _smaller_noise(around: _Noise | None, here: _Noise | None) -> _Noise | None:
+    """Return the noise of the square ``around``, but no more than the original face ``here`` has.
+
+    Texture adds to what is measured and never takes away from it, so the smaller of two measurements is the better one.
+    """
     if around is None or here is None:
         return around
     return _Noise(np.minimum(around.variance, here.variance), around.level)
 
 
 def _flattest(structure: torch.Tensor) -> torch.Tensor:
-    """The fifth of the blocks with the least structure (a dozen at least), ``[K]`` bool."""
+    """Return which of ``[K]`` blocks are the fifth with the least structure (a dozen at least), ``[K]`` bool."""
     return structure <= torch.quantile(structure, max(0.2, min(1.0, 12 / structure.numel())))
 
 
 def _level(light: torch.Tensor, power: torch.Tensor, structure: torch.Tensor, flat: torch.Tensor) -> tuple[float, float]:
-    """Finest band's variance relative to that of the ``flat`` blocks, as the line through the flattest of the darker and of the brighter.
+    """Fit a line to how the variance of the finest band, relative to that of the ``flat`` blocks, depends on lightness.
 
-    Hair is dark, textured and never flat: blocks whose coarse bands are stronger than in noise are not asked.
+    light, structure: ``[K]`` of each block. power: ``[3, K]``, the lightness' variance in each band. The line goes through the medians of
+    the flattest darker and of the flattest brighter blocks. Hair is dark, textured and never flat: blocks whose coarse bands are stronger
+    than in noise are left out. Returns offset and slope; (1, 0) where the blocks are too few or too alike in lightness.
     """
     plain = power[2] / power[0].clamp_min(1e-12) < 2 * (power[2, flat].median() / power[0, flat].median().clamp_min(1e-12))
     bright = light > light[plain].median() if bool(plain.any()) else plain
@@ -257,8 +274,11 @@ def _level(light: torch.Tensor, power: torch.Tensor, structure: torch.Tensor, fl
 
 
 class _GrainMaker:
-    """The grain of one site's photograph: the parts it is mixed from, what the way to the crop and back leaves of them,
-    and how much there is."""
+    """Makes grain for one crop that, pasted, looks like the photograph's.
+
+    photo: the photograph's noise, or None where it could not be measured. parts: ``[4, 3, h, w]``, the noises that grain is mixed from.
+    mixing: ``[3, 4]``, the variance in each band that sampling to the crop and back leaves of each of them.
+    """
 
     def __init__(self, photo: _Noise | None, site: _Site, where: torch.Tensor, size: int, seed: int) -> None:
         self.photo, self.site, self.where, self.size = photo, site, where, size
@@ -267,12 +287,12 @@ class _GrainMaker:
         height, width = site.photo.shape[:2]
         noise = torch.randn((4, 3, height, width), generator=torch.Generator().manual_seed(seed)).to(site.photo.device)
         self.parts = _parts(noise)
-        back = site.place(warp(self.parts[:, 0].movedim(0, -1), site.to_crop, size, size, "zeros"), "zeros")
+        back = site.sample(warp(self.parts[:, 0].movedim(0, -1), site.to_crop, size, size, "zeros"), "zeros")
         self.mixing = np.stack([band[:, where].square().mean(-1).cpu().numpy() for band in _bands(back.movedim(-1, 0))]).astype(np.float64)
 
     def lacking_in(self, crop: torch.Tensor) -> torch.Tensor:
-        """``[S, S, 3]`` grain to add to a crop so that, pasted, it has the photograph's."""
-        mine = measure_noise(self.site.place(crop), self.where)
+        """Return the grain ``[S, S, 3]`` to add to a crop ``[S, S, 3]`` so that, pasted, it has as much as the photograph."""
+        mine = measure_noise(self.site.sample(crop), self.where)
         if self.photo is None or mine is None:
             return torch.zeros_like(crop)
         # A face is seldom flat, and its texture passes for grain in the coarser bands. Taken as grain of the photograph's own spectrum,
@@ -289,8 +309,11 @@ class _GrainMaker:
         return warp(grain, self.site.to_crop, self.size, self.size, "zeros") * strength
 
     def _gains(self, lacking: np.ndarray) -> np.ndarray:
-        """Variance of each part, so that the measured bands come out; every band counts relative to itself. A crop coarser than the
-        photograph cannot carry the finest band, and no gain is spent on forcing it."""
+        """Return the variance ``[4]`` of each noise that gives the ``lacking`` variance ``[3]`` of each band.
+
+        Non-negative least squares; every band counts relative to itself. A crop coarser than the photograph cannot carry the finest band,
+        so no gain is spent on that.
+        """
         from scipy.optimize import nnls
 
         weight = 1 / np.maximum(lacking, lacking.max() * 1e-3 + 1e-12)[:, None]
@@ -299,6 +322,7 @@ class _GrainMaker:
 
 
 def _inside_square(site: _Site, size: int) -> torch.Tensor:
+    """Return which pixels of the site lie inside its crop of ``size`` pixels, ``[h, w]`` bool."""
     height, width = site.photo.shape[:2]
     ys, xs = np.mgrid[:height, :width]
     points = transform(np.stack([xs, ys], -1).reshape(-1, 2), site.to_crop)

@@ -15,8 +15,8 @@ from ..runtime.method import Loading, Method, has_suffix
 from ..runtime.onnx import OnnxModel, open_session
 from .square import restore_squares
 
-# A file the catalogue does not know is held to the contract that all restorers share.
-USUAL = "gfpgan_1.4"
+# The row of the catalogue whose contract a file is held to that the catalogue does not know.
+USUAL_ROW = "gfpgan_1.4"
 
 
 class OnnxRestorer:
@@ -40,24 +40,25 @@ class OnnxRestorer:
 
     def restore(self, crops: torch.Tensor, fidelity: float, progress: Progress = silent, points: np.ndarray | None = None
                 ) -> torch.Tensor:
-        """``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; see ``Restorer``."""
-        def run(squares: torch.Tensor, told: Progress) -> torch.Tensor:
-            return self._answer(squares, fidelity, told)
+        """Restore crops ``[N, S, S, 3]`` to ``[N, T, T, 3]``, 0..1; see ``Restorer``."""
+        def run(squares: torch.Tensor, progress: Progress) -> torch.Tensor:
+            return self._run_network(squares, fidelity, progress)
 
         return restore_squares(run, crops, self.contract.size, self.contract.template, points, progress)
 
-    def _answer(self, squares: torch.Tensor, fidelity: float, progress: Progress) -> torch.Tensor:
+    def _run_network(self, squares: torch.Tensor, fidelity: float, progress: Progress) -> torch.Tensor:
+        """Run squares ``[n, E, E, 3]`` through the network: ``[n, T, T, 3]`` float32 0..1."""
         feeds = {self._input.name: to_network_input(squares, self.contract)}
         if self._fidelity is not None:
             feeds[self._fidelity.name] = np.full((1,) * len(self._fidelity.shape or ()), fidelity)
-        answer = self.model.run(feeds, progress)[self._output]
-        if answer.ndim != 4 or len(answer) != len(squares):
-            raise FaceLoomError(f"{self.name} should answer one picture per face, but answers {describe_ports(self.model.outputs)}.")
-        return from_network_output(answer, self.contract).clamp(0, 1)
+        output = self.model.run(feeds, progress)[self._output]
+        if output.ndim != 4 or len(output) != len(squares):
+            raise FaceLoomError(f"{self.name} should return one picture per face, but returns {describe_ports(self.model.outputs)}.")
+        return from_network_output(output, self.contract).clamp(0, 1)
 
 
 def _fidelity_port(model: OnnxModel, picture: Port, name: str | None) -> Port | None:
-    """The input for one number, by the catalogue's name or as the only one there is beside the picture."""
+    """Find the input for the fidelity, one number: by the catalogue's name, or as the only one beside the picture. None: there is none."""
     rest = [port for port in model.inputs if port is not picture]
     if [port for port in rest if port.shape is None or any(size not in (None, 1) for size in port.shape)] or len(rest) > 1:
         raise FaceLoomError(f"{model.name} takes more than a face restorer does: {describe_ports(model.inputs)}.")
@@ -67,18 +68,18 @@ def _fidelity_port(model: OnnxModel, picture: Port, name: str | None) -> Port | 
 
 
 def _picture_output(model: OnnxModel, contract: NetContract) -> int:
-    """The first output that can be a picture; some exports also answer what the network made on the way."""
+    """Return the number of the first output that can be a picture; some exports also return what the network made on the way."""
     place = 1 if contract.layout == "nchw" else 3
     for number, port in enumerate(model.outputs):
         if port.shape is None or (len(port.shape) == 4 and port.shape[place] in (None, 3)):
             return number
-    raise FaceLoomError(f"{model.name} should answer a colour picture, but answers {describe_ports(model.outputs)}.")
+    raise FaceLoomError(f"{model.name} should return a colour picture, but returns {describe_ports(model.outputs)}.")
 
 
 def _open(file: Contents, loading: Loading) -> OnnxRestorer:
     model = open_session(file.path, providers=loading.providers, kind="restorer")
     contract = loading.contract or (file.row.contract if file.row else None)
-    return OnnxRestorer(file.name, model, contract or catalogue()[USUAL].contract, exact=contract is not None)
+    return OnnxRestorer(file.name, model, contract or catalogue()[USUAL_ROW].contract, exact=contract is not None)
 
 
 METHOD = Method("ONNX", kind="restorer", suffixes=(".onnx",), recognizes=has_suffix(".onnx"), open=_open)

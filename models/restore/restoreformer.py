@@ -1,4 +1,4 @@
-"""RestoreFormer's checkpoints as its authors publish them, of which spandrel (0.4.2) knows neither the wrapping nor the second version.
+"""Reads RestoreFormer's checkpoints as its authors publish them: spandrel (0.4.2) knows neither their prefix nor the second version.
 
 RestoreFormer++ (Wang et al. 2023, arXiv 2308.07228) is RestoreFormer with attention at one more scale: what it rebuilds at 32 pixels
 looks at what its encoder saw at that size. Its attention has four heads, where the first version's has eight.
@@ -11,35 +11,36 @@ from typing import Any
 
 import torch
 
-# The network among what only training needs.
+# Prefix of the network's tensors; a checkpoint holds others that only training needs, and one of that kind has the prefix, too.
 PREFIX = "vqvae."
-TRAINING = "quantize.utility_counter"
-# The level of the decoder that is new, and its tensors.
-LEVEL = 4
-MORE = f"decoder.up.{LEVEL}.attn."
+TRAINING_ONLY = "quantize.utility_counter"
+# The level of the decoder that has attention in RestoreFormer++ only, and the prefix of that attention's tensors.
+NEW_LEVEL = 4
+NEW_ATTENTION = f"decoder.up.{NEW_LEVEL}.attn."
 HEADS = 4
 
 
-def unwrapped(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The network's own tensors of a checkpoint that holds its training as well; others as they are."""
+def network_tensors(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the network's own tensors of a checkpoint that holds those of its training as well; another checkpoint as it is."""
     own = {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
-    own.pop(TRAINING, None)
+    own.pop(TRAINING_ONLY, None)
     return own or dict(weights)
 
 
 def load_plus_plus(loader: Any, weights: Mapping[str, torch.Tensor]) -> Any:
-    """A spandrel descriptor of RestoreFormer++; ``loader`` is spandrel's ``ModelLoader``, which describes all but the new scale."""
-    descriptor = loader.load_from_state_dict({name: value for name, value in weights.items() if not name.startswith(MORE)})
-    net, level = descriptor.model, descriptor.model.decoder.up[LEVEL]
+    """Make a spandrel descriptor of RestoreFormer++. loader: spandrel's ``ModelLoader``, which describes all but the new attention."""
+    descriptor = loader.load_from_state_dict({name: value for name, value in weights.items() if not name.startswith(NEW_ATTENTION)})
+    net, level = descriptor.model, descriptor.model.decoder.up[NEW_LEVEL]
     attention = type(net.decoder.mid.attn_1)
     level.attn = torch.nn.ModuleList(attention(block.out_channels) for block in level.block)
     for part in net.modules():
         if isinstance(part, attention):
             part.head_size, part.att_size = HEADS, part.in_channels // HEADS
     net.load_state_dict(weights)
-    net.encoder.register_forward_hook(_see_one_more_scale)
+    net.encoder.register_forward_hook(_add_features_of_new_level)
     return descriptor
 
 
-def _see_one_more_scale(encoder: torch.nn.Module, given: tuple, seen: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return seen | {f"block_{LEVEL}_atten": seen[f"block_{LEVEL}"]}
+def _add_features_of_new_level(encoder: torch.nn.Module, inputs: tuple, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give the decoder the encoder's features of the new level under the name by which its attention looks for them (a forward hook)."""
+    return features | {f"block_{NEW_LEVEL}_atten": features[f"block_{NEW_LEVEL}"]}

@@ -90,7 +90,7 @@ class DrawsAtSize(Protocol):
 def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine | None = None,
                settings: SwapSettings = USUAL, *, which: str = "all", mask: torch.Tensor | None = None,
                progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
-    """Swaps faces of ``images`` ``[B, H, W, C]``. Returns crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces``.
+    """Swaps faces of ``images`` ``[B, H, W, 3]`` float32 0..1. Returns crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces``.
 
     source: an ``Identity``, or what ``engine.prepare`` made of one, which spares working it out for every call. engine: None is the
     built-in mesh warp. which: the faces to swap, ``"all"``, ``"first"`` or positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces
@@ -98,15 +98,13 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     faces or one for each); the engine's masks are multiplied by it, where it is 0 the crops are the target's, bit for bit, and a face it
     leaves nothing of is not swapped. LoadImage's placeholder is no mask.
     """
-    from functools import partial
-
     import torch
 
-    from ..crops.crop import crop_faces, face_windows
+    from ..crops.crop import crop_faces
     from ..detect import kept_positions
-    from ..pixels.tensors import as_images
+    from ..pixels.tensors import check_images
 
-    images = as_images(images, within=partial(face_windows, faces))
+    check_images(images)
     faces.check_image(images.shape)
     size = settings.edge(faces)
     chosen = sorted(kept_positions(which, len(faces)))

@@ -13,7 +13,7 @@ from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
 from ..files.catalogue import SwapContract
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import expand_rgb, sound
+from ..pixels.tensors import expand_rgb
 from ..progress import Progress, silent
 from ..runtime.input import from_network_output, to_network_input
 from ..runtime.onnx import OnnxModel
@@ -74,7 +74,7 @@ class OnnxEngine:
             feeds = self._source_feeds(source, images, chosen, settings.strength, tiles)
             self._draw(images, chosen, crops[part], masks[part], feeds, settings,
                        lambda done, _, start=start: progress(start * tiles + done, len(faces) * tiles))
-        return sound(crops), masks
+        return crops, masks
 
     def _source_picture(self, identity: Identity) -> np.ndarray:
         contract = self.contract

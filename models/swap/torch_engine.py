@@ -16,7 +16,7 @@ from ..faces import Faces, Identity
 from ..files.contents import Contents
 from ..identity.photos import reference_photos
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import expand_rgb, sound
+from ..pixels.tensors import expand_rgb
 from ..progress import Progress, silent
 from ..runtime.devices import TorchModel
 from ..runtime.memory import run_chunks
@@ -104,7 +104,7 @@ class TorchEngine(ABC):
             self._draw(images, chosen, crops[rows], masks[rows], sources, settings)
 
         run_chunks(part, range(len(faces)), max(1, self.chunk // settings.pixel_boost**2), progress)
-        return sound(crops), masks
+        return crops, masks
 
     def mixed_sources(self, images: torch.Tensor, faces: Faces, source: torch.Tensor, strength: float) -> torch.Tensor:
         """Returns ``[N, ...]``: what each face is to become at this strength, where the network has something between."""

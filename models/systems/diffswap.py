@@ -32,13 +32,14 @@ from ..files.find import find_companion, how_to_get
 from ..identity.photos import reference_photos
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
+from ..options.paste import PasteSettings
 from ..parse.landmarks import points68_of
 from ..paste import check_crops, paste
 from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
 from ..pixels.opencv_like import fill_hull
 from ..pixels.resize import resize_bicubic
-from ..pixels.tensors import as_images
+from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
@@ -147,9 +148,10 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
     """
     settings.check()
     if not len(faces):
-        targets = resize_bicubic(as_images(crops, "crops"), SIZE)
+        targets = resize_bicubic(crops, SIZE)
         return Prepared(torch.zeros(len(targets), 5, conditioner.width), targets, encode(targets).float(), torch.zeros(targets.shape[:3]))
-    targets = resize_bicubic(check_crops(crops, len(faces)), SIZE)
+    check_crops(crops, len(faces))
+    targets = resize_bicubic(crops, SIZE)
     portraits, sources = source_crops(identity)
     latents = encode(targets).float()
     organ_latents = latents if settings.organ_source == "released" else None
@@ -286,7 +288,7 @@ class DiffSwap:
 
         The new face is pasted band by band. feather: softness of its edge, as a share of the crop's edge.
         """
-        images = as_images(images)
+        check_images(images)
         faces.check_image(images.shape)
         if not len(faces):
             return images
@@ -296,7 +298,7 @@ class DiffSwap:
         painted = self.paint(prepared, settings, progress)
         if settings.as_published:
             return paste_as_published(images, faces, prepared, painted)
-        return paste(images, aligned, painted, prepared.swapped, blend="multi-band", feather=feather)[0]
+        return paste(images, aligned, painted, prepared.swapped, PasteSettings(blend="multi-band", feather=feather))[0]
 
 
 def paste_as_published(images: Tensor, faces: Faces, prepared: Prepared, painted: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..diffusion.noise import seeded_noise
 from ..faces import Faces, Identity
 from ..parse import Parser
 from ..paste import paste
-from ..pixels.tensors import as_images
+from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from .face_adapter import ALIGNMENT, Conditions, FaceAdapter, Vision
 from .face_adapter_picture import SIZE
@@ -101,8 +101,8 @@ def paint(conditions: Conditions, models: BaseModels, settings: Settings = Setti
 
 def swap(adapter: FaceAdapter, images: Tensor, faces: Faces, identity: Identity, models: BaseModels, settings: Settings = Settings(), *,
          parser: Parser | None = None, progress: Progress = silent) -> Tensor:
-    """Return the photos ``[B, H, W, C]`` with the identity's face on these faces, which are cut anew by the alignment ``box``."""
-    images = as_images(images)
+    """Return the photos ``[B, H, W, 3]`` with the identity's face on these faces, which are cut anew by the alignment ``box``."""
+    check_images(images)
     if not len(faces):
         return images
     faces = align_faces(faces, ALIGNMENT, SIZE)

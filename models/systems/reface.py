@@ -32,7 +32,7 @@ from ..pixels.affine import transform
 from ..pixels.masks import feather_mask
 from ..pixels.resize import resize_bicubic
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import as_images, to_uint8
+from ..pixels.tensors import check_images, to_uint8
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
@@ -112,9 +112,10 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
     one the outlines of the landmarks decide, which include no ears. Without faces nothing is swapped.
     """
     if not len(faces):
-        unconditional, targets = conditioner.unconditional(), shrink(as_images(crops, "crops"))
+        unconditional, targets = conditioner.unconditional(), shrink(crops)
         return Prepared(unconditional.expand(len(targets), -1, -1), unconditional, targets, torch.ones(targets.shape[:3]))
-    targets = shrink(check_crops(crops, len(faces)))
+    check_crops(crops, len(faces))
+    targets = shrink(crops)
     keep = find_keep_mask(targets, faces, parser, progress)
     points = np.stack([transform(points68_of(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])
     points = torch.from_numpy(points.astype(np.float32))
@@ -245,7 +246,7 @@ class REFace:
 
         parser: as in ``prepare``. feather: softness of the edge of what is pasted, as a share of the crop's edge.
         """
-        images = as_images(images)
+        check_images(images)
         faces.check_image(images.shape)
         if not len(faces):
             return images

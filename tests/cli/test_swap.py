@@ -5,6 +5,7 @@ The engine here paints the face green, so that what was swapped can be counted i
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -16,8 +17,9 @@ import torch
 from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, session, swap
 from faceloom.models import pipeline
 from faceloom.models.crops.templates import TEMPLATES
-from faceloom.models.detect import ORDERS, detect_faces
+from faceloom.models.detect import detect_faces
 from faceloom.models.files.picture import read_image, read_picture_file, write_image
+from faceloom.models.options.detect import ORDERS, DetectSettings
 from faceloom.models.runtime.method import Method
 from faceloom.models.swap import load
 from faceloom.models.swap.load import options_by_method
@@ -160,7 +162,7 @@ def test_one_photograph(tmp_path, me, folder, grace, capsys):
     out = tmp_path / "new" / "out.png"
     assert call(me, folder / "hopper.png", out) == OK
     changed = (read_image(out) != grace).any(-1)
-    face = detect_faces(grace, keep="first")[0]
+    face = detect_faces(grace, settings=DetectSettings(keep="first"))[0]
     ys, xs = np.nonzero(changed.numpy())
     assert abs(xs.mean() - face.keypoints[:, 0].mean()) < 0.25 * face.eye_distance
     assert abs(ys.mean() - face.keypoints[:, 1].mean()) < 0.5 * face.eye_distance
@@ -250,7 +252,7 @@ def test_several_sources_of_different_sizes_make_one_identity(tmp_path, me, fold
 def test_cutting_out_the_surroundings_does_not_change_the_identity(collins):
     from faceloom.models.identity import make_identity
 
-    faces = detect_faces(collins, keep="first")
+    faces = detect_faces(collins, settings=DetectSettings(keep="first"))
     whole, _ = make_identity(collins, faces)
     image, moved = pipeline.surroundings(collins, faces)
     assert image.shape[1] < 512 and image.shape[2] < 512
@@ -263,7 +265,7 @@ def test_a_saved_identity_as_the_source(tmp_path, eileen, folder, painter):
     from faceloom.models.identity import make_identity
     from faceloom.models.identity.files import save_identity
 
-    identity, _ = make_identity(eileen, detect_faces(eileen, keep="first"), name="Eileen")
+    identity, _ = make_identity(eileen, detect_faces(eileen, settings=DetectSettings(keep="first")), name="Eileen")
     save_identity(identity, tmp_path / "eileen.safetensors")
     assert call(tmp_path / "eileen.safetensors", folder / "hopper.png", tmp_path / "out.png") == OK
     assert painter.calls[0][0].name == "Eileen"
@@ -389,7 +391,7 @@ def test_progress_goes_to_stderr_only(tmp_path, me, folder, capsys):
 
 
 def test_crop_size_follows_the_photograph(grace):
-    faces = detect_faces(grace, keep="first")
+    faces = detect_faces(grace, settings=DetectSettings(keep="first"))
     assert pipeline.fitting_crop_size(faces) == 512
     assert pipeline.fitting_crop_size(faces.take([])) == 512
     template_eyes = 0.62285697 - 0.37691676
@@ -400,6 +402,9 @@ def test_crop_size_follows_the_photograph(grace):
 
 
 def test_choices_are_those_of_the_models():
-    from faceloom.models.paste import BLENDS, COLORS
+    from faceloom.models.options.paste import BLENDS, COLORS
 
-    assert set(swap.ORDERS) == set(ORDERS) and set(swap.COLORS) == set(COLORS) and set(swap.BLENDS) == set(BLENDS)
+    parser = argparse.ArgumentParser()
+    swap.add_arguments(parser)
+    choices = {action.dest: action.choices for action in parser._actions}
+    assert choices["order"] == tuple(ORDERS) and choices["color"] == COLORS and choices["blend"] == BLENDS

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import torch
-from faceloom.models.crops.quad_as_published import cut, put_back, quad_of, way_back
+from faceloom.models.crops.quad_as_published import cut, perspective_coefficients, put_back, quad_of
 from faceloom.models.diffusion.ddim import SD_ALPHAS, classifier_free_guidance, ddim_schedule, sample_ddim
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
@@ -136,7 +136,7 @@ class Square(Adapter):
         points, photo = golden.arrays["lm68"], golden.fill.make_input(golden.inputs["photo_u8"])
         quad = quad_of(Face(0, [0, 0, 1, 1], keypoints_from_68(points)))
         crop = cut(photo, quad, 1024)
-        return {"lm68": points, "quad": quad, "inv_perspective8": way_back(quad, 1024), "crop1024_stride4": crop[::4, ::4],
+        return {"lm68": points, "quad": quad, "inv_perspective8": perspective_coefficients(quad, 1024), "crop1024_stride4": crop[::4, ::4],
                 "pasted_back_stride2": put_back(photo, crop, quad)[::2, ::2]}
 
 

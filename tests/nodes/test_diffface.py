@@ -49,8 +49,9 @@ def scene(pack, hopper, collins):
     from faceloom.models.crops.crop import crop_faces
     from faceloom.models.detect import detect_faces
     from faceloom.models.identity import make_identity
+    from faceloom.models.options.detect import DetectSettings
 
-    faces = detect_faces(hopper, crop_size=128)
+    faces = detect_faces(hopper, settings=DetectSettings(crop_size=128))
     masks = torch.zeros(1, 128, 128)
     masks[:, 32:100, 36:92] = 1
     return faces, crop_faces(hopper, faces), masks, make_identity(collins, detect_faces(collins))[0]

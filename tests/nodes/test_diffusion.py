@@ -397,8 +397,10 @@ def recognizer(pack, shared):
 def found(pack, collins, hopper):
     """Faces of the two portraits, crops of 128 pixels."""
     from faceloom.models.detect import detect_faces
+    from faceloom.models.options.detect import DetectSettings
 
-    return {"collins": detect_faces(collins, keep="first", crop_size=128), "hopper": detect_faces(hopper, keep="first", crop_size=128)}
+    first = DetectSettings(keep="first", crop_size=128)
+    return {"collins": detect_faces(collins, settings=first), "hopper": detect_faces(hopper, settings=first)}
 
 
 @pytest.fixture(scope="module")

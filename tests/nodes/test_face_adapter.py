@@ -45,9 +45,10 @@ def aligned(pack, collins):
     from faceloom.models.crops.crop import crop_faces
     from faceloom.models.crops.squares import align_faces
     from faceloom.models.detect import detect_faces
+    from faceloom.models.options.detect import DetectSettings
 
     photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2) * 0.8], 2)
-    faces = align_faces(detect_faces(photo, order="left-right"), "box", 512)
+    faces = align_faces(detect_faces(photo, settings=DetectSettings(order="left-right")), "box", 512)
     assert len(faces) == 2
     return faces, crop_faces(photo, faces)
 

@@ -309,6 +309,7 @@ def test_through_a_server_from_the_pictures_to_the_pasted_result(running, pictur
     from faceloom.models.detect.load import load_landmarker
     from faceloom.models.files.folders import default_folders
     from faceloom.models.identity import make_identity
+    from faceloom.models.options.detect import DetectSettings
     from faceloom.models.parse.load import load_parser
     from faceloom.models.paste import paste
     from faceloom.models.runtime.method import Loading
@@ -330,7 +331,8 @@ def test_through_a_server_from_the_pictures_to_the_pasted_result(running, pictur
         given["landmarker"] = load_landmarker(running.base / "models" / "insightface" / "models" / "buffalo_l" / "2d106det.onnx")
     engine = load_engine(file, Loading(default_folders(running.base / "models"), **given),
                          **{name.split(".")[-1]: value for name, value in options.items()})
-    found = {name: detect_faces(image, order="left-right", crop_size=256) for name, image in (("source", source), ("group", group))}
+    settings = DetectSettings(order="left-right", crop_size=256)
+    found = {name: detect_faces(image, settings=settings) for name, image in (("source", source), ("group", group))}
     identity, _ = make_identity(source, found["source"], how="average")
     crops, masks = swap_faces(group, found["group"], identity, engine)
     assert len(crops) == 3

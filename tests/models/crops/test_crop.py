@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from faceloom.models.crops import crop
-from faceloom.models.crops.crop import crop_faces, crop_matrices, crop_matrix, hand_out_crops
+from faceloom.models.crops.crop import crop_faces, crop_matrices, crop_matrix, cut_crops, face_windows, find_cut_crop
 from faceloom.models.crops.templates import TEMPLATES, template_matrix
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.pixels import affine, sampling
-from faceloom.models.pixels.affine import compose, invert, scale_of, similarity, transform
+from faceloom.models.pixels import sampling
+from faceloom.models.pixels.affine import bounds, compose, invert, scale_of, similarity, transform
 from faceloom.models.pixels.sampling import lattice, sample_crops, warp
+from faceloom.models.pixels.tensors import as_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,7 +168,7 @@ def test_a_smooth_picture_is_magnified_exactly(scale):
     y, x = np.mgrid[:100, :120]
     out = warp(torch.from_numpy(picture(x, y)), matrix, 150, 150).numpy()
     rows, columns = np.mgrid[:150, :150]
-    there = transform(np.stack([columns, rows], -1).reshape(-1, 2), affine.invert(matrix)).reshape(150, 150, 2)
+    there = transform(np.stack([columns, rows], -1).reshape(-1, 2), invert(matrix)).reshape(150, 150, 2)
     inside = ((there > 4) & (there < (115, 95))).all(-1)
     assert inside.sum() > 10000 and np.abs(out - picture(there[..., 0], there[..., 1]))[inside].max() < 0.15 / 255
 
@@ -231,12 +231,15 @@ def test_crop_faces_of_many_faces_and_frames(collins, hopper):
 def test_channels_and_types(collins):
     faces = faces_at(TEMPLATES["ffhq_512"] * 160 + (140, 30), crop_size=64)
     reference = crop_faces(collins, faces)
-    half = crop_faces(collins.half(), faces)
+    half = crop_faces(as_images(collins.half()), faces)
     assert half.dtype == torch.float32 and (half - reference).abs().max() < 1e-3
-    assert torch.equal(crop_faces(torch.cat([collins, torch.rand(1, 512, 512, 1)], -1), faces), reference)
-    grey = crop_faces(collins[..., :1], faces)
+    assert torch.equal(crop_faces(as_images(torch.cat([collins, torch.rand(1, 512, 512, 1)], -1)), faces), reference)
+    grey = crop_faces(as_images(collins[..., :1]), faces)
     assert grey.shape == (1, 64, 64, 3) and torch.equal(grey[..., 0], grey[..., 2])
     assert (grey[..., 0] - reference[..., 0]).abs().max() < 1e-6
+    for odd in (collins.half(), collins[..., :1], collins[0]):
+        with pytest.raises(FaceLoomError, match="as_images"):
+            crop_faces(odd, faces)
 
 
 def test_faces_of_another_image_are_an_error(collins):
@@ -255,7 +258,7 @@ def test_rows_dealt_to_threads_are_the_whole_to_the_last_bit(threads, height):
         dealt = sampling.warp(image, matrix, height, 70)
     finally:
         torch.set_num_threads(before)
-    region, to_region = sampling.read_region(image, affine.invert(matrix), height, 70)
+    region, to_region = sampling.read_region(image, invert(matrix), height, 70)
     grid = sampling.sampling_grid(to_region, height, 70, *region.shape[2:])
     whole = torch.nn.functional.grid_sample(region, grid.contiguous(), mode="bicubic", padding_mode="border", align_corners=False)
     assert dealt.shape == (height, 70, 3) and torch.equal(dealt, whole[0].permute(1, 2, 0))
@@ -271,21 +274,21 @@ def test_a_grid_of_several_matrices_and_of_a_lattice():
     assert torch.equal(few, grid[:, 4::8, 4::8])
 
 
-def test_around_is_one_rectangle_per_frame_with_faces():
+def test_face_windows_are_one_rectangle_per_frame_with_faces():
     """A crop of 60 pixels at (30, 20), twice as wide about its middle, and one at the frame's edge."""
     keypoints = [TEMPLATES["ffhq_512"] * 60 - 0.5 + shift for shift in ((30, 20), (120, 20), (-50, 170))]
     faces = faces_at(*keypoints, frames=3, height=200, width=300, frame_of=[0, 0, 2])
-    (first, rows, columns), (second, low, left) = crop.face_windows(faces)
+    (first, rows, columns), (second, low, left) = face_windows(faces)
     assert (first, second) == (slice(0, 1), slice(2, 3))
     assert abs(rows.start - 0) <= 1 and abs(rows.stop - 110) <= 1 and abs(columns.start - 0) <= 1 and abs(columns.stop - 210) <= 1
     assert abs(low.start - 140) <= 1 and low.stop >= 200 and left.start == 0 and abs(left.stop - 40) <= 1
-    assert crop.face_windows(faces.take([])) == []
+    assert face_windows(faces.take([])) == []
 
 
 def test_bounds_are_those_of_the_corners():
     matrix = np.array([[0.8, -0.6, 5.0], [0.6, 0.8, -7.0]]) * 1.5
     corners = transform(np.array([[-2.0, 3], [11, 3], [-2, 8], [11, 8]]), matrix)
-    assert np.allclose(affine.bounds(matrix, -2, 3, 11, 8), [*corners.min(0), *corners.max(0)])
+    assert np.allclose(bounds(matrix, -2, 3, 11, 8), [*corners.min(0), *corners.max(0)])
 
 
 def test_matrices_are_kept_as_long_as_their_faces():
@@ -293,9 +296,10 @@ def test_matrices_are_kept_as_long_as_their_faces():
     faces = faces_at(TEMPLATES["ffhq_512"] * 60, TEMPLATES["ffhq_512"] * 90 + 7, framing=1.3)
     crop_matrices(faces, 64)[:] = 0
     assert np.allclose(crop_matrices(faces, 100), [crop_matrix(face, 100, 1.3) for face in faces], atol=1e-12)
-    before = len(crop._squares)
+    assert faces.unit_squares is faces.unit_squares and not faces.unit_squares.flags.writeable
+    kept = weakref.ref(faces.unit_squares)
     del faces
-    assert len(crop._squares) == before - 1
+    assert kept() is None
 
 
 def test_a_face_with_a_square_of_its_own_needs_no_keypoints_that_fit():
@@ -306,10 +310,14 @@ def test_a_face_with_a_square_of_its_own_needs_no_keypoints_that_fit():
     assert np.allclose(first, square * 50 - [[0, 0, 0.5], [0, 0, 0.5]]) and np.allclose(second, crop_matrix(faces[1], 50))
 
 
-def held(collins, **kwargs):
-    """A photograph, two faces, and their crops as Face Detect hands them out."""
+def held(images, **kwargs):
+    """A photograph, two faces that know their crops, as Face Detect gives them, and the crops."""
     faces = faces_at(TEMPLATES["ffhq_512"] * 160 + (140, 30), TEMPLATES["ffhq_512"] * 90 + 7, crop_size=48, **kwargs)
-    return collins, faces, hand_out_crops(collins, faces)
+    return images, *cut_crops(images, faces)
+
+
+def found(images, faces, index=0, size=48):
+    return find_cut_crop(images, faces, index, crop_matrices(faces, size)[index], size)
 
 
 def test_crops_that_are_held_are_copied_and_not_cut_again(collins, monkeypatch):
@@ -322,28 +330,50 @@ def test_crops_that_are_held_are_copied_and_not_cut_again(collins, monkeypatch):
     again.zero_()
     assert torch.equal(crops, before), "whoever asks may write in what he gets"
     assert torch.equal(crop_faces(images, faces.take([1])), crops[1:])
-    assert torch.equal(crop.handed_out(images, faces[1], 1.0, 48), crops[1])
+    assert torch.equal(found(images, faces, 1), crops[1])
 
 
-@pytest.mark.parametrize("change", ["crops let go", "another photograph", "size", "framing", "another square", "photograph let go"])
+@pytest.mark.parametrize("change", ["crops let go", "another photograph", "the same pixels in other memory", "size", "crop size", "framing",
+                                    "another square", "other keypoints", "another frame", "photograph let go"])
 def test_crops_are_cut_anew_where_they_would_differ_or_nobody_holds_them(change, collins):
-    images, faces, crops = held(collins.clone())
+    images, faces, crops = held(torch.cat([collins, 1 - collins]), frames=2)
     size, other = 48, images
     if change == "crops let go":
         del crops
     elif change == "another photograph":
         other = 1 - images
+    elif change == "the same pixels in other memory":
+        other = images.clone()
     elif change == "size":
         size = 40
+    elif change == "crop size":
+        size, faces = 40, replace(faces, crop_size=40)
     elif change == "framing":
         faces = replace(faces, framing=1.4)
     elif change == "another square":
         faces = replace(faces, items=tuple(replace(face, square=crop_matrix(face, 1) * 1.2) for face in faces))
+    elif change == "other keypoints":
+        faces = replace(faces, items=tuple(replace(face, keypoints=face.keypoints + 0.25) for face in faces))
+    elif change == "another frame":
+        faces = replace(faces, items=tuple(replace(face, frame=1) for face in faces))
     else:
-        other = collins
+        other = images.clone()
         del images
-    assert crop.handed_out(other, faces[0], faces.framing, size) is None
-    assert torch.equal(crop_faces(other, faces, size), sample_crops(other, [0, 0], crop_matrices(faces, size), size))
+    assert found(other, faces, size=size) is None
+    assert torch.equal(crop_faces(other, faces, size), sample_crops(other, faces.frame_indices, crop_matrices(faces, size), size))
+
+
+def test_every_face_finds_its_own_crop_however_the_faces_are_chosen_and_ordered(collins):
+    """To the last bit: a matrix of many faces is that of the face alone."""
+    images = torch.cat([collins, collins.flip(2)])
+    points = [TEMPLATES["ffhq_512"] * (80 + 7 * i) + (3 * i, 11 * i) for i in range(12)]
+    faces, crops = cut_crops(images, faces_at(*points, frames=2, frame_of=[i % 2 for i in range(12)], crop_size=32, framing=1.1))
+    for chosen in ([5], [3, 2], list(range(11, -1, -1)), [0, 4, 8], list(range(12))):
+        taken = faces.take(chosen)
+        known = [found(images, taken, i, 32) for i in range(len(taken))]
+        assert [crop.data_ptr() for crop in known] == [crops[i].data_ptr() for i in chosen]
+    renamed = replace(faces, items=tuple(replace(face, track=3, sex="female") for face in faces))
+    assert all(found(images, renamed, i, 32) is not None for i in range(12))
 
 
 def test_held_and_missing_crops_together(collins):
@@ -354,10 +384,14 @@ def test_held_and_missing_crops_together(collins):
     assert torch.equal(crop_faces(images, both)[[2, 0]], crops)
 
 
-def test_nothing_is_kept_of_crops_that_were_let_go(collins):
+def test_faces_keep_neither_crops_nor_photograph_in_memory(collins):
     images, faces, crops = held(collins.clone())
-    photograph, cut, before = weakref.ref(images), weakref.ref(crops), len(crop._handed_out)
+    photograph, cut = weakref.ref(images), weakref.ref(crops)
     del images, crops
-    assert photograph() is None and cut() is None
-    del faces
-    assert len(crop._handed_out) == before - 2
+    assert photograph() is None and cut() is None and len(faces.cut.by_place) == 2
+
+
+def test_what_was_cut_before_is_neither_compared_nor_printed(collins):
+    _, faces, _ = held(collins)
+    (field,) = (field for field in fields(faces) if field.name == "cut")
+    assert not field.compare and not field.repr and "cut" not in repr(faces)

@@ -14,7 +14,7 @@ from faceloom.models.crops.faceswap_square import (
     MEAN_51,
     MIDDLE,
     RATIO,
-    _pose,
+    _fit_pose,
     _project,
     centred_matrix,
     padding,
@@ -65,7 +65,7 @@ def test_poses_are_found_again(turn):
     pose = np.array([*turn, .5, 4, -58])
     points = np.zeros((68, 2))
     points[list(HEAD_POINTS)] = _project(pose, HEAD)
-    found = _pose(points)
+    found = _fit_pose(points)
     np.testing.assert_allclose(Rotation.from_rotvec(found[:3]).as_matrix(), Rotation.from_rotvec(turn).as_matrix(), atol=1e-5)
     np.testing.assert_allclose(found[3:], pose[3:], atol=1e-3)
 
@@ -81,4 +81,4 @@ def test_poses_are_opencvs():
         _, rotation, place = cv2.solvePnP(HEAD, points[list(HEAD_POINTS)], camera, None, flags=cv2.SOLVEPNP_ITERATIVE)
         for middle in MIDDLE.values():
             seen = cv2.projectPoints(np.array([middle], np.float64), rotation, place, camera, None)[0].ravel()
-            np.testing.assert_allclose(_project(_pose(points), middle)[0], seen, atol=1e-4)
+            np.testing.assert_allclose(_project(_fit_pose(points), middle)[0], seen, atol=1e-4)

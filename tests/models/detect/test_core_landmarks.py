@@ -9,6 +9,7 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.detect.core_landmarks import faces_from_core
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, WEIGHTS_68, points68_from_dense
+from faceloom.models.options.detect import DetectSettings
 
 
 def payload(turn=0.4, scale=1.5, frames=1):
@@ -31,7 +32,7 @@ def test_depth_is_in_image_pixels():
 
 
 def test_detect_faces_takes_them_instead_of_detecting():
-    faces = detect_faces(torch.zeros(2, 300, 400, 3), face_landmarks=payload(frames=2), threshold=0.9)
+    faces = detect_faces(torch.zeros(2, 300, 400, 3), settings=DetectSettings(threshold=0.9), face_landmarks=payload(frames=2))
     assert faces.frame_indices.tolist() == [0]
     assert faces[0].dense is not None
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from faceloom.models.detect import ORDERS, bounding_boxes, detect_faces, kept_positions
+from faceloom.models.detect import bounding_boxes, detect_faces, kept_positions
 from faceloom.models.detect import dlib as built_in
 from faceloom.models.detect.boxes import boxes_per_frame, overlaps, suppress
 from faceloom.models.detect.dlib import DlibDetector
@@ -17,6 +17,7 @@ from faceloom.models.detect.dlib_search import margin_of, score_of
 from faceloom.models.detect.load import load_detector
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import MIRROR_68, Face, box_from_68
+from faceloom.models.options.detect import ORDERS, DetectSettings
 from faceloom.models.pixels.affine import transform
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,21 +49,22 @@ BOXES = [((10, 60, 30, 80), 0.9), ((50, 10, 90, 50), 0.6), ((80, 70, 90, 80), 0.
     ("large-small", [50, 10, 80]), ("small-large", [80, 10, 50]), ("best-score", [10, 80, 50]),
 ])
 def test_order(order, wanted):
-    faces = detect_faces(torch.zeros(1, 100, 100, 3), Fixed(BOXES), order=order)
+    faces = detect_faces(torch.zeros(1, 100, 100, 3), Fixed(BOXES), DetectSettings(order=order))
     assert [face.box[0] for face in faces] == wanted
 
 
 def test_keep_and_size_are_per_frame():
-    faces = detect_faces(torch.zeros(2, 100, 100, 3), Fixed(BOXES, BOXES[:1]), keep="first", order="left-right", min_size=15)
+    settings = DetectSettings(keep="first", order="left-right", min_size=15)
+    faces = detect_faces(torch.zeros(2, 100, 100, 3), Fixed(BOXES, BOXES[:1]), settings)
     assert [(face.frame, face.box[0]) for face in faces] == [(0, 10), (1, 10)]
-    faces = detect_faces(torch.zeros(1, 100, 100, 3), Fixed(BOXES), keep="-1,0", order="left-right", threshold=0.7)
+    faces = detect_faces(torch.zeros(1, 100, 100, 3), Fixed(BOXES), DetectSettings(keep="-1,0", order="left-right", threshold=0.7))
     assert [face.box[0] for face in faces] == [80, 10]
-    assert len(detect_faces(torch.zeros(1, 100, 100, 3), Fixed(BOXES), min_size=41)) == 0
+    assert len(detect_faces(torch.zeros(1, 100, 100, 3), Fixed(BOXES), DetectSettings(min_size=41))) == 0
 
 
 def test_error_names_the_image():
     with pytest.raises(FaceLoomError, match="image 2 of 3"):
-        detect_faces(torch.zeros(3, 100, 100, 3), Fixed(BOXES, [], BOXES), no_face="error")
+        detect_faces(torch.zeros(3, 100, 100, 3), Fixed(BOXES, [], BOXES), DetectSettings(no_face="error"))
     assert len(detect_faces(torch.zeros(3, 100, 100, 3), Fixed(BOXES, [], BOXES))) == 6
 
 
@@ -88,9 +90,9 @@ def test_nonsense_index(keep):
 
 def test_bad_choices():
     with pytest.raises(FaceLoomError, match="order must be"):
-        detect_faces(torch.zeros(1, 9, 9, 3), Fixed([]), order="random")
+        detect_faces(torch.zeros(1, 9, 9, 3), Fixed([]), DetectSettings(order="random"))
     with pytest.raises(FaceLoomError, match="no_face"):
-        detect_faces(torch.zeros(1, 9, 9, 3), Fixed([]), no_face="skip")
+        detect_faces(torch.zeros(1, 9, 9, 3), Fixed([]), DetectSettings(no_face="skip"))
     assert set(ORDERS) == {"left-right", "right-left", "top-bottom", "bottom-top", "large-small", "small-large", "best-score"}
 
 
@@ -132,7 +134,7 @@ def test_progress_may_interrupt(hopper):
 
 
 def test_threshold(collins):
-    scores = [len(detect_faces(collins, threshold=t)) for t in (0.2, 0.5, 0.999)]
+    scores = [len(detect_faces(collins, settings=DetectSettings(threshold=t))) for t in (0.2, 0.5, 0.999)]
     assert scores[1] == 1
     assert scores[0] >= 1
     assert scores[2] == 0
@@ -296,6 +298,6 @@ def test_a_clearer_look_corrects_the_size_of_a_face_seen_too_large(collins, hopp
     side = column(collins, 600 / 512, 0)
     group = torch.cat([side.flip(2), column(hopper, 1.11, 0), side], 2)
     middle = next(face for face in detect_faces(group) if 400 < face.center[0] < 800)
-    alone = detect_faces(hopper, keep="first")[0]
+    alone = detect_faces(hopper, settings=DetectSettings(keep="first"))[0]
     assert middle.eye_distance == pytest.approx(1.11 * alone.eye_distance, rel=0.05)
     assert middle.size == pytest.approx(1.11 * alone.size, rel=0.06)

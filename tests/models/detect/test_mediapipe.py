@@ -11,6 +11,7 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.detect.mediapipe import MediaPipeDetector
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, LEFT_IRIS, OUTER_LIPS, RIGHT_EYE
+from faceloom.models.options.detect import DetectSettings
 from PIL import Image
 
 
@@ -57,7 +58,7 @@ def test_small_and_upside_down_faces(detector, collins, hopper):
     canvas[40:552, 60:572] = half
     canvas[400:1000, 1300:1812] = hopper[0].numpy()[::-1, ::-1]
     image = torch.from_numpy(canvas)[None]
-    mesh, points = (detect_faces(image, which, order="left-right") for which in (detector, None))
+    mesh, points = (detect_faces(image, which, DetectSettings(order="left-right")) for which in (detector, None))
     assert len(mesh) == len(points) == 2
     for a, b in zip(mesh, points, strict=True):
         assert np.linalg.norm(a.keypoints - b.keypoints, axis=1).mean() < 0.08 * b.eye_distance

@@ -16,6 +16,7 @@ from faceloom.models.detect.onnx import close_up_views, turned_views, whole_and_
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.pixels.affine import transform
 from faceloom.models.pixels.sampling import sample_crops, warp
 from faceloom.models.runtime.method import Loading
@@ -312,7 +313,7 @@ def test_real_faces_turned_close_and_small(scrfd, collins):
     tiny = sample_crops(collins, [0], np.array([[[120 / 512, 0, 60 / 512 - .5], [0, 120 / 512, 60 / 512 - .5]]]), 120)
     for x in (40, 780, 1540):
         large[0, 400:520, x:x + 120] = tiny[0]
-    faces = detect_faces(large, scrfd, order="left-right")
+    faces = detect_faces(large, scrfd, DetectSettings(order="left-right"))
     wanted = [(np.array(x) + (upright.center[0] + .5) * 120 / 512) for x in (40, 780, 1540)]
     assert np.abs([face.center[0] for face in faces] - np.array(wanted)).max() < 3
 

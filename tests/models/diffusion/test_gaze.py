@@ -10,6 +10,7 @@ from faceloom.models.diffusion.guidance import STEP_SIZE, Guidance
 from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.networks.eyenet import EyeNet
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.pixels.affine import transform
 from safetensors.torch import save_file
 
@@ -28,7 +29,7 @@ def eyenet(stacks: int = 1, width: int = 8, points: int = 3) -> EyeNet:
 @pytest.fixture(scope="module")
 def portraits(collins, hopper):
     """Crops of 128 pixels and their faces."""
-    found = [detect_faces(image, keep="first", crop_size=128) for image in (collins, hopper)]
+    found = [detect_faces(image, settings=DetectSettings(keep="first", crop_size=128)) for image in (collins, hopper)]
     crops = torch.cat([crop_faces(image, faces) for image, faces in zip((collins, hopper), found, strict=True)])
     return crops, replace(found[0], items=(found[0][0], found[1][0]))
 
@@ -63,7 +64,7 @@ def test_another_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("framing", [1.0, 1.6])
 def test_boxes_hold_the_eyes(collins, framing):
-    faces = detect_faces(collins, keep="first", crop_size=256, framing=framing)
+    faces = detect_faces(collins, settings=DetectSettings(keep="first", crop_size=256, framing=framing))
     boxes = eye_boxes(1, 256, faces)[0]
     points = transform(faces[0].points68, crop_matrix(faces[0], 256, framing))
     for box, eye in zip(boxes, (points[36:42], points[42:48]), strict=True):

@@ -10,6 +10,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.control import control_hints, draw_keypoints, draw_mesh, keypoint_pictures, mesh_points
 from faceloom.models.face3d.fit import fit_face
 from faceloom.models.faces import Face, Faces
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.pixels.affine import transform
 
 COLORS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255)])
@@ -78,7 +79,7 @@ def test_thickness_scales_the_strokes():
 
 @pytest.fixture(scope="module")
 def faces(collins):
-    return detect_faces(collins, keep="first")
+    return detect_faces(collins, settings=DetectSettings(keep="first"))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ class TestSurface:
 class TestHints:
     @pytest.mark.parametrize("kind", ["canny", "mesh", "depth", "normal"])
     def test_a_batch_is_its_singles(self, hopper, collins, kind):
-        found = [detect_faces(image, keep="first", crop_size=128) for image in (collins, hopper)]
+        found = [detect_faces(image, settings=DetectSettings(keep="first", crop_size=128)) for image in (collins, hopper)]
         both = replace(found[0], items=(found[0][0], found[1][0]))
         crops = torch.cat([crop_faces(image, faces) for image, faces in zip((collins, hopper), found, strict=True)])
         batch = control_hints(crops, both, kind)

@@ -7,6 +7,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.mask3d import landmark_mask
 from faceloom.models.faces import Faces
 from faceloom.models.identity import make_identity
+from faceloom.models.options.detect import DetectSettings
 from faceloom.tests.models.face3d.test_fit import seen
 
 
@@ -36,7 +37,8 @@ def test_a_profiles_mask_has_no_background_behind_the_far_cheek():
 
 
 def test_union_covers_both_shapes_and_source_keeps_the_targets_pose(collins, hopper):
-    source, target = detect_faces(collins, keep="first"), detect_faces(hopper, keep="first", crop_size=256)
+    source = detect_faces(collins, settings=DetectSettings(keep="first"))
+    target = detect_faces(hopper, settings=DetectSettings(keep="first", crop_size=256))
     identity, _ = make_identity(collins, source)
     masks = {shape: landmark_mask(target, 256, shape, identity)[0] for shape in ("target", "source", "union")}
     assert (masks["union"] >= masks["source"] - 1e-6).all() and (masks["union"] >= masks["target"] - 1e-6).all()

@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import stat
-import weakref
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ import torch
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.cache import check_writable, replace_file
 from faceloom.models.files.picture import read_image, read_picture_file, write_image
-from faceloom.models.pixels import tensors
-from faceloom.models.pixels.tensors import as_images, expand_rgb, to_pil, to_uint8
+from faceloom.models.pixels.tensors import as_crops, as_images, check_images, expand_rgb, to_pil, to_uint8
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -70,32 +68,42 @@ def test_one_pixel_pictures():
     assert as_images(torch.ones(1, 9, 1, 4)).shape == (1, 9, 1, 3)
 
 
-def test_a_picture_is_looked_through_once():
-    """Nobody writes in pictures; where somebody does, what he wrote is not seen, and that shows that nobody looked."""
+def test_a_picture_that_is_as_it_should_be_is_returned_itself_and_looked_at_again_each_time():
+    """Another node may write in it between two of ours."""
     image = torch.rand(2, 6, 5, 3)
-    assert as_images(image) is image
+    assert as_images(image) is image and as_images(image) is image
     image[1, 2, 3, 0] = 1.5
-    assert as_images(image) is image and as_images(image, within=lambda: [(slice(1, 2), slice(None), slice(None))]) is image
-    assert float(as_images(image.clone()).max()) == 1
-    assert float(as_images(image[:]).max()) == 1, "of another picture in the same memory nothing is known"
-
-
-@pytest.mark.parametrize("within", [None, lambda: [(slice(0, 1), slice(0, 3), slice(None))]])
-def test_pictures_that_were_looked_through_in_part_or_were_not_fit_are_looked_through_again(within):
-    image = torch.rand(1, 6, 5, 3)
-    if within is None:
-        image[0, 5, 4, 2] = -1
-    as_images(image, within=within)
-    image[0, 5, 4, 2] = float("nan")
+    assert float(as_images(image).max()) == 1 and float(image.max()) == 1.5
+    image[1, 2, 3, 0] = float("nan")
     with pytest.raises(FaceLoomError, match="NaN"):
         as_images(image)
 
 
-def test_nothing_is_kept_of_pictures_that_were_looked_through():
-    image = as_images(torch.rand(1, 6, 5, 3))
-    gone, before = weakref.ref(image), len(tensors._sound)
-    del image
-    assert gone() is None and len(tensors._sound) == before - 1
+def test_only_the_windows_that_are_read_are_searched():
+    image = torch.rand(2, 6, 5, 3)
+    image[0, 5, 4, 2] = float("nan")
+    assert as_images(image, within=lambda: [(slice(0, 1), slice(0, 3), slice(None)), (slice(1, 2), slice(0, 6), slice(0, 5))]) is image
+    assert as_images(image, within=list) is image
+    image[0, 2, 4, 2] = -1
+    assert float(as_images(image, within=lambda: [(slice(0, 1), slice(0, 3), slice(None))])[0, 2, 4, 2]) == 0
+    with pytest.raises(FaceLoomError, match="NaN"):
+        as_images(image, within=lambda: [(slice(0, 1), slice(5, 6), slice(None))])
+
+
+def test_as_crops_refuses_what_is_no_crop():
+    with pytest.raises(FaceLoomError, match="crops contains NaN"):
+        as_crops(torch.full((1, 64, 64, 3), torch.nan))
+    with pytest.raises(FaceLoomError, match="Crops must be square, not 60×64"):
+        as_crops(torch.zeros(1, 64, 60, 3))
+    assert as_crops(torch.zeros(2, 64, 64, 1)).shape == (2, 64, 64, 3)
+
+
+@pytest.mark.parametrize("odd", [torch.zeros(4, 4, 3), torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 1), torch.zeros(1, 4, 4, 3).half(),
+                                 torch.zeros(1, 4, 4, 3, dtype=torch.uint8)])
+def test_what_was_not_brought_to_form_is_a_sentence(odd):
+    with pytest.raises(FaceLoomError, match="photo must be a float32 tensor"):
+        check_images(odd, "photo")
+    check_images(as_images(odd))
 
 
 def test_expand_rgb_does_not_copy(ramp):

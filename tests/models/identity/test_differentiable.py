@@ -12,6 +12,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.onnx import read_onnx
 from faceloom.models.identity.differentiable import align_crops, alignment_matrices, as_differentiable, embedding_in_crop, rescaled
 from faceloom.models.identity.load import load_recognizer
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.runtime.as_torch import torch_from_onnx
 from faceloom.models.runtime.method import Loading
 from onnx import TensorProto, helper, numpy_helper
@@ -137,7 +138,7 @@ def test_the_built_in_recognizer_has_no_gradient():
 
 @pytest.fixture(scope="module")
 def scene(hopper):
-    faces = detect_faces(hopper, keep="first")
+    faces = detect_faces(hopper, settings=DetectSettings(keep="first"))
     return faces, crop_faces(hopper, faces)
 
 

@@ -18,6 +18,7 @@ from faceloom.models.identity.blend import blend_identities, spherical_mean
 from faceloom.models.identity.combine import combine, outliers, same_person_cosine, unit_vectors
 from faceloom.models.identity.dlib import DlibRecognizer
 from faceloom.models.identity.quality import frontality, photo_quality, resolution
+from faceloom.models.options.detect import DetectSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ def photos(collins, hopper):
     """Three of Collins (as is, mirrored, darker and softer) and one of Hopper."""
     soft = F.avg_pool2d(collins.permute(0, 3, 1, 2), 3, 1, 1).permute(0, 2, 3, 1) * 0.7
     batch = torch.cat([collins, collins.flip(2), soft, hopper[:, 40:552]])
-    return batch, detect_faces(batch, keep="first")
+    return batch, detect_faces(batch, settings=DetectSettings(keep="first"))
 
 
 @pytest.fixture(scope="module")

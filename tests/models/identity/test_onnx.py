@@ -16,6 +16,7 @@ from faceloom.models.files.catalogue import catalogue, rows
 from faceloom.models.files.folders import Folders
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.load import load_recognizer
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.pixels.sampling import sample_crops
 from faceloom.models.runtime.method import Loading
 
@@ -166,7 +167,7 @@ def test_identity_keeps_the_length(tmp_path):
 
 @pytest.fixture(scope="module")
 def portraits(collins, hopper) -> list[tuple[torch.Tensor, Faces]]:
-    return [(image, detect_faces(image, keep="first")) for image in (collins, hopper)]
+    return [(image, detect_faces(image, settings=DetectSettings(keep="first"))) for image in (collins, hopper)]
 
 
 def test_real_network_beside_insightface(shared, portraits):

@@ -11,6 +11,7 @@ from faceloom.models.face3d.control import keypoint_pictures
 from faceloom.models.faces import Identity
 from faceloom.models.identity import make_identity
 from faceloom.models.interop.identity_for_adapters import adapter_analysis, adapter_images
+from faceloom.models.options.detect import DetectSettings
 
 
 def as_cubiq(images: torch.Tensor) -> np.ndarray:
@@ -63,7 +64,7 @@ def pulid(analysis, image: torch.Tensor):
 @pytest.fixture(scope="module")
 def identity(collins, hopper):
     """Two different photos, so that the identity is not one of them; vectors of two spaces."""
-    made = [make_identity(image, detect_faces(image, keep="first"))[0] for image in (collins, hopper[:, :512])]
+    made = [make_identity(image, detect_faces(image, settings=DetectSettings(keep="first")))[0] for image in (collins, hopper[:, :512])]
     size = 256
     from faceloom.models.crops.transformed import transform_face
     from faceloom.models.pixels.resize import resize_area_or_lanczos
@@ -107,7 +108,7 @@ def test_keypoints_are_where_the_picture_has_them(identity, size, padding, count
     border = round(size * padding / (1 + 2 * padding))
     assert not pictures[:, :max(border - 1, 0)].any() and bool(pictures[:, border + 2].any())
     for known, picture in zip(instantid(analysis, pictures, keypoints=True), pictures, strict=True):
-        found = detect_faces(picture[None], keep="first")[0]
+        found = detect_faces(picture[None], settings=DetectSettings(keep="first"))[0]
         assert np.abs(known.numpy() - found.keypoints).max() < 0.12 * found.eye_distance
 
 
@@ -116,7 +117,7 @@ def test_the_norm_crop_of_faceid_has_the_eyes_at_its_template(identity):
     pictures, analysis = adapter_analysis(identity, "IP-Adapter FaceID", count=2)
     for picture, points in zip(pictures, faceid(analysis, pictures)[2], strict=True):
         crop = align.norm_crop(as_cubiq(picture), landmark=points, image_size=224)
-        face = detect_faces(torch.from_numpy(crop[..., ::-1].copy())[None] / 255, keep="first")[0]
+        face = detect_faces(torch.from_numpy(crop[..., ::-1].copy())[None] / 255, settings=DetectSettings(keep="first"))[0]
         assert np.abs(face.keypoints[:2] - 2 * align.arcface_dst[:2]).max() < 6
 
 
@@ -142,14 +143,15 @@ class TestOtherPictures:
     def test_anybody_found_is_this_identity_where_that_photo_has_them(self, identity, hopper):
         _, analysis = adapter_analysis(identity, "InstantID")
         points = instantid(analysis, hopper, keypoints=True)[0]
-        assert np.allclose(points, detect_faces(hopper, keep="first")[0].keypoints, atol=1.5)  # the photo came as cut bytes
+        first = detect_faces(hopper, settings=DetectSettings(keep="first"))[0]
+        assert np.allclose(points, first.keypoints, atol=1.5)  # the photo came as cut bytes
         assert np.allclose(instantid(analysis, hopper)[0, 0] / 20, identity.embeddings["glint360k"], atol=1e-6)
 
     @pytest.mark.slow
     def test_a_drawing_of_keypoints_has_no_face(self, identity, hopper):
         """So Apply InstantID takes it as it is."""
         _, analysis = adapter_analysis(identity, "InstantID")
-        faces = detect_faces(hopper, keep="first")
+        faces = detect_faces(hopper, settings=DetectSettings(keep="first"))
         for drawing in (keypoint_pictures(faces), keypoint_pictures(faces, 1024), keypoint_pictures(faces, 0, "image")):
             assert instantid(analysis, drawing, keypoints=True) is None
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.paste.color import METHODS, lab_to_rgb, match_color, rgb_to_lab
+from faceloom.models.paste.color import _MATCHES, METHODS, lab_to_rgb, match_color, rgb_to_lab
 from skimage.color import lab2rgb, rgb2lab
 
 
@@ -23,6 +23,10 @@ def mask() -> torch.Tensor:
 
 def error(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
     return float((first - second).abs()[mask > 0].max() * 255)
+
+
+def test_every_method_that_can_be_chosen_is_there():
+    assert tuple(_MATCHES) == METHODS
 
 
 def test_lab_agrees_with_scikit_image():

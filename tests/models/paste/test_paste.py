@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from faceloom.models.crops.crop import crop_faces, crop_matrices, hand_out_crops
+from faceloom.models.crops.crop import crop_faces, crop_matrices, cut_crops
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
-from faceloom.models.paste import BLENDS, COLORS, blends, edited_weight, paste
+from faceloom.models.options.paste import BLENDS, COLORS, PasteSettings
+from faceloom.models.paste import Place, blends, edited_weight, paste
 from faceloom.models.pixels.affine import invert, scale_of, transform
 from faceloom.models.pixels.tensors import to_uint8
 from scipy import sparse
@@ -56,7 +57,7 @@ def test_the_bare_round_trip_is_faithful(portraits, size, least):
     """Resampled there and back, with nothing kept."""
     for image, faces in portraits:
         size_pixels = round(size / float(scale_of(crop_matrices(faces, 1))[0]))
-        out, covered = paste(image, faces, crop_faces(image, faces, size_pixels), disc(size_pixels), keep_unchanged=False)
+        out, covered = paste(image, faces, crop_faces(image, faces, size_pixels), disc(size_pixels), PasteSettings(keep_unchanged=False))
         assert psnr(out, image, covered > 0) > least
         assert torch.equal(out[covered == 0], image[covered == 0])
 
@@ -66,7 +67,7 @@ def test_band_limited_pictures_come_back_within_about_one_level(size, levels):
     y, x = np.mgrid[:400, :420]
     image = torch.from_numpy((0.5 + 0.4 * np.stack([np.sin(x / 5), np.cos((x + y) / 7), np.sin(y / 5)], -1)).astype(np.float32))[None]
     faces = faces_of(image, square(160, 210.3, 199.6, 0.3))
-    out, covered = paste(image, faces, crop_faces(image, faces, size), disc(size), keep_unchanged=False)
+    out, covered = paste(image, faces, crop_faces(image, faces, size), disc(size), PasteSettings(keep_unchanged=False))
     assert float((out - image).abs().max()) < levels / 255 and float((covered > 0.99).sum()) > 10000
 
 
@@ -74,7 +75,7 @@ def test_band_limited_pictures_come_back_within_about_one_level(size, levels):
 def test_no_shift(portraits, size):
     """Every way of reading back, by phase correlation."""
     for image, faces in portraits:
-        out, covered = paste(image, faces, crop_faces(image, faces, size), disc(size), keep_unchanged=False)
+        out, covered = paste(image, faces, crop_faces(image, faces, size), disc(size), PasteSettings(keep_unchanged=False))
         rows, columns = (torch.nonzero((covered[0] > 0).any(d))[:, 0] for d in (1, 0))
         inside = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         window = np.outer(np.hanning(len(rows)), np.hanning(len(columns)))
@@ -93,7 +94,7 @@ def test_nothing_changes_outside_the_mask(channels, dtype, blend):
     before = images.clone()
     faces = faces_of(images, square(120, 100, 100, 0.4), square(90, 5, 180), frames=[0, 1])
     crops = torch.rand(2, 150, 150, 3, generator=generator)
-    out, covered = paste(images, faces, crops, disc(64, 0.3, 0.1), blend=blend)
+    out, covered = paste(images, faces, crops, disc(64, 0.3, 0.1), PasteSettings(blend=blend))
     assert out.dtype == dtype and out.shape == images.shape and covered.shape == (2, 210, 230)
     assert torch.equal(images, before)
     outside = covered == 0
@@ -131,7 +132,7 @@ def test_a_partial_edit_leaves_the_rest_of_the_face(portraits):
         crops = crop_faces(image, faces)
         crops[:, 150:190, 90:160] = 1 - crops[:, 150:190, 90:160]
         out, covered = paste(image, faces, crops, disc(256))
-        everything, _ = paste(image, faces, crops, disc(256), keep_unchanged=False)
+        everything, _ = paste(image, faces, crops, disc(256), PasteSettings(keep_unchanged=False))
         corners = transform([[80, 140], [170, 140], [80, 200], [170, 200]], invert(crop_matrices(faces, 256)[0]))
         changed = torch.nonzero((out != image).any(-1)[0]).numpy()[:, ::-1]
         assert (changed >= corners.min(0) - 1).all() and (changed <= corners.max(0) + 1).all()
@@ -150,9 +151,10 @@ def test_crops_that_are_held_are_compared_with_instead_of_being_cut_again(portra
         crops[part] = 1 - crops[part]
     expected = paste(image, faces, crops, disc(256))[0]
     assert torch.equal(expected, image) == (edit == "none")
-    held = hand_out_crops(image, faces)
+    faces, held = cut_crops(image, faces)
     with monkeypatch.context() as patch:
-        patch.setattr("faceloom.models.paste.warp", None)
+        cut = Place.cut
+        patch.setattr(Place, "cut", lambda self, size, step=1.0: cut(self, size, step) if step > 1 else pytest.fail("cut again"))
         assert torch.equal(paste(image, faces, crops, disc(256))[0], expected)
     del held
     assert torch.equal(paste(image, faces, crops, disc(256))[0], expected)
@@ -161,12 +163,12 @@ def test_crops_that_are_held_are_compared_with_instead_of_being_cut_again(portra
 @pytest.mark.parametrize("where", [slice(None), slice(90, 170)], ids=["everywhere", "in part"])
 def test_crops_that_another_node_wrote_in_are_pasted(portraits, where):
     """No node may write in what it was given, but some do: what Face Detect still holds is then no longer what the photograph gives."""
-    image, faces = portraits[0]
-    crops = hand_out_crops(image, faces)
+    image, plain = portraits[0]
+    faces, crops = cut_crops(image, plain)
     crops[:, where, where] *= 0.5
     out = paste(image, faces, crops, disc(256))[0]
     del crops
-    edited = crop_faces(image, faces)
+    edited = crop_faces(image, plain)
     edited[:, where, where] *= 0.5
     expected = paste(image, faces, edited, disc(256))[0]
     assert torch.equal(out, expected) and not torch.equal(out, image)
@@ -178,7 +180,7 @@ def test_a_thin_edit_is_not_lost(portraits):
     crops = crop_faces(image, faces)
     crops[:, 100:160, 131] = 0
     out, _ = paste(image, faces, crops, disc(256))
-    everything, _ = paste(image, faces, crops, disc(256), keep_unchanged=False)
+    everything, _ = paste(image, faces, crops, disc(256), PasteSettings(keep_unchanged=False))
     line = (everything - image).abs().amax(-1) > 0.1
     assert int(line.sum()) > 30 and torch.equal(out[line], everything[line])
 
@@ -194,14 +196,14 @@ def test_an_8_bit_crop_counts_as_untouched(portraits):
 
 def test_a_swapped_face_takes_the_fast_path(portraits):
     image, faces = portraits[0]
-    matrix = crop_matrices(faces, 256)[0]
+    place = Place(image, faces, 0, crop_matrices(faces, 256)[0])
     crop = crop_faces(image, faces)[0]
-    assert edited_weight(image[0], matrix, crop.flip(1), disc(256)[0]) is None
-    assert edited_weight(image[0], matrix, (crop + 0.03).clamp(0, 1), disc(256)[0]) is None
-    assert float(edited_weight(image[0], matrix, crop, disc(256)[0]).sum()) == 0
+    assert edited_weight(place, crop.flip(1), disc(256)[0]) is None
+    assert edited_weight(place, (crop + 0.03).clamp(0, 1), disc(256)[0]) is None
+    assert float(edited_weight(place, crop, disc(256)[0]).sum()) == 0
     tiny = torch.zeros(256, 256)
     tiny[3, 3] = 1
-    assert float(edited_weight(image[0], matrix, crop, tiny).sum()) == 0
+    assert float(edited_weight(place, crop, tiny).sum()) == 0
 
 
 def test_the_larger_face_is_on_top(collins):
@@ -238,16 +240,16 @@ def test_opacity_scales(portraits):
     image, faces = portraits[0]
     crops = torch.full((1, 100, 100, 3), 0.6)
     full, covered = paste(image, faces, crops, disc(100))
-    half, same = paste(image, faces, crops, disc(100), opacity=0.5)
+    half, same = paste(image, faces, crops, disc(100), PasteSettings(opacity=0.5))
     assert torch.equal(covered, same) and (half - (image + full) / 2).abs().max() < 1e-6
-    assert torch.equal(paste(image, faces, crops, disc(100), opacity=0)[0], image)
+    assert torch.equal(paste(image, faces, crops, disc(100), PasteSettings(opacity=0))[0], image)
 
 
 def test_feather_softens_inwards(portraits):
     image, faces = portraits[0]
     crops = torch.full((1, 128, 128, 3), 0.6)
     _, hard = paste(image, faces, crops, disc(128))
-    _, soft = paste(image, faces, crops, disc(128), feather=0.1)
+    _, soft = paste(image, faces, crops, disc(128), PasteSettings(feather=0.1))
     assert (soft <= hard + 1e-6).all() and float(soft.sum()) < 0.9 * float(hard.sum())
     assert float(((soft > 0.05) & (soft < 0.95)).sum()) > 3 * float(((hard > 0.05) & (hard < 0.95)).sum())
 
@@ -283,7 +285,7 @@ def test_crops_partly_or_wholly_outside_the_frame(collins):
 def test_tiny_images(shape, blend):
     image = torch.full((1, *shape, 3), 0.5)
     faces = faces_of(image, square(40, 0, 0))
-    out, covered = paste(image, faces, torch.full((1, 32, 32, 3), 0.9), disc(32), blend=blend, color="mkl")
+    out, covered = paste(image, faces, torch.full((1, 32, 32, 3), 0.9), disc(32), PasteSettings(blend=blend, color="mkl"))
     assert out.shape == image.shape and torch.isfinite(out).all() and float(covered[0, 0, 0]) > 0.9
 
 
@@ -308,9 +310,11 @@ def test_progress_reports_and_interrupts(collins):
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"crops": torch.zeros(2, 64, 64, 3)}, "2 crop"), ({"crops": torch.zeros(1, 64, 60, 3)}, "square"),
-    ({"crops": torch.full((1, 64, 64, 3), torch.nan)}, "NaN"), ({"masks": torch.zeros(3, 64, 64)}, "3 masks"),
+    ({"crops": torch.zeros(1, 64, 64, 3).half()}, "crops must be a float32"), ({"crops": torch.zeros(1, 64, 64, 4)}, "as_images"),
+    ({"masks": torch.zeros(3, 64, 64)}, "3 masks"),
     ({"masks": torch.full((1, 64, 64), torch.nan)}, "NaN"), ({"masks": torch.zeros(1, 1, 64, 64)}, "shape"),
-    ({"color": "sepia"}, "color"), ({"blend": "magic"}, "blend"), ({"opacity": 1.5}, "opacity"), ({"feather": -1}, "feather"),
+    ({"settings": PasteSettings(color="sepia")}, "color"), ({"settings": PasteSettings(blend="magic")}, "blend"),
+    ({"settings": PasteSettings(opacity=1.5)}, "opacity"), ({"settings": PasteSettings(feather=-1)}, "feather"),
     ({"images": torch.zeros(1, 99, 99, 3)}, "Face Detect"), ({"images": torch.zeros(1, 100, 100, 2)}, "picture"),
 ])
 def test_bad_input_says_what_to_do(change, words):
@@ -336,7 +340,7 @@ def test_blends_hide_the_seam_of_a_brighter_crop(blend):
     faces = faces_of(image, square(180, 150, 150))
     crops = crop_faces(image, faces) + 0.15
     hard, covered = paste(image, faces, crops, disc(256))
-    soft, _ = paste(image, faces, crops, disc(256), blend=blend)
+    soft, _ = paste(image, faces, crops, disc(256), PasteSettings(blend=blend))
     assert seam(hard, covered) > 0.1 and seam(soft, covered) < 0.012
 
 
@@ -345,7 +349,7 @@ def test_poisson_undoes_a_constant_change(portraits):
     image, faces = portraits[0]
     image = image * 0.7 + 0.1
     crops = crop_faces(image, faces) + torch.tensor([0.1, -0.05, 0.07])
-    out, covered = paste(image, faces, crops, disc(256), blend="poisson")
+    out, covered = paste(image, faces, crops, disc(256), PasteSettings(blend="poisson"))
     assert psnr(out, image, covered > 0) > 38
     plain, _ = paste(image, faces, crops, disc(256))
     assert psnr(plain, image, covered > 0) < 24
@@ -386,7 +390,7 @@ def test_poisson_does_not_leak_through_a_border_on_hair():
     image += 0.01 * torch.rand(1, 240, 240, 3, generator=torch.Generator().manual_seed(0))
     faces = faces_of(image, square(200, 120, 120))
     crops = torch.full((1, 200, 200, 3), 0.65)
-    out, covered = paste(image, faces, crops, disc(200, 0.4), blend="poisson")
+    out, covered = paste(image, faces, crops, disc(200, 0.4), PasteSettings(blend="poisson"))
     below = out[0, 100:190][covered[0, 100:190] == 1]
     assert float((below - 0.605).abs().max()) < 0.03
 
@@ -410,6 +414,6 @@ def test_colour_match_inside_paste(portraits, color):
     image, faces = portraits[1]
     crops = (crop_faces(image, faces) * torch.tensor([0.8, 0.9, 1.1]) + 0.05).clamp(0, 1)
     plain, covered = paste(image, faces, crops, disc(256, 0.3))
-    matched, _ = paste(image, faces, crops, disc(256, 0.3), color=color)
+    matched, _ = paste(image, faces, crops, disc(256, 0.3), PasteSettings(color=color))
     inside = covered > 0
     assert float((matched - image)[inside].abs().mean()) < 0.5 * float((plain - image)[inside].abs().mean())

@@ -276,7 +276,7 @@ def test_files_that_are_no_restorer(tmp_path, folders):
     grey = Graph()
     value = grey.node("ReduceMean", grey.input("a", [1, 3, 512, 512]), axes=[1, 2, 3], keepdims=0)
     grey.output("out", value, [1])
-    with pytest.raises(FaceLoomError, match="should answer a colour picture"):
+    with pytest.raises(FaceLoomError, match="should return a colour picture"):
         load_restorer(grey.save(tmp_path / "gfpgan_1.3.onnx"))
     vague = Graph()
     vague.output("out", vague.node("ReduceMean", vague.input("a", [1, 3, 512, 512]), axes=[1], keepdims=0), ["a", "b", "c", "d"])

@@ -9,6 +9,7 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
 from faceloom.models.identity import make_identity
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.select.rules import RULES, SelectionRule, cosines_to_identity, match_people, select_faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,7 +97,7 @@ def test_every_face_is_in_one_of_the_two(boxes, rule, count):
 
 def test_same_person(collins, hopper):
     both = torch.cat([collins, hopper[:, :512]], 2)
-    faces = detect_faces(both, order="left-right")
+    faces = detect_faces(both, settings=DetectSettings(order="left-right"))
     own = detect_faces(collins.flip(2))
     identity, _ = make_identity(collins.flip(2), own)
     picked, rest = select_faces(faces, SelectionRule("same-person"), identity=identity, images=both)
@@ -154,7 +155,7 @@ def test_the_first_person_of_a_clip_is_followed_as_ghost_does():
 def test_the_first_person_is_seen_by_the_recognizer_where_faces_carry_nothing(collins, hopper):
     both = torch.cat([collins, hopper[:, :512]], 2)
     clip = torch.cat([both, both.flip(2)])
-    faces = detect_faces(clip, order="left-right")
+    faces = detect_faces(clip, settings=DetectSettings(order="left-right"))
     assert [face.frame for face in faces] == [0, 0, 1, 1]
     picked, _ = select_faces(faces, SelectionRule("first-person"), images=clip)
     assert picked.items == (faces[0], faces[3])

@@ -11,6 +11,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Faces, Identity
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.load import load_recognizer
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.paste import paste
 from faceloom.models.swap import SwapSettings, swap_faces
 
@@ -20,7 +21,7 @@ def people(collins, hopper):
     """Image, faces and identity of both, by name."""
     out = {}
     for name, image in (("collins", collins), ("hopper", hopper)):
-        faces = detect_faces(image, keep="first", crop_size=512)
+        faces = detect_faces(image, settings=DetectSettings(keep="first", crop_size=512))
         out[name] = (image, faces, make_identity(image, faces)[0])
     return out
 
@@ -39,7 +40,7 @@ def test_the_result_is_the_source_and_no_longer_the_target(people, judge, source
     image, faces, _ = people[target]
     crops, masks = swap_faces(image, faces, people[source][2])
     result, _ = paste(image, faces, crops, masks)
-    found = detect_faces(result, keep="first")
+    found = detect_faces(result, settings=DetectSettings(keep="first"))
     drift = np.linalg.norm(found[0].keypoints - faces[0].keypoints, axis=1) / faces[0].eye_distance
     assert drift.max() < 0.12
     swapped = judge.embed(result, found)[0]
@@ -92,7 +93,7 @@ def test_a_person_swapped_onto_themselves_stays_put(people):
 def test_two_faces_are_the_same_as_one_by_one(people):
     image = people["hopper"][0]
     batch = torch.cat([image, image.flip(2)])
-    both = detect_faces(batch, keep="first", crop_size=256)
+    both = detect_faces(batch, settings=DetectSettings(keep="first", crop_size=256))
     crops, masks = swap_faces(batch, both, people["collins"][2])
     for i in range(2):
         single = Faces((both[i],), 2, both.height, both.width, crop_size=256)

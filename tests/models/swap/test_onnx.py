@@ -12,7 +12,7 @@ pytest.importorskip("onnx", reason="the doubles are written with the onnx packag
 pytest.importorskip("onnxruntime")
 
 from faceloom.models.crops import crop
-from faceloom.models.crops.crop import hand_out_crops
+from faceloom.models.crops.crop import cut_crops
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
 from faceloom.models.runtime.method import Loading
@@ -121,11 +121,11 @@ def test_wrong_settings(wrong, folders):
 def test_crops_that_are_held_give_the_same_swap_and_stay_as_they_are(name, folders, monkeypatch):
     engine = load_engine(path_of(folders, name), Loading(folders))
     expected, reach = swapped(engine, IMAGES, FACES, identity(), SIZE)
-    crops = hand_out_crops(IMAGES, FACES)
+    faces, crops = cut_crops(IMAGES, FACES)
     before = crops.clone()
     cut = []
     monkeypatch.setattr(crop, "sample_crops", lambda *arguments: cut.append(arguments))
-    again, masks = swapped(engine, IMAGES, FACES, identity(), SIZE)
+    again, masks = swapped(engine, IMAGES, faces, identity(), SIZE)
     assert not cut and torch.equal(again, expected) and torch.equal(masks, reach) and torch.equal(crops, before)
 
 

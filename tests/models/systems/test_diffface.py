@@ -17,6 +17,7 @@ from faceloom.models.networks.arcface_se import ArcFaceSE
 from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.eyenet import EyeNet
 from faceloom.models.networks.guided_unet import GuidedUNet
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.paste import paste
 from faceloom.models.pixels.affine import transform
 from faceloom.models.systems import diffface
@@ -58,7 +59,7 @@ def system(nets):
 def material(hopper, collins):
     """Two faces of one frame batch, their crops, masks with an empty rim, and who they become."""
     frames = torch.cat([hopper[:, :512], hopper[:, 40:552].flip(2)])
-    faces = detect_faces(frames, crop_size=96)
+    faces = detect_faces(frames, settings=DetectSettings(crop_size=96))
     assert len(faces) == 2
     source = detect_faces(collins)
     masks = torch.zeros(2, 96, 96)

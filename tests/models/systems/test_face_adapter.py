@@ -15,6 +15,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.face3d.basel_model import CAMERA_DISTANCE, FOCAL_LENGTH, FaceModel, load_basel_model
 from faceloom.models.faces import Faces, Identity, keypoints_from_68
 from faceloom.models.identity import make_identity
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.parse import REGIONS
 from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.systems.face_adapter import TEMPLATE, canvas_matrices, source_crop, split_coefficients
@@ -51,7 +52,7 @@ def target(collins):
 def group(collins):
     """Two faces of the same photograph, side by side, one mirrored and darker."""
     photo = torch.cat([collins[:, :300, 100:400], collins[:, :300, 100:400].flip(2) * 0.8], 2)
-    faces = align_faces(detect_faces(photo, order="left-right"), "box", 512)
+    faces = align_faces(detect_faces(photo, settings=DetectSettings(order="left-right")), "box", 512)
     assert len(faces) == 2
     return photo, faces
 
