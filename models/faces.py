@@ -45,7 +45,7 @@ def keypoints_from_68(points: np.ndarray) -> np.ndarray:
     )
 
 
-def _read_only(value, shape: tuple[int | None, ...], name: str, kind: type = np.float32) -> np.ndarray:
+def read_only(value, shape: tuple[int | None, ...], name: str, kind: type = np.float32) -> np.ndarray:
     array = np.array(value, kind)
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         raise FaceLoomError(f"{name} must have shape {shape}, not {array.shape}.")
@@ -79,14 +79,14 @@ class Face:
 
     def __post_init__(self) -> None:
         fix = object.__setattr__
-        fix(self, "box", _read_only(self.box, (4,), "box"))
-        fix(self, "keypoints", _read_only(self.keypoints, (5, 2), "keypoints"))
+        fix(self, "box", read_only(self.box, (4,), "box"))
+        fix(self, "keypoints", read_only(self.keypoints, (5, 2), "keypoints"))
         if self.points68 is not None:
-            fix(self, "points68", _read_only(self.points68, (68, 2), "points68"))
+            fix(self, "points68", read_only(self.points68, (68, 2), "points68"))
         if self.dense is not None:
-            fix(self, "dense", _read_only(self.dense, (478, 3), "dense"))
+            fix(self, "dense", read_only(self.dense, (478, 3), "dense"))
         if self.square is not None:
-            fix(self, "square", _read_only(self.square, (2, 3), "square", np.float64))
+            fix(self, "square", read_only(self.square, (2, 3), "square", np.float64))
 
     @property
     def size(self) -> float:
@@ -225,7 +225,7 @@ class Identity:
     norms: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crops", _read_only(self.crops, (None, None, None, 3), "identity crops"))
+        object.__setattr__(self, "crops", read_only(self.crops, (None, None, None, 3), "identity crops"))
         if len(self.faces) != len(self.crops):
             raise FaceLoomError(f"An identity needs as many faces ({len(self.faces)}) as crops ({len(self.crops)}).")
 

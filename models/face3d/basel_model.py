@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceLoomError
-from ..faces import _frozen
+from ..faces import read_only
 
 # The camera that the coefficients belong to looks along z from 10 units away at a picture of 256 pixels; its focal length is 1015 pixels
 # of a picture of 224.
@@ -31,7 +31,7 @@ class FaceModel:
 
     def __post_init__(self) -> None:
         for name, shape in (("mean", (68, 3)), ("identity", (68, 3, None)), ("expression", (68, 3, None))):
-            object.__setattr__(self, name, _frozen(getattr(self, name), shape, name, np.float64))
+            object.__setattr__(self, name, read_only(getattr(self, name), shape, name, np.float64))
 
     def points(self, identity: np.ndarray, expression: np.ndarray, angles: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Project the landmarks into the picture of 256 pixels: ``[N, 68, 2]`` pixels.

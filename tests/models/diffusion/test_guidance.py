@@ -17,7 +17,6 @@ from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity.differentiable import alignment_matrices, as_differentiable, embedding_in_crop
 from faceloom.models.identity.load import load_recognizer
-from faceloom.models.options.detect import DetectSettings
 from faceloom.models.runtime.method import Loading
 
 MASK = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
