@@ -19,6 +19,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import MIRROR_68, Face, box_from_68
 from faceloom.models.options.detect import ORDERS, DetectSettings
 from faceloom.models.pixels.affine import transform
+from faceloom.models.pixels.tensors import as_images
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,7 +107,9 @@ def test_any_image_form(hopper, change):
     usual = detect_faces(hopper)[0]
     image = {"half": lambda: hopper.half(), "alpha": lambda: torch.cat([hopper, torch.zeros(1, 600, 512, 1)], -1),
              "no batch": lambda: hopper[0], "uint8": lambda: (hopper * 255).round().to(torch.uint8)}[change]()
-    face, = detect_faces(image)
+    with pytest.raises(FaceLoomError, match="as_images"):
+        detect_faces(image)
+    face, = detect_faces(as_images(image))
     assert np.abs(face.keypoints - usual.keypoints).max() < 0.02 * usual.eye_distance
 
 
