@@ -46,6 +46,7 @@ def keypoints_from_68(points: np.ndarray) -> np.ndarray:
 
 
 def read_only(value, shape: tuple[int | None, ...], name: str, kind: type = np.float32) -> np.ndarray:
+    """Copy a value into a read-only array; FaceLoomError where it has not this shape (None: any size along that axis)."""
     array = np.array(value, kind)
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         raise FaceLoomError(f"{name} must have shape {shape}, not {array.shape}.")

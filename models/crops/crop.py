@@ -77,7 +77,7 @@ def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> t
 
 
 def cut_crops(images: torch.Tensor, faces: Faces) -> tuple[Faces, torch.Tensor]:
-    """Cut the canonical crops of all faces, as ``crop_faces`` does, and returns ``(the same faces, crops)``.
+    """Cut the canonical crops of all faces, as ``crop_faces`` does, and return ``(the same faces, crops)``.
 
     The faces that are returned know the crops (``Faces.cut``), and later stages that are given them with the same ``images`` copy the
     crops instead of cutting them again, as long as somebody holds both and neither was written in.

@@ -12,6 +12,7 @@ from ..faces import Faces
 from ..parse import region_mask
 from ..pixels.masks import fit_mask
 from ..pixels.resize import resize_bicubic
+from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from .grain import match_photo
 from .square import face_points
@@ -45,6 +46,7 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     """
     if not 0 <= amount <= 1:
         raise FaceLoomError("The restore amount must be between 0 and 1.")
+    check_images(crops, "crops")
     count, height, width = crops.shape[:3]
     if faces is not None and len(faces) == 0:
         return crops
@@ -60,6 +62,7 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     else:
         if images is None or faces is None:
             raise FaceLoomError("Restore without a model matches the photograph; connect the image and the faces, or a restore model.")
+        check_images(images)
         faces.check_image(images.shape)
         masks = region_mask(("face",), height, faces=faces).to(crops.device) if masks is None else masks
         restored = match_photo(crops, images, faces, masks, progress)

@@ -39,14 +39,17 @@ def restore_squares(run: Run, crops: torch.Tensor, edge: int, template: str | No
         return crops
     own = usual_points(size)
     points = np.broadcast_to(own, (count, 5, 2)) if points is None else points
-    whole = template is None or (template == "ffhq_512" and np.allclose(points, own, atol=1e-3))
-    matrices = None if whole else square_matrix(template, edge, points)
+    crop_is_square = template == "ffhq_512" and np.allclose(points, own, atol=1e-3)
+    matrices = None if template is None or crop_is_square else square_matrix(template, edge, points)
     restored = []
     for start in range(0, count, MAX_SQUARES):
         part = crops[start : start + MAX_SQUARES, ..., :3]
-        squares = resize_bicubic(part, edge) if whole else sample_crops(part, range(len(part)), matrices[start : start + MAX_SQUARES], edge)
+        if matrices is None:
+            squares = resize_bicubic(part, edge)
+        else:
+            squares = sample_crops(part, range(len(part)), matrices[start : start + MAX_SQUARES], edge)
         outputs = run(squares, lambda done, _, start=start: progress(start + done, count)).to(crops.device)
-        if not whole:
+        if matrices is not None:
             drawn = zip(part, outputs, matrices[start : start + MAX_SQUARES], strict=True)
             outputs = torch.stack([draw_square_back(*each, edge) for each in drawn])
         restored.append(outputs)

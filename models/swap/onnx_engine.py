@@ -13,7 +13,6 @@ from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
 from ..files.catalogue import SwapContract
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import expand_rgb
 from ..progress import Progress, silent
 from ..runtime.input import from_network_output, to_network_input
 from ..runtime.onnx import OnnxModel
@@ -65,7 +64,6 @@ class OnnxEngine:
         masks = crops.new_zeros(crops.shape[:3])
         if settings.strength == 0:
             return crops, masks
-        images = expand_rgb(images)
         tiles = settings.pixel_boost**2
         step = max(1, TILES // (tiles * max(1, self.size // TILE) ** 2))
         for start in range(0, len(faces), step):

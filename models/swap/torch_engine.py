@@ -16,7 +16,6 @@ from ..faces import Faces, Identity
 from ..files.contents import Contents
 from ..identity.photos import reference_photos
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import expand_rgb
 from ..progress import Progress, silent
 from ..runtime.devices import TorchModel
 from ..runtime.memory import run_chunks
@@ -93,7 +92,6 @@ class TorchEngine(ABC):
         as fine as it was trained for."""
         settings.check("" if self.mixes else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
         crops = crop_faces(images, faces, settings.edge(faces))
-        images = expand_rgb(images)
         masks = crops.new_zeros(crops.shape[:3])
         if settings.strength == 0 or not len(faces):
             return crops, masks

@@ -17,6 +17,7 @@ from faceloom.models.files.folders import Folders
 from faceloom.models.files.picture import read_image, write_image
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.load import load_recognizer
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.load import load_restorer
 from faceloom.models.runtime.method import Loading
@@ -60,7 +61,7 @@ def test_other_files_and_what_is_built_in_are_opened_as_before(name, paths, load
 
 
 def test_they_work_together(paths, loading, hopper):
-    faces = detect_faces(hopper, load_detector("middle.onnx", loading), crop_size=64)
+    faces = detect_faces(hopper, load_detector("middle.onnx", loading), DetectSettings(crop_size=64))
     identity, _ = make_identity(hopper, faces, load_recognizer("frames.onnx", loading))
     assert list(identity.embeddings) == ["frames"]
     painter, bright = load_engine("walls.onnx", loading, amount=1.0), load_engine("bright/lamp.pth", loading, stops=2)

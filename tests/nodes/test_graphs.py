@@ -86,3 +86,51 @@ def test_another_alignment_goes_all_the_way(run_graph, pictures, base, alignment
     assert shown(base, outputs, "3").shape[:2] == (320, 320)
     assert np.abs(result[200:260, 240:300] + target[200:260, 240:300] - 255).mean() < 8
     assert (result[380:] == target[380:]).all()
+
+
+@pytest.mark.parametrize("edited", ["crops", "image"])
+def test_a_node_that_mirrors_in_place_gives_what_one_that_copies_gives(run_graph, pictures, base, edited):
+    """ComfyUI forbids the first kind, and there are such nodes: they write in the very tensor that Face Detect or LoadImage handed out."""
+    from nodes import NODE_CLASS_MAPPINGS
+
+    class Mirror:
+        RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "mirror", "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {"image": ("IMAGE",), "in_place": ("BOOLEAN", {"default": False})}, "optional": {"after": ("*",)}}
+
+        @classmethod
+        def VALIDATE_INPUTS(cls, input_types):
+            return True
+
+        def mirror(self, image, in_place, after=None):
+            return (image.copy_(image.flip(2)) if in_place else image.flip(2),)
+
+    def result(in_place: bool) -> np.ndarray:
+        detect = {"threshold": 0.5, "order": "large-small", "keep": "all", "crop_size": 256, "min_size": 0, "framing": 1.0,
+                  "no_face": "pass"}
+        paste = {"color_match": "none", "blend": "feather", "feather": 0.0, "opacity": 1.0}
+        graph = {
+            "1": {"class_type": "LoadImage", "inputs": {"image": "target.png"}},
+            "2": {"class_type": "FaceDetect", "inputs": {"image": ["1", 0], **detect}},
+            "3": {"class_type": "MirrorForTests", "inputs": {"image": ["2", 1], "in_place": in_place}},
+            "4": {"class_type": "PasteBack", "inputs": {"image": ["1", 0], "faces": ["2", 0], "crops": ["3", 0], **paste}},
+            "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": f"mirrored {edited} {in_place}"}},
+        }
+        if edited == "image":  # after the faces were found; then they are cut anew
+            graph["3"]["inputs"] |= {"image": ["1", 0], "after": ["2", 0]}
+            graph["4"] = {"class_type": "FaceAlign", "inputs": {"image": ["3", 0], "faces": ["2", 0], "alignment": "FFHQ", "crop_size": 0,
+                                                                "framing": 1.0}}
+            graph["5"]["inputs"]["images"] = ["4", 1]
+        return shown(base, run_graph(graph, ["5"]), "5").astype(int)
+
+    NODE_CLASS_MAPPINGS["MirrorForTests"] = Mirror
+    try:
+        copied, in_place = result(False), result(True)
+    finally:
+        del NODE_CLASS_MAPPINGS["MirrorForTests"]
+    assert np.array_equal(copied, in_place)
+    if edited == "crops":
+        target = np.asarray(Image.open(base / "input" / "target.png")).astype(int)
+        assert (np.abs(in_place - target).max(-1) > 8).mean() > 0.05

@@ -107,6 +107,8 @@ def test_any_image_form(hopper, change):
     usual = detect_faces(hopper)[0]
     image = {"half": lambda: hopper.half(), "alpha": lambda: torch.cat([hopper, torch.zeros(1, 600, 512, 1)], -1),
              "no batch": lambda: hopper[0], "uint8": lambda: (hopper * 255).round().to(torch.uint8)}[change]()
+    with pytest.raises(FaceLoomError, match="as_images"):
+        detect_faces(image)
     face, = detect_faces(as_images(image))
     assert np.abs(face.keypoints - usual.keypoints).max() < 0.02 * usual.eye_distance
 

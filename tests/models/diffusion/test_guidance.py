@@ -17,6 +17,7 @@ from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.identity.differentiable import alignment_matrices, as_differentiable, embedding_in_crop
 from faceloom.models.identity.load import load_recognizer
+from faceloom.models.options.detect import DetectSettings
 from faceloom.models.runtime.method import Loading
 
 MASK = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.0])
@@ -129,8 +130,8 @@ def recognizer(shared):
 
 @pytest.fixture(scope="module")
 def scene(recognizer, collins, hopper):
-    faces = detect_faces(hopper, keep="first", crop_size=128)
-    wanted = torch.from_numpy(recognizer.embed(collins, detect_faces(collins, keep="first")))[0]
+    faces = detect_faces(hopper, settings=DetectSettings(keep="first", crop_size=128))
+    wanted = torch.from_numpy(recognizer.embed(collins, detect_faces(collins, settings=DetectSettings(keep="first"))))[0]
     return faces, crop_faces(hopper, faces), wanted, as_differentiable(recognizer)
 
 
