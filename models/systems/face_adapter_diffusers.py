@@ -63,7 +63,7 @@ def load_base_models(file: Path, base: str, loading: Loading) -> BaseModels:
 
     def load(kind: Any, path: Path) -> Any:
         try:
-            return kind.from_pretrained(path, local_files_only=True, torch_dtype=dtype)
+            return kind.from_pretrained(path, local_files_only=True, torch_dtype=dtype, low_cpu_mem_usage=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise FaceLoomError(f"{path} cannot be opened: {str(error).splitlines()[0]}") from error
 

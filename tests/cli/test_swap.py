@@ -162,7 +162,7 @@ def test_one_photograph(tmp_path, me, folder, grace, capsys):
     out = tmp_path / "new" / "out.png"
     assert call(me, folder / "hopper.png", out) == OK
     changed = (read_image(out) != grace).any(-1)
-    face = detect_faces(grace, settings=DetectSettings(keep="first"))[0]
+    face = detect_faces(grace[None], settings=DetectSettings(keep="first"))[0]
     ys, xs = np.nonzero(changed.numpy())
     assert abs(xs.mean() - face.keypoints[:, 0].mean()) < 0.25 * face.eye_distance
     assert abs(ys.mean() - face.keypoints[:, 1].mean()) < 0.5 * face.eye_distance
@@ -265,7 +265,7 @@ def test_a_saved_identity_as_the_source(tmp_path, eileen, folder, painter):
     from faceloom.models.identity import make_identity
     from faceloom.models.identity.files import save_identity
 
-    identity, _ = make_identity(eileen, detect_faces(eileen, settings=DetectSettings(keep="first")), name="Eileen")
+    identity, _ = make_identity(eileen[None], detect_faces(eileen[None], settings=DetectSettings(keep="first")), name="Eileen")
     save_identity(identity, tmp_path / "eileen.safetensors")
     assert call(tmp_path / "eileen.safetensors", folder / "hopper.png", tmp_path / "out.png") == OK
     assert painter.calls[0][0].name == "Eileen"
@@ -391,7 +391,7 @@ def test_progress_goes_to_stderr_only(tmp_path, me, folder, capsys):
 
 
 def test_crop_size_follows_the_photograph(grace):
-    faces = detect_faces(grace, settings=DetectSettings(keep="first"))
+    faces = detect_faces(grace[None], settings=DetectSettings(keep="first"))
     assert pipeline.fitting_crop_size(faces) == 512
     assert pipeline.fitting_crop_size(faces.take([])) == 512
     template_eyes = 0.62285697 - 0.37691676

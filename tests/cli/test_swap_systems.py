@@ -15,6 +15,7 @@ from faceloom.models.networks.bisenet import BiSeNet
 from faceloom.models.networks.eyenet import EyeNet
 from faceloom.models.networks.guided_unet import GuidedUNet
 from faceloom.models.systems import reface
+from faceloom.models.systems.diffface import PRESETS, LossWeights
 from faceloom.models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER
 
 WIDE = 24  # of Face-Adapter's prompts and CLIP
@@ -82,11 +83,12 @@ def file(request, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def small_reface(monkeypatch):
-    """REFace's sizes are not in its file."""
+def small(monkeypatch):
+    """REFace's sizes are not in its file; DiffFace is guided by the likeness alone, in one view."""
     from reface_files import SMALL_UNET, SMALL_VAE
 
     monkeypatch.setattr(reface, "load_reface", functools.partial(reface.load_reface, unet=SMALL_UNET, vae=SMALL_VAE))
+    monkeypatch.setitem(PRESETS, "released", LossWeights(identity=60, expression=0, gaze=0, views=1))
 
 
 def swap(photo: Path, out: Path, file: Path, words: str) -> int:
