@@ -35,7 +35,7 @@ def save_diffswap(folder: Path) -> Path:
 
 def save_diffface(folder: Path) -> Path:
     torch.manual_seed(0)
-    torch.save(GuidedUNet((32, 32), (1,)).state_dict(), folder / "Model.pt")
+    torch.save(GuidedUNet((32,) * 5, (4,)).state_dict(), folder / "Model.pt")
     torch.save({"model": torch.nn.DataParallel(ArcFaceSE((1, 1, 1, 1)))}, folder / "Arcface.tar")
     torch.save(BiSeNet().state_dict(), folder / "FaceParser.pth")
     torch.save({"nstack": 1, "model_state_dict": EyeNet(1, 16, 4).state_dict()}, folder / "GazeEstimator.pt")
