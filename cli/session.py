@@ -1,63 +1,81 @@
-"""One run of ``swap``: the person and the engine, loaded once, and each photograph in turn."""
+"""One run of ``swap``: the models and the person, loaded once, and each photograph in turn."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
 from ..models.files.picture import PictureFile, read_picture_file, write_image
-from ..models.pipeline import Clock, Settings, read_identity, swap_photograph
+from ..models.pipeline import Clock, Models, Settings, open_models, read_identity, swap_photograph
 from ..models.pixels.tensors import as_images
-from ..models.swap import SwapEngine
-from ..models.swap.load import load_engine, read_options
+from ..models.runtime.devices import PlainDevices
+from ..models.runtime.method import Loading
+from ..models.runtime.options import Value
 from . import own_version
 from .jobs import Job, copy_file
+from .swap_arguments import names_of
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
-    """The command line's options. ``largest`` is the first of large-small."""
-    largest = arguments.faces == "largest"
-    return Settings(
-        faces="first" if largest else arguments.faces, order="large-small" if largest else arguments.order,
-        threshold=arguments.threshold, framing=arguments.framing, crop_size=arguments.crop_size, strength=arguments.strength,
-        color=arguments.color, blend=arguments.blend, feather=arguments.feather, restore=arguments.restore)
+def loading_of(device: str, provider: str) -> Loading:
+    """Returns what models are opened with. device: ``auto``, ``cpu`` or ``cuda``. provider: ``auto`` or a key of ``PROVIDERS``.
+
+    FaceLoomError where torch has no CUDA.
+    """
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise FaceLoomError("torch finds no CUDA here; pass --device cpu, or install a torch with CUDA.")
+    cuda = there and device != "cpu"
+    return Loading(providers=provider, devices=PlainDevices("cuda" if cuda else "cpu"), half=cuda)
+
+
+def read_mask(path: Path) -> torch.Tensor:
+    """Reads a picture as a mask ``[1, h, w]`` 0..1: its mean brightness, and 0 where it is transparent."""
+    picture = read_picture_file(path)
+    mask = as_images(picture.image).mean(-1)
+    return mask if picture.alpha is None else mask * picture.alpha
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What stays the same from picture to picture. source: what the engine made of the identity."""
+    """What stays the same from picture to picture. source: what the engine prepared of the identity. mask: see ``swap_photograph``."""
 
     identity: Identity
-    engine: SwapEngine
+    models: Models
     source: Any
     settings: Settings
     no_face: str
     provenance: bool
+    mask: torch.Tensor | None = None
     report: str = ""
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
-    def start(cls, arguments: argparse.Namespace, sources: Sequence[Path], no_face: str) -> Session:
-        """Load the engine and the person; FaceLoomError where either cannot be had."""
-        settings, clock = settings_of(arguments), Clock()
-        engine = load_engine(arguments.engine, **read_options(arguments.option))
-        identity, report = read_identity(sources, settings, clock)
+    def start(cls, arguments: argparse.Namespace, settings: Settings, options: Mapping[str, Value], sources: Sequence[Path], no_face: str
+              ) -> Session:
+        """Loads the models, the mask and the person; FaceLoomError where one of them cannot be had."""
+        clock = Clock()
+        models = open_models(names_of(arguments), loading_of(arguments.device, arguments.provider), options)
+        models.check(settings)
+        mask = None if arguments.mask is None else read_mask(arguments.mask)
+        identity, report = read_identity(sources, models, settings, clock)
         with clock.stage("source"):
-            source = engine.prepare(identity)
-        return cls(identity, engine, source, settings, no_face, arguments.provenance, report, clock)
+            source = models.engine.prepare(identity) if settings.swap.strength != 0 else identity
+        return cls(identity, models, source, settings, no_face, arguments.provenance, mask, report, clock)
 
     def swap(self, job: Job) -> dict:
-        """Swap one photograph and write it. Returns what became of it."""
+        """Swaps one photograph and writes the result. Returns what became of it."""
         start = time.perf_counter()
         with self.clock.stage("read"):
             picture = read_picture_file(job.target)
-        done = swap_photograph(as_images(picture.image), self.source, self.engine, self.settings, self.clock)
+        done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask)
         if not len(done.faces):
             return self._without_face(job, picture)
         with self.clock.stage("write"):
@@ -81,18 +99,19 @@ class Session:
         return {"status": "copied", "faces": 0, "note": f"no face in {job.target}; copied unchanged."}
 
     def _statement(self, faces: int) -> dict[str, str]:
-        return provenance(self.engine.name, self.identity.name, faces)
+        return provenance(self.models.engine.name, self.identity.name, faces)
 
     def summary(self) -> dict:
+        """Returns what the whole run has in common, for the JSON document."""
         return {
-            "faceloom": own_version(), "engine": self.engine.name,
+            "faceloom": own_version(), "engine": self.models.engine.name,
             "identity": {"name": self.identity.name, "photos": self.identity.photos, "report": self.report},
             "milliseconds": self.clock.rounded(),
         }
 
 
 def provenance(engine: str, person: str, faces: int) -> dict[str, str]:
-    """What a picture says about itself."""
+    """Returns what is written into a picture about itself."""
     return {
         "Provenance": f"Face swap: {faces} face(s) in this picture were replaced by software.",
         "Software": f"FaceLoom {own_version()}",

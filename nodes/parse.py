@@ -6,25 +6,14 @@ import torch
 from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
+from ..models.options.regions import LANDMARK_REGIONS, PRESETS
 from ..models.parse import REGIONS, MaskEdge, parse_preview, region_mask
 from ..models.parse.occlude import faces_in_crops, occlusion_mask
-from ..models.parse.regions import LANDMARK_REGIONS
 from ..models.pixels.tensors import as_crops, as_images
 from ._runtime import give, give_crops, listener, show
 from ._schema import node_schema
 from ._sockets import FaceOccluder, FaceParser, Faces
 
-# What one click gives; everything else is "custom".
-PRESETS: dict[str, tuple[str, ...]] = {
-    "face": ("face",),
-    "skin": ("skin",),
-    "brows": ("left_brow", "right_brow"),
-    "eyes": ("left_eye", "right_eye"),
-    "nose": ("nose",),
-    "lips": ("upper_lip", "lower_lip"),
-    "mouth": ("mouth", "upper_lip", "lower_lip"),
-    "hair": ("hair",),
-}
 CUSTOM = ("skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "upper_lip", "lower_lip")
 
 

@@ -10,11 +10,11 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Faces
+from ..options.regions import FACE_PARTS, LANDMARK_PARTS, LANDMARK_REGIONS, REGIONS
 from ..pixels.drawing import color_regions, outline_masks
 from ..pixels.masks import feather_mask, fit_mask, grow_mask
 from ..progress import Progress, silent
 from .landmarks import landmark_mask
-from .regions import FACE_PARTS, LANDMARK_PARTS, LANDMARK_REGIONS, REGIONS
 
 __all__ = ["FACE_PARTS", "REGIONS", "MaskEdge", "Parser", "parse_preview", "region_labels", "region_mask"]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from ..options.regions import REGIONS
 from ..pixels.resize import resize_bicubic, resize_bilinear
 from ..progress import Progress, silent
-from .regions import REGIONS
 
 # The 19 classes of CelebAMask-HQ in the order of zllrunning's BiSeNet and everything trained after it.
 CELEBA_CLASSES: tuple[str, ...] = (

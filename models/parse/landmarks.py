@@ -11,10 +11,10 @@ import torch
 
 from ..crops.crop import crop_matrices
 from ..faces import MIRROR_68, Face, Faces, keypoints_from_68
+from ..options.regions import LANDMARK_PARTS
 from ..pixels.affine import similarity, transform
 from ..pixels.masks import polygon_mask
 from ..runtime.method import Method
-from .regions import LANDMARK_PARTS
 
 # How high the forehead rises above the brows, in brow-to-chin distances: by the rule of thirds the hairline would be at 0.5;
 # fringes hang lower, and hair in the mask looks worse than a missing finger's breadth of skin.

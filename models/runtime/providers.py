@@ -7,21 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FaceLoomError
+from ..options.providers import PROVIDERS
 from .memory import mentions_memory
 
 log = logging.getLogger("faceloom")
 
-# onnxruntime's names by short name. TensorRT spends minutes on building an engine, so "auto" never tries it.
-PROVIDERS: Mapping[str, str] = {
-    "cuda": "CUDAExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
 # What "auto" tries, in this order.
 AUTO = ("cuda", "rocm", "migraphx", "directml", "coreml", "openvino")
 

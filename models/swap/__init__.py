@@ -87,6 +87,25 @@ class DrawsAtSize(Protocol):
     size: int
 
 
+@runtime_checkable
+class AlignsFaces(Protocol):
+    """An engine that works on crops of its own alignment and size."""
+
+    name: str
+    alignment: str | None
+
+    def align(self, faces: Faces) -> Faces:
+        """Returns the faces with those crops, for ``swap`` and for pasting."""
+
+
+@runtime_checkable
+class ChecksSettings(Protocol):
+    """An engine that tells without swapping which settings it cannot do."""
+
+    def check_settings(self, settings: SwapSettings) -> None:
+        """Raises FaceLoomError for settings that ``swap`` refuses."""
+
+
 def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine | None = None,
                settings: SwapSettings = USUAL, *, which: str = "all", mask: torch.Tensor | None = None,
                progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:

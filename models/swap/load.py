@@ -6,13 +6,13 @@ This module imports no network library, so that the command line lists the engin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FaceLoomError
 from ..files.find import FoundFile
 from ..runtime.method import Loading, Method, open_model
-from ..runtime.options import Options, Value, read_words
+from ..runtime.options import Options, Value
 from . import mesh, onnx
 from .research import deepfakes, facedancer, fslsd, ghost, megafs, reliableswap, simswap
 
@@ -38,11 +38,6 @@ def load_engine(path_or_name: str | os.PathLike | FoundFile, loading: Loading | 
 def options_by_method() -> Mapping[str, type[Options]]:
     """Returns the options of every method that has any, by the method's name, in the table's order."""
     return {method.name: method.options for method in ENGINES if method.options}
-
-
-def read_options(words: Iterable[str]) -> dict[str, Value]:
-    """Reads ``NAME=VALUE`` words; FaceLoomError where no engine has such an option or takes such a value."""
-    return read_words(words, options_by_method().values())
 
 
 def with_options(engine: SwapEngine | WithOptions, method: str, **values: Value) -> Any:

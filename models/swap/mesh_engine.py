@@ -60,6 +60,10 @@ class MeshEngine:
                                 "identity from photos with ArcFace Embed.")  # fmt: skip
         return [_texture(crop, fit) for crop, fit in zip(identity.crops, reference_fits(identity), strict=True)]
 
+    def check_settings(self, settings: SwapSettings) -> None:
+        """Raises FaceLoomError for settings that ``swap`` refuses."""
+        settings.check("The built-in warp can only show the source photo as it is; use a strength from 0 to 1, or a swap model.")
+
     def swap(self, images: torch.Tensor, faces: Faces, source: list[Texture], settings: SwapSettings = USUAL, progress: Progress = silent
              ) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``SwapEngine.swap``; the masks are 1 wherever the crop differs from the photograph.
@@ -67,7 +71,7 @@ class MeshEngine:
         ``strength`` morphs shape and colour from the target (0) to the source (1); a photo has no more to give, so more is an error.
         ``pixel_boost`` has no meaning here: the texture is drawn at the crop's own resolution.
         """
-        settings.check("The built-in warp can only show the source photo as it is; use a strength from 0 to 1, or a swap model.")
+        self.check_settings(settings)
         size = settings.edge(faces)
         crops = crop_faces(images, faces, size)
         masks = torch.zeros(crops.shape[:3], device=crops.device)

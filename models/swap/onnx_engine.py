@@ -51,6 +51,10 @@ class OnnxEngine:
             return None
         return self._latents.of_identity(identity) if self._latents else self._source_picture(identity)
 
+    def check_settings(self, settings: SwapSettings) -> None:
+        """Raises FaceLoomError for settings that ``swap`` refuses."""
+        settings.check("" if self._latents else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
+
     def swap(self, images: torch.Tensor, faces: Faces, source: np.ndarray | None, settings: SwapSettings = USUAL,
              progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``SwapEngine.swap``.
@@ -59,7 +63,7 @@ class OnnxEngine:
         for. The mask is the network's own, or the face's outline, within the square it saw. ``strength``: how far the target turns into
         the source in the network's latent space; above 1 exaggerates. Networks without a latent space fade between 0 and 1.
         """
-        settings.check("" if self._latents else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
+        self.check_settings(settings)
         crops = crop_faces(images, faces, settings.edge(faces))
         masks = crops.new_zeros(crops.shape[:3])
         if settings.strength == 0:

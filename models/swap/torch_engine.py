@@ -86,11 +86,15 @@ class TorchEngine(ABC):
         """Returns ``[1, ...]``: ``encode_faces`` of the identity's photos, their mean."""
         return self.encode_faces(*reference_photos(identity, self.name)).mean(0, keepdim=True)
 
+    def check_settings(self, settings: SwapSettings) -> None:
+        """Raises FaceLoomError for settings that ``swap`` refuses."""
+        settings.check("" if self.mixes else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
+
     def swap(self, images: torch.Tensor, faces: Faces, source: torch.Tensor, settings: SwapSettings = USUAL, progress: Progress = silent
              ) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``SwapEngine.swap``. The network sees its own alignment of the face, sampled straight from the image, ``pixel_boost`` times
         as fine as it was trained for."""
-        settings.check("" if self.mixes else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
+        self.check_settings(settings)
         crops = crop_faces(images, faces, settings.edge(faces))
         masks = crops.new_zeros(crops.shape[:3])
         if settings.strength == 0 or not len(faces):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..diffusion.gaze import build_eyenet, eye_boxes
 from ..errors import FaceLoomError
 from ..faces import Face, Faces, Identity
 from ..files.checkpoints import load_weights
+from ..files.contents import Contents
 from ..files.find import FoundFile, find_companion
 from ..files.folders import Folders
 from ..identity.photos import check_photos, reference_photos
@@ -29,8 +31,10 @@ from ..pixels.masks import fit_mask
 from ..pixels.resize import resize_area_or_lanczos
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
-from ..runtime.method import Method, is_row
+from ..runtime.method import Loading, Method, is_row
+from ..runtime.options import Value
 from .diffface import (
+    PRESETS,
     SIZE,
     AttemptRandom,
     Networks,
@@ -42,6 +46,8 @@ from .diffface import (
     make_scene,
     paint,
 )
+from .engine import SystemEngine
+from .options import DiffFaceOptions
 
 # Bytes that a step needs besides the weights, with the gradient through the denoiser (True) and without.
 WORKING_BYTES = {True: 5 << 30, False: 2 << 30}
@@ -81,7 +87,7 @@ class DiffFace:
         """
         if len(faces) != len(crops):
             raise FaceLoomError(f"There are {len(crops)} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
-        self._check(identity, settings)
+        self.check(identity, settings)
         edge = crops.shape[1]
         with torch.inference_mode(False), torch.no_grad():
             networks, device = self._networks(settings)
@@ -119,7 +125,8 @@ class DiffFace:
         distances = torch.stack([identity_distances(networks, scene, attempt) for attempt in attempts])
         return choose_attempts(torch.stack(attempts), distances, settings.place)
 
-    def _check(self, identity: Identity, settings: Settings) -> None:
+    def check(self, identity: Identity, settings: Settings) -> None:
+        """Raises where a swap with these settings cannot be made."""
         check_photos(identity, "DiffFace")
         if settings.weights.gaze > 0 and self.model.net.gaze is None:
             raise FaceLoomError("gaze_weight needs DiffFace's GazeEstimator.pt beside its Model.pt; put it there, or set weights to own "
@@ -194,3 +201,31 @@ def load_diffface(path: str | os.PathLike | FoundFile, *, folders: Folders | Non
 METHOD = Method("DiffFace", kind="research",
                 recognizes=is_row("diffface_unet", lambda file: "id_embed.0.weight" in file.tensors),
                 open=lambda file, loading: load_diffface(file.path, folders=loading.folders, devices=loading.devices, half=loading.half))
+
+
+class DiffFaceEngine(SystemEngine):
+    """DiffFace as a swap engine, which paints the faces' own crops."""
+
+    name = "DiffFace"
+
+    def __init__(self, system: DiffFace, settings: Settings) -> None:
+        self.system, self.settings = system, settings
+
+    def prepare(self, identity: Identity) -> Identity:
+        """Returns the identity; FaceLoomError where it has no photo, or where the guidance lacks a network."""
+        self.system.check(identity, self.settings)
+        return identity
+
+    def paint_faces(self, images: Tensor, faces: Faces, identity: Identity, progress: Progress) -> tuple[Tensor, Tensor]:
+        """Returns painted crops and masks; see ``SystemEngine``."""
+        return self.system.swap(crop_faces(images, faces), faces, identity, self.settings, progress=progress)
+
+
+def _open_engine(file: Contents, loading: Loading, **options: Value) -> DiffFaceEngine:
+    chosen = DiffFaceOptions(**options)
+    system = METHOD.open(file, loading)
+    weights = PRESETS[chosen.weights]
+    return DiffFaceEngine(system, Settings(chosen.steps, chosen.steps // 4, chosen.repeats, weights, seed=chosen.seed))
+
+
+ENGINE = replace(METHOD, open=_open_engine, options=DiffFaceOptions)

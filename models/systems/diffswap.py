@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..crops.crop import crop_faces, crop_matrices
-from ..crops.quad_as_published import cut_squares, draw_squares
 from ..crops.squares import align_faces
 from ..diffusion.ddim import TRAINING_STEPS, DdimStep, ddim_schedule, scaled_linear_alphas
 from ..diffusion.noise import noise_source
@@ -28,32 +27,31 @@ from ..face3d.mask3d import landmark_mask
 from ..faces import Face, Faces, Identity
 from ..files.catalogue import row_by_name
 from ..files.checkpoints import load_weights
+from ..files.contents import Contents
 from ..files.find import find_companion, how_to_get
 from ..identity.photos import reference_photos
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
-from ..options.paste import PasteSettings
 from ..parse.landmarks import points68_of
-from ..paste import check_crops, paste
+from ..paste import check_crops
 from ..pixels.affine import transform
-from ..pixels.masks import fit_mask
+from ..pixels.masks import feather_mask, fit_mask
 from ..pixels.opencv_like import fill_hull
 from ..pixels.resize import resize_bicubic
-from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
-from ..runtime.method import Method, is_row
-from .diffswap_picture import blend_by_bands, cut, identity_view, latent_mask, organ_masks, put_back
+from ..runtime.method import Loading, Method, is_row
+from ..runtime.options import Value
+from .diffswap_picture import identity_view, latent_mask, organ_masks
+from .engine import SystemEngine
+from .options import ORGAN_SOURCES, SHAPES, DiffSwapOptions
 
 ALIGNMENT = "FFHQ quad"
 SIZE, LATENT_SIZE = 256, 64  # edges of a crop and of its latents
 ALPHAS = scaled_linear_alphas(0.0015, 0.0195)
-# Where the organs' features come from: the source, as the paper says, or the target, as the released program does by mistake.
-ORGAN_SOURCES = ("source", "released")
-# Whose outline is repainted and whose landmarks are painted: the target's in two dimensions as released, or in three as in the paper:
-# landmarks of the source's face in the target's pose, inside the outline of that face or of both.
-SHAPES = ("2-D release", "3-D source", "3-D union")
+# How softly the edge of what is pasted fades, as a fraction of the crop's edge.
+EDGE = 0.02
 # Bytes that a crop takes in the conditioner, in the autoencoder and in the UNet, besides their weights.
 _CONDITIONER_BYTES, _CODEC_BYTES, _UNET_BYTES = 200 << 20, 1 << 30, 1 << 30
 # How many faces go through the UNet together.
@@ -84,14 +82,12 @@ class Settings:
     """The numbers of one sampling; the defaults are those of the authors' program.
 
     steps: of the 1000. target_guidance: how much every step drifts to the target. seed: of the first face's noise; the next faces take the
-    numbers that follow. as_published: whether crops are cut, blended and drawn over their whole square with PIL, in 8 bits, as the authors
-    do.
+    numbers that follow.
     """
 
     steps: int = 200
     target_guidance: float = 0.01
     seed: int = 0
-    as_published: bool = False
 
 
 @dataclass(frozen=True)
@@ -282,30 +278,20 @@ class DiffSwap:
 
         return denoise
 
-    def swap(self, images: Tensor, faces: Faces, identity: Identity, settings: Settings = Settings(),
-             conditioning: ConditioningSettings = ConditioningSettings(), *, feather: float = 0.02, progress: Progress = silent) -> Tensor:
-        """Return the photos ``[B, H, W, 3]`` 0..1 with the identity's face on these faces.
 
-        The new face is pasted band by band. feather: softness of its edge, as a share of the crop's edge.
-        """
-        check_images(images)
-        faces.check_image(images.shape)
-        if not len(faces):
-            return images
-        aligned = align_faces(faces, ALIGNMENT, SIZE)
-        crops = cut_squares(images, faces, SIZE, cut) if settings.as_published else crop_faces(images, aligned)
-        prepared = prepare(self.conditioner, self.encode, crops, aligned, identity, conditioning)
-        painted = self.paint(prepared, settings, progress)
-        if settings.as_published:
-            return paste_as_published(images, faces, prepared, painted)
-        return paste(images, aligned, painted, prepared.swapped, PasteSettings(blend="multi-band", feather=feather))[0]
+class DiffSwapEngine(SystemEngine):
+    """DiffSwap as a swap engine."""
 
+    name, alignment, size = "DiffSwap", ALIGNMENT, SIZE
 
-def paste_as_published(images: Tensor, faces: Faces, prepared: Prepared, painted: Tensor) -> Tensor:
-    """Blend every painted crop with its target and draws it over its whole square in the photos ``[B, H, W, 3]``."""
-    first, second = ((crops.cpu() * 255).movedim(-1, 1) for crops in (painted, prepared.targets))
-    blended = blend_by_bands(first.trunc(), second.round(), (prepared.swapped.cpu() > 0.5).float(), whole_numbers=True)
-    return draw_squares(images, faces, blended.movedim(1, -1).to(torch.uint8).numpy(), put_back)
+    def __init__(self, system: DiffSwap, settings: Settings = Settings(), conditioning: ConditioningSettings = ConditioningSettings()
+                 ) -> None:
+        self.system, self.settings, self.conditioning = system, settings, conditioning
+
+    def paint_faces(self, images: Tensor, faces: Faces, identity: Identity, progress: Progress) -> tuple[Tensor, Tensor]:
+        """Returns painted crops and masks; see ``SystemEngine``."""
+        prepared = prepare(self.system.conditioner, self.system.encode, crop_faces(images, faces), faces, identity, self.conditioning)
+        return self.system.paint(prepared, self.settings, progress), feather_mask(prepared.swapped, EDGE * SIZE, "inside")
 
 
 def load_diffswap(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None) -> DiffSwap:
@@ -332,3 +318,12 @@ def recognizer_weights(path: Path, weights: dict[str, Tensor]) -> dict[str, Tens
 METHOD = Method("DiffSwap", kind="research", recognizes=is_row("diffswap", lambda file: "cond_stage_model.id_fc.2.weight" in file.tensors),
                 open=lambda file, loading: load_diffswap(file.path, dtype=torch.float16 if loading.half else torch.float32,
                                                          devices=loading.devices))
+
+
+def _open_engine(file: Contents, loading: Loading, **options: Value) -> DiffSwapEngine:
+    chosen = DiffSwapOptions(**options)
+    settings = Settings(chosen.steps, chosen.target_guidance, chosen.seed)
+    return DiffSwapEngine(METHOD.open(file, loading), settings, ConditioningSettings(chosen.organ_source, chosen.shape))
+
+
+ENGINE = replace(METHOD, open=_open_engine, options=DiffSwapOptions)

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..crops.crop import crop_faces
-from ..crops.squares import align_faces
 from ..diffusion.ddim import classifier_free_guidance
 from ..diffusion.euler import sample_euler
 from ..diffusion.noise import seeded_noise
 from ..faces import Faces, Identity
 from ..parse import Parser
-from ..paste import paste
-from ..pixels.tensors import check_images
 from ..progress import Progress, silent
-from .face_adapter import ALIGNMENT, Conditions, FaceAdapter, Vision
+from .engine import SystemEngine
+from .face_adapter import ALIGNMENT, Conditions, FaceAdapter, Source, Vision
 from .face_adapter_picture import SIZE
 
 LATENT_SHAPE = (4, SIZE // 8, SIZE // 8)
@@ -48,25 +45,13 @@ class BaseModels:
     """The models that Face-Adapter adapts: Stable Diffusion 1.5 and CLIP's vision model.
 
     denoise: the UNet with Face-Adapter's ControlNet. decode: the VAE. empty_prompt: ``[1, 77, W]``, the text encoder's output for "".
-    vision: needed by ``swap`` only.
+    vision: needed by ``FaceAdapterEngine`` only.
     """
 
     denoise: Denoise
     decode: Decode
     empty_prompt: Tensor
     vision: Vision | None = None
-
-
-def diffusers_denoiser(unet: Any, control_net: Any, strength: float = 1.0) -> Denoise:
-    """Return the denoiser that diffusers' UNet2DConditionModel and ControlNetModel are. strength: of the ControlNet."""
-
-    def denoise(x: Tensor, time: float, tokens: Tensor, image_tokens: Tensor, hint: Tensor) -> Tensor:
-        down, middle = control_net(x, time, encoder_hidden_states=image_tokens, controlnet_cond=hint, conditioning_scale=strength,
-                                   return_dict=False)
-        return unet(x, time, encoder_hidden_states=tokens, down_block_additional_residuals=down, mid_block_additional_residual=middle,
-                    return_dict=False)[0]
-
-    return denoise
 
 
 def sample(conditions: Conditions, models: BaseModels, noise: Tensor, settings: Settings = Settings(), progress: Progress = silent
@@ -99,12 +84,19 @@ def paint(conditions: Conditions, models: BaseModels, settings: Settings = Setti
     return (torch.cat(painted) * mask + conditions.background * (1 - mask)).clone()
 
 
-def swap(adapter: FaceAdapter, images: Tensor, faces: Faces, identity: Identity, models: BaseModels, settings: Settings = Settings(), *,
-         parser: Parser | None = None, progress: Progress = silent) -> Tensor:
-    """Return the photos ``[B, H, W, 3]`` with the identity's face on these faces, which are cut anew by the alignment ``box``."""
-    check_images(images)
-    if not len(faces):
-        return images
-    faces = align_faces(faces, ALIGNMENT, SIZE)
-    conditions = adapter.conditions(crop_faces(images, faces), faces, identity, models.vision, parser=parser)
-    return paste(images, faces, paint(conditions, models, settings, progress), conditions.mask)[0]
+class FaceAdapterEngine(SystemEngine):
+    """Face-Adapter as a swap engine. models: with a vision model. parser: decides where a swap may paint; None: the adapter's own."""
+
+    name, alignment, size = "Face-Adapter", ALIGNMENT, SIZE
+
+    def __init__(self, adapter: FaceAdapter, models: BaseModels, settings: Settings = Settings(), parser: Parser | None = None) -> None:
+        self.adapter, self.models, self.settings, self.parser = adapter, models, settings, parser
+
+    def prepare(self, identity: Identity) -> Source:
+        """Returns what the adapter needs of the identity; FaceLoomError where it has no photo."""
+        return self.adapter.prepare(super().prepare(identity))
+
+    def paint_faces(self, images: Tensor, faces: Faces, source: Identity | Source, progress: Progress) -> tuple[Tensor, Tensor]:
+        """Returns painted crops and masks; see ``SystemEngine``."""
+        conditions = self.adapter.conditions(crop_faces(images, faces), faces, source, self.models.vision, parser=self.parser)
+        return paint(conditions, self.models, self.settings, progress), conditions.mask

@@ -16,27 +16,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..crops.crop import crop_faces, crop_matrices, crop_matrix
-from ..crops.quad_as_published import cut_squares, draw_squares
-from ..crops.squares import align_faces, quad_square
+from ..crops.squares import quad_square
 from ..diffusion.ddim import classifier_free_guidance, ddim_schedule, sample_ddim
 from ..diffusion.noise import seeded_noise
 from ..faces import Faces, Identity
 from ..files.checkpoints import load_weights
+from ..files.contents import Contents
 from ..identity.photos import reference_photos
 from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_vae
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
 from ..parse import REGIONS, Parser, region_mask
 from ..parse.landmarks import points68_of
-from ..paste import check_crops, paste
+from ..paste import check_crops
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask
 from ..pixels.resize import resize_bicubic
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import check_images, to_uint8
 from ..progress import Progress, silent
 from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
-from ..runtime.method import Method, is_row
+from ..runtime.method import Loading, Method, is_row
+from ..runtime.options import Value
+from ..swap.helpers import parser_for
+from .engine import SystemEngine
+from .options import REFaceOptions
 
 ALIGNMENT = "FFHQ quad"
 SIZE = 512  # edge of a crop that is painted
@@ -50,6 +53,8 @@ CLASSES: Mapping[str, int] = {
 }  # fmt: skip
 # Lips, brows, eyes, nose, skin, ears, mouth.
 SWAPPED_CLASSES = (1, 2, 3, 5, 6, 7, 9)
+# Over how many of a crop's pixels the edge of what is pasted fades.
+EDGE = 4
 # Bytes that a crop takes in the conditioner, in the VAE and (twice, for guidance) in the UNet, besides their weights.
 _CONDITIONER_BYTES, _VAE_BYTES, _UNET_BYTES = 200 << 20, 3 << 30, 2 << 30
 # How many faces go through the networks together.
@@ -178,15 +183,13 @@ class Settings:
     """The numbers of one sampling; the defaults are those of the authors' program.
 
     scale: of classifier-free guidance. seed: of the first face's noise; the next faces take the numbers that follow. start_from_target:
-    whether sampling begins with the noised target. as_published: whether crops are cut and drawn over their whole square with PIL, in 8
-    bits, as the authors do.
+    whether sampling begins with the noised target.
     """
 
     steps: int = 50
     scale: float = 3.5
     seed: int = 0
     start_from_target: bool = False
-    as_published: bool = False
 
 
 class REFace:
@@ -240,29 +243,19 @@ class REFace:
         crops = torch.cat([net.decode(one[None]) for one in latents]).float().cpu()
         return ((crops + 1) / 2).clamp(0, 1).movedim(1, -1)
 
-    def swap(self, images: Tensor, faces: Faces, identity: Identity, settings: Settings = Settings(), *, parser: Parser | None = None,
-             feather: float = 4 / SIZE, progress: Progress = silent) -> Tensor:
-        """Return the photos ``[B, H, W, 3]`` 0..1 with the identity's face on these faces.
 
-        parser: as in ``prepare``. feather: softness of the edge of what is pasted, as a share of the crop's edge.
-        """
-        check_images(images)
-        faces.check_image(images.shape)
-        if not len(faces):
-            return images
-        aligned = align_faces(faces, ALIGNMENT, SIZE)
-        crops = cut_squares(images, faces, PUBLISHED_SIZE) if settings.as_published else crop_faces(images, aligned)
-        prepared = prepare(self.conditioner, crops, aligned, identity, parser)
-        painted = self.paint(prepared, settings, progress)
-        if settings.as_published:
-            return paste_as_published(images, faces, painted)
-        return paste(images, aligned, painted, feather_mask(prepared.swapped, feather * SIZE, "inside"))[0]
+class REFaceEngine(SystemEngine):
+    """REFace as a swap engine. parser: as in ``prepare``."""
 
+    name, alignment, size = "REFace", ALIGNMENT, SIZE
 
-def paste_as_published(images: Tensor, faces: Faces, painted: Tensor) -> Tensor:
-    """Draw every painted crop over its whole square in the photos ``[B, H, W, 3]``, without a mask."""
-    large = F.interpolate(painted.movedim(-1, 1), (PUBLISHED_SIZE, PUBLISHED_SIZE), mode="bilinear", align_corners=False).movedim(1, -1)
-    return draw_squares(images, faces, to_uint8(large))
+    def __init__(self, system: REFace, settings: Settings = Settings(), parser: Parser | None = None) -> None:
+        self.system, self.settings, self.parser = system, settings, parser
+
+    def paint_faces(self, images: Tensor, faces: Faces, identity: Identity, progress: Progress) -> tuple[Tensor, Tensor]:
+        """Returns painted crops and masks; see ``SystemEngine``."""
+        prepared = prepare(self.system.conditioner, crop_faces(images, faces), faces, identity, self.parser)
+        return self.system.paint(prepared, self.settings, progress), feather_mask(prepared.swapped, EDGE, "inside")
 
 
 def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, devices: DeviceManager | None = None,
@@ -277,3 +270,12 @@ def load_reface(path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, 
 METHOD = Method("REFace", kind="research", recognizes=is_row("reface", lambda file: "learnable_vector" in file.tensors),
                 open=lambda file, loading: load_reface(file.path, dtype=torch.float16 if loading.half else torch.float32,
                                                        devices=loading.devices))
+
+
+def _open_engine(file: Contents, loading: Loading, **options: Value) -> REFaceEngine:
+    chosen = REFaceOptions(**options)
+    settings = Settings(chosen.steps, chosen.cfg, chosen.seed, chosen.start_from_target)
+    return REFaceEngine(METHOD.open(file, loading), settings, parser_for(loading))
+
+
+ENGINE = replace(METHOD, open=_open_engine, options=REFaceOptions)

@@ -14,7 +14,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, session, swap
+from faceloom.cli import INTERRUPTED, OK, SOME_FAILED, USER_ERROR, main, swap
 from faceloom.models import pipeline
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import detect_faces
@@ -22,8 +22,8 @@ from faceloom.models.files.picture import read_image, read_picture_file, write_i
 from faceloom.models.options.detect import ORDERS, DetectSettings
 from faceloom.models.runtime.method import Method
 from faceloom.models.swap import load
-from faceloom.models.swap.load import options_by_method
 from faceloom.models.swap.research.ghost import GhostOptions
+from faceloom.models.systems.options import options_by_engine
 from PIL import Image
 
 GREEN = torch.tensor([0.0, 1.0, 0.0])
@@ -63,11 +63,10 @@ def found() -> dict:
 @pytest.fixture(autouse=True)
 def remembered(monkeypatch, found):
     """The same few photographs are searched by every test: once is enough."""
-    def detect(image, **options):
-        options.pop("progress", None)
-        key = (image.shape, hash(image.numpy().tobytes()), *sorted(options.items()))
+    def detect(image, detector, settings, progress=None):
+        key = (image.shape, hash(image.numpy().tobytes()), detector.name, settings)
         if key not in found:
-            found[key] = detect_faces(image, **options)
+            found[key] = detect_faces(image, detector, settings)
         return found[key]
 
     monkeypatch.setattr(pipeline, "detect_faces", detect)
@@ -121,7 +120,7 @@ def refused(capsys, *words) -> str:
 
 def test_options_reach_the_engine(tmp_path, me, folder, monkeypatch):
     given = []
-    monkeypatch.setattr(session, "load_engine", lambda name, **options: given.append((name, options)) or Painter())
+    monkeypatch.setattr(pipeline, "load_any_engine", lambda name, loading, **options: given.append((name, options)) or Painter())
     words = "enhance=as published", "blur_x=2.5", "shrink=-3", "align=off", "shrink=4"
     flags = [part for word in words for part in ("--option", word)]
     assert call(me, folder / "hopper.png", tmp_path / "out.png", "--engine", "G.pth", *flags) == OK
@@ -132,7 +131,8 @@ def test_options_reach_the_engine(tmp_path, me, folder, monkeypatch):
 @pytest.mark.parametrize(("word", "sentence"), [
     ("mask", 'An engine option is written NAME=VALUE, such as "mask=face outline", not "mask".'),
     ("size=3", "No engine has an option size; there are enhance, templates, mask, shrink, blur_x, blur_y, align, stretch, refine, hair, "
-               "grow, swap, erode, color, centering, coverage."),
+               "grow, swap, erode, color, centering, coverage, steps, seed, cfg, start_from_target, base, target_guidance, shape, "
+               "organ_source, repeats, weights."),
     ("shrink=2.5", 'Shrink must be a whole number, not "2.5".'), ("blur_x=wide", 'Blur x must be a number, not "wide".'),
     ("blur_y=nan", 'Blur y must be a number, not "nan".'), ("align=maybe", 'Align must be on or off, not "maybe".'),
     ("mask=face outline", "The engine mesh is built in and has no options; leave mask out, or name a model's file."),
@@ -144,7 +144,7 @@ def test_options_that_are_none(tmp_path, me, folder, capsys, word, sentence):
 
 def test_options_of_another_engine_and_unknown_choices(tmp_path, me, folder, capsys, monkeypatch):
     options = GhostOptions()
-    monkeypatch.setattr(session, "load_engine", lambda name, **values: options.changed("ghost", **values))
+    monkeypatch.setattr(pipeline, "load_any_engine", lambda name, loading, **values: options.changed("ghost", **values))
     words = me, folder / "hopper.png", tmp_path / "out.png", "--engine", "G.pth", "--option"
     assert "ghost has no option stretch; it has enhance, templates, mask" in refused(capsys, *words, "stretch=off")
     assert 'Templates must be one of five, frontal, not "six".' in refused(capsys, *words, "templates=six")
@@ -154,7 +154,7 @@ def test_help_lists_the_options_of_every_system(capsys):
     with pytest.raises(SystemExit):
         main(["swap", "--help"])
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    for system, kind in options_by_method().items():
+    for system, kind in options_by_engine().items():
         assert [system, ", ".join(field.name for field in dataclasses.fields(kind))] in lines
 
 

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import torch
-from faceloom.models.crops.quad_as_published import quad_of
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.diffusion.ddim import ddim_schedule
 from faceloom.models.faces import Face, keypoints_from_68
@@ -16,21 +15,11 @@ from faceloom.models.networks.ldm import load_unet
 from faceloom.models.pixels.affine import invert, similarity
 from faceloom.models.pixels.opencv_like import fill_hull
 from faceloom.models.systems.diffswap import ALPHAS, SIZE, Settings, masked_ddim
-from faceloom.models.systems.diffswap_picture import (
-    RECOGNIZER_SIZE,
-    blend_by_bands,
-    cut,
-    halve,
-    identity_view,
-    laplacian_pyramid,
-    latent_mask,
-    mask_pyramid,
-    organ_masks,
-    put_back,
-    way_back,
-)
+from faceloom.models.systems.diffswap_picture import RECOGNIZER_SIZE, identity_view, latent_mask, organ_masks
+from faceloom.tests.diffswap_as_published import blend_by_bands, cut, halve, laplacian_pyramid, mask_pyramid, put_back, way_back
 from faceloom.tests.golden_adapters.base import Adapter, Unmade
 from faceloom.tests.golden_adapters.reface import Weights
+from faceloom.tests.quad_as_published import quad_of
 from torch import nn
 
 

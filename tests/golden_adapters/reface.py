@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import torch
-from faceloom.models.crops.quad_as_published import cut, perspective_coefficients, put_back, quad_of
 from faceloom.models.diffusion.ddim import SD_ALPHAS, classifier_free_guidance, ddim_schedule, sample_ddim
 from faceloom.models.faces import Face, keypoints_from_68
 from faceloom.models.networks.ldm import UNetForm, load_unet
@@ -14,6 +13,7 @@ from faceloom.models.networks.reface import IRSE50, Conditioner, FaceID, to_clip
 from faceloom.models.parse.labels import CELEBA_CLASSES
 from faceloom.models.systems.reface import class_table, halve, keep_mask, latent_mask
 from faceloom.tests.golden_adapters.base import Adapter, Unmade
+from faceloom.tests.quad_as_published import cut, perspective_coefficients, put_back, quad_of
 from torch import nn
 
 

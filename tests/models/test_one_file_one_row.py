@@ -8,7 +8,8 @@ import torch
 pytest.importorskip("onnx", reason="the files are written with the onnx package (in the test extra)")
 pytest.importorskip("onnxruntime")
 
-from faceloom.cli import OK, USER_ERROR, main, session
+from faceloom.cli import OK, USER_ERROR, main
+from faceloom.models import pipeline
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect.load import load_detector
 from faceloom.models.errors import FaceLoomError
@@ -22,7 +23,9 @@ from faceloom.models.restore import restore_crops
 from faceloom.models.restore.load import load_restorer
 from faceloom.models.runtime.method import Loading
 from faceloom.models.swap import SwapSettings, swap_faces
-from faceloom.models.swap.load import load_engine, options_by_method, read_options, with_options
+from faceloom.models.swap.load import load_engine, options_by_method, with_options
+from faceloom.models.systems.load import load_any_engine
+from faceloom.models.systems.options import read_engine_options
 from pretend_methods import FILES, add_methods, write_files
 
 LOADERS = {"onnx_engine": load_engine, "torch_engine": load_engine, "detector": load_detector, "recognizer": load_recognizer,
@@ -78,12 +81,12 @@ def test_options_are_changed_and_refused(paths, loading):
     assert list(options_by_method())[:2] == ["Bright", "Painter"]
     engine = load_engine("walls.onnx", loading)
     assert with_options(engine, "Painter", half="right").options.half == "right" and engine.options.half == "left"
-    assert read_options(["stops=3", "invert=on", "half=right"]) == {"stops": 3, "invert": True, "half": "right"}
+    assert read_engine_options(["stops=3", "invert=on", "half=right"]) == {"stops": 3, "invert": True, "half": "right"}
     for word, sentence in (("stops=4", r"Stops must be a whole number from 0 to 3, not 4\."),
                            ("amount=1.5", r"Amount must be from 0 to 1, not 1\.5\."),
                            ("half=upper", r'Half must be one of left, right, not "upper"\.')):
         with pytest.raises(FaceLoomError, match=sentence):
-            read_options([word])
+            read_engine_options([word])
     with pytest.raises(FaceLoomError, match="Painter has no option stops; it has amount, half"):
         load_engine("walls.onnx", loading, stops=2)
     with pytest.raises(FaceLoomError, match="Amount must be from 0 to 1, not 7"):
@@ -102,7 +105,8 @@ def test_the_command_line_tells_their_options_takes_them_and_refuses_others(path
     for name, picture in (("me", collins), ("you", hopper)):
         write_image(tmp_path / f"{name}.png", picture[0, ::2, ::2])
     opened = []
-    monkeypatch.setattr(session, "load_engine", lambda *given, **options: opened.append(load_engine(*given, **options)) or opened[-1])
+    monkeypatch.setattr(pipeline, "load_any_engine",
+                        lambda *given, **options: opened.append(load_any_engine(*given, **options)) or opened[-1])
 
     def swap(*words):
         return main(["swap", str(tmp_path / "me.png"), str(tmp_path / "you.png"), str(tmp_path / "out.png"), "--restore", "0", "--quiet",

@@ -10,9 +10,9 @@ import torch
 from faceloom.models.crops.crop import crop_matrices
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import MIRROR_68, Face, Faces, keypoints_from_68
+from faceloom.models.options.regions import LANDMARK_PARTS, LANDMARK_REGIONS
 from faceloom.models.parse import FACE_PARTS, REGIONS, MaskEdge, parse_preview, region_labels, region_mask
 from faceloom.models.parse.landmarks import face_outline, mean_points68, region_outlines68, smooth_curve
-from faceloom.models.parse.regions import LANDMARK_PARTS, LANDMARK_REGIONS
 from faceloom.models.pixels.affine import transform
 from hypothesis import given, settings
 from hypothesis import strategies as st

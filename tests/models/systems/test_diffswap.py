@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffswap_as_published import blend_by_bands, cut, paste_as_published
 from faceloom.models.crops.crop import crop_faces, crop_matrices
-from faceloom.models.crops.quad_as_published import cut_squares
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import detect_faces
@@ -26,11 +26,11 @@ from faceloom.models.systems.diffswap import (
     SHAPES,
     SIZE,
     ConditioningSettings,
+    DiffSwapEngine,
     Prepared,
     Settings,
     load_diffswap,
     masked_ddim,
-    paste_as_published,
     prepare,
     source_crops,
     source_features,
@@ -39,13 +39,13 @@ from faceloom.models.systems.diffswap import (
 )
 from faceloom.models.systems.diffswap_picture import (
     RECOGNIZER_SIZE,
-    blend_by_bands,
-    cut,
     identity_view,
     latent_mask,
     organ_masks,
     preview_colours,
 )
+from quad_as_published import cut_squares
+from swap_photo import swap_photo
 
 FEW = Settings(steps=2)
 STEP = ddim_schedule(50, ALPHAS)[20]
@@ -284,13 +284,17 @@ class TestPrepare:
             prepare(system.conditioner, system.encode, crops, faces, source, ConditioningSettings("target"))
 
 
+def swap_by_engine(system, photo, faces, source, settings, conditioning=ConditioningSettings(), **options):  # noqa: B008
+    return swap_photo(DiffSwapEngine(system, settings, conditioning), photo, faces, source, "multi-band", **options)
+
+
 @pytest.mark.parametrize("shape", [SHAPES[0], *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:])])
 def test_from_the_photograph_to_the_pasted_result(system, collins, source, shape):
     faces = detect_faces(collins)
     conditioning = ConditioningSettings(shape=shape)
-    result = system.swap(collins, faces, source, FEW, conditioning)
-    assert torch.equal(result, system.swap(collins, faces, source, FEW, conditioning))
-    assert not torch.equal(result, system.swap(collins, faces, source, replace(FEW, seed=1), conditioning))
+    result = swap_by_engine(system, collins, faces, source, FEW, conditioning)
+    assert torch.equal(result, swap_by_engine(system, collins, faces, source, FEW, conditioning))
+    assert not torch.equal(result, swap_by_engine(system, collins, faces, source, replace(FEW, seed=1), conditioning))
     aligned = align_faces(faces, "FFHQ quad", SIZE)
     mask = prepare(system.conditioner, system.encode, crop_faces(collins, aligned), aligned, source, conditioning).swapped[0]
     ys, xs = np.nonzero((result != collins).any(-1)[0].numpy())
@@ -302,7 +306,8 @@ def test_from_the_photograph_to_the_pasted_result(system, collins, source, shape
 
 def test_as_published_the_whole_square_is_drawn(system, collins, source):
     faces = detect_faces(collins)
-    result = system.swap(collins, faces, source, replace(FEW, as_published=True))
+    told = prepare(system.conditioner, system.encode, cut_squares(collins, faces, SIZE, cut), align_faces(faces, "FFHQ quad", SIZE), source)
+    result = paste_as_published(collins, faces, told, system.paint(told, FEW))
     changed = (result != collins).any(-1)[0].numpy()
     ys, xs = np.nonzero(changed)
     to_crop = crop_matrices(align_faces(faces, "FFHQ quad"), SIZE)[0]
@@ -337,13 +342,13 @@ def test_a_batch_is_its_faces_one_by_one(system, group, source):
 
 @pytest.mark.slow
 def test_progress_counts_every_step_and_may_stop(system, group, source, reports):
-    seen = reports(lambda progress: system.swap(*group, source, FEW, progress=progress))
+    seen = reports(lambda progress: swap_by_engine(system, *group, source, FEW, progress=progress))
     assert seen == [(0, 4), (2, 4), (4, 4)]  # two faces together, two steps
 
 
 def test_no_face_changes_nothing(system, collins, source):
     faces = detect_faces(collins).take([])
-    assert torch.equal(system.swap(collins, faces, source), collins)
+    assert torch.equal(swap_by_engine(system, collins, faces, source, FEW), collins)
     told = prepare(system.conditioner, system.encode, torch.zeros(1, 64, 64, 3), faces, source)
     assert float(told.swapped.max()) == 0 and told.tokens.shape == (1, 5, 64) and told.latents.shape == (1, 3, 64, 64)
 

@@ -19,9 +19,11 @@ from faceloom.models.options.detect import DetectSettings
 from faceloom.models.parse import REGIONS
 from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.systems.face_adapter import TEMPLATE, canvas_matrices, source_crop, split_coefficients
+from faceloom.models.systems.face_adapter_diffusers import diffusers_denoiser
 from faceloom.models.systems.face_adapter_load import VISION_FOLDER, ClipVision, find_weights_in_folder, load_face_adapter
 from faceloom.models.systems.face_adapter_picture import add_pupils, blend_mask, draw_points, rainbow, swap_area
-from faceloom.models.systems.face_adapter_swap import BaseModels, Settings, diffusers_denoiser, paint, sample, swap
+from faceloom.models.systems.face_adapter_swap import BaseModels, FaceAdapterEngine, Settings, paint, sample
+from swap_photo import swap_photo
 from torch import nn
 
 WIDE = 24  # of the prompt and of CLIP in these tests
@@ -414,7 +416,7 @@ class TestSampling:
     @pytest.mark.slow
     def test_from_the_photograph_to_the_pasted_result(self, adapter, stable_diffusion, collins, source, made):
         faces = detect_faces(collins)
-        result, other = (swap(adapter, collins, faces, source, stable_diffusion, settings)
+        result, other = (swap_photo(FaceAdapterEngine(adapter, stable_diffusion, settings), collins, faces, source)
                          for settings in (FEW, replace(FEW, seed=1)))
         assert result.shape == collins.shape and not torch.equal(result, other)
         changed = (result != collins).any(-1)[0]
@@ -456,7 +458,7 @@ class TestSampling:
         with pytest.raises(Stop):
             paint(made, stable_diffusion, FEW, progress)
         nobody = Faces((), 1, *collins.shape[1:3])
-        assert swap(adapter, collins, nobody, source, stable_diffusion).equal(collins)
+        assert swap_photo(FaceAdapterEngine(adapter, stable_diffusion), collins, nobody, source).equal(collins)
 
 
 def test_the_aligned_picture_is_reached_through_the_crop(target):

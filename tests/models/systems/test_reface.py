@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from faceloom.models.crops.crop import crop_faces, crop_matrices
-from faceloom.models.crops.quad_as_published import cut_squares
 from faceloom.models.crops.squares import align_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.diffusion.ddim import SD_ALPHAS, DdimStep, ddim_schedule, sample_ddim
@@ -16,18 +15,21 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.parse import REGIONS
 from faceloom.models.pixels.affine import invert, transform
 from faceloom.models.systems.reface import (
+    PUBLISHED_SIZE,
     SIZE,
+    REFaceEngine,
     Settings,
     class_table,
     keep_mask,
     latent_mask,
     load_reface,
-    paste_as_published,
     prepare,
     published_classes,
     shrink,
     source_crop,
 )
+from quad_as_published import cut_squares, paste_as_published
+from swap_photo import swap_photo
 
 FEW = Settings(steps=2)
 
@@ -117,10 +119,21 @@ def test_what_the_denoiser_is_told(system, collins, source):
     torch.testing.assert_close(moved - told.tokens, bias[:, None] * .05 / 11.05, atol=1e-4, rtol=1e-4)
 
 
+def swap_by_engine(system, photo, faces, source, settings, **options):
+    return swap_photo(REFaceEngine(system, settings), photo, faces, source, **options)
+
+
+def swap_as_published(system, photo, faces, source, settings):
+    """Cut and drawn over the whole square with PIL, in 8 bits, as the authors' program does."""
+    prepared = prepare(system.conditioner, cut_squares(photo, faces, PUBLISHED_SIZE), align_faces(faces, "FFHQ quad", SIZE), source)
+    return paste_as_published(photo, faces, system.paint(prepared, settings))
+
+
 @pytest.mark.parametrize("as_published", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_from_the_photograph_to_the_pasted_result(system, collins, source, as_published):
     faces = detect_faces(collins)
-    result, again = (system.swap(collins, faces, source, Settings(steps=1, as_published=as_published)) for _ in range(2))
+    swap = swap_as_published if as_published else swap_by_engine
+    result, again = (swap(system, collins, faces, source, Settings(steps=1)) for _ in range(2))
     assert result.shape == collins.shape and torch.equal(result, again)
     changed = (result != collins).any(-1)[0]
     square = transform(np.array([[0, 0], [512, 512]]) - .5, invert(crop_matrices(align_faces(faces, "FFHQ quad"), 512)[0]))
@@ -164,13 +177,13 @@ def test_starting_from_the_target(system, collins, source):
 
 @pytest.mark.slow
 def test_progress_counts_every_step_and_may_stop(system, group, source, reports):
-    seen = reports(lambda progress: system.swap(*group, source, FEW, progress=progress))
+    seen = reports(lambda progress: swap_by_engine(system, *group, source, FEW, progress=progress))
     assert seen == [(0, 4), (2, 4), (4, 4)]  # two faces together, two steps
 
 
 def test_no_face_changes_nothing(system, collins, source):
     faces = detect_faces(collins).take([])
-    assert torch.equal(system.swap(collins, faces, source), collins)
+    assert torch.equal(swap_by_engine(system, collins, faces, source, FEW), collins)
     told = prepare(system.conditioner, torch.zeros(1, 64, 64, 3), faces, source)
     assert float(told.swapped.max()) == 0 and torch.equal(told.tokens, told.unconditional)
 

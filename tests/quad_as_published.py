@@ -1,7 +1,6 @@
-"""Cuts FFHQ's crop and draws it back with PIL in 8 bits, exactly as published programs do, for results as published.
+"""Cuts FFHQ's crop and draws it back with PIL in 8 bits, exactly as published programs do: what FaceLoom's way is measured by.
 
-Everything else crops with crops/crop.py and pastes with paste/, which lose less. A quad is the four corners ``[4, 2]`` of FFHQ's crop in
-image pixels: upper left, lower left, lower right, upper right.
+A quad is the four corners ``[4, 2]`` of FFHQ's crop in image pixels: upper left, lower left, lower right, upper right.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from faceloom.models.crops.squares import quad_square
+from faceloom.models.faces import Face, Faces
+from faceloom.models.pixels.affine import invert, transform
+from faceloom.models.pixels.tensors import to_uint8
 from PIL import Image
 from torch import Tensor
-
-from ..faces import Face, Faces
-from ..pixels.affine import invert, transform
-from ..pixels.tensors import to_uint8
-from .squares import quad_square
 
 _CORNERS = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
 
@@ -72,3 +71,9 @@ def draw_squares(images: Tensor, faces: Faces, crops: np.ndarray, draw: Callable
         changed = torch.from_numpy(drawn != before).to(out.device)
         out[face.frame] = torch.where(changed, torch.from_numpy(drawn).to(out).div(255), out[face.frame])
     return out
+
+
+def paste_as_published(images: Tensor, faces: Faces, painted: Tensor, size: int = 1024) -> Tensor:
+    """Draw every crop that REFace painted over its whole square in the photos ``[B, H, W, 3]``, without a mask."""
+    large = F.interpolate(painted.movedim(-1, 1), (size, size), mode="bilinear", align_corners=False).movedim(1, -1)
+    return draw_squares(images, faces, to_uint8(large))
