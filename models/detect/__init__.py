@@ -48,7 +48,8 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, setting
                 f"No face found in image {index + 1} of {len(frames)}; lower the threshold or the minimum size, or connect bboxes."
             )
         chosen += [found[i] for i in kept_positions(settings.keep, len(found))]
-    return Faces(tuple(chosen), images.shape[0], images.shape[1], images.shape[2], settings.framing, settings.crop_size)
+    count, height, width = images.shape[:3]
+    return Faces(tuple(chosen), count, height, width, settings.framing, settings.crop_size)
 
 
 def _faces_per_frame(images, detector, threshold, face_landmarks, bboxes, progress) -> list[list[Face]]:

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.catalogue import NetContract, catalogue
+from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
@@ -37,7 +37,7 @@ class AgeAndSex:
         """Return the same faces with ``sex`` (``"female"``, ``"male"``) and ``age`` (years), 0 or more. images: ``[B, H, W, 3]`` float32
         0..1, in which the faces were found."""
         faces.check_image(images.shape)
-        size = self.contract.size
+        size = self.contract.fixed_size
         items = []
         for start in range(0, len(faces), FACES_PER_BATCH):
             batch = faces.items[start:start + FACES_PER_BATCH]
@@ -59,7 +59,7 @@ def _square_matrix(box: np.ndarray, size: int) -> np.ndarray:
 
 def _open(file: Contents, loading: Loading) -> AgeAndSex:
     model = open_session(file.path, providers=loading.providers, kind="attributes")
-    contract = (file.row or catalogue()["genderage"]).contract
+    contract = as_net_contract((file.row or catalogue()["genderage"]).contract)
     if contract.family != "genderage" or (model.outputs[0].shape or (0,))[-1] not in (3, None):
         raise FaceLoomError(f"FaceLoom reads age and sex from insightface's genderage.onnx only, not from {file.path.name}.")
     return AgeAndSex(model, contract)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ _FILE_NAMES = {
 }
 
 
-def import_dlib():
+def import_dlib() -> Any:  # dlib has no types
     """Import and return the dlib module; where it is missing, raise FaceLoomError with the command that installs it."""
     try:
         import dlib

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,8 +102,9 @@ class PointFitter:
     def __init__(self, predictor) -> None:
         import dlib
 
+        untyped: Any = dlib
         self._predictor = predictor
-        self._rectangle = dlib.rectangle
+        self._rectangle = untyped.rectangle
 
     def fit_once(self, gray: np.ndarray, center: np.ndarray, edge: float, angle: float,
                  jitter: int = len(_JITTER)) -> tuple[np.ndarray, float]:

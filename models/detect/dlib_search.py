@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -34,6 +35,8 @@ _DOUBT_PENALTY, _SCATTER_PENALTY = 0.12, 16.0
 _UNKNOWN_TILT_PENALTY = 0.5  # what a face of the network counts less than a turned one that HOG saw at its tilt
 _OTHER_SIZE = 0.16  # log of the ratio of edges from which a clearer hit is another square, not the same one
 _TURNS = tuple(math.radians(degrees) for degrees in (90, 270, 180, 45, 315, 135, 225))
+
+_PadMode = Literal["edge", "symmetric"]  # of numpy's ``pad``
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class _Search:
                 self.faces.append(_FoundFace(face.points, face.margin, dlib_square(face.points)[1], network=True))
         self._remove_doubles()
 
-    def _scan(self, scale: float, pad: float, turn: float = 0.0, mode: str = "edge") -> None:
+    def _scan(self, scale: float, pad: float, turn: float = 0.0, mode: _PadMode = "edge") -> None:
         """Run HOG once over the frame, scaled, extended by ``pad`` (of its shorter edge) in numpy's padding ``mode`` and turned by
         ``turn`` (radians); judge the hits and add the faces among them."""
         hits = self._hits(scale, pad, turn, mode)
@@ -193,7 +196,7 @@ class _Search:
                  if overlaps(middle, np.array([[r.left(), r.top(), r.right(), r.bottom()]]))[0][0] > 0.4]
         return max(found, default=-1.0)
 
-    def _hits(self, scale: float, pad: float, turn: float, mode: str) -> list[_Hit]:
+    def _hits(self, scale: float, pad: float, turn: float, mode: _PadMode) -> list[_Hit]:
         """Run HOG over the frame, scaled, extended and turned (see ``_scan``)."""
         size = max(1, round(self.width * scale)), max(1, round(self.height * scale))
         zoom = np.array(size) / (self.width, self.height)

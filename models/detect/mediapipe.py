@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,8 +114,9 @@ def _meshes(landmarker, picture: np.ndarray) -> list[np.ndarray]:
     """Find the mesh ``[478, 3]`` in pixels of every face in ``[H, W, 3]`` uint8 (MediaPipe's coordinates count from the pixel's corner)."""
     import mediapipe
 
+    untyped: Any = mediapipe
     height, width = picture.shape[:2]
-    result = landmarker.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture))
+    result = landmarker.detect(untyped.Image(image_format=untyped.ImageFormat.SRGB, data=picture))
     return [np.array([(p.x * width - 0.5, p.y * height - 0.5, p.z * width) for p in face]) for face in result.face_landmarks]
 
 

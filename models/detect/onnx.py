@@ -14,7 +14,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face
-from ..files.catalogue import NetContract, catalogue
+from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
 from ..pixels.affine import invert, transform
 from ..pixels.sampling import warp
@@ -226,7 +226,7 @@ def _as_face(frame: int, box: np.ndarray, score: float, keypoints: np.ndarray) -
 def _open(file: Contents, loading: Loading) -> OnnxDetector:
     """Open a detector; for a file that the catalogue does not know, the form of its outputs decides how they are decoded."""
     model = open_session(file.path, providers=loading.providers, kind="detector")
-    contract = loading.contract or (file.row.contract if file.row else catalogue()[_row_with_such_outputs(model)].contract)
+    contract = as_net_contract(loading.contract or (file.row or catalogue()[_row_with_such_outputs(model)]).contract)
     if contract.family not in DECODERS:
         raise FaceLoomError(f"FaceLoom cannot read detectors of the {contract.family} family; use SCRFD, YOLOv8-face or YuNet.")
     return OnnxDetector(file.name, model, contract)

@@ -47,7 +47,8 @@ class DescribedDetector(WrappedDetector):
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted, and read their sex and age."""
         found = self.detector.detect(images, threshold, progress)
-        described = iter(self.attributes.read(images, Faces(tuple(chain(*found)), *images.shape[:3]), progress))
+        count, height, width = images.shape[:3]
+        described = iter(self.attributes.read(images, Faces(tuple(chain(*found)), count, height, width), progress))
         return [[next(described) for _ in faces] for faces in found]
 
 

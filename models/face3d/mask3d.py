@@ -42,7 +42,7 @@ def landmark_mask(
         raise FaceLoomError(f"Shape {shape!r} needs an identity made from a photo; connect ArcFace Embed, or choose 'target'.")
     masks, drawings = torch.zeros(len(faces), size, size), torch.zeros(len(faces), size, size, 3)
     angles = np.zeros((len(faces), 3), np.float32)
-    references = reference_fits(identity) if shape != "target" else []
+    references = reference_fits(identity) if identity is not None and shape != "target" else []
     for i, face in enumerate(faces):
         fit, matrix = fit_face(face), crop_matrix(face, size, faces.framing)
         heads = []

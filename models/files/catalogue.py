@@ -107,6 +107,27 @@ class NetContract(PixelFormat):
     space: str | None = None
     fidelity: str | None = None
 
+    @property
+    def fixed_size(self) -> int:
+        """The ``size`` of a network that has one; FaceLoomError where any size goes."""
+        if self.size is None:
+            raise FaceLoomError(f"A network of the {self.family} family needs a contract that states its size; fetch the file again.")
+        return self.size
+
+    @property
+    def crop_template(self) -> str:
+        """The ``template`` of a network that takes an aligned crop; FaceLoomError for any other."""
+        if self.template is None:
+            raise FaceLoomError(f"A network of the {self.family} family needs a contract that states its template; fetch the file again.")
+        return self.template
+
+
+def as_net_contract(contract: SwapContract | NetContract | None) -> NetContract:
+    """Return a contract that must be a ``NetContract``; FaceLoomError for that of a swap model, and where there is none."""
+    if not isinstance(contract, NetContract):
+        raise FaceLoomError("This file has no contract that a network of its kind can be held to; choose another file.")
+    return contract
+
 
 @dataclass(frozen=True)
 class Row:

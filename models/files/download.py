@@ -56,7 +56,8 @@ def download_pack(pack: Pack, folders: Folders, *, mirror: str | None = None, po
     place = _pack_folder(pack, folders)
     if not all(_file_in(place, row) for row in pack.rows):
         _unpack(pack, place, mirror, policy, progress)
-    return [_file_in(place, row) for row in pack.rows]
+    paths = (_file_in(place, row) for row in pack.rows)
+    return [path for path in paths if path]
 
 
 def list_addresses(urls: Sequence[str], file: str, mirror: str | None = None) -> tuple[str, ...]:
@@ -148,10 +149,11 @@ def _extract(archive: zipfile.ZipFile, row: Row, place: Path, expected: Mapping[
     It is extracted beside the archive: the folder ``place`` is only touched when all files are there. Names inside the archive are only
     compared, never used as paths.
     """
+    called = Path(archive.filename or "The archive").name
     entries = {info.filename.replace("\\", "/").split("/")[-1]: info for info in archive.infolist() if not info.is_dir()}
     name = next((name for name in row.names if name in entries), None)
     if name is None:
-        raise FaceLoomError(f"{Path(archive.filename).name} does not hold {row.file}; it is not the archive that is known.")
+        raise FaceLoomError(f"{called} does not hold {row.file}; it is not the archive that is known.")
     target, size = place / name, None if row.name in expected else row.bytes
     sha256 = expected.get(row.name) or expected_hash(row, target)
     job = DownloadJob(row.file, row.name, place.with_name(f"{place.name}-{name}"), (), sha256, size, policy, silent)
@@ -161,7 +163,7 @@ def _extract(archive: zipfile.ZipFile, row: Row, place: Path, expected: Mapping[
             shutil.copyfileobj(source, stream, PIECE_BYTES)
         return job.part, target, row, verify_download(job)
     except AddressError as error:
-        raise FaceLoomError(f"{row.file} in {Path(archive.filename).name} is not the file that is known: {error}.") from error
+        raise FaceLoomError(f"{row.file} in {called} is not the file that is known: {error}.") from error
     except BaseException:
         job.part.unlink(missing_ok=True)
         raise

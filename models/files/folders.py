@@ -72,7 +72,8 @@ class ModelFile:
         return name_fits and (row.kind != "research" or self.path.parent.name == PurePosixPath(row.folder).name)
 
 
-def default_folders(models_dir: str | os.PathLike | None = None, keyed: Mapping[str, Sequence[str]] | None = None) -> Folders:
+def default_folders(models_dir: str | os.PathLike | None = None, keyed: Mapping[str, Sequence[str | os.PathLike]] | None = None
+                    ) -> Folders:
     """Return the folders to search: ``models_dir``, then ``FACELOOM_MODELS`` (several with the system's path separator), then ComfyUI's
     models folder when the pack lies in ``custom_nodes``, then FaceLoom's own, then insightface's.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FaceLoomError
-from .protobuf import as_text, read_records, read_varints
+from .protobuf import Value, as_bytes, as_number, as_text, read_records, read_varints
 
 # onnx.TensorProto.DataType
 DTYPES = {
@@ -48,7 +48,7 @@ class Initializer:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype | None
-    fields: tuple[tuple[int, int, memoryview | int], ...]
+    fields: tuple[tuple[int, int, Value], ...]
 
     @property
     def external(self) -> bool:
@@ -69,7 +69,7 @@ class Initializer:
                                 "save the model as one file.")
         raw = next((value for number, _, value in self.fields if number == 9), None)
         try:
-            values = self._typed_list().astype(self.dtype) if raw is None else np.frombuffer(raw, self.dtype).copy()
+            values = self._typed_list().astype(self.dtype) if raw is None else np.frombuffer(as_bytes(raw), self.dtype).copy()
             return values.reshape(self.shape)
         except (TypeError, ValueError) as error:
             raise FaceLoomError(f"The tensor {self.name} of this ONNX file is damaged; fetch the file again.") from error
@@ -80,9 +80,9 @@ class Initializer:
         values: list[np.ndarray] = []
         for number, wire, value in self.fields:
             if number in floats:
-                values.append(np.frombuffer(value, floats[number]))
+                values.append(np.frombuffer(as_bytes(value), floats[number]))
             elif number in (5, 7, 11):
-                numbers = list(read_varints(value)) if wire == 2 else [value]
+                numbers = list(read_varints(value)) if wire == 2 else [as_number(value)]
                 values.append(np.array(numbers, np.uint64).astype(np.int64))
         flat = np.concatenate(values) if values else np.zeros(0)
         return flat.astype(np.uint16).view(np.float16) if self.dtype == np.float16 else flat
@@ -132,7 +132,7 @@ class OnnxFile:
 
     def graph(self) -> memoryview:
         """Return the GraphProto message."""
-        return next(value for number, wire, value, _ in read_records(self.data) if (number, wire) == (7, 2))
+        return next(as_bytes(value) for number, wire, value, _ in read_records(self.data) if (number, wire) == (7, 2))
 
 
 def read_onnx(source: str | os.PathLike | bytes) -> OnnxFile:
@@ -224,7 +224,7 @@ class NodeEnds:
     outputs: tuple[str, ...]
 
 
-def read_node_ends(message: memoryview) -> NodeEnds:
+def read_node_ends(message: Value) -> NodeEnds:
     """Read a NodeProto without its attributes, which may be large."""
     texts: dict[int, list[str]] = {1: [], 2: [], 4: [""]}
     for number, _, value, _ in read_records(message):
@@ -233,14 +233,14 @@ def read_node_ends(message: memoryview) -> NodeEnds:
     return NodeEnds(texts[4][-1], tuple(texts[1]), tuple(texts[2]))
 
 
-def read_tensor(message: memoryview) -> Initializer:
+def read_tensor(message: Value) -> Initializer:
     """Read a TensorProto but for its numbers."""
     name, shape, dtype, fields = "", [], None, []
     for number, wire, value, _ in read_records(message):
         if number == 1:
-            shape += list(read_varints(value)) if wire == 2 else [value]
+            shape += list(read_varints(value)) if wire == 2 else [as_number(value)]
         elif number == 2:
-            dtype = DTYPES.get(value) if wire == 0 else None
+            dtype = DTYPES.get(value) if isinstance(value, int) else None
         elif number == 8:
             name = as_text(value)
         else:
@@ -248,7 +248,7 @@ def read_tensor(message: memoryview) -> Initializer:
     return Initializer(name, tuple(shape), dtype, tuple(fields))
 
 
-def read_port(message: memoryview) -> Port:
+def read_port(message: Value) -> Port:
     """Read a ValueInfoProto."""
     port = Port("", None, None)
     for number, _, value, _ in read_records(message):
@@ -260,21 +260,22 @@ def read_port(message: memoryview) -> Port:
     return port
 
 
-def _with_type(port: Port, tensor_type: memoryview) -> Port:
+def _with_type(port: Port, tensor_type: Value) -> Port:
     """Add the dtype and shape of a TypeProto.Tensor."""
-    for number, wire, value, _ in read_records(tensor_type):
+    for number, _, value, _ in read_records(tensor_type):
         if number == 1:
-            port = replace(port, dtype=DTYPES.get(value) if wire == 0 else None)
+            port = replace(port, dtype=DTYPES.get(value) if isinstance(value, int) else None)
         elif number == 2:
             port = replace(port, shape=tuple(_read_dimension(dimension) for dimension in _values(value, 1)))
     return port
 
 
-def _read_dimension(message: memoryview) -> int | None:
+def _read_dimension(message: Value) -> int | None:
     """Read a size; None for symbolic names, 0 and -1 (as unsigned numbers), which stand for any."""
-    return next((value for number, wire, value, _ in read_records(message) if (number, wire) == (1, 0) and 0 < value < 1 << 62), None)
+    sizes = (value for number, _, value, _ in read_records(message) if number == 1 and isinstance(value, int))
+    return next((size for size in sizes if 0 < size < 1 << 62), None)
 
 
-def _values(message: memoryview, wanted: int) -> Iterator[memoryview | int]:
+def _values(message: Value, wanted: int) -> Iterator[Value]:
     """Yield the values of one field."""
     return (value for number, _, value, _ in read_records(message) if number == wanted)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .onnx import OnnxFile, damaged_file_error, read_node_ends, read_port, read_tensor
-from .protobuf import encode_record, encode_record_head, read_records, rewrite_records
+from .protobuf import as_bytes, encode_record, encode_record_head, read_records, rewrite_records
 
 
 def with_free_batch(file: OnnxFile, reshapes: bool = False) -> bytes:
@@ -27,8 +27,9 @@ def _model_parts(file: OnnxFile, reshapes: bool) -> Iterator[bytes | memoryview]
     stored = {tensor.name for tensor in file.initializers}
     for number, wire, value, whole in read_records(file.data):
         if (number, wire) == (7, 2):
-            graph = _graph_parts(value, stored, _target_shapes(value, stored) if reshapes else frozenset())
-            yield from (encode_record_head(7, sum(map(len, graph))), *graph)
+            graph = as_bytes(value)
+            parts = _graph_parts(graph, stored, _target_shapes(graph, stored) if reshapes else frozenset())
+            yield from (encode_record_head(7, sum(map(len, parts))), *parts)
         else:
             yield whole
 
@@ -41,9 +42,9 @@ def _graph_parts(graph: memoryview, stored: set[str], shapes: frozenset[str]) ->
     parts: list[bytes | memoryview] = []
     for number, _, value, whole in read_records(graph):
         if number == 1 and shapes:
-            parts.append(encode_record(1, _with_free_constant(value, shapes)))
+            parts.append(encode_record(1, _with_free_constant(as_bytes(value), shapes)))
         elif number == 5 and shapes and read_tensor(value).name in shapes:
-            parts.append(encode_record(5, _with_free_target(value)))
+            parts.append(encode_record(5, _with_free_target(as_bytes(value))))
         elif number in (11, 12) and read_port(value).name not in stored:
             parts.append(encode_record(number, rewrite_records(value, {2: _with_free_type})))
         elif number != 13:
@@ -75,7 +76,7 @@ def _target_shapes(graph: memoryview, stored: set[str]) -> frozenset[str]:
             fixed.update(node.outputs)
         reshapes_batch = node.operator == "Reshape" and len(node.inputs) > 1 and node.inputs[0] not in fixed
         if reshapes_batch:
-            shapes.add(node.inputs[1])
+            shapes.update(node.inputs[1:2])
         read_by_others.update(name for place, name in enumerate(node.inputs) if not (reshapes_batch and place == 1))
     return frozenset(shapes - read_by_others)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .onnx import OnnxFile, read_node_ends, read_tensor
-from .protobuf import as_signed, as_text, read_records, read_varints
+from .protobuf import Value, as_bytes, as_number, as_signed, as_text, read_records, read_varints
 
 
 @dataclass(frozen=True)
@@ -26,28 +26,29 @@ def read_nodes(file: OnnxFile) -> tuple[Node, ...]:
     return tuple(_read_node(value) for number, wire, value, _ in read_records(file.graph()) if (number, wire) == (1, 2))
 
 
-def _read_node(message: memoryview) -> Node:
+def _read_node(message: Value) -> Node:
     ends = read_node_ends(message)
     attributes = dict(_read_attribute(value) for number, _, value, _ in read_records(message) if number == 5)
     return Node(ends.operator, ends.inputs, ends.outputs, attributes)
 
 
-def _read_attribute(message: memoryview) -> tuple[str, Any]:
+def _read_attribute(message: Value) -> tuple[str, Any]:
     """Read an AttributeProto: its name and its value."""
     name, single, floats, integers = "", None, [], []
     for number, wire, value, _ in read_records(message):
         if number == 1:
             name = as_text(value)
         elif number == 2:
-            single = struct.unpack("<f", value)[0]
+            single = struct.unpack("<f", as_bytes(value))[0]
         elif number == 3:
-            single = as_signed(value)
+            single = as_signed(as_number(value))
         elif number == 4:
             single = as_text(value)
         elif number == 5:
             single = read_tensor(value).array()
         elif number == 7:
-            floats += struct.unpack(f"<{len(value) // 4}f", value)
+            packed = as_bytes(value)
+            floats += struct.unpack(f"<{len(packed) // 4}f", packed)
         elif number == 8:
-            integers += [as_signed(item) for item in (read_varints(value) if wire == 2 else (value,))]
+            integers += [as_signed(item) for item in (read_varints(value) if wire == 2 else (as_number(value),))]
     return name, floats or integers or single

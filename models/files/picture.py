@@ -10,10 +10,11 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin
 
 from ..errors import FaceLoomError
 from ..pixels.tensors import to_uint8
@@ -109,12 +110,13 @@ def _cmyk_to_rgb(picture: Image.Image, icc: bytes) -> Image.Image:
     """Convert a CMYK picture to sRGB with its profile."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        return ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        converted = ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return cast(Image.Image, converted)  # None only where a picture is converted in place
     except (ImageCms.PyCMSError, OSError):  # a damaged profile: Pillow's plain conversion is what every viewer falls back to
         return picture.convert("RGB")
 
 
-def _bits_of(file: Image.Image) -> int:
+def _bits_of(file: ImageFile.ImageFile) -> int:
     """Return the bits per channel of an opened, not yet decoded file. For 16-bit colour Pillow's mode says 8; the decoder's raw mode is
     read instead."""
     if file.mode == "F":

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-# (field number, wire type, value, the bytes of the whole record). The value is a number for wire type 0, else bytes.
-Record = tuple[int, int, memoryview | int, memoryview]
+# The value of a record: a number for wire type 0, else bytes.
+Value = memoryview | int
+# (field number, wire type, value, the bytes of the whole record).
+Record = tuple[int, int, Value, memoryview]
 
 
-def read_records(message: memoryview | int) -> Iterator[Record]:
+def read_records(message: Value) -> Iterator[Record]:
     """Yield the records of a message one by one; no value is copied."""
     data, at = as_bytes(message), 0
     while at < len(data):
@@ -30,7 +32,7 @@ def read_records(message: memoryview | int) -> Iterator[Record]:
         yield number, wire, value, data[start:at]
 
 
-def read_varints(packed: memoryview | int) -> Iterator[int]:
+def read_varints(packed: Value) -> Iterator[int]:
     """Yield the unsigned numbers of a packed list."""
     data, at = as_bytes(packed), 0
     while at < len(data):
@@ -38,14 +40,21 @@ def read_varints(packed: memoryview | int) -> Iterator[int]:
         yield value
 
 
-def as_bytes(value: memoryview | int) -> memoryview:
+def as_bytes(value: Value) -> memoryview:
     """Return the value of a record that must be bytes; ValueError where a damaged message has a number."""
     if isinstance(value, int):
         raise ValueError("a number where bytes belong")
     return value
 
 
-def as_text(value: memoryview | int) -> str:
+def as_number(value: Value) -> int:
+    """Return the value of a record that must be a number; ValueError where a damaged message has bytes."""
+    if not isinstance(value, int):
+        raise ValueError("bytes where a number belongs")
+    return value
+
+
+def as_text(value: Value) -> str:
     """Decode the value of a record that holds text."""
     return bytes(as_bytes(value)).decode("utf-8")
 
@@ -74,10 +83,10 @@ def encode_record_head(number: int, length: int) -> bytes:
     return encode_varint(number << 3 | 2) + encode_varint(length)
 
 
-def rewrite_records(message: memoryview, changes: Mapping[int, Callable[[memoryview], bytes]]) -> bytes:
+def rewrite_records(message: Value, changes: Mapping[int, Callable[[memoryview], bytes]]) -> bytes:
     """Copy a message; the bytes of fields in ``changes`` become what the function of that field number makes of them."""
     return b"".join(
-        encode_record(number, changes[number](value)) if wire == 2 and number in changes else bytes(whole)
+        encode_record(number, changes[number](as_bytes(value))) if wire == 2 and number in changes else bytes(whole)
         for number, wire, value, whole in read_records(message)
     )
 

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import torch
 
@@ -95,7 +95,7 @@ class _EmptyClass(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls.__module__.split(".")[0] not in _HARMLESS_PACKAGES:
             raise FaceLoomError(f"asks for {cls.__module__}.{cls.__qualname__} to be run, which weights never need, so it is refused.")
-        return cls.__new__(cls)
+        return object.__new__(cls)
 
     def __setattr__(cls, name: str, value: Any) -> None:
         raise FaceLoomError("changes a class, which weights never need, so it is refused.")
@@ -103,6 +103,8 @@ class _EmptyClass(type):
 
 class _EmptyObject(metaclass=_EmptyClass):
     """An object of a class that is not imported: it keeps the state it was saved with and ignores the rest."""
+
+    state: Any
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _EmptyObject:
         return object.__new__(cls)
@@ -167,7 +169,7 @@ def _reconstruct(kind: Any, *rest: Any) -> Any:
     """Make an object without calling its class; stands for ``copyreg._reconstructor``."""
     if not isinstance(kind, _EmptyClass):
         raise ValueError("not a class")
-    return kind.__new__(kind)
+    return object.__new__(kind)
 
 
 # What stands for the names that checkpoints call; every other name stands for an empty class.
@@ -191,7 +193,7 @@ _SAFE_NAMES = {
 class _Reader(pickle.Unpickler):
     """An unpickler that imports nothing. dtypes: the type of each storage's numbers, by key."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream, encoding="utf-8")
         self.classes: dict[tuple[str, str], _EmptyClass] = {}
         self.dtypes: dict[str, torch.dtype] = {}

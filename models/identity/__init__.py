@@ -25,6 +25,7 @@ class Recognizer(Protocol):
 
     def embed(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
         """Embed the ``faces`` of ``images`` ``[B, H, W, 3]`` float32 0..1 as unit rows ``[N, D]`` float32."""
+        ...
 
 
 @runtime_checkable
@@ -33,6 +34,7 @@ class EmbedsRaw(Protocol):
 
     def embed_raw(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
         """Embed the faces as rows ``[N, D]`` float32 of the length that the network gives them."""
+        ...
 
 
 def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | None = None, *, how: str = "average", name: str = "",

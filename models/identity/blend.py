@@ -35,7 +35,7 @@ def spherical_mean(vectors: np.ndarray, weights: np.ndarray, rounds: int = 64) -
     return unit_vectors(mean)
 
 
-def blend_identities(identities: Sequence[Identity], weights: Sequence[float] | None = None) -> Identity:
+def blend_identities(identities: Sequence[Identity], weights: Sequence[float] | np.ndarray | None = None) -> Identity:
     """Blend identities to one: its embeddings are their weighted spherical mean in every space that all of them have.
 
     weights: one per identity, relative and not negative; None is all alike. Crops come from the heaviest first (ties: the first
@@ -58,8 +58,8 @@ def blend_identities(identities: Sequence[Identity], weights: Sequence[float] | 
     embeddings = {space: spherical_mean(np.stack([identity.embeddings[space] for identity in order]), shares) for space in sorted(spaces)}
     crops, faces, framing = _joined_crops(order)
     name = " + ".join(identity.name for identity in order if identity.name)
-    lengths = {space: [identity.norms.get(space) for identity in order] for space in embeddings}
-    norms = {space: float(np.average(each, weights=shares)) for space, each in lengths.items() if None not in each}
+    lengths = {space: [identity.norms[space] for identity in order if space in identity.norms] for space in embeddings}
+    norms = {space: float(np.average(each, weights=shares)) for space, each in lengths.items() if len(each) == len(order)}
     return Identity(embeddings, crops, faces, framing, name, sum(identity.photos for identity in order), norms)
 
 

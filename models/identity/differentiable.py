@@ -84,14 +84,14 @@ def alignment_matrices(count: int, crop_size: int, contract: NetContract, faces:
     template = contract.template or "arcface_112_v2"
     if faces is None:
         keypoints = ((TEMPLATES["ffhq_512"] - 0.5) / framing + 0.5) * crop_size - 0.5
-        return np.broadcast_to(template_matrix(keypoints, template, contract.size), (count, 2, 3)).copy()
+        return np.broadcast_to(template_matrix(keypoints, template, contract.fixed_size), (count, 2, 3)).copy()
     keypoints = np.stack([transform(face.keypoints, crop_matrix(face, crop_size, framing)) for face in faces])
-    return template_matrix(keypoints, template, contract.size)
+    return template_matrix(keypoints, template, contract.fixed_size)
 
 
 def embedding_in_crop(recognizer: DifferentiableRecognizer, crops: Tensor, matrices: np.ndarray) -> Tensor:
     """Embed canonical crops ``[N, 3, S, S]`` 0..1 as unit rows ``[N, D]``. matrices: of ``alignment_matrices``."""
-    return recognizer(align_crops(crops, matrices, recognizer.contract.size))
+    return recognizer(align_crops(crops, matrices, recognizer.contract.fixed_size))
 
 
 def rescaled(matrices: np.ndarray, old: int, new: int) -> np.ndarray:

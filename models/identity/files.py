@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,8 @@ def save_identity(identity: Identity, path: str | os.PathLike) -> None:
 
     path = Path(path)
     faces = identity.faces
-    tensors = {f"{_EMBEDDING_PREFIX}{space}": np.asarray(vector, np.float32) for space, vector in identity.embeddings.items()}
+    tensors: dict[str, np.ndarray] = {f"{_EMBEDDING_PREFIX}{space}": np.asarray(vector, np.float32)
+                                      for space, vector in identity.embeddings.items()}
     tensors["crops"] = to_uint8(torch.from_numpy(np.array(identity.crops)))
     tensors["boxes"] = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
     tensors["keypoints"] = np.array([face.keypoints for face in faces], np.float32).reshape(-1, 5, 2)
@@ -119,7 +121,7 @@ def _read_own_format(tensors: dict[str, np.ndarray], metadata: dict[str, str], p
             raise FaceLoomError(f"the embedding {space} has shape {vector.shape}.")
     faces = []
     for i, attributes in enumerate(json.loads(metadata["faces"])):
-        points = {key: None if np.isnan(tensors[key][i]).any() else tensors[key][i] for key in _OPTIONAL_POINTS}
+        points: dict[str, Any] = {key: None if np.isnan(tensors[key][i]).any() else tensors[key][i] for key in _OPTIONAL_POINTS}
         score = float(tensors["scores"][i])
         faces.append(Face(0, tensors["boxes"][i], tensors["keypoints"][i], score, sex=attributes["sex"], age=attributes["age"], **points))
     crops = tensors["crops"].astype(np.float32) / np.float32(255)

@@ -10,7 +10,7 @@ import torch
 from ..crops.templates import template_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.catalogue import KINDS, NetContract
+from ..files.catalogue import KINDS, NetContract, as_net_contract
 from ..files.contents import Contents
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
@@ -48,10 +48,10 @@ class OnnxRecognizer:
         parts = []
         for start in range(0, len(faces), FACES_PER_BATCH):
             batch = faces.take(range(start, min(start + FACES_PER_BATCH, len(faces))))
-            matrices = template_matrix(batch.keypoints, self.contract.template, self.contract.size)
-            crops = sample_crops(images[..., :3], batch.frame_indices, matrices, self.contract.size)
+            matrices = template_matrix(batch.keypoints, self.contract.crop_template, self.contract.fixed_size)
+            crops = sample_crops(images[..., :3], batch.frame_indices, matrices, self.contract.fixed_size)
             parts.append(self.embed_crops(crops, lambda done, _, start=start: progress(start + done, len(faces))))
-        return np.concatenate(parts) if parts else np.zeros((0, self.model.outputs[0].shape[-1]), np.float32)
+        return np.concatenate(parts) if parts else np.zeros((0, (self.model.outputs[0].shape or (0,))[-1] or 0), np.float32)
 
     def embed_crops(self, crops: torch.Tensor, progress: Progress = silent) -> np.ndarray:
         """Embed crops ``[N, n, n, 3]`` 0..1 that are aligned already, as ``embed_raw`` does."""
@@ -62,10 +62,11 @@ def _open(file: Contents, loading: Loading) -> OnnxRecognizer:
     """Open a recognizer; its space is the catalogue's, or the file's own name where the catalogue does not know the file."""
     path, row = file.path, file.row
     model = open_session(path, providers=loading.providers, kind="recognizer")
-    if len(model.inputs) != 1 or len(model.inputs[0].shape or ()) != 4 or len(model.outputs[0].shape or ()) != 2:
+    shapes = [list(port.shape or ()) for port in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or len(model.outputs[0].shape or ()) != 2:
         raise FaceLoomError(f"{path.name} is not {KINDS['recognizer']}: it should take one image and return one vector.")
-    contract = loading.contract or (row.contract if row else _contract_by_first_nodes(model, ARCFACE))
-    size = model.inputs[0].shape[2]
+    contract = as_net_contract(loading.contract or (row.contract if row else _contract_by_first_nodes(model, ARCFACE)))
+    size = shapes[0][2]
     if isinstance(size, int) and size != contract.size:
         if row:
             raise FaceLoomError(f"{path.name} should take pictures of 3×{contract.size}×{contract.size}, but takes 3×{size}×{size}.")

@@ -57,4 +57,5 @@ def reference_photos(identity: Identity, reader: str, count: int | None = None) 
     check_photos(identity, reader)
     photos = torch.from_numpy(np.array(identity.crops[:count]))
     items = tuple(replace(face, frame=number) for number, face in enumerate(identity.faces[:count]))
-    return photos, Faces(items, *photos.shape[:3])
+    count, height, width = photos.shape[:3]
+    return photos, Faces(items, count, height, width)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ..errors import FaceLoomError
 
-__all__ = ["build", "conv3", "first_names", "shortcut", "without_onednn_for_small_maps"]
+__all__ = ["Network", "build", "conv3", "first_names", "shortcut", "without_onednn_for_small_maps"]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 # Maps of at most this many pixels, all of a batch together, are convolved without oneDNN.
 FEW_PIXELS = 64
 
 
-def build(make: Callable[[], nn.Module], weights: Mapping[str, torch.Tensor], name: str, *, prefix: str = "",
-          dtype: torch.dtype = torch.float32) -> nn.Module:
+def build(make: Callable[[], Network], weights: Mapping[str, torch.Tensor], name: str, *, prefix: str = "",
+          dtype: torch.dtype = torch.float32) -> Network:
     """Build the network ``make()`` around ``weights``, ready for inference, without a second copy of them in memory.
 
     prefix: only keys that begin with it are taken, and it is cut off. name: what errors call the file. Weights that are missing,

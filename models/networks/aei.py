@@ -61,6 +61,8 @@ class Encoder(nn.Module):
     whose weights are in the file but unused.
     """
 
+    conv1: nn.Module
+
     def __init__(self, join: str = "cat", large: bool = False) -> None:
         super().__init__()
         self.large = large
@@ -169,14 +171,14 @@ class ReliableSwapAADBlock(nn.Module):
         return _run_block(pairs, None if self.short else (self.AAD3, self.conv3), h, attributes, identity)
 
 
-def _run_block(pairs: Iterable[Sequence[nn.Module]], shortcut: Sequence[nn.Module] | None, h: torch.Tensor, attributes: torch.Tensor,
+def _run_block(pairs: Iterable[Iterable[nn.Module]], shortcut: Iterable[nn.Module] | None, h: torch.Tensor, attributes: torch.Tensor,
             identity: torch.Tensor) -> torch.Tensor:
     """Run a residual block: pairs of AAD layer and convolution in turn, plus the shortcut, which is None or such a pair.
 
     The first pair and the shortcut share the normalised input.
     """
 
-    def step(pair: Sequence[nn.Module], normal: torch.Tensor) -> torch.Tensor:
+    def step(pair: Iterable[nn.Module], normal: torch.Tensor) -> torch.Tensor:
         aad_layer, convolve = pair
         return convolve(aad_layer(normal, attributes, identity).relu_())
 

@@ -56,6 +56,11 @@ class ArcFaceSE(nn.Module):
     The systems that use it differ in how they normalise the picture.
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(self, depths: tuple[int, ...] = _DEPTHS) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, bias=False)  # without padding: 110

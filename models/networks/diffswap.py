@@ -28,6 +28,10 @@ _BLOCKS = 2  # residual blocks per level of the UNet
 class OrganAttention(nn.Module):
     """Self-attention between the tokens of the organs."""
 
+    to_q: nn.Module
+    to_k: nn.Module
+    to_v: nn.Module
+
     def __init__(self, width: int, heads: int = 4) -> None:
         super().__init__()
         self.heads = heads

@@ -68,6 +68,12 @@ class AreaNet(nn.Module):
     ``[N, 6, H, W]`` in [-1, 1], H and W divisible by 32, to ``[N, 1, H, W]`` 0..1; a U-Net on a ResNet-18.
     """
 
+    decoder1: nn.Module
+    decoder2: nn.Module
+    decoder3: nn.Module
+    decoder4: nn.Module
+    decoder5: nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         self.backbone = ResNet(Basic, (2, 2, 2, 2), channels=6)

@@ -72,6 +72,8 @@ class FaceShifterNet(nn.Module):
     fixer: the arguments of the ``FixerNet`` in it; None where there is none. depth: of the identity network.
     """
 
+    trans_matrix: torch.Tensor
+
     def __init__(self, large: bool = False, fixer: Mapping[str, int] | None = None, depth: int = 100) -> None:
         super().__init__()
         scale = torch.tensor([[1, 1, 2 if large else 1]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -78,7 +79,7 @@ class Decoder(nn.Module):
             mask = functional.interpolate(mask, size=new.shape[-2:], mode="bilinear", align_corners=False)
             blend = torch.lerp(old, new, mask)
             x = step(blend if x is None else torch.cat((blend, x), 1))
-        return x
+        return cast(torch.Tensor, x)  # every decoder has steps
 
 
 class LatentMap(nn.Module):

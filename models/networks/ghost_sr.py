@@ -48,6 +48,9 @@ class SpectralConv(nn.Module):
     The file holds the weight before division and estimates of both singular vectors.
     """
 
+    weight_u: torch.Tensor
+    weight_v: torch.Tensor
+
     def __init__(self, in_channels: int, out_channels: int, edge: int, bias: bool) -> None:
         super().__init__()
         self.weight_orig = nn.Parameter(torch.empty(out_channels, in_channels, edge, edge))
@@ -96,7 +99,7 @@ class SpatialBlock(nn.Module):
             self.conv_s, self.norm_s = SpectralConv(in_channels, out_channels, 1, False), SpatialNorm(in_channels)
 
     def forward(self, x: torch.Tensor, picture: torch.Tensor, batch_statistics: bool, steps: int) -> torch.Tensor:
-        short = x if self.conv_s is None else self.conv_s(self.norm_s(x, picture, batch_statistics), steps)
+        short = x if self.conv_s is None or self.norm_s is None else self.conv_s(self.norm_s(x, picture, batch_statistics), steps)
         for norm, convolve in ((self.norm_0, self.conv_0), (self.norm_1, self.conv_1)):
             x = convolve(functional.leaky_relu(norm(x, picture, batch_statistics), LEAK), steps)
         return x + short

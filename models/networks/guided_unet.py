@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -92,13 +93,18 @@ class GuidedUNet(nn.Module):
     widths: channels per level; each level is half as large as the one before. attention_levels: the levels with attention.
     """
 
+    # Lists of lists of blocks; torch takes what an ``nn.ModuleList`` holds for plain modules.
+    input_blocks: Any
+    output_blocks: Any
+
     def __init__(self, widths: tuple[int, ...] = (256, 256, 512, 512, 1024, 1024), attention_levels: tuple[int, ...] = (3, 4, 5),
                  identity: int = IDENTITY) -> None:
         super().__init__()
         self.width, embedding = widths[0], 4 * widths[0]
         self.time_embed = nn.Sequential(nn.Linear(self.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.id_embed = nn.Sequential(nn.Linear(identity, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        blocks, channels, skip_channels = [[Stem(3, self.width, 3, padding=1)]], self.width, [self.width]
+        blocks: list[list[nn.Module]] = [[Stem(3, self.width, 3, padding=1)]]
+        channels, skip_channels = self.width, [self.width]
         last = len(widths) - 1
         for level, width in enumerate(widths):
             for _ in range(_BLOCKS):
@@ -128,7 +134,7 @@ class GuidedUNet(nn.Module):
         return 1 << sum(block[-1].change == "down" for block in self.input_blocks if isinstance(block[-1], Residual))
 
     def forward(self, x: Tensor, times: Tensor, identities: Tensor) -> Tensor:
-        dtype = self.out[2].weight.dtype
+        dtype = cast(nn.Conv2d, self.out[2]).weight.dtype
         embedding = self.time_embed(time_waves(times, self.width).to(dtype)) + self.id_embed(identities.to(dtype))
         x, skips = x.to(dtype), []
         for block in self.input_blocks:

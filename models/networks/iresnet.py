@@ -33,6 +33,11 @@ class Block(nn.Module):
 class IResNet(nn.Module):
     """Pictures ``[N, 3, height, width]`` RGB in [-1, 1] to embeddings ``[N, features]``, not scaled to length 1."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(self, depth: int = 100, features: int = 512, height: int = 112, width: int = 112) -> None:
         super().__init__()
         self.conv1 = conv3(3, 64)

@@ -73,7 +73,8 @@ class Layer:
     GroupNormalization = InstanceNormalization
 
     def _scale_and_shift(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        return tuple(self.weights[name] if self.config.get(used, True) else None for used, name in NORM_WEIGHTS.items())
+        scale, shift = (self.weights[name] if self.config.get(used, True) else None for used, name in NORM_WEIGHTS.items())
+        return scale, shift
 
     def AdaIN(self, x, vector):
         scale, shift = (functional.linear(vector, self.weights[f"{name}/kernel"].t(), self.weights[f"{name}/bias"])[..., None, None]

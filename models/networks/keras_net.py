@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -52,8 +52,8 @@ class KerasNet(nn.Module):
         outputs to return (None is all of them); only what they need is computed.
         """
         layer_outputs = dict.fromkeys(layers)
-        inputs = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
-        computed = self._run(self.graph, inputs, layer_outputs, None if outputs is None else tuple(outputs))
+        ordered = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
+        computed = self._run(self.graph, ordered, layer_outputs, None if outputs is None else tuple(outputs))
         output = computed[0] if len(computed) == 1 else tuple(computed)
         return (output, layer_outputs) if layers else output
 
@@ -130,7 +130,7 @@ def needed_weights(graph: Graph, known: Mapping[str, torch.Tensor] | None = None
     known: the weights of a file, whose names for AdaIN's two dense layers are taken, because they differ from file to file.
     """
     net = WeightShapes(graph, {key: torch.empty(value.shape) for key, value in (known or {}).items() if "dense" in key})
-    inputs = [torch.empty(0, shape[-1], *(edge or 64 for edge in shape[:-1])) for shape in input_shapes(net.graph)]
+    inputs = [torch.empty(0, cast(int, shape[-1]), *(edge or 64 for edge in shape[:-1])) for shape in input_shapes(net.graph)]
     output = net(*inputs)
     return net.needed, [tuple(each.shape[1:]) for each in (output if isinstance(output, tuple) else (output,))]
 

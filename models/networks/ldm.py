@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FaceLoomError
-from . import build
+from . import Network, build
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
@@ -116,8 +116,8 @@ def load_vae(weights: Mapping[str, Tensor], name: str, form: VaeForm | None = No
     return build_converted(lambda: Codec(form), own, {f"vae.{key}": tensor for key, tensor in converted.items()}, name, dtype)
 
 
-def build_converted(make: Callable[[], nn.Module], own: Mapping[str, Tensor], converted: Mapping[str, Tensor], name: str,
-          dtype: torch.dtype) -> nn.Module:
+def build_converted(make: Callable[[], Network], own: Mapping[str, Tensor], converted: Mapping[str, Tensor], name: str,
+                    dtype: torch.dtype) -> Network:
     """Build the network ``make()`` around ``converted`` weights, of which there must be as many as of ``own``, the file's."""
     left = len(own) - len(converted)
     if left > 0:

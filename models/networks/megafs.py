@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2), (512, 2, 2))
 
 class Backbone(nn.Module):
     """A ResNet-50 with a fifth stage: pictures to the maps of stages 2 to 5."""
+
+    layer1: nn.Module
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +73,10 @@ class Head(nn.Module):
 class HierarchicalEncoder(nn.Module):
     """HieRFE: pictures ``[N, 3, 256, 256]`` RGB in [-1, 1] to latents ``[N, 18, 512]`` and structure ``[N, 512, 4, 4]``."""
 
+    mapping1: nn.ModuleList
+    mapping2: nn.ModuleList
+    mapping3: nn.ModuleList
+
     def __init__(self, heads: tuple[int, int, int] = (4, 6, 8)) -> None:
         super().__init__()
         self.fpn = Pyramid()
@@ -94,6 +100,10 @@ class TransferCell(nn.Module):
     """
 
     slope = 1.0
+    idd_selectors: nn.ModuleList
+    idd_shifters: nn.ModuleList
+    att_selectors: nn.ModuleList
+    att_shifters: nn.ModuleList
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -146,6 +156,8 @@ class InjectionCell(nn.Module):
     """Source and target latents ``[N, 512]`` to the swapped face's; every step injects the source's twice."""
 
     slope = 1.0
+    att_path1: Iterable[Iterable[nn.Module]]  # lists of an ``InjectionLayer``, nothing and a linear layer
+    att_path2: Iterable[Iterable[nn.Module]]
 
     def __init__(self, steps: int) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ class Conditioner(nn.Module):
 
     def for_clip(self, pictures: Tensor) -> Tensor:
         """Turn pictures in [-1, 1] into CLIP's input; they are shrunk without a filter, as in training."""
-        size = self.cond_stage_model.model.config.image_size
+        size = cast(int, self.cond_stage_model.model.config.image_size)  # a pair only in networks for oblong pictures
         return F.interpolate(to_clip((pictures + 1) / 2), (size, size), mode="bilinear", align_corners=False)
 
 
@@ -169,7 +169,7 @@ def load_conditioner(weights: Mapping[str, Tensor], name: str) -> Conditioner:
     with torch.device("meta"):
         wanted = Conditioner(clip).state_dict()
     net = build(lambda: Conditioner(clip), {key: weights[key] for key in wanted if key in weights}, name)
-    embeddings = net.cond_stage_model.model.vision_model.embeddings
+    embeddings: Any = net.cond_stage_model.model.vision_model.embeddings  # transformers types its buffer as no plain tensor
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]  # not in the file
     return net
 

@@ -58,6 +58,11 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Pictures ``[N, channels, H, W]`` to the feature maps at 1/2 (before pooling), 1/4, 1/8, 1/16 and 1/32 of their size."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(self, block: type[Basic] | type[Bottleneck], counts: Sequence[int], channels: int = 3) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)

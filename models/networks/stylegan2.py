@@ -36,6 +36,8 @@ class Blur(nn.Module):
     gain: the sum of its weights; 4 where zeros were put in for every second row and column.
     """
 
+    kernel: torch.Tensor
+
     def __init__(self, pad: tuple[int, int], gain: float = 1) -> None:
         super().__init__()
         taps = torch.tensor(TAPS, dtype=torch.float32, device="cpu")
@@ -90,7 +92,7 @@ class ModulatedConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(1, out_channels, in_channels, edge, edge))
         self.modulation = EqualLinear(styles, in_channels, bias=1)
         self.blur = Blur((1, 1), 4) if up else None
-        self.scale, self.demodulate, self.up = 1 / math.sqrt(in_channels * edge * edge), demodulate, up
+        self.scale, self.demodulate = 1 / math.sqrt(in_channels * edge * edge), demodulate
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         count, in_channels, height, width = x.shape
@@ -98,7 +100,7 @@ class ModulatedConv(nn.Module):
         if self.demodulate:
             weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
         x = x.reshape(1, count * in_channels, height, width)
-        if self.up:
+        if self.blur is not None:
             weight = weight.transpose(1, 2).flatten(0, 1)
             x = functional.conv_transpose2d(x, weight, stride=2, groups=count)
             return self.blur(x.reshape(count, -1, *x.shape[-2:]))
@@ -139,7 +141,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, style: torch.Tensor, smaller: torch.Tensor | None = None) -> torch.Tensor:
         picture = self.conv(x, style) + self.bias
-        return picture if smaller is None else picture + self.upsample(smaller)
+        return picture if smaller is None or self.upsample is None else picture + self.upsample(smaller)
 
 
 class Noises(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..files.catalogue import NetContract, catalogue
+from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
 from ..files.kinds import check_kind, kind_of_weights
 from ..networks.bisenet import build_bisenet
@@ -31,7 +31,7 @@ class BiSeNetParser:
 
     def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
         """Label crops ``[N, S, S, 3]`` 0..1 as ``[N, S, S]`` uint8, indices into ``REGIONS``."""
-        return parse_crops(self._scores, crops, self.contract.size, progress)
+        return parse_crops(self._scores, crops, self.contract.fixed_size, progress)
 
     def _scores(self, crops: torch.Tensor, progress: Progress) -> torch.Tensor:
         """Run the network on crops ``[n, S, S, 3]``: scores ``[n, 19, S, S]``."""
@@ -48,7 +48,8 @@ class BiSeNetParser:
 
 def _open(file: Contents, loading: Loading) -> BiSeNetParser:
     check_kind(file.path.name, "parser", kind_of_weights(file.weights) or "parser")
-    return BiSeNetParser(file.name, build_bisenet(file.weights, file.path.name), catalogue()["79999_iter"].contract, loading.devices)
+    contract = as_net_contract(catalogue()["79999_iter"].contract)
+    return BiSeNetParser(file.name, build_bisenet(file.weights, file.path.name), contract, loading.devices)
 
 
 METHOD = Method("BiSeNet", kind="parser", suffixes=(".pth", ".safetensors"), recognizes=any_file, open=_open)

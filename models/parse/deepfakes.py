@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..crops.crop import crop_matrices
 from ..crops.faceswap_square import square_matrix
@@ -74,7 +73,7 @@ def is_mask_net(weights: Mapping[str, torch.Tensor]) -> bool:
     return any(name in weights for name in ("dec1.conv_trans.weight", "upscore8.weight", "upscore8_r.weight"))
 
 
-def mask_net_from(weights: Mapping[str, torch.Tensor], name: str) -> nn.Module:
+def mask_net_from(weights: Mapping[str, torch.Tensor], name: str) -> FaceUNet | FaceFCN:
     """Build the network whose weights a checkpoint holds. name: the file's, for errors: FaceLoomError where weights are missing, or the
     classes are other than 2 or 21."""
     if "dec1.conv_trans.weight" in weights:

@@ -68,25 +68,24 @@ def sort_sides(labels: torch.Tensor) -> torch.Tensor:
     Networks mix up the sides of brows, eyes and ears (annotators did), so a part's side follows from where it lies: of two, the one
     further left is the left one; a single one is compared with the nose.
     """
-    nose = _mean_column(labels == NOSE)
-    middle = (labels.shape[1] - 1) / 2 if nose is None else nose
+    middle = _mean_column(labels == NOSE, (labels.shape[1] - 1) / 2)
     for left, right in SIDES:
         masks = labels == left, labels == right
         counts = [int(mask.sum()) for mask in masks]
         if not any(counts):
             continue
         if min(counts) > LEAST_SIDE * max(counts):
-            crossed = _mean_column(masks[0]) > _mean_column(masks[1])
+            crossed = _mean_column(masks[0], middle) > _mean_column(masks[1], middle)
         else:
             large = counts.index(max(counts))
-            crossed = (_mean_column(masks[large]) > middle) == (large == 0)
+            crossed = (_mean_column(masks[large], middle) > middle) == (large == 0)
         if crossed:
             labels = labels.masked_fill(masks[0], right).masked_fill(masks[1], left)
     return labels
 
 
-def _mean_column(mask: torch.Tensor) -> float | None:
-    """Return the mean column of a mask ``[H, W]``; None where it is empty."""
+def _mean_column(mask: torch.Tensor, otherwise: float) -> float:
+    """Return the mean column of a mask ``[H, W]``; ``otherwise`` where it is empty."""
     columns = mask.sum(0, dtype=torch.float32)
     total = float(columns.sum())
-    return float((columns * torch.arange(len(columns), device=mask.device)).sum()) / total if total else None
+    return float((columns * torch.arange(len(columns), device=mask.device)).sum()) / total if total else otherwise

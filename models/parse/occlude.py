@@ -12,7 +12,7 @@ from ..crops.templates import template_matrix
 from ..crops.transformed import transform_face
 from ..errors import FaceLoomError
 from ..faces import Faces
-from ..files.catalogue import NetContract, catalogue
+from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
 from ..pixels.affine import compose, invert
 from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_placeholder
@@ -112,10 +112,10 @@ class OnnxOccluder:
         into the canonical crop."""
         faces.check_image(images.shape)
         visible = images.new_zeros((len(faces), size, size), dtype=torch.float32)
-        edge = self.contract.size
+        edge = self.contract.fixed_size
         for start in range(0, len(faces), FACES_PER_BATCH):
             batch = faces.take(range(start, min(start + FACES_PER_BATCH, len(faces))))
-            to_square = template_matrix(batch.keypoints, self.contract.template, edge)
+            to_square = template_matrix(batch.keypoints, self.contract.crop_template, edge)
             squares = sample_crops(images[..., :3], batch.frame_indices, to_square, edge)
             masks = self._masks(squares, lambda done, _, start=start: progress(start + done, len(faces)))
             to_crop = compose(crop_matrices(batch, size), invert(to_square))
@@ -140,7 +140,7 @@ def draw_mask(mask: torch.Tensor, to_crop: np.ndarray, size: int) -> torch.Tenso
 def _open(file: Contents, loading: Loading) -> OnnxOccluder:
     model = open_session(file.path, providers=loading.providers, kind="occluder")
     contract = file.row.contract if file.row else None
-    return OnnxOccluder(file.name, model, contract or catalogue()[USUAL].contract, exact=contract is not None)
+    return OnnxOccluder(file.name, model, as_net_contract(contract or catalogue()[USUAL].contract), exact=contract is not None)
 
 
 METHOD = Method("ONNX", kind="occluder", suffixes=(".onnx",), recognizes=has_suffix(".onnx"), open=_open)

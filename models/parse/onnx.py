@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import FaceLoomError
-from ..files.catalogue import NetContract, catalogue
+from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
 from ..progress import Progress, silent
 from ..runtime.input import describe_ports, find_image_input, to_network_input
@@ -28,7 +28,7 @@ class OnnxParser:
 
     def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
         """Label crops ``[N, S, S, 3]`` 0..1 as ``[N, S, S]`` uint8, indices into ``REGIONS``."""
-        return parse_crops(self._scores, crops, self.contract.size, progress)
+        return parse_crops(self._scores, crops, self.contract.fixed_size, progress)
 
     def _scores(self, crops: torch.Tensor, progress: Progress) -> torch.Tensor:
         """Run the network on crops ``[n, S, S, 3]``: scores ``[n, 19, h, w]``."""
@@ -52,7 +52,7 @@ def _find_scores_output(model: OnnxModel) -> int:
 def _open(file: Contents, loading: Loading) -> OnnxParser:
     model = open_session(file.path, providers=loading.providers, kind="parser")
     contract = file.row.contract if file.row else None
-    return OnnxParser(file.name, model, contract or catalogue()[USUAL].contract, exact=contract is not None)
+    return OnnxParser(file.name, model, as_net_contract(contract or catalogue()[USUAL].contract), exact=contract is not None)
 
 
 METHOD = Method("ONNX", kind="parser", suffixes=(".onnx",), recognizes=has_suffix(".onnx"), open=_open)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,7 +46,8 @@ class SamOccluder:
         from segment_anything import SamPredictor
 
         faces.check_image(images.shape)
-        net, device = self.model.ready(BYTES_PER_SQUARE)
+        module, device = self.model.ready(BYTES_PER_SQUARE)
+        net = cast(Any, module)  # segment-anything's ``Sam``; the package is optional
         predictor = SamPredictor(net)
         edge = net.image_encoder.img_size
         visible = images.new_zeros((len(faces), size, size), dtype=torch.float32)

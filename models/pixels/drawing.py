@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -91,8 +92,9 @@ def contact_sheet(rows: Sequence[Sequence[torch.Tensor]], labels: Sequence[Seque
     """
     if not rows or not any(len(row) for row in rows):
         raise FaceLoomError("A contact sheet needs at least one picture.")
+    captions: Sequence[Sequence[str]] = labels or ()
     if labels and isinstance(labels[0], str):
-        labels = [list(labels)] * len(rows)
+        captions = [cast("Sequence[str]", labels)] * len(rows)  # for a type checker words are lists of words too
     columns = max(len(row) for row in rows)
     text = max(11, tile // 20)
     line = math.ceil(text * 1.7) if labels else 0
@@ -107,8 +109,8 @@ def contact_sheet(rows: Sequence[Sequence[torch.Tensor]], labels: Sequence[Seque
             picture = _fit_tile(image, tile)
             x, y = gap + c * (tile + gap), head + gap + r * (tile + line + gap)
             sheet.paste(picture, (x + (tile - picture.width) // 2, y + (tile - picture.height) // 2))
-            if labels and c < len(labels[r]):
-                draw.text((x + tile // 2, y + tile + line // 2), _shorten(labels[r][c], _font(text), tile), font=_font(text),
+            if captions and c < len(captions[r]):
+                draw.text((x + tile // 2, y + tile + line // 2), _shorten(captions[r][c], _font(text), tile), font=_font(text),
                           fill=(60, 60, 60), anchor="mm")
     return from_pil(sheet)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -68,7 +70,8 @@ def _connected_edges(weak: torch.Tensor, strong: torch.Tensor) -> torch.Tensor:
 
     structure = np.zeros((3, 3, 3), int)
     structure[1] = 1
-    patches, count = label(weak.cpu().numpy(), structure)
+    # A number alone comes out only where ``label`` is given an array to write into.
+    patches, count = cast("tuple[np.ndarray, int]", label(weak.cpu().numpy(), structure))
     kept = np.zeros(count + 1, bool)
     kept[patches[strong.cpu().numpy()]] = True
     kept[0] = False

@@ -176,7 +176,8 @@ def gaussian_blur_uint8(mask: np.ndarray, sigma_x: float, sigma_y: float) -> np.
     The arithmetic is OpenCV's 8.8 fixed point; the kernel reaches three sigmas.
     """
     rows = ndimage.correlate1d(mask.astype(np.int64), _fixed_point_kernel(sigma_x), 1, mode="mirror")
-    return ((ndimage.correlate1d(rows, _fixed_point_kernel(sigma_y), 0, mode="mirror") + HALF) >> 16).astype(np.uint8)
+    columns = np.asarray(ndimage.correlate1d(rows, _fixed_point_kernel(sigma_y), 0, mode="mirror"), np.int64)
+    return ((columns + HALF) >> 16).astype(np.uint8)
 
 
 def _fixed_point_kernel(sigma: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -188,7 +188,7 @@ def _reduce(kind: str) -> Callable[..., Tensor]:
     return reduce
 
 
-def _resize(attributes: Mapping, x: Tensor, region: Any = None, scales: Tensor | None = None, sizes: np.ndarray | None = None) -> Tensor:
+def _resize(attributes: Mapping, x: Tensor, region: Any = None, scales: Any = None, sizes: np.ndarray | None = None) -> Tensor:
     if sizes is not None:
         size = [int(edge) for edge in sizes[2:]]
     else:
@@ -199,8 +199,8 @@ def _resize(attributes: Mapping, x: Tensor, region: Any = None, scales: Tensor |
     return F.interpolate(x, size, mode={"linear": "bilinear", "cubic": "bicubic"}[attributes["mode"]], align_corners=corners)
 
 
-def _slice(attributes: Mapping, x: Any, starts: np.ndarray, ends: np.ndarray, axes: np.ndarray | None = None,
-           steps: np.ndarray | None = None) -> Any:
+def _slice(attributes: Mapping, x: Any, starts: np.ndarray, ends: np.ndarray, axes: Iterable | None = None,
+           steps: Iterable | None = None) -> Any:
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     slices = [slice(None)] * x.ndim

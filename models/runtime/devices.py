@@ -15,6 +15,7 @@ class DeviceManager(Protocol):
 
     def ready(self, handle: Any, memory: int) -> torch.device:
         """Move the network to a device with ``memory`` bytes to spare, if it is not there. Returns the device."""
+        ...
 
 
 class PlainDevices:

@@ -51,7 +51,7 @@ def find_image_input(model: OnnxModel, contract: NetContract, exact: bool) -> tu
     FaceLoomError for a graph that does not take one square colour image of the right size.
     """
     ports = [port for port in model.inputs if port.shape is None or len(port.shape) == 4]
-    shape = (ports[0].shape or (None,) * 4) if len(ports) == 1 else ()
+    shape = list(ports[0].shape or [None] * 4) if len(ports) == 1 else []
     layout = next((layout for layout, place in (("nchw", 1), ("nhwc", 3)) if shape and shape[place] == 3), contract.layout)
     channels, edges = (shape[1], shape[2:]) if layout == "nchw" else (shape[3:], shape[1:3])
     fixed = {edge for edge in edges if isinstance(edge, int)}

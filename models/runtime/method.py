@@ -22,7 +22,7 @@ from .options import Options, Value
 if TYPE_CHECKING:
     from .devices import DeviceManager
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ class Method(Generic[Model]):
 
     def takes(self, row: Row) -> bool:
         """Returns whether a file of this catalogue row can be this method's."""
-        return row.kind == self.kind and (self.families is None or (row.contract is not None and row.contract.family in self.families))
+        of_family = self.families is None or (isinstance(row.contract, NetContract) and row.contract.family in self.families)
+        return row.kind == self.kind and of_family
 
 
 def open_model(methods: Iterable[Method[Model]], kind: str, path_or_name: str | os.PathLike | FoundFile, loading: Loading | None = None,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ class OnnxModel:
         self._key = _key_of(source)
         self.batch_mode: str | None = None
         self._working_bytes = 0  # that the session has on its card besides the weights
+        self._session: Any  # onnxruntime's ``InferenceSession``; the package is optional
         self._session, self.providers, self.warning = create_session(name, source, file, providers, threads, self._key)
         self._card = card_of(self._session)
         self._can_shrink_arena = self._card is not None and self.providers[0] == "cuda"
@@ -85,7 +86,14 @@ class OnnxModel:
             raise FaceLoomError(f"{self.name} has no input {name}, only {', '.join(port.name for port in self.inputs)}.")
         return port
 
-    def run(self, feeds: Mapping[str, Values], progress: Progress = silent, chunk: int = 16) -> list[Values]:
+    @overload
+    def run(self, feeds: Mapping[str, np.ndarray], progress: Progress = silent, chunk: int = 16) -> list[np.ndarray]: ...
+    @overload
+    def run(self, feeds: Mapping[str, torch.Tensor], progress: Progress = silent, chunk: int = 16) -> list[torch.Tensor]: ...
+    @overload
+    def run(self, feeds: Mapping[str, Values], progress: Progress = silent, chunk: int = 16) -> Sequence[Values]: ...
+
+    def run(self, feeds: Mapping[str, Values], progress: Progress = silent, chunk: int = 16) -> Sequence[Values]:
         """Compute all outputs for arrays or tensors ``[N, ...]`` by input name, any N.
 
         At most ``chunk`` rows are run in one call, on a graphics card no more than work in ``MAX_WORKING_BYTES``. Inputs of fewer than two
@@ -107,14 +115,21 @@ class OnnxModel:
         def rows_of(values: Values, span: range) -> Values:
             return values if values.ndim < 2 or len(values) == 1 else values[span.start : span.stop]
 
-        def run_span(span: range) -> list[Values]:
+        def run_span(span: range) -> Sequence[Values]:
             chunk_feeds = {name: _repeat_row(rows_of(values, span), len(span)) for name, values in feeds.items()}
             return self._run_chunk(chunk_feeds, bytes_per_row * len(span), span.stop == count)
 
         chunks = run_chunks(run_span, range(count), chunk, progress, self._make_room)
         return [_concatenate(parts) for parts in zip(*chunks, strict=True)]
 
-    def run_once(self, feeds: Mapping[str, Values]) -> list[Values]:
+    @overload
+    def run_once(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]: ...
+    @overload
+    def run_once(self, feeds: Mapping[str, torch.Tensor]) -> list[torch.Tensor]: ...
+    @overload
+    def run_once(self, feeds: Mapping[str, Values]) -> Sequence[Values]: ...
+
+    def run_once(self, feeds: Mapping[str, Values]) -> Sequence[Values]:
         """Call the session once, for all rows, and return its outputs in the types it gives.
 
         Inputs are cast to the types that the graph states. For tensors, tensors on the device of the first one are returned; between
@@ -122,28 +137,28 @@ class OnnxModel:
         """
         return self._run_session(feeds, None)
 
-    def _run_chunk(self, feeds: Mapping[str, Values], working_bytes: int, last: bool) -> list[Values]:
+    def _run_chunk(self, feeds: Mapping[str, Values], working_bytes: int, last: bool) -> Sequence[Values]:
         """Run one chunk. working_bytes: that it will work in on a card. last: whether they may be given back afterwards."""
         if self.providers[0] in CARD_PROVIDERS and working_bytes > self._working_bytes:
             request_card_memory(working_bytes - self._working_bytes)
             self._working_bytes = working_bytes
-        if last and self._working_bytes > ARENA_BYTES_TO_KEEP and self._can_shrink_arena:
+        if last and self._working_bytes > ARENA_BYTES_TO_KEEP and self._card and self._can_shrink_arena:
             try:
-                return self._run_session(feeds, self._arena_shrinking_options())
+                return self._run_session(feeds, self._arena_shrinking_options(self._card))
             except FaceLoomError as error:
                 if "memory arena shrink" not in str(error):
                     raise
             self._can_shrink_arena = False  # this onnxruntime manages the card's memory without an arena
         return self.run_once(feeds)
 
-    def _arena_shrinking_options(self):
+    def _arena_shrinking_options(self, card: torch.device):
         """Return the options of a run after which the card's memory is given back, except that of the weights."""
         options = onnxruntime().RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{self._card.index}")
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{card.index}")
         self._working_bytes = 0
         return options
 
-    def _run_session(self, feeds: Mapping[str, Values], options) -> list[Values]:
+    def _run_session(self, feeds: Mapping[str, Values], options) -> Sequence[Values]:
         """Call the session once: bound to the tensors' memory where they are on its device, else with arrays."""
         tensors = [values for values in feeds.values() if isinstance(values, torch.Tensor)]
         device = tensors[0].device if tensors else None
@@ -346,7 +361,8 @@ def _concatenate(parts: Sequence[Values]) -> Values:
     """Join the outputs of all chunks; floating-point ones become float32."""
     first = parts[0]
     if isinstance(first, torch.Tensor):
-        whole = torch.cat(list(parts)) if first.ndim and len(parts) > 1 else first
+        tensors = [part for part in parts if isinstance(part, torch.Tensor)]  # all are, where the first is
+        whole = torch.cat(tensors) if first.ndim and len(parts) > 1 else first
         return whole.to(torch.float32) if whole.is_floating_point() else whole
     whole = np.concatenate(parts) if first.ndim and len(parts) > 1 else first
     return whole.astype(np.float32, copy=False) if whole.dtype.kind == "f" else whole

@@ -49,7 +49,7 @@ class Options:
         return replace(self, **values)
 
 
-def check_value(name: str, value: Value, default: Value, about: Mapping[str, Any]) -> None:
+def check_value(name: str, value: Value, default: object, about: Mapping[str, Any]) -> None:
     """Raises FaceLoomError unless ``value`` is of the default's type and within the choices or the range of ``about``."""
     if about["choices"]:
         if value not in about["choices"]:

@@ -19,7 +19,7 @@ def running_mean(frames: PointsPerFrame, reach: int = 2, jump: float = 5.0, watc
     """
     smooth: list[np.ndarray | None] = [None] * len(frames)
     for start, stop in _unbroken_runs(frames, jump, list(watched)):
-        run = np.stack([frames[i] for i in range(start, stop)]).astype(np.float64)
+        run = np.stack([points for points in frames[start:stop] if points is not None]).astype(np.float64)
         for i in range(len(run)):
             half = min(i, len(run) - 1 - i, reach)
             smooth[start + i] = run[i - half : i + half + 1].mean(0)
@@ -30,8 +30,9 @@ def _unbroken_runs(frames: PointsPerFrame, jump: float, watched: list[int]) -> l
     """Return first frame and end (exclusive) of every run of frames in which the face is there and does not jump."""
     runs, start = [], None
     for i, points in enumerate(frames):
-        broken = start is not None and points is not None and np.linalg.norm(
-            np.subtract(points, frames[i - 1])[watched], axis=-1).max() > jump
+        before = None if start is None else frames[i - 1]
+        broken = before is not None and points is not None and np.linalg.norm(
+            np.subtract(points, before)[watched], axis=-1).max() > jump
         if start is not None and (points is None or broken):
             runs.append((start, i))
             start = None
@@ -61,4 +62,4 @@ def savitzky_golay(points: np.ndarray, window: int = 25, order: int = 2) -> np.n
     from scipy.signal import savgol_filter
 
     window = min(window, len(points) - (len(points) + 1) % 2)
-    return points if window <= order else savgol_filter(points, window, order, axis=0)
+    return points if window <= order else np.asarray(savgol_filter(points, window, order, axis=0))

@@ -21,7 +21,7 @@ SQUARE_CORNERS = np.array([[0., 0], [1, 0], [0, 1]])  # those that fix a face's 
 
 def _running_mean(points: np.ndarray, reach: int = 2, jump: float = 5.0) -> np.ndarray:
     """Smooth as GHOST does (Groshev et al. 2022): an eye or nose that moves further than ``jump`` pixels (0: never) breaks the run."""
-    return np.stack(running_mean(list(points), reach, jump or np.inf))
+    return np.stack([mean for mean in running_mean(list(points), reach, jump or np.inf) if mean is not None])
 
 
 METHODS: dict[str, Callable[..., np.ndarray]] = {
