@@ -46,8 +46,8 @@ def inpaint(setup: Setup) -> Iterator[dict]:
             net.dtype = dtype
 
             def paint() -> torch.Tensor:
-                return Node.execute(**(defaults | SETTINGS | texts | {"model": model, "vae": vae, "crops": crops, "mask": mask, "size": edge,
-                                                                        "steps": steps})).args[0]
+                given = {"model": model, "vae": vae, "crops": crops, "mask": mask, "size": edge, "steps": steps}
+                return Node.execute(**(defaults | SETTINGS | texts | given)).args[0]
 
             result = paint().float().cpu()
             expected = result if expected is None and dtype == torch.float32 else expected

@@ -58,7 +58,8 @@ def precision(setup: Setup) -> Iterator[dict]:
                 (crops, _), fast = _swap_timed(engine, images, faces, source, setup)
                 off = (crops - expected).abs()
                 return {"finite": bool(torch.isfinite(crops).all()), "difference_max": float(off.max()),
-                        "difference_mean": float(off.mean()), "unclamped_share": engine.unclamped_share, "ms": statistics.median(fast), "ms_float32": statistics.median(slow),
+                        "difference_mean": float(off.mean()), "unclamped_share": engine.unclamped_share,
+                        "ms": statistics.median(fast), "ms_float32": statistics.median(slow),
                         "times_as_fast": statistics.median(slow) / statistics.median(fast),
                         "card_ms": time_on_card(lambda: swap_faces(images, faces, source, engine), setup.device, 3),
                         "runs_ms": fast, "runs_float32_ms": slow}

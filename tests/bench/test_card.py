@@ -93,7 +93,8 @@ def test_a_broken_section_is_reported_and_the_others_run(tmp_path, monkeypatch):
     assert found["crashes"]["status"] == "failed" and "139" in found["crashes"]["reason"] and "bad address" in found["crashes"]["reason"]
     assert found["fails"]["rows"] == found["crashes"]["rows"] == [{"a": 1}]
     assert found["works"]["status"] == "done" and found["works"]["rows"] == [{"a": "nan", "tiny": True}]
-    late = run.run_sections([run.Section("hangs", "?", "broken_sections:hangs", 20)], tmp_path, tiny=True, device="cpu")["sections"]["hangs"]
+    hangs = run.Section("hangs", "?", "broken_sections:hangs", 20)
+    late = run.run_sections([hangs], tmp_path, tiny=True, device="cpu")["sections"]["hangs"]
     assert late["status"] == "failed" and "ended after 20 s" in late["reason"] and late["rows"] in ([], [{"a": 2}])
 
 
