@@ -100,21 +100,24 @@ def save_trivial(path: Path) -> Double:
     return graph.save(path, graph.node("Add", [negative, graph.node("Mul", [tint, graph.constant(np.float32(0.05))])]))
 
 
-def save_full_cost(path: Path) -> Double:
-    """Random weights in layers of inswapper's shapes: SimSwap's generator (Chen et al. 2020, §3) with 1024 channels in its blocks."""
+def save_full_cost(path: Path, channels: tuple[int, ...] = CHANNELS, blocks: int = BLOCKS) -> Double:
+    """Writes random weights in layers of inswapper's shapes: SimSwap's generator (Chen et al. 2020, §3) with 1024 channels in its blocks.
+
+    channels, blocks: others than inswapper's, for a network of less cost.
+    """
     graph = _Graph()
-    x = graph.node("Relu", [graph.conv("target", 3, CHANNELS[0], 7, EDGE)])
+    x = graph.node("Relu", [graph.conv("target", 3, channels[0], 7, EDGE)])
     edge = EDGE
-    for i, (before, after) in enumerate(pairwise(CHANNELS)):
+    for i, (before, after) in enumerate(pairwise(channels)):
         stride = 1 if i == 0 else 2
         edge //= stride
         x = graph.node("Relu", [graph.conv(x, before, after, 3, edge, stride)])
-    wide = CHANNELS[-1]
-    for _ in range(BLOCKS):
+    wide = channels[-1]
+    for _ in range(blocks):
         inner = graph.node("Relu", [graph.adain(graph.conv(x, wide, wide, 3, edge), "source", wide)])
         x = graph.node("Add", [x, graph.adain(graph.conv(inner, wide, wide, 3, edge), "source", wide)])
-    for before, after in pairwise(CHANNELS[::-1]):
+    for before, after in pairwise(channels[::-1]):
         if edge < EDGE:
             x, edge = graph.twice(x), edge * 2
         x = graph.node("Relu", [graph.conv(x, before, after, 3, edge)])
-    return graph.save(path, graph.node("Sigmoid", [graph.conv(x, CHANNELS[0], 3, 7, EDGE)]))
+    return graph.save(path, graph.node("Sigmoid", [graph.conv(x, channels[0], 3, 7, EDGE)]))
