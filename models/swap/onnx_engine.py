@@ -13,7 +13,6 @@ from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
 from ..files.catalogue import SwapContract
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import expand_rgb
 from ..progress import Progress, silent
 from ..runtime.input import from_network_output, to_network_input
 from ..runtime.onnx import OnnxModel
@@ -65,7 +64,6 @@ class OnnxEngine:
         masks = crops.new_zeros(crops.shape[:3])
         if settings.strength == 0:
             return crops, masks
-        images = expand_rgb(images)
         tiles = settings.pixel_boost**2
         step = max(1, TILES // (tiles * max(1, self.size // TILE) ** 2))
         for start in range(0, len(faces), step):
@@ -111,14 +109,14 @@ class OnnxEngine:
         outputs = self.model.run(feeds | {self._ports.target.name: to_network_input(tiles, self.contract)}, progress)
         picture = from_network_output(outputs[self.contract.picture_output], self.contract)
         if picture.shape != tiles.shape:
-            raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
+            raise FaceLoomError(f"{self.name} returned pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
         masks = [outputs[number] for number in self.contract.mask_outputs]
         for values in (picture, *masks):
-            check_finite(values, f"{self.name} answered NaN or infinite values; load it on the CPU, or use a file of full precision.")
+            check_finite(values, f"{self.name} returned NaN or infinite values; load it on the CPU, or use a file of full precision.")
         wrong = next((mask for mask in masks if mask.numel() != tiles[..., 0].numel()), None)
         if wrong is not None:
-            raise FaceLoomError(f"{self.name} answered masks of {tuple(wrong.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "
+            raise FaceLoomError(f"{self.name} returned masks of {tuple(wrong.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
         if not masks:
             return picture, None

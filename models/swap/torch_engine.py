@@ -16,7 +16,6 @@ from ..faces import Faces, Identity
 from ..files.contents import Contents
 from ..identity.photos import reference_photos
 from ..pixels.sampling import sample_crops
-from ..pixels.tensors import expand_rgb
 from ..progress import Progress, silent
 from ..runtime.devices import TorchModel
 from ..runtime.memory import run_chunks
@@ -93,7 +92,6 @@ class TorchEngine(ABC):
         as fine as it was trained for."""
         settings.check("" if self.mixes else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
         crops = crop_faces(images, faces, settings.edge(faces))
-        images = expand_rgb(images)
         masks = crops.new_zeros(crops.shape[:3])
         if settings.strength == 0 or not len(faces):
             return crops, masks
@@ -129,14 +127,14 @@ class TorchEngine(ABC):
         targets, sources = self.to_network(tiles.permute(0, 3, 1, 2), sources)
         pictures, masks = self.generate(targets, sources)
         if pictures.shape != targets.shape:
-            raise FaceLoomError(f"{self.name} answered pictures of {tuple(pictures.shape[1:])}, not of {tuple(targets.shape[1:])}.")
+            raise FaceLoomError(f"{self.name} returned pictures of {tuple(pictures.shape[1:])}, not of {tuple(targets.shape[1:])}.")
         return self.from_network(pictures, masks, tiles.device)
 
     def from_network(self, pictures: torch.Tensor, masks: torch.Tensor | None, device: torch.device
                      ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns outputs of ``generate`` as pictures ``[n, size, size, 3]`` and masks, float32 0..1 on ``device``."""
         for values in (pictures, masks):
-            check_finite(values, f"{self.name} answered NaN or infinite values; load it in full precision.")
+            check_finite(values, f"{self.name} returned NaN or infinite values; load it in full precision.")
         pictures = pictures.float().clamp(0, 1).permute(0, 2, 3, 1).to(device).clone()
         return pictures, None if masks is None else masks.float().clamp(0, 1).to(device).clone()
 
@@ -157,4 +155,4 @@ def set_memory_format(net: nn.Module, layout: torch.memory_format) -> None:
 
 def sample_squares(images: torch.Tensor, faces: Faces, matrices: np.ndarray, size: int) -> torch.Tensor:
     """Returns ``[N, 3, size, size]`` 0..1: the squares of the faces through image → square ``matrices`` ``[N, 2, 3]``."""
-    return sample_crops(images[..., :3], faces.frame_indices, matrices, size).clamp(0, 1).permute(0, 3, 1, 2)
+    return sample_crops(images, faces.frame_indices, matrices, size).clamp(0, 1).permute(0, 3, 1, 2)

@@ -168,7 +168,7 @@ def deepfakes_engine(net: KerasNet, *, name: str = "deepfakes", parser: Parser |
     half = len(outputs) // 2
     sides = {who: _side(outputs, range(first, first + half)) for who, first in (("A", 0), ("B", half))}
     if len(outputs) % 2 or not all(sides.values()):
-        raise FaceLoomError(f"{name} should answer a picture for each of two people, but answers {len(outputs)} of other shapes.")
+        raise FaceLoomError(f"{name} should return a picture for each of two people, but returns {len(outputs)} of other shapes.")
     return DeepfakesEngine(name, TorchModel(name, Autoencoder(net.to(dtype)), devices), sides, parser, **options)
 
 

@@ -15,6 +15,7 @@ from faceloom.models.crops import crop
 from faceloom.models.crops.crop import cut_crops
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces
+from faceloom.models.pixels.tensors import as_images
 from faceloom.models.runtime.method import Loading
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, HEIGHT, IMAGES, SIZE, STEP, WIDTH, check, identity, keypoints_at, path_of
@@ -79,7 +80,7 @@ def test_alpha_is_dropped_and_grey_is_a_colour(folders):
     grey = IMAGES[..., :1]
     wanted, _ = swapped(engine, grey.repeat(1, 1, 1, 3), FACES, identity(), SIZE)
     for images in (grey, torch.cat([grey] * 3 + [torch.zeros_like(grey)], -1)):
-        assert torch.equal(swapped(engine, images, FACES, identity(), SIZE)[0], wanted)
+        assert torch.equal(swapped(engine, as_images(images), FACES, identity(), SIZE)[0], wanted)
 
 
 def test_more_faces_than_go_into_one_round(folders):
@@ -144,5 +145,5 @@ def test_what_is_no_number_is_said_by_the_engine(name, value, output, folders, m
         return outputs
 
     monkeypatch.setattr(engine.model, "run", broken)
-    with pytest.raises(FaceLoomError, match=f"{engine.name} answered NaN or infinite"):
+    with pytest.raises(FaceLoomError, match=f"{engine.name} returned NaN or infinite"):
         swapped(engine, IMAGES, FACES, identity(), SIZE)
