@@ -83,7 +83,7 @@ class OnnxEngine:
 
     def _source_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float, tiles: int
                       ) -> dict[str, torch.Tensor]:
-        """The inputs besides the target's, by name: one row per tile, or one for all."""
+        """Returns the inputs besides the target's, by name: one row for each tile, or one for all."""
         feeds = {}
         if self._ports.source:
             if self._latents and strength != 1:
@@ -105,7 +105,7 @@ class OnnxEngine:
         draw_outputs(join_outputs(outputs, tiles, boost), own, to_square, faces, crops, masks, share)
 
     def _run(self, tiles: torch.Tensor, feeds: dict[str, torch.Tensor], progress: Progress) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
+        """Runs the network for tiles ``[T, n, n, 3]``. Returns pictures of the same shape and, if it makes any, masks ``[T, n, n, 1]``."""
         outputs = self.model.run(feeds | {self._ports.target.name: to_network_input(tiles, self.contract)}, progress)
         picture = from_network_output(outputs[self.contract.picture_output], self.contract)
         if picture.shape != tiles.shape:
