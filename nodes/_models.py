@@ -66,12 +66,12 @@ def list_names(methods: Sequence[Method], kind: str) -> list[str]:
 
 
 def _kinds(methods: Sequence[Method], kind: str) -> list[str]:
-    """The kinds of files that the methods open, the stage's own first."""
+    """Lists the kinds of files that the methods open, the stage's own first."""
     return list(dict.fromkeys([kind, *(method.kind for method in methods if method.suffixes)]))
 
 
 def _can_open(methods: Sequence[Method], kind: str, choice: Choice) -> bool:
-    """Whether a method opens files like this one. The folders that users share with other packs hold more."""
+    """Tells whether a method opens files of this suffix and catalogue row. Folders shared with other packs hold files of other kinds."""
     suffixes = {suffix for method in methods if method.kind == kind for suffix in method.suffixes}
     return os.path.splitext(choice.name)[1].lower() in suffixes and (choice.row is None or _is_known(methods, choice.row))
 
@@ -165,7 +165,7 @@ def _precision(model: TorchModel) -> str:
 
 
 def _file_name(name: str) -> str:
-    """The file's name of an entry of a list."""
+    """Returns the file's name from an entry of a list."""
     return str(name).removesuffix(NOT_HERE)
 
 

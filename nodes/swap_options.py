@@ -23,7 +23,7 @@ def option_inputs(kind: type[Options]) -> list[io.Input]:
 
 
 def _parent_input(kind: type[Options], option: Field) -> io.Input:
-    """The widget of an option some of whose choices have options of their own."""
+    """Makes the widget of an option some of whose choices have options of their own."""
     choices = [io.DynamicCombo.Option(choice, [_input(each) for each in fields(kind) if each.metadata["under"] == (option.name, choice)])
                for choice in option.metadata["choices"]]
     return io.DynamicCombo.Input(option.name, options=choices, tooltip=option.metadata["help"])

@@ -161,8 +161,8 @@ def _swap(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine, s
 
 
 def _visible_part(mask: torch.Tensor | None, count: int, size: int) -> torch.Tensor | None:
-    """``[count, size, size]``, or None where no mask was meant. A mask of the crops' own size is one, even where LoadImage's
-    placeholder has that size too."""
+    """Brings a mask to ``[count, size, size]``. Returns None where there is none: LoadImage's placeholder, unless the crops have its size.
+    """
     from ..pixels.masks import fit_mask, is_placeholder
 
     if mask is None or count == 0 or (is_placeholder(mask) and size != mask.shape[-1]):
@@ -172,7 +172,8 @@ def _visible_part(mask: torch.Tensor | None, count: int, size: int) -> torch.Ten
 
 def _behind_mask(targets: torch.Tensor, crops: torch.Tensor, masks: torch.Tensor, shown: torch.Tensor
                  ) -> tuple[torch.Tensor, torch.Tensor]:
-    """An engine's crops and masks as far as ``shown`` ``[N, S, S]`` lets them through; written into the ``targets`` ``[N, S, S, 3]``."""
+    """Lets an engine's crops and masks show as far as ``shown`` ``[N, S, S]`` says. The crops are mixed into ``targets`` ``[N, S, S, 3]``,
+    in place."""
     shown = shown.to(targets.device)
     return targets.lerp_(crops.to(targets), shown[..., None]), masks * shown.to(masks)
 

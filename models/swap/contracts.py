@@ -1,4 +1,4 @@
-"""Which contract of the catalogue an ONNX swap network is held to, and whether its graph agrees."""
+"""Finds the contract of an ONNX swap network in the catalogue and opens the network by it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from ..files.cache import file_hash
 from ..files.catalogue import Row, SwapContract, catalogue, row_by_hash, rows
 from ..files.contents import Contents
 from ..files.find import find_by_name
+from ..runtime.input import describe_ports
 from ..runtime.method import Loading
 from ..runtime.onnx import OnnxModel, open_session
 from .embeddings import Latents
 from .helpers import recognizer_for
-from .inputs import bind, listed
+from .inputs import bind_ports
 from .onnx_engine import OnnxEngine
 
-EMAP = (512, 512)  # shape of an identity map
+# Shape of an identity map.
+EMAP = (512, 512)
 
 
 def open_onnx(file: Contents, loading: Loading) -> OnnxEngine:
@@ -31,12 +33,13 @@ def open_onnx(file: Contents, loading: Loading) -> OnnxEngine:
     """
     model = open_session(file.path, providers=loading.providers, kind="swap")
     row = file.row or row_by_hash(file_hash(file.path))
-    contract, ports = bind(loading.contract or _contract_of(row, model), model)
+    contract, ports = bind_ports(loading.contract or _contract_of(row, model), model)
     name = row.name if row and "*" not in row.file else file.path.stem
     return OnnxEngine(name, model, contract, ports, _latents(contract, model, loading))
 
 
 def _contract_of(row: Row | None, model: OnnxModel) -> SwapContract:
+    """Returns the contract of a catalogue row, and without a row the one that fits the graph."""
     if row is None:
         return _contract_by_graph(model)
     if not isinstance(row.contract, SwapContract):
@@ -45,7 +48,7 @@ def _contract_of(row: Row | None, model: OnnxModel) -> SwapContract:
 
 
 def _contract_by_graph(model: OnnxModel) -> SwapContract:
-    """The one contract whose graph looks like this one."""
+    """Finds the only contract that the graph agrees with; FaceLoomError where none or several do."""
     fitting: dict[SwapContract, Row] = {}
     for row in rows("swap"):
         if isinstance(row.contract, SwapContract) and _fits(row.contract, model):
@@ -55,17 +58,18 @@ def _contract_by_graph(model: OnnxModel) -> SwapContract:
     if fitting:
         names = ", ".join(row.name for row in fitting.values())
         raise FaceLoomError(f"{model.name} could be any of {names}; rename the file so that it begins with the right one of these.")
-    raise FaceLoomError(f"{model.name} is no swap model FaceLoom knows: it takes {listed(model.inputs)} and answers "
-                        f"{listed(model.outputs)}. If it is another export of one, rename the file so that it begins with that one's name.")
+    raise FaceLoomError(f"{model.name} is no swap model FaceLoom knows: it takes {describe_ports(model.inputs)} and returns "
+                        f"{describe_ports(model.outputs)}. If it is another export of one, rename the file so that it begins with "
+                        "that one's name.")
 
 
 def _fits(contract: SwapContract, model: OnnxModel) -> bool:
-    """Whether the graph agrees with a contract in everything it shows: names, shapes, a mask, an identity map."""
+    """Tells whether the graph agrees with a contract in names, shapes, masks and the presence of an identity map."""
     inputs, outputs = ({port.name for port in ports} for ports in (model.inputs, model.outputs))
     if not {contract.target_input, contract.source_input} <= {*inputs, None} or not set(contract.outputs) <= outputs:
         return False
     try:
-        bound, _ = bind(contract, model)
+        bound, _ = bind_ports(contract, model)
     except FaceLoomError:
         return False
     if not len(bound.mask_outputs) == len(contract.mask_outputs) == len(model.outputs) - 1:
@@ -74,14 +78,14 @@ def _fits(contract: SwapContract, model: OnnxModel) -> bool:
 
 
 def _identity_map(model: OnnxModel) -> np.ndarray | None:
-    """The map from ArcFace's space to the generator's that exporters keep among the initializers: the last 512×512 one, of those that the
-    graph itself has no use for if there are any."""
+    """Reads the map from ArcFace's space to the generator's, ``[512, 512]``, that exporters store among the initializers; None where the
+    file has none. It is the last one of this shape that no node of the graph uses, else the last one of this shape."""
     found = model.file.unused_initializer(EMAP) or model.file.initializer(EMAP)
     return None if found is None else found.array().astype(np.float32)
 
 
 def _latents(contract: SwapContract, model: OnnxModel, loading: Loading) -> Latents | None:
-    """The way into the network's latent space; None for a network that takes no embedding."""
+    """Returns what turns embeddings into the network's latents; None for a network that takes no embedding."""
     if contract.source != "embedding":
         return None
     emap = _identity_map(model) if contract.emap else None

@@ -56,8 +56,8 @@ class Latents:
         return to_unit(vectors) if self.contract.latent_unit else vectors
 
     def _identity_vector(self, identity: Identity, space: str, unit: bool) -> np.ndarray:
-        """The identity's vector ``[D]``. Without an embedding, or without its length where that is wanted, the reference photos are
-        embedded."""
+        """Returns the identity's vector ``[D]``: of length 1 if ``unit``, else of the length that the recognizer gave it. What the identity
+        lacks is computed from its photos."""
         known = identity.embeddings.get(space)
         length = 1.0 if unit else identity.norms.get(space)
         if known is None or length is None:
@@ -67,7 +67,7 @@ class Latents:
         return to_unit(np.asarray(known, np.float32)) * length
 
     def _photo_vectors(self, identity: Identity, space: str, unit: bool) -> np.ndarray:
-        """One row ``[D]`` per reference photo: ``[K, D]``."""
+        """Embeds the identity's photos. Returns ``[K, D]``."""
         if not len(identity.crops):
             raise FaceLoomError(
                 f"This identity has no {space} embedding and no photos to take one from; make it again from photos with ArcFace Embed "

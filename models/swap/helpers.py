@@ -72,5 +72,5 @@ def recognizer_name(space: str, folders: Folders) -> str:
 
 
 def _for_helper(loading: Loading) -> Loading:
-    """The same, without the contract, which is about the swap model."""
+    """Returns ``loading`` for another stage's file: without the contract, which is the swap model's."""
     return replace(loading, contract=None)

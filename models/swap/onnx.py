@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _recognizes(file: Contents) -> bool:
-    """Every file but those of the research systems; opening it says what is wrong with it."""
+    """Recognizes every file but those of the research systems; opening it says what is wrong with it."""
     return file.suffix not in (*CHECKPOINTS, *keras_files.SUFFIXES)
 
 

@@ -87,7 +87,7 @@ class OnnxEngine:
 
     def _source_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float, tiles: int
                       ) -> dict[str, torch.Tensor]:
-        """The inputs besides the target's, by name: one row per tile, or one for all."""
+        """Returns the inputs besides the target's, by name: one row for each tile, or one for all."""
         feeds = {}
         if self._ports.source:
             if self._latents and strength != 1:
@@ -109,18 +109,18 @@ class OnnxEngine:
         draw_outputs(join_outputs(outputs, tiles, boost), own, to_square, faces, crops, masks, share)
 
     def _run(self, tiles: torch.Tensor, feeds: dict[str, torch.Tensor], progress: Progress) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The network's pictures ``[T, n, n, 3]`` and, if it makes them, masks ``[T, n, n, 1]`` for all tiles."""
+        """Runs the network for tiles ``[T, n, n, 3]``. Returns pictures of the same shape and, if it makes any, masks ``[T, n, n, 1]``."""
         outputs = self.model.run(feeds | {self._ports.target.name: to_network_input(tiles, self.contract)}, progress)
         picture = from_network_output(outputs[self.contract.picture_output], self.contract)
         if picture.shape != tiles.shape:
-            raise FaceLoomError(f"{self.name} answered pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
+            raise FaceLoomError(f"{self.name} returned pictures of {tuple(picture.shape[1:])}, not of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
         masks = [outputs[number] for number in self.contract.mask_outputs]
         for values in (picture, *masks):
-            check_finite(values, f"{self.name} answered NaN or infinite values; load it on the CPU, or use a file of full precision.")
+            check_finite(values, f"{self.name} returned NaN or infinite values; load it on the CPU, or use a file of full precision.")
         wrong = next((mask for mask in masks if mask.numel() != tiles[..., 0].numel()), None)
         if wrong is not None:
-            raise FaceLoomError(f"{self.name} answered masks of {tuple(wrong.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "
+            raise FaceLoomError(f"{self.name} returned masks of {tuple(wrong.shape[1:])} for pictures of {tuple(tiles.shape[1:])}; "
                                 "the file is not the model its name says.")
         if not masks:
             return picture, None

@@ -131,14 +131,14 @@ class TorchEngine(ABC):
         targets, sources = self.to_network(tiles.permute(0, 3, 1, 2), sources)
         pictures, masks = self.generate(targets, sources)
         if pictures.shape != targets.shape:
-            raise FaceLoomError(f"{self.name} answered pictures of {tuple(pictures.shape[1:])}, not of {tuple(targets.shape[1:])}.")
+            raise FaceLoomError(f"{self.name} returned pictures of {tuple(pictures.shape[1:])}, not of {tuple(targets.shape[1:])}.")
         return self.from_network(pictures, masks, tiles.device)
 
     def from_network(self, pictures: torch.Tensor, masks: torch.Tensor | None, device: torch.device
                      ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns outputs of ``generate`` as pictures ``[n, size, size, 3]`` and masks, float32 0..1 on ``device``."""
         for values in (pictures, masks):
-            check_finite(values, f"{self.name} answered NaN or infinite values; load it in full precision.")
+            check_finite(values, f"{self.name} returned NaN or infinite values; load it in full precision.")
         pictures = pictures.float().clamp(0, 1).permute(0, 2, 3, 1).to(device).clone()
         return pictures, None if masks is None else masks.float().clamp(0, 1).to(device).clone()
 
@@ -159,4 +159,4 @@ def set_memory_format(net: nn.Module, layout: torch.memory_format) -> None:
 
 def sample_squares(images: torch.Tensor, faces: Faces, matrices: np.ndarray, size: int) -> torch.Tensor:
     """Returns ``[N, 3, size, size]`` 0..1: the squares of the faces through image → square ``matrices`` ``[N, 2, 3]``."""
-    return sample_crops(images[..., :3], faces.frame_indices, matrices, size).clamp(0, 1).permute(0, 3, 1, 2)
+    return sample_crops(images, faces.frame_indices, matrices, size).clamp(0, 1).permute(0, 3, 1, 2)

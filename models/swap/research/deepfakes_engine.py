@@ -101,7 +101,7 @@ class DeepfakesEngine(TorchEngine):
         return self.encode_faces(images, faces)
 
     def _squares(self, points: list[np.ndarray]) -> np.ndarray:
-        """Image → input picture ``[N, 2, 3]`` for the 68 points of each face."""
+        """Returns image → network input ``[N, 2, 3]`` for the 68 points of each face."""
         return np.stack([square_matrix(each, self.options.centering, self.input_edge, self.options.coverage / 100) for each in points])
 
     def _draw(self, images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor, sources: torch.Tensor,
@@ -124,7 +124,7 @@ class DeepfakesEngine(TorchEngine):
         draw_outputs(outputs, soft, finer(to_output, boost), faces, crops, masks, settings.strength)
 
     def _masks(self, points: list[np.ndarray], matrices: np.ndarray, targets: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
-        """``[N, size, size]`` 0..1: where the faces are, without a soft border."""
+        """Returns ``[N, size, size]`` 0..1: where the faces are, without a soft border."""
         kind = self.options.mask
         if kind == "predicted":
             return resize_bilinear(own, self.size, self.size)
@@ -144,7 +144,8 @@ class DeepfakesEngine(TorchEngine):
         return self.from_network(pictures, masks, tiles.device)
 
     def generate(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Either input's picture goes through the one encoder, so both get the target, and only the wanted person's decoder runs."""
+        """See ``TorchEngine.generate``. Both people's inputs lead to the same encoder, so both get the target; only the chosen person's
+        decoder runs."""
         bgr = targets.flip(1)
         if self.options.mask != "predicted":
             return self.model.net.net(bgr, bgr, outputs=(self.side.picture,)).flip(1), None
@@ -153,8 +154,8 @@ class DeepfakesEngine(TorchEngine):
 
 
 def _mean_difference(outputs: torch.Tensor, targets: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """``[N, 3]``: by how much the target is brighter than the output, where the mask is. (The program adds it twice over; the second time
-    nothing is left of it.)"""
+    """Returns ``[N, 3]``: the mean over the mask of target minus output. (The published program adds it twice; the second difference is
+    0.)"""
     size = outputs.shape[1]
     weights = resize_bilinear(masks, size, size)[..., None]
     old = resize_bilinear(targets.permute(0, 3, 1, 2).flatten(0, 1), size, size).unflatten(0, (len(targets), 3)).permute(0, 2, 3, 1)
@@ -168,12 +169,12 @@ def deepfakes_engine(net: KerasNet, *, name: str = "deepfakes", parser: Parser |
     half = len(outputs) // 2
     sides = {who: _side(outputs, range(first, first + half)) for who, first in (("A", 0), ("B", half))}
     if len(outputs) % 2 or not all(sides.values()):
-        raise FaceLoomError(f"{name} should answer a picture for each of two people, but answers {len(outputs)} of other shapes.")
+        raise FaceLoomError(f"{name} should return a picture for each of two people, but returns {len(outputs)} of other shapes.")
     return DeepfakesEngine(name, TorchModel(name, Autoencoder(net.to(dtype)), devices), sides, parser, **options)
 
 
 def _side(outputs: list[tuple], numbers: range) -> Side | None:
-    """The largest picture, and the largest mask, among one person's outputs."""
+    """Finds the largest picture and the largest mask among one person's outputs; None where there is no picture."""
     def largest(channels: int) -> int | None:
         return max((number for number in numbers if outputs[number][0] == channels), key=lambda number: outputs[number][-1], default=None)
 

@@ -46,7 +46,7 @@ def _open(file: Contents, loading: Loading, **options: Value) -> FSLSDEngine:
 
 
 def _load_psp(path: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The weights of pSp's encoder and its average latent."""
+    """Reads the weights of pSp's encoder and its average latent."""
     from ...files.checkpoints import load_parts
 
     parts = load_parts(path)

@@ -110,7 +110,7 @@ class GhostEngine(TorchEngine):
         return crops, masks
 
     def _with_parameters(self, parameters: MaskParameters) -> GhostEngine:
-        """The same engine whose mask has these parameters."""
+        """Returns a copy of the engine whose mask has these parameters."""
         other = copy.copy(self)
         other.options = replace(self.options, mask="own numbers", shrink=parameters.erode, blur_x=parameters.sigma_x,
                                 blur_y=parameters.sigma_y)
@@ -118,7 +118,7 @@ class GhostEngine(TorchEngine):
 
     @torch.inference_mode()
     def _first_parameters(self, images: torch.Tensor, faces: Faces, source: torch.Tensor, strength: float) -> MaskParameters:
-        """The mask's parameters for one face."""
+        """Finds the parameters of the mask of one face, the first that its clip shows."""
         sources = self.mixed_sources(images, faces, source, strength)
         targets, sources = self.to_network(sample_squares(images, faces, self.alignment(faces.keypoints), self.size), sources)
         (swapped,), (target,) = self._points(self._pictures(targets, sources), targets)
@@ -166,7 +166,7 @@ class GhostEngine(TorchEngine):
         return _resize(torch.stack(masks)[:, None], self.size)[:, 0]
 
     def _points(self, *sides: torch.Tensor) -> list[np.ndarray]:
-        """106 points of each of several batches of pictures, in 224 pixels."""
+        """Finds 106 points in each of several batches of pictures ``[N, 3, S, S]``, in crops of 224 pixels."""
         return [self.landmarker(_resize(side.float().cpu().clamp(0, 1), CROP)) for side in sides]
 
 

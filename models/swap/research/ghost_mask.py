@@ -27,7 +27,7 @@ class MaskParameters:
 
     @property
     def brow_factor(self) -> float:
-        """How far brows are raised, in halves of their distance to the eyes."""
+        """By how much the mask's brows are raised, in halves of their distance to the eyes."""
         return 2.7 if self.erode == 15 else .5 if self.erode < 0 else 2.0
 
 

@@ -90,7 +90,7 @@ class MegaFSEngine(TorchEngine):
         return self.model.net.encoder(small * 2 - 1)
 
     def _as_picture(self, pictures: torch.Tensor) -> torch.Tensor:
-        """The generator's pictures in 0..1, stretched over that range if wanted."""
+        """Converts the generator's pictures to 0..1: from -1..1, or with the option ``stretch`` from each one's own range."""
         if not self.options.stretch:
             return (pictures + 1) / 2
         low, high = pictures.amin((1, 2, 3), keepdim=True), pictures.amax((1, 2, 3), keepdim=True)

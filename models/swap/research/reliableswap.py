@@ -32,13 +32,13 @@ class ReliableSwapOptions(Options):
 
 
 def _faceshifter(file: Contents) -> dict[str, torch.Tensor]:
-    """The weights of the FaceShifter form, which lie under a prefix in a training checkpoint; empty for another file."""
+    """Returns the weights of the FaceShifter form, which have a prefix in a training checkpoint; empty for another file."""
     own = without_prefix(file.tensors, "generator.")
     return own if "G.generator.up1.weight" in own else {}
 
 
 def _simswap(file: Contents) -> dict[str, torch.Tensor]:
-    """The weights of the SimSwap form; empty for another file. SimSwap's own files lack the alignment, which nothing uses."""
+    """Returns the weights of the SimSwap form; empty for another file. They hold the alignment, which SimSwap's own files lack."""
     own = simswap.generator_in(file)
     return own if "trans_matrix" in own else {}
 
@@ -61,7 +61,8 @@ def _open(file: Contents, loading: Loading, **options: Value) -> FfhqEngine:
 
 def _identity_networks(generator: Mapping[str, torch.Tensor], file: Contents, loading: Loading
                        ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-    """The weights of ArcFace and, where the generator was trained with it, of FixerNet: of a training checkpoint, else of companions."""
+    """Reads the weights of ArcFace and, where the generator was trained with it, of FixerNet: from the training checkpoint, else from
+    companion files."""
     from ...files.checkpoints import load_weights
 
     arcface, mouth = under_prefix(file.tensors, "netArc."), under_prefix(file.tensors, "mouth_net.backbone.")

@@ -62,7 +62,7 @@ def test_a_mask_of_another_size_is_an_error(folders, tmp_path):
         graph.output[1].type.tensor_type.ClearField("shape")
 
     engine = load_engine(edited(save_double("hyperswap_1a_256", tmp_path), halve), Loading(folders))
-    with pytest.raises(FaceLoomError, match=r"answered masks of \(1, 128, 128\) for pictures of \(256, 256, 3\)"):
+    with pytest.raises(FaceLoomError, match=r"returned masks of \(1, 128, 128\) for pictures of \(256, 256, 3\)"):
         swapped(engine, IMAGES, FACES, identity(), SIZE)
 
 
@@ -87,5 +87,5 @@ def test_an_answer_of_another_size(folders, tmp_path):
     ports = [helper.make_tensor_value_info(name, kind, shape) for name, shape in
              (("target", [1, 3, 256, 256]), ("source", [1, 512]), ("output", [1, 3, None, None]))]
     path = doubles.save(tmp_path / "alphaface_256.onnx", nodes, ports[:2], ports[2:], [])
-    with pytest.raises(FaceLoomError, match=r"answered pictures of \(512, 256, 3\), not of \(256, 256, 3\)"):
+    with pytest.raises(FaceLoomError, match=r"returned pictures of \(512, 256, 3\), not of \(256, 256, 3\)"):
         swapped(load_engine(path, Loading(folders)), IMAGES, FACES, identity(), SIZE)

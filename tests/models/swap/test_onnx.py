@@ -145,5 +145,5 @@ def test_what_is_no_number_is_said_by_the_engine(name, value, output, folders, m
         return outputs
 
     monkeypatch.setattr(engine.model, "run", broken)
-    with pytest.raises(FaceLoomError, match=f"{engine.name} answered NaN or infinite"):
+    with pytest.raises(FaceLoomError, match=f"{engine.name} returned NaN or infinite"):
         swapped(engine, IMAGES, FACES, identity(), SIZE)

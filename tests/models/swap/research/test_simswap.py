@@ -172,5 +172,5 @@ def test_what_is_no_number_is_said_by_the_engine(part, weights, scene, monkeypat
     broken[part == "mask"].view(-1)[7] = float("nan")
     monkeypatch.setattr(engine, "generate", lambda targets, sources: [values.expand(len(targets), *values.shape[1:]) for values in broken])
     images, faces, identity = scene
-    with pytest.raises(FaceLoomError, match="simswap answered NaN or infinite"):
+    with pytest.raises(FaceLoomError, match="simswap returned NaN or infinite"):
         swapped(engine, images, faces, identity, 64)
