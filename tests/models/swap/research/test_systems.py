@@ -274,8 +274,8 @@ def test_megafs_takes_latents_from_the_source_and_structure_from_the_target(scen
     assert engine.size == 64
     crops, masks = swapped(engine, images, faces, identity, 128)
     latents, structure = nets.generator.given
-    assert torch.allclose(latents[:, 4:], engine.prepare(identity)[:, 4:]) and not torch.allclose(latents[:, :4], latents[:, 4:8])
     assert torch.equal(structure[:, 0], nets.encoder.seen[:, 0, :4, :4])
+    assert torch.allclose(latents[:, 4:], engine.prepare(identity)[:, 4:]) and not torch.allclose(latents[:, :4], latents[:, 4:8])
     middle = crops[0, 64]
     assert float(middle[64, 0]) == pytest.approx(.5, abs=.02)  # stretched over the whole range, as published
     assert 0 < float(masks.mean()) < .5 and float(masks[0, 64, 64]) == 1
