@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,8 @@ if "bench" not in sys.modules:  # not part of the package, and the checkout's ot
                                                   submodule_search_locations=[str(TESTS.parent / "bench")])
     sys.modules["bench"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["bench"])
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is not an error
+hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # as one of several processes, which are one a core
 
 
