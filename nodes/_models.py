@@ -19,6 +19,7 @@ from ..models.runtime.method import HasModel, HasNote, Loading, Method, built_in
 from ..models.runtime.onnx import OnnxModel
 from ._devices import ComfyDevices, half, show_patcher
 from ._runtime import listener
+from ._schema import Node
 
 Model = TypeVar("Model")
 
@@ -169,7 +170,7 @@ def _file_name(name: str) -> str:
     return str(name).removesuffix(NOT_HERE)
 
 
-class FileLoader(io.ComfyNode):
+class FileLoader(Node):
     """The base of loader nodes that choose one file."""
 
     @classmethod

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..models.pixels.tensors import as_images
 from ..models.select.rules import RANKS, SelectionRule, select_faces
 from ._runtime import listener, show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_attributes, as_recognizer
 
 
@@ -78,23 +78,21 @@ def _rules() -> list[io.DynamicCombo.Option]:
     ]
 
 
-class FaceSelect(io.ComfyNode):
+class FaceSelect(Node, title="Face Select", shows_text=True,
+                 aliases=["filter faces", "choose face", "face by gender", "face by age", "same person"]):
     """Splits faces in two by a rule, so that different people in a picture can be treated differently."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Face Select", ["filter faces", "choose face", "face by gender", "face by age", "same person"],
-            inputs=[
-                Faces.Input("faces", tooltip="The faces to choose from."),
-                io.DynamicCombo.Input("rule", options=_rules(), tooltip="How to choose. The fields below it change with the rule."),
-            ],
-            outputs=[
-                Faces.Output("chosen", tooltip="The faces that match the rule."),
-                Faces.Output("rest", tooltip="All other faces."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            Faces.Input("faces", tooltip="The faces to choose from."),
+            io.DynamicCombo.Input("rule", options=_rules(), tooltip="How to choose. The fields below it change with the rule."),
+        ]
+
+    outputs = [
+        Faces.Output("chosen", tooltip="The faces that match the rule."),
+        Faces.Output("rest", tooltip="All other faces."),
+    ]
 
     @classmethod
     def execute(cls, faces, rule) -> io.NodeOutput:

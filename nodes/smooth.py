@@ -8,7 +8,7 @@ from ..models.crops.crop import cut_crops
 from ..models.pixels.tensors import as_images
 from ..models.select.smooth import smooth_faces
 from ._runtime import give_crops, show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import Faces
 
 
@@ -37,30 +37,28 @@ def _methods() -> list[io.DynamicCombo.Option]:
     ]
 
 
-class FaceSmooth(io.ComfyNode):
+class FaceSmooth(Node, title="Face Smooth", shows_text=True,
+                 aliases=["stabilize", "jitter", "track faces", "kalman", "savitzky-golay", "video", "temporal"]):
     """Follows every face along a clip and smooths how its landmarks move, so that crops and swapped faces do not tremble."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Face Smooth", ["stabilize", "jitter", "track faces", "kalman", "savitzky-golay", "video", "temporal"],
-            inputs=[
-                io.Image.Input("image", tooltip="The frames of the clip, in order."),
-                Faces.Input("faces", tooltip="The faces of these frames, from Face Detect or Face Select."),
-                io.DynamicCombo.Input("method", options=_methods(),
-                                      tooltip="Running mean is GHOST's, the other two are ReliableSwap's. The fields below it change with "
-                                              "the method."),
-                io.Int.Input("gap", default=0, min=0, max=100, step=1, advanced=True,
-                             tooltip="A face that is missing for up to this many frames is still taken for the same person. It is never "
-                                     "smoothed across the gap."),
-            ],
-            outputs=[
-                Faces.Output("faces", tooltip="The same faces, steady and numbered by person. Connect these to Paste Back and to every "
-                                              "node after this one."),
-                io.Image.Output("crops", tooltip="One square picture per face, cut anew. One black picture when there is no face."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            io.Image.Input("image", tooltip="The frames of the clip, in order."),
+            Faces.Input("faces", tooltip="The faces of these frames, from Face Detect or Face Select."),
+            io.DynamicCombo.Input("method", options=_methods(),
+                                  tooltip="Running mean is GHOST's, the other two are ReliableSwap's. The fields below it change with "
+                                          "the method."),
+            io.Int.Input("gap", default=0, min=0, max=100, step=1, advanced=True,
+                         tooltip="A face that is missing for up to this many frames is still taken for the same person. It is never "
+                                 "smoothed across the gap."),
+        ]
+
+    outputs = [
+        Faces.Output("faces", tooltip="The same faces, steady and numbered by person. Connect these to Paste Back and to every "
+                                      "node after this one."),
+        io.Image.Output("crops", tooltip="One square picture per face, cut anew. One black picture when there is no face."),
+    ]
 
     @classmethod
     def execute(cls, image, faces, method, gap) -> io.NodeOutput:
