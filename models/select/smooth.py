@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
+from ..options.ranges import check_choice
 from ..pixels.affine import invert, transform
 from .filters import kalman, running_mean, savitzky_golay
 from .track import assign_tracks, track_runs
@@ -37,8 +38,7 @@ def smooth_faces(faces: Faces, method: str = "running mean", *, gap: int = 0, **
     still keep its track. A person is smoothed over consecutive frames in which the same kinds of points are known. FaceLoomError for
     another method, or a window no longer than the order.
     """
-    if method not in METHODS:
-        raise FaceLoomError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+    check_choice("method", method, METHODS)
     if numbers.get("order", 0) >= numbers.get("window", np.inf):
         raise FaceLoomError(f"The window of {numbers['window']} frames must be longer than the order {numbers['order']}.")
     tracked = assign_tracks(faces, gap)
