@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..models.crops.crop import cut_crops
 from ..models.crops.squares import ALIGNMENTS, align_faces
 from ..models.pixels.tensors import as_images
+from ._inputs import framing_input, recut_outputs
 from ._runtime import give_crops, show
 from ._schema import Node
 from ._sockets import Faces
@@ -26,16 +27,10 @@ class FaceAlign(Node, title="Face Align", shows_text=True,
                                    "it. box is upright around the detector's box, as Face-Adapter wants it."),
             io.Int.Input("crop_size", default=0, min=0, max=4096, step=8,
                          tooltip="Width and height of every crop in pixels. 0 keeps the size set in Face Detect."),
-            io.Float.Input("framing", default=1.0, min=0.5, max=4.0, step=0.05,
-                           tooltip="How much the crop takes in. 1.0 is what the alignment asks for, larger shows more hair and "
-                                   "background."),
+            framing_input("what the alignment asks for"),
         ]
 
-    outputs = [
-        Faces.Output("faces", tooltip="The same faces with their new crops. Connect these to Paste Back and to every node after "
-                                      "this one."),
-        io.Image.Output("crops", tooltip="One square picture per face. One black picture when there is no face."),
-    ]
+    outputs = recut_outputs("with their new crops")
 
     @classmethod
     def execute(cls, image, faces, alignment, crop_size, framing) -> io.NodeOutput:

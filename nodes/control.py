@@ -23,14 +23,14 @@ class FaceKeypointsImage(Node, title="Face Keypoints Image", shows_text=True,
                            tooltip="Crop gives one picture per face that matches its crop, image one picture per frame with all its "
                                    "faces."),
             io.Int.Input("size", default=0, min=0, max=8192, step=8,
-                         tooltip="Width and height of the crops, or the longer side of the whole picture, in pixels: best what the "
-                                 "model samples at. 0 is their own size."),
+                         tooltip="Width and height of the crops, or the longer side of the whole picture, in pixels: best what the model "
+                                 "samples at. 0 is their own size."),
             io.Float.Input("thickness", default=1.0, min=0.1, max=8.0, step=0.1, advanced=True,
                            tooltip="Width of the strokes: 1 is InstantID's own, ellipses of 9 and discs of 21 pixels at any size."),
         ]
 
-    outputs = [io.Image.Output("keypoints", tooltip="The drawings, for the image_kps input of Apply InstantID or for its ControlNet. "
-                                                  "One black picture when there is no face.")]
+    outputs = [io.Image.Output("keypoints", tooltip="The drawings, for the image_kps input of Apply InstantID or for its ControlNet. One "
+                                                    "black picture when there is no face.")]
 
     @classmethod
     def execute(cls, faces, where, size, thickness) -> io.NodeOutput:

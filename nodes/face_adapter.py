@@ -13,29 +13,27 @@ from ..models.systems import load as systems
 from ..models.systems.face_adapter import MODES
 from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, find_weights_in_folder
 from ..models.systems.face_adapter_swap import LATENT_SHAPE
-from ._models import FileLoader, load_research, loading, research_input
+from ._inputs import conditioning_outputs, target_and_source
+from ._models import ResearchLoader, load_research, loading
 from ._runtime import give, listener, show
 from ._schema import Node
-from ._sockets import FaceAdapter, FaceParser, Faces, Identity
+from ._sockets import FaceAdapter, FaceParser
 
 
-class LoadFaceAdapter(FileLoader, title="Load Face-Adapter", shows_text=True,
+class LoadFaceAdapter(ResearchLoader, title="Load Face-Adapter", shows_text=True,
                       aliases=["face adapter", "faceadapter", "net_id2token", "reenactment", "diffusion face swap"]):
     """Loads Face-Adapter, which makes any Stable Diffusion 1.5 model swap or reenact faces."""
 
-    @classmethod
-    def inputs(cls):
-        return [
-            research_input("faceadapter_id2token", "The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with "
-                                                   "their other files beside it. Whether commercial use is allowed is not clear."),
-        ]
+    row_name = "faceadapter_id2token"
+    file_tooltip = ("The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with their other files beside it. Whether "
+                    "commercial use is allowed is not clear.")
 
     outputs = [
         FaceAdapter.Output("face_adapter", tooltip="What looks at source and target, for Face-Adapter Encode."),
-        io.ControlNet.Output("control_net", tooltip="Face-Adapter's ControlNet, if its folder controlnet lies beside the file. "
-                                                    "Otherwise load it with Load ControlNet Model."),
-        io.ClipVision.Output("clip_vision", tooltip="Face-Adapter's CLIP, if its folder vision_encoder lies beside the file. "
-                                                    "Otherwise load it, or CLIP ViT-H/14, with Load CLIP Vision."),
+        io.ControlNet.Output("control_net", tooltip="Face-Adapter's ControlNet, if its folder controlnet lies beside the file. Otherwise "
+                                                    "load it with Load ControlNet Model."),
+        io.ClipVision.Output("clip_vision", tooltip="Face-Adapter's CLIP, if its folder vision_encoder lies beside the file. Otherwise "
+                                                    "load it, or CLIP ViT-H/14, with Load CLIP Vision."),
     ]
 
     @classmethod
@@ -57,10 +55,8 @@ class FaceAdapterEncode(Node, title="Face-Adapter Encode", aliases=["face adapte
             FaceAdapter.Input("face_adapter", tooltip="From Load Face-Adapter."),
             io.Clip.Input("clip", tooltip="The CLIP of your Stable Diffusion 1.5 checkpoint: the empty prompt is the negative."),
             io.ControlNet.Input("control_net", tooltip="Face-Adapter's ControlNet, from Load Face-Adapter or Load ControlNet Model."),
-            Faces.Input("faces", tooltip="The faces of these crops, best from Face Align with alignment set to box."),
-            io.Image.Input("crops", tooltip="The crops that came with these faces, best 512 pixels wide."),
-            Identity.Input("identity", tooltip="The source: who the faces become, from ArcFace Embed or Identity Load. Its photos are "
-                                               "looked at."),
+            *target_and_source(faces="best from Face Align with alignment set to box", crops="best 512 pixels wide",
+                               photos="Its photos are looked at."),
             io.Combo.Input("mode", options=list(MODES), default="swap",
                            tooltip="What is painted: with swap the source's face into the crops, with reenact the source's own "
                                    "picture with the expression and pose of the crops."),
@@ -74,14 +70,15 @@ class FaceAdapterEncode(Node, title="Face-Adapter Encode", aliases=["face adapte
         ]
 
     outputs = [
-        io.Conditioning.Output("positive", tooltip="For each face the source as a prompt for the model, and for the ControlNet "
-                                                   "what is to stay, as a prompt and as a picture."),
-        io.Conditioning.Output("negative", tooltip="The same ControlNet with empty prompts."),
-        io.Latent.Output("latent", tooltip="An empty latent of 512×512 per face, for KSampler with a denoise of 1."),
-        io.Mask.Output("mask", tooltip="Where each painted picture belongs, with a soft edge, for Paste Back."),
+        *conditioning_outputs(
+            positive="For each face the source as a prompt for the model, and for the ControlNet what is to stay, as a prompt and as a "
+                     "picture.",
+            negative="The same ControlNet with empty prompts.",
+            latent="An empty latent of 512×512 per face, for KSampler with a denoise of 1.",
+            mask="Where each painted picture belongs, with a soft edge, for Paste Back.",
+        ),
         io.Image.Output("hint", tooltip="What the ControlNet sees: the picture, and coloured points where the face shall be."),
-        io.Image.Output("background", tooltip="What stays around the mask: the crops when swapping, the source's picture when "
-                                              "reenacting."),
+        io.Image.Output("background", tooltip="What stays around the mask: the crops when swapping, the source's picture when reenacting."),
     ]
 
     @classmethod

@@ -11,9 +11,10 @@ from ..models.identity.blend import blend_identities
 from ..models.identity.combine import COMBINE_METHODS
 from ..models.identity.photos import join_photos
 from ..models.pixels.tensors import as_images
+from ._inputs import recognizer_input
 from ._runtime import give, listener, show
 from ._schema import Node
-from ._sockets import FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_recognizer
+from ._sockets import Faces, Identity, as_recognizer
 
 
 class ArcFaceEmbed(Node, title="ArcFace Embed", is_input_list=True, shows_text=True,
@@ -30,15 +31,13 @@ class ArcFaceEmbed(Node, title="ArcFace Embed", is_input_list=True, shows_text=T
                                    "quality-weighted trusts sharp, frontal, large faces more."),
             io.String.Input("name", default="", placeholder="name", advanced=True,
                             tooltip="A name to remember the person by; it is kept in identity files."),
-            io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
-                               tooltip="The recognition network, from Load Face Recognizer or an InsightFace loader. Left unconnected, "
-                                       "the built-in dlib network runs and needs no download."),
+            recognizer_input("The recognition network, from Load Face Recognizer or an InsightFace loader. Left unconnected, the built-in "
+                             "dlib network runs and needs no download."),
         ]
 
     outputs = [
         Identity.Output("identity", tooltip="The person, for One-Shot Swap, Identity Save and the other nodes with this socket."),
-        io.String.Output("report", tooltip="How similar the photos are to each other, and which do not seem to show the same "
-                                           "person."),
+        io.String.Output("report", tooltip="How similar the photos are to each other, and which do not seem to show the same person."),
     ]
 
     @classmethod
@@ -59,8 +58,7 @@ class IdentityBlend(Node, title="Identity Blend", aliases=["mix faces", "blend f
             io.Autogrow.Input("identities", template=io.Autogrow.TemplatePrefix(one, prefix="identity", min=2, max=8),
                               tooltip="The people to mix; a new socket appears when the last one is connected."),
             io.String.Input("weights", default="1, 1",
-                            tooltip="How much of each person, in the order of the sockets, for example 3, 1. Only the proportions "
-                                    "count."),
+                            tooltip="How much of each person, in the order of the sockets, for example 3, 1. Only the proportions count."),
         ]
 
     outputs = [Identity.Output("identity", tooltip="The mixed person.")]

@@ -34,11 +34,10 @@ class IdentitySave(Node, title="Identity Save", aliases=["save face model", "sto
     def inputs(cls):
         return [
             Identity.Input("identity", tooltip="The person to save."),
-            io.String.Input("filename", default="person",
-                            tooltip="The file's name without folder or ending."),
+            io.String.Input("filename", default="person", tooltip="The file's name without folder or ending."),
             io.Combo.Input("if_exists", options=["keep both", "overwrite"], default="keep both",
-                           tooltip="What to do when there is such a file already: keep both numbers the new one, overwrite replaces "
-                                   "the old one."),
+                           tooltip="What to do when there is such a file already: keep both numbers the new one, overwrite replaces the "
+                                   "old one."),
         ]
 
     outputs = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..models.face3d.mask3d import landmark_mask
+from ._inputs import crop_edge_inputs
 from ._runtime import give_crops, listener, show
 from ._schema import Node
 from ._sockets import Faces, Identity
@@ -19,16 +20,12 @@ class ThreeDLandmarkMask(Node, title="3-D Landmark Mask", shows_text=True,
         return [
             Faces.Input("faces", tooltip="The faces to make masks for, from Face Detect or Face Select."),
             io.Combo.Input("shape", options=["target", "source", "union"], default="target",
-                           tooltip="Whose outline: the target's own, the source's head shape in the target's pose and expression, "
-                                   "or both together. Source and union need an identity."),
-            io.Int.Input("grow", default=0, min=-256, max=256, step=1,
-                         tooltip="Grows the mask by this many crop pixels; negative values shrink it."),
-            io.Int.Input("feather", default=16, min=0, max=256, step=1,
-                         tooltip="How many crop pixels the edge fades over."),
+                           tooltip="Whose outline: the target's own, the source's head shape in the target's pose and expression, or both "
+                                   "together. Source and union need an identity."),
+            *crop_edge_inputs(),
             io.Int.Input("crop_size", default=0, min=0, max=4096, step=8, advanced=True,
                          tooltip="Width and height of the mask in pixels. 0 uses the size set in Face Detect."),
-            Identity.Input("identity", optional=True,
-                           tooltip="The person whose head shape is used by source and union."),
+            Identity.Input("identity", optional=True, tooltip="The person whose head shape is used by source and union."),
         ]
 
     outputs = [

@@ -14,17 +14,16 @@ from ..models.parse import load as parsers
 from ..models.restore import load as restorers
 from ..models.swap import load as engines
 from ..models.systems import load as systems
-from ._models import NONE, FileLoader, checked, file_input, load, loading, provider_input, research_input
+from ._inputs import detector_input, recognizer_input
+from ._models import NONE, FileLoader, ResearchLoader, checked, file_input, load, loading, provider_input
 from ._runtime import show
 from ._schema import Node
 from ._sockets import (
-    FaceAnalysis,
     FaceDetector,
     FaceOccluder,
     FaceParser,
     FaceRecognizer,
     GazeEstimator,
-    InsightFace,
     RestoreModel,
     SwapModel,
     as_landmarker,
@@ -46,16 +45,13 @@ class LoadSwapModel(FileLoader, title="Load Swap Model", shows_text=True,
                 "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and faceloom/swap, research "
                 "systems' original files in faceloom/ghost, reliableswap, simswap, megafs, facedancer, fslsd and deepfakes."),
             provider_input(),
-            io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
-                               tooltip="The recognition network to make embeddings with, if it is of the kind the swap network was "
-                                       "trained for. Left unconnected, the right one is loaded from its file when it is needed."),
+            recognizer_input("The recognition network to make embeddings with, if it is of the kind the swap network was trained for. Left "
+                             "unconnected, the right one is loaded from its file when it is needed."),
             FaceParser.Input("parser", optional=True,
                              tooltip="The face parser that research systems make their own masks with; FSLSD cannot do without. Left "
                                      "unconnected, BiSeNet is taken where it is on this machine. Other networks do not use it."),
-            io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
-                               tooltip="A detector that brings 106 landmarks, for GHOST's own mask and for FSLSD, which cannot do "
-                                       "without. Left unconnected, 2d106det.onnx is taken where it is on this machine. Other networks "
-                                       "do not use it."),
+            detector_input("A detector that brings 106 landmarks, for GHOST's own mask and for FSLSD, which cannot do without. Left "
+                           "unconnected, 2d106det.onnx is taken where it is on this machine. Other networks do not use it."),
         ]
 
     outputs = [SwapModel.Output("swap_model", tooltip="The network, for One-Shot Swap or Swap Model Options.")]
@@ -85,8 +81,7 @@ class LoadFaceDetector(Node, title="Load Face Detector", shows_text=True,
                        "too.", "landmarks", optional=True),
         ]
 
-    outputs = [FaceDetector.Output("detector", tooltip="The detector, for Face Detect, Load Swap Model and Identity for "
-                                                    "Adapters.")]
+    outputs = [FaceDetector.Output("detector", tooltip="The detector, for Face Detect, Load Swap Model and Identity for Adapters.")]
 
     @classmethod
     def validate_inputs(cls, file, age_and_sex, landmarks=NONE):
@@ -118,8 +113,8 @@ class LoadFaceRecognizer(FileLoader, title="Load Face Recognizer", shows_text=Tr
             provider_input(),
         ]
 
-    outputs = [FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select, Load Swap "
-                                                         "Model, Diffusion Inpaint Swap and Identity for Adapters.")]
+    outputs = [FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select, Load Swap Model, "
+                                                           "Diffusion Inpaint Swap and Identity for Adapters.")]
 
     @classmethod
     def execute(cls, file, provider) -> io.NodeOutput:
@@ -145,8 +140,8 @@ class LoadFaceParser(Node, title="Load Face Parser", shows_text=True,
         ]
 
     outputs = [
-        FaceParser.Output("parser", tooltip="The parsing network, for Face Parse Mask, Load Swap Model, Diffusion Inpaint Swap, "
-                                            "REFace Encode and Face-Adapter Encode."),
+        FaceParser.Output("parser", tooltip="The parsing network, for Face Parse Mask, Load Swap Model, Diffusion Inpaint Swap, REFace "
+                                            "Encode and Face-Adapter Encode."),
         FaceOccluder.Output("occluder", tooltip="The occlusion network, for Face Parse Mask."),
     ]
 
@@ -187,15 +182,12 @@ class LoadRestoreModel(FileLoader, title="Load Restore Model", shows_text=True,
         return io.NodeOutput(restorer, ui=show(cls, text=text))
 
 
-class LoadGazeEstimator(FileLoader, title="Load Gaze Estimator", aliases=["eyenet", "gaze", "eye direction", "diffface"], shows_text=True):
+class LoadGazeEstimator(ResearchLoader, title="Load Gaze Estimator", shows_text=True,
+                        aliases=["eyenet", "gaze", "eye direction", "diffface"]):
     """Loads DiffFace's gaze estimator, with which Diffusion Inpaint Swap keeps the target's eyes looking where they look."""
 
-    @classmethod
-    def inputs(cls):
-        return [
-            research_input("diffface_gaze", "The network GazeEstimator.pt of DiffFace. It is looked for in models/faceloom/diffface. "
-                                            "Commercial use is not allowed."),
-        ]
+    row_name = "diffface_gaze"
+    file_tooltip = "The network GazeEstimator.pt of DiffFace. It is looked for in models/faceloom/diffface. Commercial use is not allowed."
 
     outputs = [GazeEstimator.Output("gaze_estimator", tooltip="The network, for Diffusion Inpaint Swap.")]
 

@@ -10,6 +10,7 @@ from ..models.options.regions import LANDMARK_REGIONS, PRESETS
 from ..models.parse import REGIONS, MaskEdge, parse_preview, region_mask
 from ..models.parse.occlude import faces_in_crops, occlusion_mask
 from ..models.pixels.tensors import as_crops, as_images
+from ._inputs import crop_edge_inputs
 from ._runtime import give, give_crops, listener, show
 from ._schema import Node
 from ._sockets import FaceOccluder, FaceParser, Faces
@@ -35,21 +36,18 @@ class FaceParseMask(Node, title="Face Parse Mask", shows_text=True,
                 ]),
             ], tooltip="Which part of the face. The entry face is the whole face with the forehead, mouth is the lips and what lies "
                        "between them, and custom lets you switch every region on or off. Hair needs a parser."),
-            io.Int.Input("grow", default=0, min=-256, max=256, step=1,
-                         tooltip="Grows the mask by this many crop pixels; negative values shrink it."),
-            io.Int.Input("feather", default=16, min=0, max=256, step=1,
-                         tooltip="How many crop pixels the edge fades over."),
+            *crop_edge_inputs(),
             io.Combo.Input("side", options=["inside", "both"], default="inside", advanced=True,
                            tooltip="Where the edge fades: inside never reaches past the region, both is centred on its outline."),
             Faces.Input("faces", optional=True,
                         tooltip="The faces of these crops. Their landmarks draw the regions when no parser is connected."),
             FaceParser.Input("parser", optional=True,
-                             tooltip="The face parsing network. Left unconnected, the regions are drawn from landmarks and faces "
-                                     "must be connected."),
+                             tooltip="The face parsing network. Left unconnected, the regions are drawn from landmarks and faces must be "
+                                     "connected."),
             io.MultiType.Input("occluder", [FaceOccluder, io.Mask], optional=True,
-                               tooltip="What hides the face, such as a hand or a microphone, and is left out: an occlusion network "
-                                       "from Load Face Parser, or a mask. A mask belongs to the image if one is connected, and to the "
-                                       "crops if not."),
+                               tooltip="What hides the face, such as a hand or a microphone, and is left out: an occlusion network from "
+                                       "Load Face Parser, or a mask. A mask belongs to the image if one is connected, and to the crops if "
+                                       "not."),
             io.Image.Input("image", optional=True,
                            tooltip="The photograph the faces were found in; an occlusion network looks at it instead of at the crops."),
         ]

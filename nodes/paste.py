@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..models.options.paste import BLENDS, COLORS, PasteSettings
 from ..models.paste import paste
 from ..models.pixels.tensors import as_crops
+from ._inputs import amount_input, mask_input
 from ._runtime import give, listener
 from ._schema import Node
 from ._sockets import Faces
@@ -28,13 +29,11 @@ class PasteBack(Node, title="Paste Back", aliases=["paste face", "composite face
                            tooltip="How the edge is hidden: feather fades over the soft edge, multi-band fades coarse and fine detail "
                                    "separately, poisson continues the photograph's light into the crop."),
             io.Float.Input("feather", default=0.0, min=0.0, max=0.5, step=0.01,
-                           tooltip="Softens the mask's edge inwards, as a part of the crop's width: 0.05 is a twentieth. 0 uses the "
-                                   "mask as it is."),
-            io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.05,
-                           tooltip="How much of the crop shows: 1 covers the photograph, 0 leaves it untouched."),
-            io.Mask.Input("mask", optional=True,
-                          tooltip="What to take from each crop, one mask per face or one for all. Left unconnected, the whole face "
-                                  "up to the hairline is taken."),
+                           tooltip="Softens the mask's edge inwards, as a part of the crop's width: 0.05 is a twentieth. 0 uses the mask "
+                                   "as it is."),
+            amount_input("opacity", 1.0, "How much of the crop shows: 1 covers the photograph, 0 leaves it untouched."),
+            mask_input("What to take from each crop, one mask per face or one for all. Left unconnected, the whole face up to the "
+                       "hairline is taken."),
         ]
 
     outputs = [

@@ -17,6 +17,7 @@ from ..models.identity.files import identity_path
 from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_images
 from . import _lora, _sampling
+from ._inputs import amount_input, seed_input
 from ._runtime import listener, show
 from ._schema import Node
 
@@ -35,25 +36,22 @@ class TrainFaceLoRA(Node, title="Train Face LoRA", is_output_node=True,
             io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint; it stays as it is."),
             io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
             io.Image.Input("photos", tooltip="One photo of the person, or a few of the same size. The middle square is used."),
-            io.String.Input("prompt", default="a photo of sks person",
-                            tooltip="What the photos show, with a rare word for the person."),
+            io.String.Input("prompt", default="a photo of sks person", tooltip="What the photos show, with a rare word for the person."),
             io.String.Input("class_prompt", default="a photo of person",
                             tooltip="The same without the rare word: what the model must not forget."),
             io.Int.Input("class_count", default=200, min=0, max=1000,
-                         tooltip="How many pictures of the class prompt the model paints first, to train beside the photos. 0 "
-                                 "trains on the photos alone, which is quicker and makes everybody look like the person."),
+                         tooltip="How many pictures of the class prompt the model paints first, to train beside the photos. 0 trains on "
+                                 "the photos alone, which is quicker and makes everybody look like the person."),
             io.Int.Input("steps", default=200, min=1, max=10000, tooltip="Training steps."),
             io.Int.Input("rank", default=4, min=1, max=128, tooltip="Size of the LoRA."),
             io.Float.Input("rate", default=1e-4, min=0.0, max=0.1, step=1e-5, round=False,
                            tooltip="How fast the diffusion model's part learns."),
             io.Float.Input("text_rate", default=5e-5, min=0.0, max=0.1, step=1e-5, round=False,
                            tooltip="How fast the text encoder's part learns; 0 leaves the text encoder out."),
-            io.Float.Input("class_weight", default=1.0, min=0.0, max=10.0, step=0.05, advanced=True,
-                           tooltip="How much the class pictures count beside the photos."),
+            amount_input("class_weight", 1.0, "How much the class pictures count beside the photos.", most=10.0, advanced=True),
             io.Int.Input("size", default=512, min=64, max=2048, step=64, advanced=True,
                          tooltip="Edge of the squares that are trained on, in pixels."),
-            io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                         tooltip="The noise of training and of the class pictures."),
+            seed_input("The noise of training and of the class pictures."),
             io.String.Input("filename", default="face",
                             tooltip="The file's name without folder or ending. It goes into models/loras; a name that is taken is "
                                     "numbered."),
