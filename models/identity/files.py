@@ -98,19 +98,6 @@ def load_identity(path: str | os.PathLike) -> Identity:
     raise FaceLoomError(f"{path} is not an identity: it is neither FaceLoom's nor a ReActor face model.")
 
 
-def read_thumbnail(path: str | os.PathLike) -> Image.Image | None:
-    """Read the thumbnail of an identity file without reading the rest; None where it has none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            if "thumbnail" not in file.keys():  # noqa: SIM118
-                return None
-            return Image.open(io.BytesIO(file.get_tensor("thumbnail").tobytes())).convert("RGB")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FaceLoomError(f"{path} is damaged or not an identity file ({error}).") from error
-
-
 def _read_own_format(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> Identity:
     if int(metadata["version"]) > _VERSION:
         raise FaceLoomError(f"{path} was written by a newer FaceLoom; update FaceLoom.")
