@@ -119,8 +119,8 @@ def mesh_points(face: Face) -> np.ndarray:
 
     A fitted face has its pupils in the middle of the eyes.
     """
-    if face.dense is not None:
-        return face.dense[:, :2].astype(np.float64)
+    if face.mesh is not None:
+        return face.mesh[:, :2].astype(np.float64)
     points = np.zeros((478, 2))
     points[:468] = fit_face(face).project()[:468, :2]
     for iris, eye in ((LEFT_IRIS, LEFT_EYE), (RIGHT_IRIS, RIGHT_EYE)):

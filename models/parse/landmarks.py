@@ -184,8 +184,8 @@ def region_outlines(face: Face) -> dict[str, np.ndarray]:
     The mesh gives more exact eyes, lips, brows and oval where a face has one; five keypoints alone give an average face.
     """
     curves = region_outlines68(points68_of(face))
-    if face.dense is not None:
-        mesh = face.dense[:, :2]
+    if face.mesh is not None:
+        mesh = face.mesh[:, :2]
         curves |= {name: smooth_curve(mesh[list(ring)], closed=True, samples=4) for name, ring in _MESH_RINGS.items()}
     return curves
 
@@ -194,7 +194,7 @@ def landmark_mask(faces: Faces, index: int, size: int, regions: Sequence[str]) -
     """Draw the union of ``regions`` (of ``LANDMARK_REGIONS``) of the face at position ``index`` in crop space: ``[size, size]`` float32."""
     face = faces[index]
     matrix = crop_matrices(faces, size)[index]
-    if tuple(regions) == ("face",) and face.dense is None:  # the one that every swap asks for
+    if tuple(regions) == ("face",) and face.mesh is None:  # the one that every swap asks for
         return polygon_mask(transform(face_outline(points68_of(face)), matrix), size, size)
     curves = {name: transform(curve, matrix) for name, curve in region_outlines(face).items()}
     union = torch.zeros((size, size))

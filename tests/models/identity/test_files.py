@@ -22,7 +22,7 @@ def identity():
     rng = np.random.default_rng(5)
     faces = tuple(
         Face(0, rng.uniform(0, 99, 4), rng.uniform(0, 99, (5, 2)), float(rng.uniform()), points68=rng.uniform(0, 99, (68, 2)),
-             dense=rng.uniform(0, 99, (478, 3)) if i else None, sex="female", age=41.5 if i else None)
+             mesh=rng.uniform(0, 99, (478, 3)) if i else None, sex="female", age=41.5 if i else None)
         for i in range(2)
     )
     crops = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.float32) / np.float32(255)
@@ -41,11 +41,12 @@ def test_round_trip_is_exact(identity, tmp_path):
     for space, vector in identity.embeddings.items():
         assert np.array_equal(again.embeddings[space], vector)
     for a, b in zip(again.faces, identity.faces, strict=True):
-        for key in ("box", "keypoints", "points68", "dense"):
+        for key in ("box", "keypoints", "points68", "mesh"):
             assert (getattr(a, key) is None) == (getattr(b, key) is None)
             assert getattr(b, key) is None or np.array_equal(getattr(a, key), getattr(b, key))
         assert (a.score, a.sex, a.age) == (b.score, b.sex, b.age)
     assert os.listdir(path.parent) == ["grace.safetensors"]
+    assert load_file(path)["dense"].shape == (len(identity.faces), 478, 3)  # the mesh's name in files, which older ones have too
     picture = Image.open(BytesIO(load_file(path)["thumbnail"].tobytes()))
     assert picture.size == (256, 256)
     assert np.asarray(picture, float).mean() == pytest.approx(identity.crops[0].mean() * 255, abs=4)
