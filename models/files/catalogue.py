@@ -129,6 +129,13 @@ def as_net_contract(contract: SwapContract | NetContract | None) -> NetContract:
     return contract
 
 
+def as_swap_contract(contract: SwapContract | NetContract | None) -> SwapContract:
+    """Return a contract that must be a ``SwapContract``; FaceLoomError for that of another kind, and where there is none."""
+    if not isinstance(contract, SwapContract):
+        raise FaceLoomError("This file has no contract that a swap model can be held to; choose another file.")
+    return contract
+
+
 @dataclass(frozen=True)
 class Row:
     """What is known of one model file.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.contents import Contents
 from ...runtime.method import Companion, Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from . import simswap
 from .weights import under_prefix, without_prefix
 from .words import MASK_HELP, OUTLINE, PUBLISHED
@@ -47,7 +47,7 @@ def _recognizes(file: Contents) -> bool:
     return bool(_faceshifter(file) or _simswap(file))
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> FfhqEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> FfhqEngine:
     from ..helpers import parser_for
     from ..torch_engine import common_settings
     from .reliableswap_engine import faceshifter_engine, simswap_engine
@@ -69,7 +69,7 @@ def _identity_networks(generator: Mapping[str, torch.Tensor], file: Contents, lo
     if generator["BottleNeck.0.style1.linear.weight"].shape[1] == 512:  # trained without FixerNet, with SimSwap's own ArcFace
         return arcface or simswap.load_arcface(file, loading), None
     if not mouth:
-        path = FIXERNET.find(file.path, loading, needed=False)
+        path = FIXERNET.find_if_there(file.path, loading)
         mouth = None if path is None else load_weights(path)
     return arcface or load_weights(ARCFACE.find(file.path, loading)), mouth
 
