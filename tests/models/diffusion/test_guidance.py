@@ -128,6 +128,23 @@ def recognizer(shared):
     return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", Loading(providers="cpu"))
 
 
+@pytest.mark.parametrize("strengths, sentence", [
+    (GuidanceStrengths(identity=0.5), "Identity guidance needs an ArcFace recognizer; connect Load Face Recognizer or set "),
+    (GuidanceStrengths(expression=0.5), "expression_strength needs a parser; connect one from Load Face Parser or set it to 0"),
+    (GuidanceStrengths(gaze=0.5), "gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0"),
+])
+def test_guidance_says_what_a_strength_lacks(strengths, sentence):
+    with pytest.raises(FaceLoomError, match=sentence):
+        make_guidance(strengths, lambda z: z, torch.zeros(1, 16, 16, 3))
+    with pytest.raises(FaceLoomError, match=sentence):
+        strengths.check(1, None, None, None, None)
+
+
+def test_guidance_of_nobody_is_a_sentence():
+    with pytest.raises(FaceLoomError, match="Identity guidance needs an identity; connect ArcFace Embed or set identity_strength to 0"):
+        GuidanceStrengths(identity=0.5).check(1, None, SimpleNamespace(space="w600k"), None, None)
+
+
 @pytest.fixture(scope="module")
 def scene(recognizer, collins, hopper):
     faces = detect_faces(hopper, settings=DetectSettings(keep="first", crop_size=128))
