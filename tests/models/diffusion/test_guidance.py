@@ -15,6 +15,7 @@ from faceloom.models.diffusion.parsing import differentiable_parser
 from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.files.catalogue import NetContract
 from faceloom.models.identity.differentiable import align_crops, alignment_matrices, as_differentiable
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.options.detect import DetectSettings
@@ -92,7 +93,7 @@ def test_what_answered_nan_is_named(make, told):
 
 
 def test_a_recognizer_that_answers_nan_is_named():
-    contract = SimpleNamespace(size=16)
+    contract = NetContract("arcface", 16)
     embedder = type("Broken", (), {"contract": contract, "__call__": lambda self, p: p.flatten(1)[:, :4] * float("nan")})()
     loss = IdentityLoss(embedder, torch.ones(4), np.eye(2, 3)[None])
     with pytest.raises(FaceLoomError, match=r"^The recognizer returned NaN; connect another one or set identity_strength to 0"):

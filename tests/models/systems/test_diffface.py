@@ -177,8 +177,9 @@ class TestSampling:
     ])
     @pytest.mark.parametrize("boxes", [None, np.array([[[0, 0, 8, 8], [8, 0, 16, 8]]])])
     def test_a_scene_says_which_network_its_weights_lack(self, weights, sentence, boxes):
+        targets = torch.zeros(1, 3, 16, 16)
         with pytest.raises(FaceLoomError, match=sentence):
-            make_scene(Networks(knowing(torch.zeros(())), None), torch.zeros(1, 3, 16, 16), torch.ones(512), weights, torch.ones(1, 1, 16, 16), boxes)
+            make_scene(Networks(knowing(targets), None), targets, torch.ones(512), weights, torch.ones(1, 1, 16, 16), boxes)
 
     @pytest.mark.parametrize("weights", [LossWeights(0, 1, 0, 0), LossWeights(0, 0, 1, 0)])
     def test_a_scene_made_with_other_weights_is_said(self, nets, weights):
