@@ -58,14 +58,14 @@ class Autoencoder(nn.Module):
         return self.buffers(recurse)
 
 
-class DeepfakesEngine(TorchEngine):
+class DeepfakesEngine(TorchEngine[Autoencoder, DeepfakesOptions]):
     """A ``SwapEngine``; its options are ``DeepfakesOptions``."""
 
     options = DeepfakesOptions()
     mixes = False
     note = NOTE
 
-    def __init__(self, name: str, model: TorchModel, sides: dict[str, Side], parser: Parser | None = None, **options: Value) -> None:
+    def __init__(self, name: str, model: TorchModel[Autoencoder], sides: dict[str, Side], parser: Parser | None = None, **options: Value) -> None:
         self.sides, self.parser = sides, parser
         self.input_edge = input_shapes(model.net.net.graph)[0][0]  # of the picture the encoder sees
         super().__init__(name, model, **options)

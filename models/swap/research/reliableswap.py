@@ -69,7 +69,7 @@ def _identity_networks(generator: Mapping[str, torch.Tensor], file: Contents, lo
     if generator["BottleNeck.0.style1.linear.weight"].shape[1] == 512:  # trained without FixerNet, with SimSwap's own ArcFace
         return arcface or simswap.load_arcface(file, loading), None
     if not mouth:
-        path = FIXERNET.find_if_there(file.path, loading)
+        path = FIXERNET.find(file.path, loading, needed=False)
         mouth = None if path is None else load_weights(path)
     return arcface or load_weights(ARCFACE.find(file.path, loading)), mouth
 
