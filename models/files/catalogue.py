@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, given
 from .terminal import command
 
 Triple = tuple[float, float, float]
@@ -89,6 +89,16 @@ class SwapContract(PixelFormat):
     source_std: Triple = (1, 1, 1)
     source_input: str | None = None
     target_input: str | None = None
+
+    @property
+    def embedding_space(self) -> str:
+        """The ``space`` of a network that takes an embedding; FaceLoomError for any other."""
+        return given(self.space, "A swap network that takes an embedding needs a contract that states its space; fetch the file again.")
+
+    @property
+    def fixed_size(self) -> int:
+        """The ``size``, after the graph has been asked; FaceLoomError where neither states it."""
+        return given(self.size, "A swap network needs a contract or a graph that states its size; fetch the file again.")
 
 
 @dataclass(frozen=True)

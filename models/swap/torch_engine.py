@@ -68,7 +68,7 @@ class TorchEngine(ABC, Generic[Net, OwnOptions]):
         changed.check()
         return changed
 
-    def check(self) -> None:  # noqa: B027  (most need nothing)
+    def check(self) -> None:
         """Raises FaceLoomError where an option needs what this engine was made without."""
 
     @abstractmethod

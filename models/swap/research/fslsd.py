@@ -38,8 +38,8 @@ def _open(file: Contents, loading: Loading, **options: Any) -> FSLSDEngine:
     from .fslsd_engine import fslsd_engine
 
     parser, landmarker = parser_for(loading), landmarker_for(loading)
-    missing = [what for what, helper in ((PARSER, parser), (LANDMARKER, landmarker)) if helper is None]
-    if missing:
+    if parser is None or landmarker is None:
+        missing = [what for what, helper in ((PARSER, parser), (LANDMARKER, landmarker)) if helper is None]
         raise FaceLoomError(f"{file.path.name} is FSLSD, which needs {' and '.join(missing)}.")
     inverter, average = _load_psp(PSP.find(file.path, loading))
     return fslsd_engine(file.parts, inverter, average, landmarker, parser, **common_settings(file, loading), **options)
