@@ -12,11 +12,11 @@ from ..crops.templates import template_matrix
 from ..errors import FaceLoomError, check_finite, given
 from ..faces import Faces, Identity
 from ..files.catalogue import SwapContract
+from ..options.swap import USUAL, SwapSettings
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.input import from_network_output, to_network_input
 from ..runtime.onnx import OnnxModel
-from . import USUAL, SwapSettings
 from .embeddings import Latents, best_photo, mix
 from .inputs import Ports
 from .pixel_boost import finer, join_tiles

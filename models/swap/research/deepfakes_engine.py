@@ -17,6 +17,7 @@ from ...errors import FaceLoomError, given
 from ...faces import Face, Faces, Identity
 from ...networks.keras_graph import input_shapes
 from ...networks.keras_net import KerasNet, needed_weights
+from ...options.swap import SwapSettings
 from ...parse import Parser
 from ...parse.landmarks import points68_of
 from ...pixels.affine import transform
@@ -24,7 +25,6 @@ from ...pixels.resize import resize_bilinear
 from ...pixels.sampling import sample_crops
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
-from .. import SwapSettings
 from ..pixel_boost import finer, join_tiles
 from ..square import draw_outputs, join_outputs, sample_tiles
 from ..torch_engine import TorchEngine
