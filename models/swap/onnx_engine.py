@@ -90,7 +90,8 @@ class OnnxEngine:
                       ) -> dict[str, torch.Tensor]:
         """Returns the inputs besides the target's, by name: one row for each tile, or one for all."""
         feeds = {}
-        if self._ports.source and source is not None:
+        if self._ports.source:
+            source = given(source, f"{self.name} needs a source; pass what its prepare returned.")
             if self._latents and strength != 1:
                 source = np.repeat(mix(self._latents.of_faces(images, faces), source, strength), tiles, 0)
             feeds[self._ports.source.name] = torch.from_numpy(source).to(images.device)

@@ -128,10 +128,11 @@ class DeepfakesEngine(TorchEngine[Autoencoder, DeepfakesOptions]):
     def _masks(self, points: list[np.ndarray], matrices: np.ndarray, targets: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
         """Returns ``[N, size, size]`` 0..1: where the faces are, without a soft border."""
         kind = self.options.mask
-        if kind == "predicted" and own is not None:
-            return resize_bilinear(own, self.size, self.size)
-        if kind == "parsed" and self.parser is not None:
-            return parsed_mask(self.parser, targets.permute(0, 3, 1, 2), FACE)
+        if kind == "predicted":
+            return resize_bilinear(given(own, f"{self.name} predicted no mask; choose another mask."), self.size, self.size)
+        if kind == "parsed":
+            parser = given(self.parser, "A parsed mask needs a face parser; choose another mask.")
+            return parsed_mask(parser, targets.permute(0, 3, 1, 2), FACE)
         if kind == "whole square":
             return torch.ones_like(targets[..., 0])
         hulls = [landmark_mask(transform(each, matrix), self.size, kind != "components") for each, matrix in zip(points, matrices)]
