@@ -20,6 +20,7 @@ from ..errors import FaceLoomError
 from ..faces import Face, box_from_68, keypoints_from_68
 from ..progress import Progress, silent
 from ..runtime.method import Method
+from .boxes import suppress
 from .dlib_calls import DlibModel
 from .dlib_format import read_face_network
 from .dlib_many_starts import ConsensusFitter
@@ -27,6 +28,7 @@ from .dlib_mmod import MmodNetwork
 from .dlib_network import FaceNetwork, NetworkFace
 from .dlib_points import PointFitter, luma_uint8
 from .dlib_search import search_faces
+from .strips import is_strip, strip_windows
 
 _FILE_NAMES = {
     "points68": "shape_predictor_68_face_landmarks.dat",
@@ -109,11 +111,25 @@ class DlibDetector:
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
         found = []
         for frame, image in enumerate(images):
-            gray = luma_uint8(image)
-            points_and_scores = search_faces(gray, self._hog, self._fitter, threshold, partial(self._ask_network, image, gray))
-            found.append([self._face(frame, points, score) for points, score in points_and_scores])
+            search = self._search_strip if is_strip(*image.shape[:2]) else self._search
+            found.append([self._face(frame, points, score) for points, score in search(image, threshold)])
             progress(frame + 1, len(images))
         return found
+
+    def _search(self, image: torch.Tensor, threshold: float) -> list[tuple[np.ndarray, float]]:
+        """Find points ``[68, 2]`` and score of every face of ``[H, W, 3]`` 0..1."""
+        gray = luma_uint8(image)
+        return search_faces(gray, self._hog, self._fitter, threshold, partial(self._ask_network, image, gray))
+
+    def _search_strip(self, image: torch.Tensor, threshold: float) -> list[tuple[np.ndarray, float]]:
+        """Find the faces of a picture many times as long as wide, window by window; as ``_search``."""
+        found = []
+        for window in strip_windows(*image.shape[:2]):
+            moved = ((points + window.corner.astype(points.dtype), score)
+                     for points, score in self._search(image[window.rows, window.columns], threshold))
+            found += [(points, score) for points, score in moved if window.owns(points)]
+        boxes = np.array([box_from_68(points) for points, _ in found]).reshape(-1, 4)
+        return [found[i] for i in suppress(boxes, np.array([score for _, score in found]))]
 
     def _ask_network(self, image: torch.Tensor, gray: np.ndarray, min_margin: float, **view) -> list[NetworkFace]:
         """Find what the face network finds (``FaceNetwork.find_faces``); nothing where there is no network."""
