@@ -18,6 +18,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face, box_from_68, keypoints_from_68
+from ..options.ranges import check_range
 from ..progress import Progress, silent
 from ..runtime.method import Method
 from .boxes import suppress
@@ -109,6 +110,7 @@ class DlibDetector:
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        check_range("threshold", threshold)
         found = []
         for frame, image in enumerate(images):
             search = self._search_strip if is_strip(*image.shape[:2]) else self._search

@@ -91,7 +91,8 @@ def _same(one: np.ndarray, other: np.ndarray, overlap: float) -> bool:
 
 
 def pyramid_places(height: int, width: int) -> tuple[list[tuple[int, int, int, int]], int, int]:
-    """Lay a picture and its smaller copies out in one large picture: x, y, width and height of each, and that picture's height and width."""
+    """Lay a picture and its smaller copies out in one large picture; return x, y, width and height of each, and that picture's height and
+    width."""
     sizes = [(width, height)]
     while True:
         width, height = (math.floor((_STEP - 1) / _STEP * edge) for edge in sizes[-1])

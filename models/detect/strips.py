@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def strip_windows(height: int, width: int) -> list[Window]:
     length = max(_WINDOW_RATIO * short, _SHORTEST_WINDOW)
     count = 1 + max(0, math.ceil((long - length) / (length - _OVERLAP * short)))
     starts = [round(start) for start in np.linspace(0, max(0, long - length), count)]
-    middles = [(start + length + following) / 2 for start, following in zip(starts, starts[1:], strict=False)]
+    middles = [(start + length + following) / 2 for start, following in pairwise(starts)]
     slack = _SLACK * short
     windows = []
     for start, first, last in zip(starts, [-math.inf, *middles], [*middles, math.inf], strict=True):

@@ -35,7 +35,8 @@ def test_windows_cover_a_strip_and_hold_every_face_whole(short, ratio):
     long = int(np.ceil(short * ratio))
     assert is_strip(long, short)
     down, across = strip_windows(long, short), strip_windows(short, long)
-    assert [(w.columns, w.rows, 1 - w.axis, w.first, w.last) for w in across] == [(w.rows, w.columns, w.axis, w.first, w.last) for w in down]
+    turned = [(w.columns, w.rows, 1 - w.axis, w.first, w.last) for w in across]
+    assert turned == [(w.rows, w.columns, w.axis, w.first, w.last) for w in down]
     assert down[0].rows.start == 0
     assert down[-1].rows.stop == long
     assert all(w.columns == slice(0, short) for w in down)
