@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..crops.crop import crop_matrices, find_cut_crop
+from ..crops.crop import check_crops, crop_matrices, find_cut_crop
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..options.paste import PasteSettings
@@ -22,7 +22,7 @@ from ..parse import region_mask
 from ..pixels.affine import bounds, invert, scale_of
 from ..pixels.masks import feather_mask, fit_shared_mask, nonzero_bounds
 from ..pixels.sampling import lattice, read_grid, sample_crops, sampling_grid, warp
-from ..pixels.tensors import check_images, check_squares, expand_rgb
+from ..pixels.tensors import expand_rgb
 from ..pixels.tone import compress, expand, white_of
 from ..progress import Progress, silent
 from . import blends
@@ -66,7 +66,7 @@ def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, f
     _check_photographs(images, faces)
     if not len(faces):
         return
-    check_crops(crops, len(faces))
+    check_crops(crops, faces)
     crops = crops.to(images.device)
     size = crops.shape[1]
     masks = _fit_masks(masks, faces, size, settings.feather).to(images.device)
@@ -80,14 +80,6 @@ def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, f
     progress(len(order), len(order))
 
 
-def check_crops(crops: torch.Tensor, count: int) -> None:
-    """Raise unless there are ``count`` crops ``[count, S, S, 3]`` float32."""
-    check_images(crops, "crops")
-    check_squares(crops)
-    if len(crops) != count:
-        raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same Face Detect.")
-
-
 def _check_photographs(images: torch.Tensor, faces: Faces) -> None:
     """Raise unless the images have a form that ``paste`` takes and are the ones that the faces were found in."""
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.is_floating_point():
@@ -99,7 +91,7 @@ def _fit_masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: flo
     """Bring the masks to the crops' size, soften them, and return ``[N or 1, size, size]`` float32 0..1."""
     if masks is None:
         masks = region_mask(("face",), size, faces=faces)
-    masks = fit_shared_mask(masks, len(faces), size, size)
+    masks = fit_shared_mask(masks, len(faces), (size, size))
     if feather > 0:
         masks = feather_mask(masks, feather * size, side="inside")
     return masks

@@ -195,11 +195,12 @@ def fit_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str 
     """
     if is_placeholder(mask):
         return mask.new_zeros((count, height, width), dtype=torch.float32)
-    return fit_shared_mask(mask, count, height, width, name).expand(count, height, width)
+    return fit_shared_mask(mask, count, (height, width), name).expand(count, height, width)
 
 
-def fit_shared_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str = "mask") -> torch.Tensor:
-    """Do what ``fit_mask`` does, but return one mask that is shared by all as ``[1, height, width]``, and a placeholder as it is."""
+def fit_shared_mask(mask: torch.Tensor, count: int, size: tuple[int, int] | None, name: str = "mask") -> torch.Tensor:
+    """Do what ``fit_mask`` does for a ``size`` (height, width), None being the mask's own, but return one mask that is shared by all as
+    ``[1, H, W]``, and a placeholder as it is."""
     if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
         mask = mask[:, 0] if mask.shape[1] == 1 else mask[..., 0]
     if mask.ndim == 2:
@@ -215,12 +216,12 @@ def fit_shared_mask(mask: torch.Tensor, count: int, height: int, width: int, nam
         raise FaceLoomError(f"The {name} contains NaN or infinite values; check the node before it.")
     if low < 0 or high > 1:
         mask = mask.clamp(0, 1)
-    if tuple(mask.shape[1:]) != (height, width):
-        mask = resize_bilinear(mask, height, width).clamp(0, 1)
+    if size is not None and tuple(mask.shape[1:]) != size:
+        mask = resize_bilinear(mask, *size).clamp(0, 1)
     return mask
 
 
 def check_count(number: int, count: int, name: str) -> None:
     """Raise unless there is one ``name`` for all, or one for each of ``count`` faces or pictures."""
     if number not in (1, count):
-        raise FaceLoomError(f"There are {number} pictures in the {name} for {count} faces or pictures; connect one for all, or one for each.")
+        raise FaceLoomError(f"The {name} has {number} pictures but {count} are needed; connect one for all, or one for each.")
