@@ -75,7 +75,8 @@ class Session:
         start = time.perf_counter()
         with self.clock.stage("read"):
             picture = read_picture_file(job.target)
-        done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask)
+        done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask,
+                               alpha=picture.alpha)
         if not len(done.faces):
             return self._without_face(job, picture)
         with self.clock.stage("write"):

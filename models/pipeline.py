@@ -17,9 +17,10 @@ from .crops.crop import crop_matrices, cut_crops
 from .crops.transformed import transform_face
 from .detect import Detector, detect_faces, kept_positions
 from .detect.load import load_detector
+from .detect.seen import as_seen
 from .errors import FaceLoomError
 from .faces import Faces, Identity
-from .files.picture import read_image
+from .files.picture import read_picture_file
 from .identity import Recognizer, make_identity
 from .identity.files import load_identity
 from .identity.load import load_recognizer
@@ -161,14 +162,14 @@ def fitting_crop_size(faces: Faces) -> int:
 
 
 def swap_photograph(image: torch.Tensor, source: Any, models: Models, settings: Settings, clock: Clock, *,
-                    mask: torch.Tensor | None = None, progress: Progress = silent) -> Swapped:
+                    mask: torch.Tensor | None = None, alpha: torch.Tensor | None = None, progress: Progress = silent) -> Swapped:
     """Swaps the faces of one photograph ``[1, H, W, 3]`` that ``settings`` chooses.
 
     source: an identity, or what ``models.engine.prepare`` made of one, which a run of many photographs does once. mask: ``[1, h, w]`` 0..1
-    of any size, laid over the photograph: where the new faces may show.
+    of any size, laid over the photograph: where the new faces may show. alpha: ``[H, W]`` 0..1; faces that it hides are not found.
     """
     with clock.stage("detect"):
-        faces = detect_faces(image, models.detector, settings.detect, progress=progress)
+        faces = detect_faces(as_seen(image, alpha), models.detector, settings.detect, progress=progress)
         faces = replace(faces, crop_size=settings.crop_size or fitting_crop_size(faces))
         if isinstance(models.engine, AlignsFaces):
             faces = models.engine.align(faces)
@@ -213,8 +214,9 @@ def read_identity(paths: Sequence[Path], models: Models, settings: Settings, clo
     found, detect = [], DetectSettings(threshold=settings.detect.threshold, keep="first", framing=settings.detect.framing)
     for path in paths:
         with clock.stage("source"):
-            image = as_images(read_image(path))
-            faces = detect_faces(image, models.detector, detect)
+            picture = read_picture_file(path)
+            image = as_images(picture.image)
+            faces = detect_faces(as_seen(image, picture.alpha), models.detector, detect)
         if not len(faces):
             raise FaceLoomError(f"There is no face in {path}; choose another photo or lower the threshold.")
         found.append((image, faces) if len(paths) == 1 else surroundings(image, faces))

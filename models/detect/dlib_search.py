@@ -190,7 +190,7 @@ class _Search:
         """Return the HOG margin of the face that ``[68, 2]`` points describe, upright, 120 pixels large; -1 where HOG sees none."""
         matrix = upright_matrix(*dlib_square(points)) * 0.75
         crop = upright_crop(self.gray, matrix, 240)
-        rectangles, margins, _ = self.hog.run(crop, 0, -1.0)
+        rectangles, margins, _ = self.hog.call("run", crop, 0, -1.0)
         middle = np.array([60, 60, 180, 180])
         found = [m for r, m in zip(rectangles, margins, strict=True)
                  if overlaps(middle, np.array([[r.left(), r.top(), r.right(), r.bottom()]]))[0][0] > 0.4]
@@ -220,7 +220,7 @@ class _Search:
         hits = []
         for top in range(0, max(height - 2 * _SMALLEST_FACE, 1), step):
             strip = np.ascontiguousarray(picture[top:top + rows])
-            rectangles, margins, _ = self.hog.run(strip, 0, self.min_margin - _HIT_SLACK)
+            rectangles, margins, _ = self.hog.call("run", strip, 0, self.min_margin - _HIT_SLACK)
             hits += [(r.left(), r.top() + top, float(r.width()), m) for r, m in zip(rectangles, margins, strict=True)]
             if top + rows >= height:
                 break
