@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@runtime_checkable
 class SwapEngine(Protocol):
     """Draws an identity over target faces."""
 
