@@ -129,8 +129,8 @@ class TestFaceDetect:
     def test_boxes_without_a_face_are_counted_in_the_text(self, nodes, hopper, detected):
         x0, y0, x1, y1 = (float(v) for v in detected[0][0].box)
         boxes = [[{"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}, {"x": 400, "y": 500, "width": 90, "height": 90}]]
-        answer = nodes["FaceDetect"].EXECUTE_NORMALIZED(image=hopper, threshold=0.5, order="large-small", keep="all", crop_size=64, min_size=0,
-                                                        framing=1.0, no_face="pass", bboxes=boxes)
+        answer = nodes["FaceDetect"].EXECUTE_NORMALIZED(image=hopper, threshold=0.5, order="large-small", keep="all", crop_size=64,
+                                                        min_size=0, framing=1.0, no_face="pass", bboxes=boxes)
         assert answer.ui["text"] == ("1 face, 1 box without a face",)
 
     def test_a_face_under_alpha_0_is_not_found(self, run, hopper):
@@ -141,7 +141,7 @@ class TestFaceDetect:
         assert len(faces) == 1 and faces[0].center[0] > 512
 
     def test_a_face_is_found_in_hdr(self, run, hopper, detected):
-        faces, crops, _, _ = run("FaceDetect", image=hopper * 2)
+        faces = run("FaceDetect", image=hopper * 2)[0]
         assert len(faces) == 1 and np.abs(faces[0].keypoints - detected[0][0].keypoints).max() < 6
 
 
