@@ -12,6 +12,7 @@ from ..models.detect.overlay import draw_faces
 from ..models.detect.seen import as_seen
 from ..models.options.detect import BBOX_USES, NO_FACE, ORDERS, DetectSettings
 from ..models.pixels.tensors import as_images
+from ..models.pixels.tone import whites_of
 from ._inputs import detector_input, framing_input
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
 from ._schema import Node
@@ -63,12 +64,13 @@ class FaceDetect(Node, title="Face Detect", aliases=["face detection", "find fac
     @classmethod
     def execute(cls, image, threshold, order, keep, crop_size, min_size, framing, no_face,
                 detector=None, face_landmarks=None, bboxes=None, bbox_use=BBOX_USES[0]) -> io.NodeOutput:
-        images = as_images(image)
+        whites = whites_of(image)
+        images = as_images(image, whites=whites)
         settings = DetectSettings(threshold, order, keep, min_size, crop_size, framing, no_face, bbox_use)
         notices: list[str] = []
         faces = detect_faces(as_seen(image), as_detector(detector), settings, face_landmarks=face_landmarks, bboxes=bboxes,
                              progress=listener(), notice=notices.append)
-        faces, crops = cut_crops(images, faces)
+        faces, crops = cut_crops(images, replace(faces, whites=whites))
         crops = give_crops(crops, crop_size)
         text = ", ".join([_found(faces), *notices])
         return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, _numbered(images, faces), text))

@@ -7,8 +7,9 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..models.crops.crop import face_windows
+from ..models.options.swap import SwapSettings
 from ..models.pixels.tensors import as_images
-from ..models.swap import SwapSettings, lost_detail, swap_faces
+from ..models.swap import lost_detail, swap_faces
 from ._inputs import amount_input, mask_input
 from ._runtime import give_crops, listener, show
 from ._schema import Node
@@ -48,7 +49,7 @@ class OneShotSwap(Node, title="One-Shot Swap", shows_text=True,
 
     @classmethod
     def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None, mask=None) -> io.NodeOutput:
-        images = as_images(image, within=partial(face_windows, faces))
+        images = as_images(image, within=partial(face_windows, faces), whites=faces.whites)
         crops, masks = swap_faces(images, faces, identity, swap_model, SwapSettings(strength, pixel_boost), which=which, mask=mask,
                                   progress=listener())
         return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),

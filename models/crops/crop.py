@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..errors import FaceLoomError
 from ..faces import CutCrop, CutCrops, Face, Faces, unit_square
 from ..options.ranges import check_number
 from ..pixels.affine import bounds, invert
 from ..pixels.checksum import checksum
 from ..pixels.sampling import sample_crops, source_window
-from ..pixels.tensors import check_images
+from ..pixels.tensors import check_images, check_squares
 
 # Edge in pixels of the largest crop, and how much crops take in at least and at most, wherever the numbers come from.
 LARGEST_EDGE, LEAST_FRAMING, MOST_FRAMING = 16384, 0.05, 40
@@ -65,6 +66,20 @@ def face_windows(faces: Faces, scale: float = 2.0) -> list[tuple[slice, slice, s
         box[:] = min(x0, box[0]), min(y0, box[1]), max(x1, box[2]), max(y1, box[3])
     return [(slice(frame, frame + 1), slice(max(0, math.floor(y0)), max(0, math.ceil(y1) + 1)), slice(max(0, math.floor(x0)),
             max(0, math.ceil(x1) + 1))) for frame, (x0, y0, x1, y1) in sorted(windows.items())]
+
+
+def check_crop_count(count: int, faces: Faces) -> None:
+    """Raise FaceLoomError unless there are as many crops as faces."""
+    if count != len(faces):
+        raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from. (A node "
+                            "between them that is bypassed hands the whole picture on in place of the crops.)")
+
+
+def check_crops(crops: torch.Tensor, faces: Faces) -> None:
+    """Raise FaceLoomError unless there is one crop ``[N, S, S, 3]`` float32 for each face."""
+    check_images(crops, "crops")
+    check_squares(crops)
+    check_crop_count(len(crops), faces)
 
 
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:

@@ -12,11 +12,11 @@ from ..crops.templates import template_matrix
 from ..errors import FaceLoomError, check_finite, given
 from ..faces import Faces, Identity
 from ..files.catalogue import SwapContract
+from ..options.swap import USUAL, SwapSettings
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.input import from_network_output, to_network_input
 from ..runtime.onnx import OnnxModel
-from . import USUAL, SwapSettings
 from .embeddings import Latents, best_photo, mix
 from .inputs import Ports
 from .pixel_boost import finer, join_tiles
@@ -90,7 +90,8 @@ class OnnxEngine:
                       ) -> dict[str, torch.Tensor]:
         """Returns the inputs besides the target's, by name: one row for each tile, or one for all."""
         feeds = {}
-        if self._ports.source and source is not None:
+        if self._ports.source:
+            source = given(source, f"{self.name} needs a source; pass what its prepare returned.")
             if self._latents and strength != 1:
                 source = np.repeat(mix(self._latents.of_faces(images, faces), source, strength), tiles, 0)
             feeds[self._ports.source.name] = torch.from_numpy(source).to(images.device)

@@ -15,13 +15,13 @@ from ..errors import FaceLoomError, check_finite
 from ..faces import Faces, Identity
 from ..files.contents import Contents
 from ..identity.photos import reference_photos
+from ..options.swap import USUAL, SwapSettings
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
 from ..runtime.devices import Net, TorchModel
 from ..runtime.memory import run_chunks
 from ..runtime.method import Loading
 from ..runtime.options import Options, Value
-from . import USUAL, SwapSettings
 from .embeddings import mix
 from .pixel_boost import finer, join_tiles
 from .square import draw_outputs, join_outputs, sample_tiles

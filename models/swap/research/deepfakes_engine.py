@@ -17,6 +17,7 @@ from ...errors import FaceLoomError, given
 from ...faces import Face, Faces, Identity
 from ...networks.keras_graph import input_shapes
 from ...networks.keras_net import KerasNet, needed_weights
+from ...options.swap import SwapSettings
 from ...parse import Parser
 from ...parse.landmarks import points68_of
 from ...pixels.affine import transform
@@ -24,7 +25,6 @@ from ...pixels.resize import resize_bilinear
 from ...pixels.sampling import sample_crops
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
-from .. import SwapSettings
 from ..pixel_boost import finer, join_tiles
 from ..square import draw_outputs, join_outputs, sample_tiles
 from ..torch_engine import TorchEngine
@@ -128,10 +128,11 @@ class DeepfakesEngine(TorchEngine[Autoencoder, DeepfakesOptions]):
     def _masks(self, points: list[np.ndarray], matrices: np.ndarray, targets: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
         """Returns ``[N, size, size]`` 0..1: where the faces are, without a soft border."""
         kind = self.options.mask
-        if kind == "predicted" and own is not None:
-            return resize_bilinear(own, self.size, self.size)
-        if kind == "parsed" and self.parser is not None:
-            return parsed_mask(self.parser, targets.permute(0, 3, 1, 2), FACE)
+        if kind == "predicted":
+            return resize_bilinear(given(own, f"{self.name} predicted no mask; choose another mask."), self.size, self.size)
+        if kind == "parsed":
+            parser = given(self.parser, "A parsed mask needs a face parser; choose another mask.")
+            return parsed_mask(parser, targets.permute(0, 3, 1, 2), FACE)
         if kind == "whole square":
             return torch.ones_like(targets[..., 0])
         hulls = [landmark_mask(transform(each, matrix), self.size, kind != "components") for each, matrix in zip(points, matrices)]

@@ -24,12 +24,12 @@ from ...networks import build
 from ...networks.aei import AEINet
 from ...networks.ghost_sr import SuperResolutionNet
 from ...networks.iresnet import IResNet, iresnet_depth
+from ...options.swap import USUAL, SwapSettings
 from ...pixels.affine import similarity, transform
 from ...progress import Progress, silent
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
 from ...select.track import assign_tracks, track_runs
-from .. import USUAL, SwapSettings
 from ..pixel_boost import finer
 from ..torch_engine import BYTES_PER_FACE, TorchEngine, sample_squares
 from .ghost import GhostOptions
