@@ -23,12 +23,12 @@ from ..progress import Progress, silent
 from ..runtime.method import Method
 from .boxes import suppress
 from .dlib_calls import DlibModel
-from .dlib_format import read_face_network
+from .dlib_format import read_face_network, scanning_at
 from .dlib_many_starts import ConsensusFitter
 from .dlib_mmod import MmodNetwork
 from .dlib_network import FaceNetwork, NetworkFace
 from .dlib_points import PointFitter, luma_uint8
-from .dlib_search import search_faces
+from .dlib_search import ENLARGED_LEVELS, HogDetectors, search_faces
 from .strips import is_strip, strip_windows
 
 _FILE_NAMES = {
@@ -90,9 +90,26 @@ def load_face_network(fitter: PointFitter) -> FaceNetwork | None:
 
 
 @lru_cache(maxsize=1)
-def hog_detector() -> DlibModel:
-    """Return dlib's frontal face detector, unpacked once a thread: dlib lets several threads run at once, but not in one detector."""
-    return DlibModel("face detector", import_dlib().get_frontal_face_detector, copies=os.cpu_count() or 1)
+def hog_detectors() -> HogDetectors:
+    """Return dlib's frontal face detector in its three forms, unpacked once a thread: dlib lets several threads run at once, but not in
+    one detector."""
+    dlib = import_dlib()
+    state, = dlib.get_frontal_face_detector().__getstate__()
+
+    def scanning(cell: int, levels: int) -> DlibModel | None:
+        changed = scanning_at(state, cell, levels)
+        if changed is None:
+            return None
+
+        def make():
+            detector = dlib.fhog_object_detector.__new__(dlib.fhog_object_detector)
+            detector.__setstate__((changed,))
+            return detector
+
+        return DlibModel("face detector", make, copies=os.cpu_count() or 1)
+
+    every = DlibModel("face detector", dlib.get_frontal_face_detector, copies=os.cpu_count() or 1)
+    return HogDetectors(every, scanning(8, ENLARGED_LEVELS) or every, scanning(4, ENLARGED_LEVELS))
 
 
 class DlibDetector:
@@ -104,7 +121,7 @@ class DlibDetector:
     name = "dlib"
 
     def __init__(self) -> None:
-        self._hog = hog_detector()
+        self._hogs = hog_detectors()
         self._fitter = PointFitter(load_model("points68"))
         self._network = None  # loaded for the first frame on which HOG is in doubt
 
@@ -121,7 +138,7 @@ class DlibDetector:
     def _search(self, image: torch.Tensor, threshold: float) -> list[tuple[np.ndarray, float]]:
         """Find points ``[68, 2]`` and score of every face of ``[H, W, 3]`` 0..1."""
         gray = luma_uint8(image)
-        return search_faces(gray, self._hog, self._fitter, threshold, partial(self._ask_network, image, gray))
+        return search_faces(gray, self._hogs, self._fitter, threshold, partial(self._ask_network, image, gray))
 
     def _search_strip(self, image: torch.Tensor, threshold: float) -> list[tuple[np.ndarray, float]]:
         """Find the faces of a picture many times as long as wide, window by window; as ``_search``."""

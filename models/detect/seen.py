@@ -17,8 +17,9 @@ def as_seen(image: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Ten
     """Return what a detector is shown of an IMAGE: ``[B, H, W, 3]`` float32 0..1.
 
     image: ``[H, W, C]`` or ``[B, H, W, C]``, C = 1, 3 or 4, any float type or uint8. The fourth channel, or alpha ``[H, W]`` or
-    ``[B, H, W]`` 0..1, hides what lies under it. Frames with values above 1 are exposed and compressed as a whole; any other picture is
-    returned as ``as_images`` returns it, bit for bit. NaN and infinity are an error.
+    ``[B, H, W]`` 0..1, hides what lies under it; where it is 0 in all of a frame it was never filled and hides nothing. Frames with
+    values above 1 are exposed and compressed as a whole; any other picture is returned as ``as_images`` returns it, bit for bit. NaN and
+    infinity are an error.
     """
     image = image[None] if image.ndim == 3 else image
     plain = as_images(image)
@@ -32,7 +33,8 @@ def as_seen(image: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Ten
     if alpha is None or bool((alpha >= 1).all()):
         return plain
     alpha = (alpha[None] if alpha.ndim == 2 else alpha).to(plain.device, torch.float32).clamp(0, 1)[..., None]
-    return torch.where(alpha < 1, plain * alpha + _BEHIND * (1 - alpha), plain)
+    hiding = (alpha < 1) & (alpha.amax((1, 2, 3), keepdim=True) > 0)
+    return torch.where(hiding, plain * alpha + _BEHIND * (1 - alpha), plain)
 
 
 def _tone_mapped(frame: torch.Tensor) -> torch.Tensor:

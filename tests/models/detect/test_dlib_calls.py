@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 from faceloom.models.detect import detect_faces
-from faceloom.models.detect.dlib import DlibDetector, hog_detector, load_model
+from faceloom.models.detect.dlib import DlibDetector, hog_detectors, load_model
 from faceloom.models.detect.dlib_calls import DlibModel
 from faceloom.models.errors import FaceLoomError
 
@@ -89,4 +89,5 @@ def test_threads_find_what_one_finds(collins, hopper):
 
 def test_every_model_of_dlib_goes_this_way():
     assert all(isinstance(load_model(kind), DlibModel) for kind in ("points68", "points5", "recognizer"))
-    assert isinstance(hog_detector(), DlibModel)
+    hogs = hog_detectors()
+    assert all(isinstance(hog, DlibModel) for hog in (hogs.every, hogs.enlarged, hogs.half))

@@ -79,3 +79,10 @@ def test_a_face_under_alpha_0_is_not_found(collins, channel, kind):
 def test_half_transparent_faces_are_seen(collins):
     face, = detect_faces(collins)
     assert len(detect_faces(as_seen(torch.cat([collins, hidden(collins, 0.5, face)], -1)))) == 1
+
+
+def test_an_empty_alpha_channel_hides_nothing(collins):
+    face, = detect_faces(collins)
+    pair = torch.cat([torch.cat([collins, torch.zeros_like(collins[..., :1])], -1), torch.cat([collins, hidden(collins, 0, face)], -1)])
+    assert torch.equal(as_seen(pair)[0], collins[0])
+    assert detect_faces(as_seen(pair)).frame_indices.tolist() == [0]
