@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from ..models import faces as values
 from ..models.crops.crop import check_crops_are_of
 from ..models.detect import Detector
+from ..models.diffusion.gaze import GazeEstimator
 from ..models.errors import FaceLoomError
 from ..models.identity import Recognizer
 from ..models.parse import Parser
@@ -42,7 +43,7 @@ SOCKETS = {
     "SWAP_MODEL": (_is(SwapEngine), "a swap model", "Load Swap Model"),
     "RESTORE_MODEL": (_is(Restorer), "a restoration model", "Load Restore Model"),
     "UPSCALE_MODEL": (_has("model"), "an upscale model", "Load Upscale Model"),
-    "GAZE_ESTIMATOR": (callable, "a gaze estimator", "Load Gaze Estimator"),
+    "GAZE_ESTIMATOR": (_is(GazeEstimator), "a gaze estimator", "Load Gaze Estimator"),
     "REFACE": (_has("net"), "REFace's networks", "Load REFace"),
     "DIFFFACE": (_has("swap"), "DiffFace's networks", "Load DiffFace"),
     "DIFFSWAP": (_has("tokens"), "DiffSwap's networks", "Load DiffSwap"),

@@ -94,13 +94,13 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     import torch
 
     from ..crops.crop import crop_faces
-    from ..detect import kept_positions
     from ..pixels.tensors import check_images
+    from ..select.which import which_faces
 
     check_images(images)
     faces.check_image(images.shape)
     size = settings.edge(faces)
-    chosen = sorted(kept_positions(which, len(faces)))
+    chosen = which_faces(faces, which)
     shown = _visible_part(mask, len(faces), size)
     if shown is not None:
         left = (shown.amax((1, 2)) > 0).tolist()

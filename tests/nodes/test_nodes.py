@@ -240,6 +240,8 @@ class TestFaceParseMask:
         plain = run("FaceParseMask", **given)[0]
 
         class Occluder:
+            name = "a quarter"
+
             def visible(self, images, faces, size, progress=None):
                 assert images.shape == hopper.shape and size == 512
                 return torch.full((len(faces), size, size), 0.25)
