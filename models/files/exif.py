@@ -1,0 +1,118 @@
+"""Edits EXIF data in place: everything that is not touched stays byte for byte, makers' notes included.
+
+EXIF is a small TIFF file: a byte order, and directories of twelve-byte entries. All offsets are checked; FaceLoomError where they lead out
+of the data.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+
+from ..errors import FaceLoomError
+
+HEADER = b"Exif\0\0"
+IMAGE_DESCRIPTION, ORIENTATION, SOFTWARE = 0x010E, 0x0112, 0x0131
+_EXIF_DIRECTORY, _PIXEL_WIDTH, _PIXEL_HEIGHT = 0x8769, 0xA002, 0xA003
+_STRIPS = ((0x0201, 0x0202), (0x0111, 0x0117))  # where a thumbnail begins and how long it is: JPEG, uncompressed
+_EMPTY = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
+_ASCII, _SHORT, _LONG = 2, 3, 4
+# A JPEG inside: a thumbnail, or the preview in a maker's note.
+_JPEG = re.compile(rb"\xff\xd8\xff[\xc0-\xfe].*?\xff\xd9", re.DOTALL)
+
+
+def turned_upright(exif: bytes, width: int, height: int) -> bytes:
+    """Return EXIF data (without ``HEADER``) of a picture that now lies upright and has ``width`` × ``height`` pixels.
+
+    The orientation is 1, and thumbnails and previews, which show the picture as it was, are blank.
+    """
+    data = _Directories(exif)
+    first = data.u32(4)
+    after = data.entries(first)[-1] + 12 if data.entries(first) else first + 2
+    for entry in data.entries(first):
+        tag = data.u16(entry)
+        if tag == ORIENTATION:
+            data.set_number(entry, 1)
+        elif tag == _EXIF_DIRECTORY:
+            for inner in data.entries(data.u32(entry + 8)):
+                if data.u16(inner) in (_PIXEL_WIDTH, _PIXEL_HEIGHT):
+                    data.set_number(inner, width if data.u16(inner) == _PIXEL_WIDTH else height)
+    thumbnail = data.u32(after) if after + 4 <= len(exif) else 0
+    if thumbnail:
+        data.put(after, data.order + "I", 0)
+        data.blank_thumbnail(thumbnail)
+    return _JPEG.sub(lambda found: bytes(len(found[0])), bytes(data.body))
+
+
+def with_words(exif: bytes, words: Mapping[int, str]) -> bytes:
+    """Return EXIF data (without ``HEADER``; b"" for none) with these texts, by tag, in its first directory. They become ASCII."""
+    data = _Directories(exif or _EMPTY)
+    first = data.u32(4)
+    kept = {data.u16(entry): bytes(data.body[entry : entry + 12]) for entry in data.entries(first)}
+    after = first + 2 + 12 * len(data.entries(first))
+    following = data.u32(after) if after + 4 <= len(data.body) else 0
+    body = data.body + bytes(len(data.body) % 2)
+    for tag, text in words.items():
+        value = text.encode("ascii", "replace") + b"\0"
+        place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(data.order + "I", len(body))
+        kept[tag] = struct.pack(data.order + "HHI", tag, _ASCII, len(value)) + place
+        if len(value) > 4:
+            body += value + bytes(len(value) % 2)
+    body[4:8] = struct.pack(data.order + "I", len(body))
+    body += struct.pack(data.order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept))
+    return bytes(body + struct.pack(data.order + "I", following))
+
+
+class _Directories:
+    """The bytes of EXIF data, and its numbers by their places."""
+
+    def __init__(self, exif: bytes) -> None:
+        self.body = bytearray(exif)
+        self.order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(exif[:4]), "")
+        if not self.order:
+            raise FaceLoomError("The EXIF data does not begin as such data does.")
+
+    def get(self, place: int, kind: str) -> int:
+        try:
+            return struct.unpack_from(self.order + kind, self.body, place)[0]
+        except struct.error:
+            raise FaceLoomError("The EXIF data points beyond its end.") from None
+
+    def u16(self, place: int) -> int:
+        return self.get(place, "H")
+
+    def u32(self, place: int) -> int:
+        return self.get(place, "I")
+
+    def put(self, place: int, layout: str, value: int) -> None:
+        struct.pack_into(layout, self.body, place, value)
+
+    def entries(self, directory: int) -> list[int]:
+        """Return where the entries of a directory begin, all of them inside the data."""
+        places = [directory + 2 + 12 * number for number in range(self.u16(directory))]
+        if places and places[-1] + 12 > len(self.body):
+            raise FaceLoomError("The EXIF data is cut short.")
+        return places
+
+    def set_number(self, entry: int, value: int) -> None:
+        """Set an entry that holds one whole number; other entries, and numbers that do not fit, stay."""
+        kind = self.u16(entry + 2)
+        if kind == _SHORT and value < 1 << 16:
+            self.put(entry + 8, self.order + "H", value)
+        elif kind == _LONG:
+            self.put(entry + 8, self.order + "I", value)
+
+    def blank_thumbnail(self, directory: int) -> None:
+        """Overwrite the thumbnail that a directory describes, and the directory, with zeros; cut it off where it comes last."""
+        places = {self.u16(entry): entry for entry in self.entries(directory)}
+        ranges = [range(directory, directory + 2 + 12 * self.u16(directory))]
+        for begin, length in _STRIPS:
+            if begin in places and length in places:
+                start, size = (self.u32(places[tag] + 8) for tag in (begin, length))
+                ranges.append(range(max(start, 8), start + size))  # never the head of the data itself
+        for taken in ranges:
+            stop = min(taken.stop, len(self.body))
+            self.body[taken.start : stop] = bytes(max(0, stop - taken.start))
+            if stop == taken.stop == len(self.body) and taken is not ranges[0]:
+                del self.body[taken.start :]
