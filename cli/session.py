@@ -142,14 +142,16 @@ class Session:
         """Writes the frames. Returns notes about what of the photograph's metadata was lost."""
         statement = self._statement(sum(map(len, result.boxes))) if self.provenance and swapped else None
         lost = write_pictures(
-            job.out, result.arrays, statement, milliseconds=result.milliseconds, frames=frames, icc=result.icc, about=None if self.strip else result.metadata)
+            job.out, result.arrays, statement, milliseconds=result.milliseconds, frames=frames, icc=result.icc,
+            about=None if self.strip else result.metadata)
         return [f"{job.out} has no room for {', '.join(lost)}."] if lost else []
 
     def _without_face(self, job: Job, result: Result, frames: Frames) -> dict:
         found, keep = max(result.found), self.settings.detect.keep
         none = f"{job.target} has {_faces(found)}, none of them at --faces {keep}" if found else f"no face in {job.target}"
         if self.no_face == "error" and found:
-            raise FaceLoomError(f"{job.target} has {_faces(found)}, and --faces {keep} names none of them; they count from 0 to {found - 1}.")
+            raise FaceLoomError(f"{job.target} has {_faces(found)}, and --faces {keep} names none of them; they are counted from 0 to "
+                                f"{found - 1}.")
         if self.no_face == "error":
             raise FaceLoomError(f"There is no face in {job.target}; lower --threshold, or pass --no-face copy to pass it through.")
         if self.no_face == "skip":

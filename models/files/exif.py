@@ -14,10 +14,13 @@ from ..errors import FaceLoomError
 
 HEADER = b"Exif\0\0"
 IMAGE_DESCRIPTION, ORIENTATION, SOFTWARE = 0x010E, 0x0112, 0x0131
-_EXIF_DIRECTORY, _PIXEL_WIDTH, _PIXEL_HEIGHT = 0x8769, 0xA002, 0xA003
+_EXIF_DIRECTORY, _PLACE_DIRECTORY, _INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
+_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _STRIPS = ((0x0201, 0x0202), (0x0111, 0x0117))  # where a thumbnail begins and how long it is: JPEG, uncompressed
 _EMPTY = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 _ASCII, _SHORT, _LONG = 2, 3, 4
+# Types of more than one byte: the bytes of a number, and the numbers of a value.
+_SIZES = {3: (2, 1), 4: (4, 1), 5: (4, 2), 8: (2, 1), 9: (4, 1), 10: (4, 2), 11: (4, 1), 12: (8, 1), 13: (4, 1)}
 # A JPEG inside: a thumbnail, or the preview in a maker's note.
 _JPEG = re.compile(rb"\xff\xd8\xff[\xc0-\xfe].*?\xff\xd9", re.DOTALL)
 
@@ -47,21 +50,43 @@ def turned_upright(exif: bytes, width: int, height: int) -> bytes:
 
 def with_words(exif: bytes, words: Mapping[int, str]) -> bytes:
     """Return EXIF data (without ``HEADER``; b"" for none) with these texts, by tag, in its first directory. They become ASCII."""
-    data = _Directories(exif or _EMPTY)
-    first = data.u32(4)
-    kept = {data.u16(entry): bytes(data.body[entry : entry + 12]) for entry in data.entries(first)}
-    after = first + 2 + 12 * len(data.entries(first))
-    following = data.u32(after) if after + 4 <= len(data.body) else 0
-    body = data.body + bytes(len(data.body) % 2)
+    data, entries = _Directories(exif or _EMPTY), {}
     for tag, text in words.items():
         value = text.encode("ascii", "replace") + b"\0"
-        place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(data.order + "I", len(body))
-        kept[tag] = struct.pack(data.order + "HHI", tag, _ASCII, len(value)) + place
-        if len(value) > 4:
-            body += value + bytes(len(value) % 2)
-    body[4:8] = struct.pack(data.order + "I", len(body))
-    body += struct.pack(data.order + "H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept))
-    return bytes(body + struct.pack(data.order + "I", following))
+        place = value.ljust(4, b"\0") if len(value) <= 4 else data.append(value)
+        entries[tag] = struct.pack(data.order + "HHI", tag, _ASCII, len(value)) + place
+    return data.with_entries(entries)
+
+
+def with_directories(tiff: bytes, exif: bytes) -> bytes:
+    """Return a TIFF file whose first page has the directories about camera and place of EXIF data (without ``HEADER``)."""
+    data, source, entries = _Directories(tiff), _Directories(exif), {}
+    for entry in source.entries(source.u32(4)):
+        tag = source.u16(entry)
+        if tag in (_EXIF_DIRECTORY, _PLACE_DIRECTORY):
+            entries[tag] = struct.pack(data.order + "HHI", tag, _LONG, 1) + _copy_directory(source, source.u32(entry + 8), data)
+    return data.with_entries(entries) if entries else tiff
+
+
+def _copy_directory(source: _Directories, directory: int, to: _Directories, deepest: bool = False) -> bytes:
+    """Append a directory with all its values to other data, in that one's byte order. Return where it is, as four bytes."""
+    copied = b""
+    for entry in source.entries(directory):
+        tag, kind, count = source.u16(entry), source.u16(entry + 2), source.u32(entry + 4)
+        if tag == _INTEROP_DIRECTORY and not deepest:
+            place = _copy_directory(source, source.u32(entry + 8), to, deepest=True)
+        else:
+            width, words = _SIZES.get(kind, (1, 1))
+            length = width * words * count
+            start = entry + 8 if length <= 4 else source.u32(entry + 8)
+            value = bytes(source.body[start : start + length])
+            if len(value) < length:
+                raise FaceLoomError("The EXIF data is cut short.")
+            if source.order != to.order:
+                value = b"".join(value[at : at + width][::-1] for at in range(0, length, width))
+            place = value.ljust(4, b"\0") if length <= 4 else to.append(value)
+        copied += struct.pack(to.order + "HHI", tag, kind, count) + place
+    return to.append(struct.pack(to.order + "H", len(copied) // 12) + copied + bytes(4))
 
 
 class _Directories:
@@ -87,6 +112,23 @@ class _Directories:
 
     def put(self, place: int, layout: str, value: int) -> None:
         struct.pack_into(layout, self.body, place, value)
+
+    def append(self, value: bytes) -> bytes:
+        """Append a value. Return where it is, as four bytes."""
+        self.body += bytes(len(self.body) % 2)
+        place = struct.pack(self.order + "I", len(self.body))
+        self.body += value
+        return place
+
+    def with_entries(self, entries: Mapping[int, bytes]) -> bytes:
+        """Return the data with these entries of twelve bytes, by tag, in a new first directory."""
+        first = self.u32(4)
+        merged = {self.u16(entry): bytes(self.body[entry : entry + 12]) for entry in self.entries(first)} | dict(entries)
+        after = first + 2 + 12 * len(self.entries(first))
+        following = self.u32(after) if after + 4 <= len(self.body) else 0
+        directory = struct.pack(self.order + "H", len(merged)) + b"".join(merged[tag] for tag in sorted(merged))
+        self.body[4:8] = self.append(directory + struct.pack(self.order + "I", following))
+        return bytes(self.body)
 
     def entries(self, directory: int) -> list[int]:
         """Return where the entries of a directory begin, all of them inside the data."""

@@ -1,5 +1,4 @@
-"""Reads and writes picture files: upright, with transparency, colour profile, metadata and depth; and all frames of those that have several.
-"""
+"""Reads and writes picture files: upright, with transparency, colour profile, metadata and depth, and with all their frames."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from ..pixels.tensors import to_uint8
 from .cache import write_file
 from .exif import ORIENTATION
 from .picture_formats import SEVERAL, TIMED, format_of, plug_in
-from .picture_metadata import Metadata, read_metadata, save_options
+from .picture_metadata import Metadata, completed, read_metadata, save_options
 
 # Raises the number of pixels up to which pictures are read, which is Pillow's own.
 LIMIT_VARIABLE = "FACELOOM_MAX_MEGAPIXELS"
@@ -285,9 +284,9 @@ def write_pictures(path: str | os.PathLike, pictures: Sequence[np.ndarray], meta
         with Image.open(data) as written:
             if written.size != images[0].size:
                 raise OSError("the encoder wrote another size")
-    except _DECODER_ERRORS as error:
+    except (*_DECODER_ERRORS, RuntimeError) as error:
         raise FaceLoomError(f"{path} cannot be written ({_one_line(error)}).") from error
-    write_file(path, data.getbuffer())
+    write_file(path, completed(format_name, data.getvalue(), about or Metadata()))
     return lost
 
 

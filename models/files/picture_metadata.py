@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from PIL import Image, PngImagePlugin
 
 from ..errors import FaceLoomError
-from .exif import HEADER, IMAGE_DESCRIPTION, SOFTWARE, turned_upright, with_words
+from .exif import HEADER, IMAGE_DESCRIPTION, SOFTWARE, turned_upright, with_directories, with_words
 
 _XMP_MARKER, _PHOTOSHOP_MARKER = b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 _XMP_TAG, _IPTC_TAG, _IPTC_RESOURCE = 700, 33723, 0x0404
@@ -18,6 +18,9 @@ _XMP_TEXT = "XML:com.adobe.xmp"
 _LARGEST_SEGMENT = 65533  # bytes of a JPEG marker's data
 # Of a TIFF file's own tags those that say something about the photograph and not about how its pixels lie.
 _DESCRIPTIVE = {270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853, 18246, 36867, 40091, 40092, 40093, 40094, 40095}
+_DIRECTORIES = (34665, 34853)  # about the camera, and about the place
+# What Pillow raises on tags that are damaged, or of types that it does not know.
+_TAG_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, struct.error, OverflowError)
 # PNG texts that hold EXIF and the like in another form, or a thumbnail.
 _OTHER_TEXTS = ("Raw profile type ", "Thumb::", _XMP_TEXT)
 _ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)[2-8]")
@@ -48,7 +51,7 @@ def read_metadata(file: Image.Image, width: int, height: int, turned: bool) -> M
     try:
         exif = _exif_of(file)
         exif = turned_upright(exif, width, height) if exif else b""
-    except (FaceLoomError, OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, OverflowError):
+    except (FaceLoomError, *_TAG_ERRORS):
         exif = b""
         damaged.append("EXIF")
     xmp = _THUMBNAILS_IN_XMP.sub(b"", _ORIENTATION_IN_XMP.sub(rb"\g<1>1", _xmp_of(file)))
@@ -65,7 +68,7 @@ def _exif_of(file: Image.Image) -> bytes:
     tags = getattr(file, "tag_v2", None)
     if not data and tags is not None:
         exif = file.getexif()
-        for tag in (34665, 34853):
+        for tag in _DIRECTORIES:
             exif.get_ifd(tag)
         for tag in [tag for tag in exif if tag not in _DESCRIPTIVE]:
             del exif[tag]
@@ -161,17 +164,20 @@ def _tiff_options(options: dict, exif: bytes, metadata: Metadata) -> tuple[dict,
     tags, lost = Image.Exif(), []
     try:
         tags.load(HEADER + exif if exif else b"")
-        for tag in (34665, 34853):
-            tags.get_ifd(tag)
-        for tag in [tag for tag in tags if tag not in _DESCRIPTIVE]:
+        for tag in [tag for tag in tags if tag not in _DESCRIPTIVE or tag in _DIRECTORIES]:
             del tags[tag]
         tags.tobytes()  # raises what writing would raise
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, OverflowError):
+    except _TAG_ERRORS:
         tags, lost = Image.Exif(), ["EXIF"]
     for tag, data in ((_XMP_TAG, metadata.xmp), (_IPTC_TAG, metadata.iptc)):
         if data:
             tags[tag] = data
     return options | ({"exif": tags} if len(tags) else {}), lost
+
+
+def completed(format_name: str, data: bytes, metadata: Metadata) -> bytes:
+    """Return an encoded picture with the metadata that Pillow cannot write: the directories inside EXIF data in a compressed TIFF file."""
+    return with_directories(data, metadata.exif) if format_name == "TIFF" and metadata.exif else data
 
 
 def _png_texts(metadata: Metadata, statement: Mapping[str, str]) -> PngImagePlugin.PngInfo:
