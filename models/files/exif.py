@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ..errors import FaceLoomError
 
@@ -64,13 +65,17 @@ def with_directories(tiff: bytes, exif: bytes) -> bytes:
     for entry in source.entries(source.u32(4)):
         tag = source.u16(entry)
         if tag in (_EXIF_DIRECTORY, _PLACE_DIRECTORY):
-            entries[tag] = struct.pack(data.order + "HHI", tag, _LONG, 1) + _copy_directory(source, source.u32(entry + 8), data)
+            with suppress(FaceLoomError):
+                entries[tag] = struct.pack(data.order + "HHI", tag, _LONG, 1) + _copy_directory(source, source.u32(entry + 8), data)
     return data.with_entries(entries) if entries else tiff
 
 
 def _copy_directory(source: _Directories, directory: int, to: _Directories, deepest: bool = False) -> bytes:
-    """Append a directory with all its values to other data, in that one's byte order. Return where it is, as four bytes."""
-    copied = b""
+    """Append a directory with its values to other data, in that one's byte order. Return where it is, as four bytes.
+
+    Values that lie beyond the end are left out, and all from where they come to more than there is, because they overlap.
+    """
+    copied, room = b"", len(to.body) + 2 * len(source.body)
     for entry in source.entries(directory):
         tag, kind, count = source.u16(entry), source.u16(entry + 2), source.u32(entry + 4)
         if tag == _INTEROP_DIRECTORY and not deepest:
@@ -80,8 +85,8 @@ def _copy_directory(source: _Directories, directory: int, to: _Directories, deep
             length = width * words * count
             start = entry + 8 if length <= 4 else source.u32(entry + 8)
             value = bytes(source.body[start : start + length])
-            if len(value) < length:
-                raise FaceLoomError("The EXIF data is cut short.")
+            if len(value) < length or len(to.body) + length > room:
+                continue
             if source.order != to.order:
                 value = b"".join(value[at : at + width][::-1] for at in range(0, length, width))
             place = value.ljust(4, b"\0") if length <= 4 else to.append(value)

@@ -300,6 +300,7 @@ def _timing(format_name: str, milliseconds: Sequence[float], frames: Frames, see
     options: dict = {"duration": [round(time) for time in milliseconds]}
     if format_name == "WEBP":
         options["loop"] = 1 if frames.loop is None else frames.loop
+        options |= {"kmin": 0, "kmax": 1} if see_through else {}  # else libwebp forgets alpha that lies at the border
     if format_name == "GIF":
         options |= {"loop": frames.loop} if frames.loop is not None else {}
         options |= {"disposal": 2} if see_through else {}  # else a frame would show through the holes of the next one
