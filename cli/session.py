@@ -150,8 +150,8 @@ class Session:
         found, keep = max(result.found), self.settings.detect.keep
         none = f"{job.target} has {_faces(found)}, none of them at --faces {keep}" if found else f"no face in {job.target}"
         if self.no_face == "error" and found:
-            raise FaceLoomError(f"{job.target} has {_faces(found)}, and --faces {keep} names none of them; they are counted from 0 to "
-                                f"{found - 1}.")
+            counted = f"they are counted from 0 to {found - 1}" if found > 1 else "the only one is 0"
+            raise FaceLoomError(f"{job.target} has {_faces(found)}, and --faces {keep} names none of them; {counted}.")
         if self.no_face == "error":
             raise FaceLoomError(f"There is no face in {job.target}; lower --threshold, or pass --no-face copy to pass it through.")
         if self.no_face == "skip":

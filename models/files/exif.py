@@ -19,7 +19,8 @@ _EXIF_DIRECTORY, _PLACE_DIRECTORY, _INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 _STRIPS = ((0x0201, 0x0202), (0x0111, 0x0117))  # where a thumbnail begins and how long it is: JPEG, uncompressed
 _EMPTY = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
-_ASCII, _SHORT, _LONG = 2, 3, 4
+_ACROSS, _DOWN, _UNIT = 0x011A, 0x011B, 0x0128  # resolution, and what it counts by
+_ASCII, _SHORT, _LONG, _RATIONAL = 2, 3, 4, 5
 # Types of more than one byte: the bytes of a number, and the numbers of a value.
 _SIZES = {3: (2, 1), 4: (4, 1), 5: (4, 2), 8: (2, 1), 9: (4, 1), 10: (4, 2), 11: (4, 1), 12: (8, 1), 13: (4, 1)}
 # A JPEG inside: a thumbnail, or the preview in a maker's note.
@@ -56,6 +57,16 @@ def with_words(exif: bytes, words: Mapping[int, str]) -> bytes:
         value = text.encode("ascii", "replace") + b"\0"
         place = value.ljust(4, b"\0") if len(value) <= 4 else data.append(value)
         entries[tag] = struct.pack(data.order + "HHI", tag, _ASCII, len(value)) + place
+    return data.with_entries(entries)
+
+
+def with_resolution(exif: bytes, across: float, down: float) -> bytes:
+    """Return EXIF data (without ``HEADER``; b"" for none) with this resolution in dots per inch."""
+    data, entries = _Directories(exif or _EMPTY), {}
+    for tag, value in ((_ACROSS, across), (_DOWN, down)):
+        place = data.append(struct.pack(data.order + "II", round(value * 1000), 1000))
+        entries[tag] = struct.pack(data.order + "HHI", tag, _RATIONAL, 1) + place
+    entries[_UNIT] = struct.pack(data.order + "HHIHH", _UNIT, _SHORT, 1, 2, 0)
     return data.with_entries(entries)
 
 

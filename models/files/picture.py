@@ -267,26 +267,26 @@ def write_pictures(path: str | os.PathLike, pictures: Sequence[np.ndarray], meta
 
     milliseconds: how long each frame is shown. frames: how all of them are shown.
     """
-    format_name = format_of(path)
-    options, lost = save_options(format_name, about or Metadata(), metadata or {})
-    options |= _SAVE_OPTIONS.get(format_name, {})
-    if icc:
-        options["icc_profile"] = icc
+    format_name, about = format_of(path), about or Metadata()
     images = [Image.fromarray(picture) for picture in pictures]
-    if len(images) > 1:
-        see_through = any(image.mode == "RGBA" for image in images)
-        images = [image.convert("RGBA") for image in images] if see_through else images
-        options |= {"save_all": True, "append_images": images[1:]}
-        options |= _timing(format_name, milliseconds, frames or Frames(len(images)), see_through)
+    see_through = any(image.mode == "RGBA" for image in images)
     data = io.BytesIO()  # Pillow's JPEG writer takes no notice of a disk that is full
     try:
-        images[0].save(data, format=format_name, **options)
-        with Image.open(data) as written:
-            if written.size != images[0].size:
-                raise OSError("the encoder wrote another size")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+            options, lost = save_options(format_name, about, metadata or {})
+            options |= _SAVE_OPTIONS.get(format_name, {}) | ({"icc_profile": icc} if icc else {})
+            if len(images) > 1:
+                images = [image.convert("RGBA") for image in images] if see_through else images
+                options |= {"save_all": True, "append_images": images[1:]}
+                options |= _timing(format_name, milliseconds, frames or Frames(len(images)), see_through)
+            images[0].save(data, format=format_name, **options)
+            with Image.open(data) as written:
+                if written.size != images[0].size:
+                    raise OSError("the encoder wrote another size")
     except (*_DECODER_ERRORS, RuntimeError) as error:
         raise FaceLoomError(f"{path} cannot be written ({_one_line(error)}).") from error
-    write_file(path, completed(format_name, data.getvalue(), about or Metadata()))
+    write_file(path, completed(format_name, data.getvalue(), about))
     return lost
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from PIL import Image, PngImagePlugin
 
 from ..errors import FaceLoomError
-from .exif import HEADER, IMAGE_DESCRIPTION, SOFTWARE, turned_upright, with_directories, with_words
+from .exif import HEADER, IMAGE_DESCRIPTION, SOFTWARE, turned_upright, with_directories, with_resolution, with_words
 
 _XMP_MARKER, _PHOTOSHOP_MARKER = b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
 _XMP_TAG, _IPTC_TAG, _IPTC_RESOURCE = 700, 33723, 0x0404
@@ -106,9 +106,15 @@ def _iptc_of(file: Image.Image) -> bytes:
 
 
 def _dpi_of(file: Image.Image, turned: bool) -> tuple[float, float] | None:
+    """Return the resolution of the upright picture; of formats that have none of their own, the one in the EXIF data."""
     try:
-        across, down = (float(value) for value in file.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        if "dpi" in file.info:
+            across, down = (float(value) for value in file.info["dpi"])
+        else:
+            exif = file.getexif()
+            inches = {2: 1, 3: 2.54}[exif[296]]
+            across, down = float(exif[282]) * inches, float(exif[283]) * inches
+    except (*_TAG_ERRORS, ZeroDivisionError):
         return None
     if not (0 < across < 65535 and 0 < down < 65535):
         return None
@@ -126,11 +132,14 @@ def save_options(format_name: str, metadata: Metadata, statement: Mapping[str, s
     if statement and format_name != "PNG":
         words = "; ".join(f"{key}: {value}" for key, value in statement.items())
         exif = with_words(exif, {IMAGE_DESCRIPTION: words, SOFTWARE: "FaceLoom"})
-    options: dict = {"dpi": metadata.dpi} if metadata.dpi and format_name in ("PNG", "JPEG", "TIFF", "BMP") else {}
+    has_own = format_name in ("PNG", "JPEG", "TIFF", "BMP")
+    options: dict = {"dpi": metadata.dpi} if metadata.dpi and has_own else {}
+    if metadata.dpi and (exif or not has_own):
+        exif = with_resolution(exif, *metadata.dpi)
     if format_name in ("JPEG", "GIF") and metadata.comment:
         options["comment"] = metadata.comment
     if format_name in ("BMP", "GIF"):
-        return options, [name for name, data in (("EXIF", exif), ("XMP", metadata.xmp), ("IPTC", metadata.iptc)) if data]
+        return options, [name for name, data in (("EXIF", metadata.exif), ("XMP", metadata.xmp), ("IPTC", metadata.iptc)) if data]
     if format_name == "JPEG":
         return _jpeg_options(options, exif, metadata)
     if format_name == "TIFF":

@@ -124,7 +124,7 @@ def test_a_full_disk_is_a_failure_and_the_good_file_stays(name, plain, tmp_path,
 
 @POSIX
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-@pytest.mark.parametrize("words", [["models", "list"], ["models", "list", "--json"]])
+@pytest.mark.parametrize("words", [["models", "list"], ["models", "where"]])
 def test_a_report_that_cannot_be_printed_is_a_sentence(words):
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-m", "faceloom", *words], stdout=full, stderr=subprocess.PIPE, text=True)
