@@ -17,8 +17,8 @@ from ..models.options.providers import PROVIDERS
 from ..models.options.ranges import RANGES, check_range
 from ..models.options.regions import PRESETS, REGIONS, read_regions
 from ..models.options.restore import RestoreSettings
+from ..models.options.swap import SwapSettings
 from ..models.runtime.options import Options, Value
-from ..models.swap import SwapSettings
 from ..models.systems.options import options_by_engine, read_engine_options
 
 if TYPE_CHECKING:

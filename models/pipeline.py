@@ -29,6 +29,7 @@ from .options.paste import PasteSettings
 from .options.pipeline import BUILT_IN, REGION_FEATHER, ModelNames
 from .options.ranges import check_range
 from .options.restore import RestoreSettings
+from .options.swap import SwapSettings
 from .parse import MaskEdge, Parser, region_mask
 from .parse.load import load_occluder, load_parser
 from .parse.occlude import Occluder, occlusion_mask
@@ -40,7 +41,7 @@ from .restore import Restorer, restore_crops
 from .restore.load import load_restorer
 from .runtime.method import Loading
 from .runtime.options import Value
-from .swap import AlignsFaces, ChecksSettings, DrawsAtSize, OpensLate, SwapEngine, SwapSettings, swap_faces
+from .swap import AlignsFaces, ChecksSettings, DrawsAtSize, OpensLate, SwapEngine, swap_faces
 from .systems.load import load_any_engine
 
 SMALLEST_CROP, LARGEST_CROP = 512, 1024

@@ -7,8 +7,9 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..models.crops.crop import face_windows
+from ..models.options.swap import SwapSettings
 from ..models.pixels.tensors import as_images
-from ..models.swap import SwapSettings, lost_detail, swap_faces
+from ..models.swap import lost_detail, swap_faces
 from ._inputs import amount_input, mask_input
 from ._runtime import give_crops, listener, show
 from ._schema import Node

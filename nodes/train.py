@@ -111,7 +111,8 @@ def _save(weights: dict[str, torch.Tensor], path: Path, prompt: str) -> None:
         with replacement_path(path) as temporary:
             save_file({name: value.contiguous() for name, value in weights.items()}, temporary, {"trigger": prompt, "format": "pt"})
     except (OSError, SafetensorError) as error:
-        raise FaceLoomError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error}); free some space or name another folder.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise FaceLoomError(f"{path} cannot be written ({reason}); free some space or name another folder.") from error
 
 
 def _mean(values: list[float]) -> float:

@@ -13,10 +13,10 @@ from ..crops.squares import align_faces
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..identity.photos import check_photos
+from ..options.swap import USUAL, SwapSettings
 from ..progress import Progress, silent
 from ..runtime.method import Method
 from ..runtime.options import Options
-from ..swap import USUAL, SwapSettings
 
 
 class SystemEngine(ABC):

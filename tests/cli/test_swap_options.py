@@ -21,12 +21,12 @@ from faceloom.models.files.picture_metadata import Metadata
 from faceloom.models.identity import load as recognizers
 from faceloom.models.options.detect import DetectSettings
 from faceloom.models.options.pipeline import BUILT_IN
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.parse import REGIONS
 from faceloom.models.parse import load as parsers
 from faceloom.models.restore import load as restorers
 from faceloom.models.runtime.method import Method
 from faceloom.models.runtime.options import Options, option
-from faceloom.models.swap import SwapSettings
 from faceloom.models.swap import load as engines
 from faceloom.models.systems import load as systems
 from faceloom.models.systems.engine import SystemEngine

@@ -16,9 +16,10 @@ from doubles import TRUTHS, save_double, truth_latent
 from faceloom.models.crops.crop import crop_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Identity
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.pipeline import Models, Settings
 from faceloom.models.runtime.method import Loading
-from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap import swap_faces
 from faceloom.models.swap.embeddings import mix
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, IMAGES, RAW, SIZE, STEP, Mirror, expectation, identity, path_of, photo, unit
