@@ -53,8 +53,8 @@ def _walk(folder: Path, recursive: bool, but: str | None, above: tuple[str, ...]
                 yield from _walk(path, recursive, but, (*above, real))
         elif os.path.isfile(path):
             yield path, None
-        elif os.path.islink(path):
-            yield path, "a link to nothing"
+        else:
+            yield path, "a link to nothing" if os.path.islink(path) else "no file but a device or a pipe"
 
 
 def _why_not(path: Path) -> str | None:

@@ -250,11 +250,13 @@ def test_linked_subfolders_and_links_to_nothing(tmp_path, me, photo, grace, caps
     (photos / "trip").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (photos / "loop").symlink_to(photos, target_is_directory=True)
     (photos / "gone.png").symlink_to(tmp_path / "nothing.png")
+    os.mkfifo(photos / "pipe.png")
     assert call(me, photos, out, "--recursive", "--json") == OK
     report = json.loads(capsys.readouterr().out)
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == ["photo.png", "trip/b.png"]
     assert {os.path.basename(item["path"]): item["reason"] for item in report["left_out"]} == {
-        "loop": "a link to a folder that it lies in", "gone.png": "a link to nothing"}
+        "loop": "a link to a folder that it lies in", "gone.png": "a link to nothing",
+        "pipe.png": "no file but a device or a pipe"}
 
 
 # Frames and pages
