@@ -122,7 +122,8 @@ class Session:
             pictures = read_frames(job.target) if frames.count > 1 else [read_picture_file(job.target)]
         for picture in pictures:
             check_size(job.out, picture.image.shape[1], picture.image.shape[0])
-            done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask)
+            done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask,
+                                   alpha=picture.alpha)
             result.add(picture, done, format_of(job.out))
         if not any(result.boxes):
             return self._without_face(job, result, frames)

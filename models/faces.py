@@ -151,6 +151,7 @@ class Faces:
 
     items: the faces. frames: how many images the batch has. height, width: of every image, pixels.
     framing: how much the canonical crop takes in (1.0 = FFHQ, larger = more). crop_size: edge of the canonical crop, pixels.
+    whites: the brightest value of each image, where one has values above 1 (``pixels/tone.py``); else empty.
     cut: crops of these faces that were cut before, if any; only what saves work.
     """
 
@@ -160,6 +161,7 @@ class Faces:
     width: int
     framing: float = 1.0
     crop_size: int = 512
+    whites: tuple[float, ...] = ()
     cut: CutCrops | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:

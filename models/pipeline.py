@@ -17,6 +17,7 @@ from .crops.crop import crop_matrices, cut_crops
 from .crops.transformed import transform_face
 from .detect import Detector, detect_faces, kept_positions
 from .detect.load import load_detector
+from .detect.seen import as_seen
 from .errors import FaceLoomError
 from .faces import Faces, Identity
 from .files.picture import read_picture_file
@@ -165,14 +166,14 @@ def fitting_crop_size(faces: Faces) -> int:
 
 
 def swap_photograph(image: torch.Tensor, source: Any, models: Models, settings: Settings, clock: Clock, *,
-                    mask: torch.Tensor | None = None, progress: Progress = silent) -> Swapped:
+                    mask: torch.Tensor | None = None, alpha: torch.Tensor | None = None, progress: Progress = silent) -> Swapped:
     """Swaps the faces of one photograph ``[1, H, W, 3]`` that ``settings`` chooses.
 
     source: an identity, or what ``models.engine.prepare`` made of one, which a run of many photographs does once. mask: ``[1, h, w]`` 0..1
-    of any size, laid over the photograph: where the new faces may show.
+    of any size, laid over the photograph: where the new faces may show. alpha: ``[H, W]`` 0..1; faces that it hides are not found.
     """
     with clock.stage("detect"):
-        everyone = detect_faces(image, models.detector, replace(settings.detect, keep="all"), progress=progress)
+        everyone = detect_faces(as_seen(image, alpha), models.detector, replace(settings.detect, keep="all"), progress=progress)
         faces = everyone.take(kept_positions(settings.detect.keep, len(everyone)))
         faces = replace(faces, crop_size=settings.crop_size or fitting_crop_size(faces))
         if isinstance(models.engine, AlignsFaces):
@@ -220,7 +221,7 @@ def read_identity(paths: Sequence[Path], models: Models, settings: Settings, clo
         with clock.stage("source"):
             picture = read_picture_file(path)
             image = as_images(picture.image)
-            faces = detect_faces(image, models.detector, detect)
+            faces = detect_faces(as_seen(image, picture.alpha), models.detector, detect)
         if not len(faces):
             raise FaceLoomError(f"There is no face in {path}; choose another photo or lower the threshold.")
         notes += picture.notes

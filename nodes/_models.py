@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from ..models.errors import FaceLoomError
 from ..models.files.catalogue import Row, rows
 from ..models.files.find import Choice, FoundFile, check_name, find_by_name, list_choices, list_research_files
-from ..models.files.folders import FOLDER_DEPTHS, MODEL_SUFFIXES, Folders, default_folders
+from ..models.files.folders import FOLDER_DEPTHS, MODEL_SUFFIXES, OTHER_KEYS, Folders, default_folders
 from ..models.runtime.devices import TorchModel
 from ..models.runtime.method import HasModel, HasNote, Loading, Method, built_in_method
 from ..models.runtime.onnx import OnnxModel
@@ -34,17 +34,23 @@ PROVIDERS: dict[str, str | Sequence[str]] = {
 
 
 def register_folders() -> None:
-    """Tells ComfyUI which folders hold face models. Those that a user or another pack named stay, and stay in front."""
+    """Tells ComfyUI which folders hold face models. Those that a user or another pack named stay, and stay in front.
+
+    Lists of other packs show what ComfyUI's suffixes let through, in folders that nobody named before, too: our own suffixes are ours
+    alone, for our loaders list files by themselves.
+    """
     for key in FOLDER_DEPTHS:
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))
         paths, suffixes = folder_paths.folder_names_and_paths[key]
         if not suffixes:
-            folder_paths.folder_names_and_paths[key] = (paths, set(MODEL_SUFFIXES))
+            own = MODEL_SUFFIXES if key == "faceloom" else folder_paths.supported_pt_extensions
+            folder_paths.folder_names_and_paths[key] = (paths, set(own))
 
 
 def folders() -> Folders:
     """Returns everywhere model files may be, ``extra_model_paths.yaml`` included."""
-    return default_folders(folder_paths.models_dir, {key: folder_paths.get_folder_paths(key) for key in FOLDER_DEPTHS})
+    named = [key for key in (*FOLDER_DEPTHS, *OTHER_KEYS) if key in folder_paths.folder_names_and_paths]
+    return default_folders(folder_paths.models_dir, {key: folder_paths.get_folder_paths(key) for key in named})
 
 
 def loading(provider: str = "auto", **connected: Any) -> Loading:

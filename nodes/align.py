@@ -35,6 +35,6 @@ class FaceAlign(Node, title="Face Align", shows_text=True,
     @classmethod
     def execute(cls, image, faces, alignment, crop_size, framing) -> io.NodeOutput:
         aligned = align_faces(faces, alignment, crop_size, framing)
-        aligned, crops = cut_crops(as_images(image), aligned)
+        aligned, crops = cut_crops(as_images(image, whites=faces.whites), aligned)
         crops = give_crops(crops, aligned.crop_size)
         return io.NodeOutput(aligned, crops, ui=show(cls, crops))

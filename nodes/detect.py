@@ -9,8 +9,10 @@ from comfy_api.latest import io
 from ..models.crops.crop import cut_crops
 from ..models.detect import bounding_boxes, detect_faces
 from ..models.detect.overlay import draw_faces
-from ..models.options.detect import NO_FACE, ORDERS, DetectSettings
+from ..models.detect.seen import as_seen
+from ..models.options.detect import BBOX_USES, NO_FACE, ORDERS, DetectSettings
 from ..models.pixels.tensors import as_images
+from ..models.pixels.tone import whites_of
 from ._inputs import detector_input, framing_input
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
 from ._schema import Node
@@ -45,6 +47,10 @@ class FaceDetect(Node, title="Face Detect", aliases=["face detection", "find fac
                                 tooltip="Landmarks from ComfyUI's MediaPipe node. They are used instead of the detector."),
             io.BoundingBox.Input("bboxes", optional=True, force_input=True,
                                  tooltip="Boxes from any detection node. Faces are looked for in these boxes only."),
+            io.Combo.Input("bbox_use", options=list(BBOX_USES), default=BBOX_USES[0], optional=True, advanced=True,
+                           tooltip="What connected boxes are. look inside: the detector looks for faces in each box, and a box without a "
+                                   "face gives none. box is the face: every box is taken for a face, whatever it shows, for boxes of a "
+                                   "detector that found what this one cannot."),
         ]
 
     outputs = [
@@ -57,13 +63,17 @@ class FaceDetect(Node, title="Face Detect", aliases=["face detection", "find fac
 
     @classmethod
     def execute(cls, image, threshold, order, keep, crop_size, min_size, framing, no_face,
-                detector=None, face_landmarks=None, bboxes=None) -> io.NodeOutput:
-        images = as_images(image)
-        settings = DetectSettings(threshold, order, keep, min_size, crop_size, framing, no_face)
-        faces = detect_faces(images, as_detector(detector), settings, face_landmarks=face_landmarks, bboxes=bboxes, progress=listener())
-        faces, crops = cut_crops(images, faces)
+                detector=None, face_landmarks=None, bboxes=None, bbox_use=BBOX_USES[0]) -> io.NodeOutput:
+        whites = whites_of(image)
+        images = as_images(image, whites=whites)
+        settings = DetectSettings(threshold, order, keep, min_size, crop_size, framing, no_face, bbox_use)
+        notices: list[str] = []
+        faces = detect_faces(as_seen(image), as_detector(detector), settings, face_landmarks=face_landmarks, bboxes=bboxes,
+                             progress=listener(), notice=notices.append)
+        faces, crops = cut_crops(images, replace(faces, whites=whites))
         crops = give_crops(crops, crop_size)
-        return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, _numbered(images, faces), _found(faces)))
+        text = ", ".join([_found(faces), *notices])
+        return io.NodeOutput(faces, crops, bounding_boxes(faces), len(faces), ui=show(cls, _numbered(images, faces), text))
 
 
 def _numbered(images, faces):

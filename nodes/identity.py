@@ -42,7 +42,8 @@ class ArcFaceEmbed(Node, title="ArcFace Embed", is_input_list=True, shows_text=T
 
     @classmethod
     def execute(cls, image, faces, how, name, recognizer=None) -> io.NodeOutput:
-        images, people = join_photos([as_images(photo) for photo in image], faces)
+        whites = dict(enumerate(found.whites for found in faces))
+        images, people = join_photos([as_images(photo, whites=whites.get(i, ())) for i, photo in enumerate(image)], faces)
         network = as_recognizer(recognizer[0]) if recognizer else None
         identity, report = make_identity(images, people, network, how=how[0], name=name[0], progress=listener())
         return io.NodeOutput(identity, report, ui=show(cls, portraits(identity), _headline(report)))

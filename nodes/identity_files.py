@@ -20,9 +20,13 @@ FOLDER = "faceloom_identities"
 
 
 def register_identity_folders() -> None:
-    """Tell ComfyUI where identity files lie: ours first, then those ReActor saved. Paths a user configured stay in front."""
-    for folder in ("faceloom/identities", "reactor/faces"):
-        folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, *folder.split("/")))
+    """Tell ComfyUI where identity files lie: ours first, then those ReActor saved. Paths a user configured stay in front, and folders of
+    FaceLoom and ReActor that a user keeps outside the models folder are looked through as well."""
+    for key, below in (("faceloom", "identities"), ("reactor", "faces"), ("reactor/faces", ""), ("reactor_faces", "")):
+        named = folder_paths.get_folder_paths(key) if key in folder_paths.folder_names_and_paths else []
+        standard = [] if key == "reactor_faces" else [os.path.join(folder_paths.models_dir, *key.split("/"))]
+        for folder in dict.fromkeys([*standard, *named]):
+            folder_paths.add_model_folder_path(FOLDER, os.path.join(folder, below) if below else folder)
     paths, _ = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
 

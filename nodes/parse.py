@@ -81,4 +81,5 @@ def _visible(occluder, image, crops, faces, size, progress) -> torch.Tensor:
         raise FaceLoomError("What hides a face can only be looked for where a face is; connect the faces to Face Parse Mask.")
     if image is None:
         return occlusion_mask(crops, faces_in_crops(faces, size), size, occluder, progress=progress)
-    return occlusion_mask(as_images(image), faces, size, None if painted else occluder, occluder if painted else None, progress=progress)
+    images, network, mask = as_images(image, whites=faces.whites), *((None, occluder) if painted else (occluder, None))
+    return occlusion_mask(images, faces, size, network, mask, progress=progress)

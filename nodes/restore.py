@@ -43,6 +43,7 @@ class Restore(Node, title="Restore", aliases=["face restore", "gfpgan", "codefor
         restorer = restore_model
         if restore_model is not None and not isinstance(restore_model, Restorer):
             restorer = restorer_from_descriptor(restore_model, ComfyDevices(patcher_of(restore_model)))
-        restored = restore_crops(images, restorer=restorer, fidelity=fidelity, amount=amount,
-                                 images=None if image is None else as_images(image), faces=faces, masks=mask, progress=listener())
+        photos = None if image is None else as_images(image, whites=faces.whites if faces else ())
+        restored = restore_crops(images, restorer=restorer, fidelity=fidelity, amount=amount, images=photos, faces=faces, masks=mask,
+                                 progress=listener())
         return io.NodeOutput(give(restored))

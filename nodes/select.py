@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 from comfy_api.latest import io
@@ -92,13 +93,14 @@ class FaceSelect(Node, title="Face Select", shows_text=True,
 
     @classmethod
     def execute(cls, faces, rule) -> io.NodeOutput:
-        settings, given = _arguments(rule)
+        settings, given = _arguments(rule, faces.whites)
         chosen, rest = select_faces(faces, settings, **given, progress=listener())
         return io.NodeOutput(chosen, rest, ui=show(cls, text=f"{len(chosen)} of {len(faces)} faces chosen"))
 
 
-def _arguments(rule: dict) -> tuple[SelectionRule, dict]:
-    """Split what the rule's widgets and sockets hold into the rule with its settings and the other arguments of ``select_faces``."""
+def _arguments(rule: dict, whites: Sequence[float]) -> tuple[SelectionRule, dict]:
+    """Split what the rule's widgets and sockets hold into the rule with its settings and the other arguments of ``select_faces``. whites:
+    of the faces."""
     settings = {field.name: rule[field.name] for field in fields(SelectionRule) if field.name in rule}
     given = {name: rule[name] for name in ("mask", "identity") if name in rule}
     if "recognizer" in rule:
@@ -106,5 +108,5 @@ def _arguments(rule: dict) -> tuple[SelectionRule, dict]:
     if rule.get("insightface") is not None:
         given["attributes"] = as_attributes(rule["insightface"])
     if rule.get("image") is not None:
-        given["images"] = as_images(rule["image"])
+        given["images"] = as_images(rule["image"], whites=whites)
     return SelectionRule(**settings), given

@@ -57,7 +57,7 @@ class FaceSmooth(Node, title="Face Smooth", shows_text=True,
 
     @classmethod
     def execute(cls, image, faces, method, gap) -> io.NodeOutput:
-        images = as_images(image)
+        images = as_images(image, whites=faces.whites)
         faces.check_image(images.shape)
         numbers = {name: value for name, value in method.items() if name != "method"}
         smooth = smooth_faces(faces, method["method"], gap=gap, **numbers)

@@ -49,7 +49,7 @@ class OneShotSwap(Node, title="One-Shot Swap", shows_text=True,
 
     @classmethod
     def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None, mask=None) -> io.NodeOutput:
-        images = as_images(image, within=partial(face_windows, faces))
+        images = as_images(image, within=partial(face_windows, faces), whites=faces.whites)
         crops, masks = swap_faces(images, faces, identity, swap_model, SwapSettings(strength, pixel_boost), which=which, mask=mask,
                                   progress=listener())
         return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),

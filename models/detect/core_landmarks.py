@@ -44,6 +44,8 @@ def _face_from_item(frame: int, item: Mapping) -> Face:
         score = float(item.get("score", 1.0))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise FaceLoomError("A face in face_landmarks has no landmarks; connect the output of MediaPipe Face Landmarker.") from None
+    if not (np.isfinite(in_image).all() and np.isfinite(in_crop).all() and np.isfinite(score)):
+        raise FaceLoomError("A face in face_landmarks has a point that is NaN or infinite; leave that face out before it is connected.")
     if in_image.shape != (478, 2) or in_crop.shape != (478, 3):
         raise FaceLoomError(f"A face in face_landmarks must have 478 points, not {in_image.shape} and {in_crop.shape}.")
     scale = float(scale_of(similarity(in_crop[:, :2], in_image)))

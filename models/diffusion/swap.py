@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..crops.crop import check_crop_count
 from ..errors import FaceLoomError, given
 from ..faces import Faces, Identity
 from ..identity.differentiable import DifferentiableRecognizer, alignment_matrices
@@ -40,8 +41,8 @@ class GuidanceStrengths:
 
     def check(self, count: int, identity: Identity | None, recognizer: Any, parser: Any, faces: Faces | None, gaze: Any = None) -> None:
         """Raise where something that a strength needs is missing, or where the faces are not those of the ``count`` crops."""
-        if faces is not None and len(faces) != count:
-            raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
+        if faces is not None:
+            check_crop_count(count, faces)
         if self.identity > 0:
             space, embeddings = given(recognizer, _NO_RECOGNIZER).space, given(identity, _NO_IDENTITY).embeddings
             if space not in embeddings:

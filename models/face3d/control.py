@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..crops.crop import crop_matrix
+from ..crops.crop import check_crop_count, crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
 from ..options.ranges import check_choice
@@ -104,8 +104,8 @@ def control_hints(crops: torch.Tensor, faces: Faces | None, kind: str, *, low: f
         return edges[..., None].expand(*edges.shape, 3)
     if faces is None:
         raise FaceLoomError(f"The {kind} hint is drawn from the faces; connect those that these crops were cut from.")
-    if len(faces) != len(crops) and (len(faces) or bool(crops.any())):
-        raise FaceLoomError(f"There are {len(crops)} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
+    if len(faces) or bool(crops.any()):
+        check_crop_count(len(crops), faces)
     size, draw = crops.shape[1], _DRAWERS[kind]
     out = torch.zeros(len(crops), size, size, 3)
     for i, face in enumerate(faces):

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
 from .catalogue import Row
+from .home import cache_folder
 
 # Beside downloaded files: the sha256 that each had when it was fetched.
 HASH_RECORD = "faceloom_hashes.json"
@@ -85,14 +86,6 @@ def check_writable(folder: str | os.PathLike) -> None:
         probe.unlink()
     except OSError as error:
         raise FaceLoomError(f"Nothing can be written to {folder} ({error.strerror or error}).") from error
-
-
-def cache_folder() -> Path:
-    """Return FaceLoom's cache folder: ``FACELOOM_CACHE``, else ``faceloom`` in the user's cache folder."""
-    if "FACELOOM_CACHE" in os.environ:
-        return Path(os.environ["FACELOOM_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(base) / "faceloom"
 
 
 def file_hash(path: Path, progress: Progress = silent) -> str:

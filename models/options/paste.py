@@ -18,7 +18,7 @@ class PasteSettings:
     color: one of ``COLORS``; matches the crop's colours to the photograph. blend: one of ``BLENDS``. feather: softness added inside the
     mask, as a fraction of the crop's edge, 0..0.5. opacity: 0..1. keep_unchanged: where a crop still is what the photograph gave, the
     photograph's own pixels stay, so that an edit of the mouth does not resample the cheeks; off, every pixel of the mask comes from the
-    crop.
+    crop. keep_gray: where the photograph has no colour around a face, the face gets none.
     """
 
     color: str = "none"
@@ -26,6 +26,7 @@ class PasteSettings:
     feather: float = 0.0
     opacity: float = 1.0
     keep_unchanged: bool = True
+    keep_gray: bool = True
 
     def check(self) -> None:
         """Raise where a value is none of the choices or out of its range."""

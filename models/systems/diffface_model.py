@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..crops.crop import crop_faces, crop_matrix
+from ..crops.crop import check_crop_count, crop_faces, crop_matrix
 from ..diffusion.crop import composite
 from ..diffusion.gaze import build_eyenet, eye_boxes
 from ..errors import FaceLoomError
@@ -85,8 +85,7 @@ class DiffFace:
         masks: where to paint; None paints the face that the parser finds. The face at index i follows from ``settings.seed`` + i alone.
         show: is given crops ``[1, n, n, 3]`` 0..1 as they are predicted.
         """
-        if len(faces) != len(crops):
-            raise FaceLoomError(f"There are {len(crops)} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
+        check_crop_count(len(crops), faces)
         self.check(identity, settings)
         edge = crops.shape[1]
         with torch.inference_mode(False), torch.no_grad():

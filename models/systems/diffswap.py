@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..crops.crop import crop_faces, crop_matrices
+from ..crops.crop import check_crops, crop_faces, crop_matrices
 from ..crops.squares import align_faces
 from ..diffusion.ddim import TRAINING_STEPS, DdimStep, ddim_schedule, scaled_linear_alphas
 from ..diffusion.noise import noise_source
@@ -33,7 +33,6 @@ from ..identity.photos import reference_photos
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
 from ..parse.landmarks import points68_of
-from ..paste import check_crops
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask, fit_mask
 from ..pixels.opencv_like import fill_hull
@@ -146,7 +145,7 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
     if not len(faces):
         targets = resize_bicubic(crops, SIZE)
         return Prepared(torch.zeros(len(targets), 5, conditioner.width), targets, encode(targets).float(), torch.zeros(targets.shape[:3]))
-    check_crops(crops, len(faces))
+    check_crops(crops, faces)
     targets = resize_bicubic(crops, SIZE)
     portraits, sources = source_crops(identity)
     latents = encode(targets).float()

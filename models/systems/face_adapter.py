@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..crops.crop import crop_matrices, crop_matrix
+from ..crops.crop import check_crop_count, crop_matrices, crop_matrix
 from ..crops.squares import box_square
 from ..crops.templates import TEMPLATES
 from ..errors import FaceLoomError, given
@@ -134,8 +134,7 @@ class FaceAdapter:
         if not len(faces):
             return self._empty_conditions()
         resized = resize_bicubic(crops[..., :3], SIZE)
-        if len(resized) != len(faces):
-            raise FaceLoomError(f"There are {len(resized)} crops for {len(faces)} faces; connect those that come with the faces.")
+        check_crop_count(len(resized), faces)
         source = self.prepare(source) if isinstance(source, Identity) else source
         source_tokens = self.image_tokens(source.crop, vision) if mode == "reenact" else None
 

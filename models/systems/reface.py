@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..crops.crop import crop_faces, crop_matrices, crop_matrix
+from ..crops.crop import check_crops, crop_faces, crop_matrices, crop_matrix
 from ..crops.squares import quad_square
 from ..diffusion.ddim import classifier_free_guidance, ddim_schedule, sample_ddim
 from ..diffusion.noise import seeded_noise
@@ -27,7 +27,6 @@ from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_v
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
 from ..parse import REGIONS, Parser, region_mask
 from ..parse.landmarks import points68_of
-from ..paste import check_crops
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask
 from ..pixels.resize import resize_bicubic
@@ -119,7 +118,7 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
     if not len(faces):
         unconditional, targets = conditioner.unconditional(), shrink(crops)
         return Prepared(unconditional.expand(len(targets), -1, -1), unconditional, targets, torch.ones(targets.shape[:3]))
-    check_crops(crops, len(faces))
+    check_crops(crops, faces)
     targets = shrink(crops)
     keep = find_keep_mask(targets, faces, parser, progress)
     points = np.stack([transform(points68_of(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])

@@ -290,7 +290,7 @@ class TestConditions:
         crops, faces = target
         with pytest.raises(FaceLoomError, match="swap or reenact"):
             adapter.conditions(crops, faces, source, look, mode="both")
-        with pytest.raises(FaceLoomError, match="2 crops for 1 faces"):
+        with pytest.raises(FaceLoomError, match="2 crops but 1 faces"):
             adapter.conditions(crops.repeat(2, 1, 1, 1), faces, source, look)
         with pytest.raises(FaceLoomError, match="24 numbers wide, and this one has 6"):
             adapter.conditions(crops, faces, source, lambda pictures: look(pictures)[..., :6])
