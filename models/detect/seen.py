@@ -22,6 +22,8 @@ def as_seen(image: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Ten
     values above 1 are exposed and compressed as a whole; any other picture is returned as ``as_images`` returns it, bit for bit. NaN and
     infinity are an error.
     """
+    if alpha is None and _is_plain(image):
+        return image
     image = image[None] if image.ndim == 3 else image
     plain = as_images(image)
     whites = whites_of(expand_rgb(image))
@@ -35,6 +37,15 @@ def as_seen(image: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Ten
     alpha = (alpha[None] if alpha.ndim == 2 else alpha).to(plain.device, torch.float32).clamp(0, 1)[..., None]
     hiding = (alpha < 1) & (alpha.amax((1, 2, 3), keepdim=True) > 0)
     return torch.where(hiding, plain * alpha + _BEHIND * (1 - alpha), plain)
+
+
+def _is_plain(image: torch.Tensor) -> bool:
+    """Whether an IMAGE is what detectors are shown. (numpy rather than torch, which would wake all threads for a glance at each frame and
+    wait for the one that another process keeps off its core.)"""
+    if image.ndim != 4 or image.shape[-1] != 3 or image.dtype != torch.float32 or image.device.type != "cpu" or 0 in image.shape:
+        return False
+    values = image.detach().numpy()
+    return bool(values.min() >= 0 and values.max() <= 1)  # not so where one is NaN
 
 
 def _tone_mapped(frame: torch.Tensor) -> torch.Tensor:
