@@ -79,6 +79,14 @@ class ChecksSettings(Protocol):
         """Raises FaceLoomError for settings that ``swap`` refuses."""
 
 
+@runtime_checkable
+class OpensLate(Protocol):
+    """An engine that opens files of other stages when they are first asked."""
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """Opens what ``swap`` will ask with these settings; FaceLoomError where it is missing."""
+
+
 def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine | None = None,
                settings: SwapSettings = USUAL, *, which: str = "all", mask: torch.Tensor | None = None,
                progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
