@@ -69,7 +69,7 @@ class TestFaceDetect:
     def test_finds_the_face(self, run, hopper):
         faces, crops, boxes, count = run("FaceDetect", image=hopper, crop_size=256)
         assert count == len(faces) == 1 and crops.shape == (1, 256, 256, 3)
-        x0, y0, x1, y1 = faces[0].box
+        x0, y0, x1, y1 = faces[0].box.round().astype(int).tolist()
         assert boxes == [[{"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": "face", "score": faces[0].score}]]
         # The eyes lie where the FFHQ template puts them, whatever the photograph.
         assert crops.dtype == torch.float32 and crops.min() >= 0 and crops.max() <= 1
@@ -249,6 +249,8 @@ class TestFaceParseMask:
         assert run("FaceParseMask", **given, image=hopper, occluder=Occluder())[0] == pytest.approx(plain / 4)
 
         class CropOccluder:
+            name = "a half"
+
             def visible(self, images, faces, size, progress=None):
                 assert torch.equal(images, crops) and faces.frames == 1 and (faces.width, faces.height) == (512, 512)
                 assert faces[0].keypoints[0] == pytest.approx((193, 240), abs=12)  # where the FFHQ template has the eye
