@@ -96,6 +96,7 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     from ..detect import kept_positions
     from ..pixels.tensors import check_images
 
+    settings.check()
     check_images(images)
     faces.check_image(images.shape)
     size = settings.edge(faces)
