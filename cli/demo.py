@@ -23,7 +23,7 @@ import torch
 from ..models.detect import detect_faces
 from ..models.errors import FaceLoomError, given
 from ..models.faces import Identity
-from ..models.files.cache import check_writable, replace_file
+from ..models.files.cache import check_writable, write_file
 from ..models.files.picture import write_image
 from ..models.identity import Recognizer, make_identity
 from ..models.identity.combine import same_person_cosine
@@ -83,8 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         with clock.stage("sheet"):
             write_image(arguments.out / "contact_sheet.png", sheet(portraits, swaps))
     report = {"swaps": results, "milliseconds": clock.rounded(), "ran": environment(engine, done.result.device)}
-    with replace_file(arguments.out / "report.json") as file:
-        file.write((json.dumps(report, indent=2) + "\n").encode())
+    write_file(arguments.out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     print(table(results))
     print(f"\n{engine.name} engine on {report['ran']['device']}; written to {arguments.out}{os.sep}")
     return OK

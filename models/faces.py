@@ -197,6 +197,13 @@ class Faces:
         """``[N]`` int64, the frame of each face."""
         return np.array([f.frame for f in self.items], np.int64)
 
+    def positions_by_frame(self) -> dict[int, list[int]]:
+        """Return the positions of the faces of each frame that has one."""
+        frames: dict[int, list[int]] = {}
+        for i, face in enumerate(self.items):
+            frames.setdefault(face.frame, []).append(i)
+        return frames
+
     def check_image(self, shape: Sequence[int]) -> None:
         """Raise unless an image batch of ``shape`` ``[B, H, W, C]`` is the one these faces were found in."""
         if tuple(shape[:3]) != (self.frames, self.height, self.width):

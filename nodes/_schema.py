@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
+from ._checks import check_crops, check_inputs
+
 CATEGORY = "FaceLoom"
+
+
+def _checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    """Returns ``execute`` of a node, which first looks at what came in; see ``_checks.py``."""
+    signature = inspect.signature(execute)
+
+    @functools.wraps(execute)
+    def run(cls: type[Node], *arguments: Any, **named: Any) -> io.NodeOutput:
+        given = signature.bind(cls, *arguments, **named).arguments
+        check_inputs(cls._about["display_name"], cls.inputs(), given, cls._about.get("is_input_list", False))
+        check_crops(given)
+        return execute(cls, *arguments, **named)
+
+    return run
 
 
 class Node(io.ComfyNode):
@@ -26,6 +44,7 @@ class Node(io.ComfyNode):
         if title:  # ComfyUI runs nodes as subclasses that it makes without a word and locks: those are the node they come from
             cls._about = {"node_id": cls.__name__, "display_name": title, "description": " ".join(cls.__doc__.split()),
                           "search_aliases": [*aliases, "faceloom"], "has_intermediate_output": shows_text, **more}
+            cls.execute = classmethod(_checked(cls.execute.__func__))
 
     @classmethod
     def inputs(cls) -> list[io.Input]:

@@ -34,6 +34,9 @@ class PasteBack(Node, title="Paste Back", aliases=["paste face", "composite face
             amount_input("opacity", 1.0, "How much of the crop shows: 1 covers the photograph, 0 leaves it untouched."),
             mask_input("What to take from each crop, one mask per face or one for all. Left unconnected, the whole face up to the "
                        "hairline is taken."),
+            io.Boolean.Input("keep_gray", default=True, optional=True, advanced=True,
+                             tooltip="Where the photograph has no colour around a face, the face gets none. Off lets coloured crops into a "
+                                     "grey photograph."),
         ]
 
     outputs = [
@@ -42,8 +45,8 @@ class PasteBack(Node, title="Paste Back", aliases=["paste face", "composite face
     ]
 
     @classmethod
-    def execute(cls, image, faces, crops, color_match, blend, feather, opacity, mask=None) -> io.NodeOutput:
+    def execute(cls, image, faces, crops, color_match, blend, feather, opacity, mask=None, keep_gray=True) -> io.NodeOutput:
         crops = as_crops(crops) if len(faces) else crops  # else one black picture comes along, which stands for no crop
-        settings = PasteSettings(color_match, blend, feather, opacity)
+        settings = PasteSettings(color_match, blend, feather, opacity, keep_gray=keep_gray)
         pasted, pasted_mask = paste(image, faces, crops, mask, settings, listener())
         return io.NodeOutput(give(pasted), give(pasted_mask))

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..models.pixels.tensors import as_images
 from ..models.select.rules import RANKS, SelectionRule, select_faces
+from ..models.select.which import unknown_faces
 from ._inputs import recognizer_input
 from ._runtime import listener, show
 from ._schema import Node
@@ -95,7 +96,8 @@ class FaceSelect(Node, title="Face Select", shows_text=True,
     def execute(cls, faces, rule) -> io.NodeOutput:
         settings, given = _arguments(rule, faces.whites)
         chosen, rest = select_faces(faces, settings, **given, progress=listener())
-        return io.NodeOutput(chosen, rest, ui=show(cls, text=f"{len(chosen)} of {len(faces)} faces chosen"))
+        said = f"{len(chosen)} of {len(faces)} faces chosen", unknown_faces(faces, settings.index) if settings.rule == "index" else ""
+        return io.NodeOutput(chosen, rest, ui=show(cls, text=", ".join(filter(None, said))))
 
 
 def _arguments(rule: dict, whites: Sequence[float]) -> tuple[SelectionRule, dict]:

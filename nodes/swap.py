@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..models.crops.crop import face_windows
 from ..models.options.swap import SwapSettings
 from ..models.pixels.tensors import as_images
+from ..models.select.which import unknown_faces
 from ..models.swap import lost_detail, swap_faces
 from ._inputs import amount_input, mask_input
 from ._runtime import give_crops, listener, show
@@ -29,8 +30,8 @@ class OneShotSwap(Node, title="One-Shot Swap", shows_text=True,
             amount_input("strength", 1.0, "How far to go: 0 keeps the target's face as it is, 1 is the full swap. Above 1 exaggerates the "
                                          "person; only networks that work with an embedding can do that.", most=2.0),
             io.String.Input("which", default="all",
-                            tooltip="Which faces to swap: all, or their numbers, for example 0,2. The others keep their crop and get an "
-                                    "empty mask."),
+                            tooltip="Which faces of each picture to swap: all, first, or their numbers, for example 0,2. The others keep "
+                                    "their crop and get an empty mask."),
             io.Int.Input("pixel_boost", default=1, min=1, max=8, step=1, advanced=True,
                          tooltip="Runs a network at this multiple of its own resolution. The built-in warp always works at full resolution "
                                  "and takes no notice of it."),
@@ -52,5 +53,6 @@ class OneShotSwap(Node, title="One-Shot Swap", shows_text=True,
         images = as_images(image, within=partial(face_windows, faces), whites=faces.whites)
         crops, masks = swap_faces(images, faces, identity, swap_model, SwapSettings(strength, pixel_boost), which=which, mask=mask,
                                   progress=listener())
+        notes = unknown_faces(faces, which), lost_detail(faces, swap_model, pixel_boost)
         return io.NodeOutput(give_crops(crops, faces.crop_size), give_crops(masks, faces.crop_size),
-                             ui=show(cls, text=lost_detail(faces, swap_model, pixel_boost)))
+                             ui=show(cls, text="\n".join(filter(None, notes))))

@@ -104,13 +104,15 @@ def lora_path(filename: str) -> Path:
 
 
 def _save(weights: dict[str, torch.Tensor], path: Path, prompt: str) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         with replacement_path(path) as temporary:
             save_file({name: value.contiguous() for name, value in weights.items()}, temporary, {"trigger": prompt, "format": "pt"})
-    except OSError as error:
-        raise FaceLoomError(f"{path} cannot be written ({error.strerror}); free some space or name another folder.") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FaceLoomError(f"{path} cannot be written ({reason}); free some space or name another folder.") from error
 
 
 def _mean(values: list[float]) -> float:

@@ -17,6 +17,8 @@ from ..pixels.checksum import checksum
 from ..pixels.sampling import sample_crops, source_window
 from ..pixels.tensors import check_images, check_squares
 
+# Part of a sentence.
+BYPASSED = "no node between them is bypassed: it hands the whole picture on in place of the crops."
 # How much crops take in at least and at most, wherever the number comes from.
 LEAST_FRAMING, MOST_FRAMING = 0.05, 40
 
@@ -76,8 +78,8 @@ def face_windows(faces: Faces, scale: float = 2.0) -> list[tuple[slice, slice, s
 def check_crop_count(count: int, faces: Faces) -> None:
     """Raise FaceLoomError unless there are as many crops as faces."""
     if count != len(faces):
-        raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from. (A node "
-                            "between them that is bypassed hands the whole picture on in place of the crops.)")
+        raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from, and see "
+                            f"that {BYPASSED}")
 
 
 def check_crops(crops: torch.Tensor, faces: Faces) -> None:
@@ -85,6 +87,21 @@ def check_crops(crops: torch.Tensor, faces: Faces) -> None:
     check_images(crops, "crops")
     check_squares(crops)
     check_crop_count(len(crops), faces)
+
+
+def check_crops_are_of(crops: torch.Tensor, faces: Faces, images: torch.Tensor | None = None) -> None:
+    """Raise FaceLoomError where pictures ``[N, H, W, C]`` cannot be the crops of these faces: they are not square, not as many, or the
+    photograph itself, which is what a bypassed node hands on.
+
+    images: the photographs, where they are at hand; else those that the faces' crops were cut from, as long as they are in memory.
+    """
+    if crops.ndim != 4 or 0 in crops.shape:
+        raise FaceLoomError(f"crops must be a picture batch [N, S, S, 3], not {tuple(crops.shape)}.")
+    check_squares(crops)
+    check_crop_count(len(crops), faces)
+    images = faces.cut.images() if images is None and faces.cut is not None else images
+    if images is not None and crops.shape[:3] == images.shape[:3] and torch.equal(crops[..., :1], images[..., :1].to(crops)):
+        raise FaceLoomError(f"The crops are the whole picture; connect those that were cut from it, and see that {BYPASSED}")
 
 
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:

@@ -49,13 +49,14 @@ ALIGNMENTS: dict[str, Callable[[Face], np.ndarray] | None] = {"FFHQ": None, "FFH
 
 
 def align_faces(faces: Faces, alignment: str, crop_size: int | None = None, framing: float = 1.0) -> Faces:
-    """Return the same faces, cropped by another of ``ALIGNMENTS``. crop_size: edge of the crops, pixels; None keeps theirs."""
+    """Return the same faces, cropped by another of ``ALIGNMENTS``. crop_size: edge of the crops, pixels; None or 0 keeps theirs."""
     check_choice("alignment", alignment, ALIGNMENTS)
-    check_number("The crop's edge", faces.crop_size if crop_size is None else crop_size, 1, LARGEST_EDGE, whole=True)
+    crop_size = crop_size or faces.crop_size
+    check_number("The crop's edge", crop_size, 1, LARGEST_EDGE, whole=True)
     check_number("Framing", framing, LEAST_FRAMING, MOST_FRAMING)
     square = ALIGNMENTS[alignment]
     items = tuple(replace(face, square=None if square is None else square(face)) for face in faces)
-    return replace(faces, items=items, crop_size=faces.crop_size if crop_size is None else crop_size, framing=framing)
+    return replace(faces, items=items, crop_size=crop_size, framing=framing)
 
 
 def _unit(center: np.ndarray, half: np.ndarray, middle: float = 0.5) -> np.ndarray:

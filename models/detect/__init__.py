@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from ..errors import FaceLoomError
@@ -13,7 +14,7 @@ from ..faces import Face, Faces
 from ..options.detect import ORDERS, DetectSettings
 from ..pixels.tensors import check_images
 from ..progress import Progress, silent
-from .boxes import boxes_per_frame
+from .boxes import FaceBoxes, boxes_per_frame
 from .dlib import DlibDetector
 from .inside_boxes import look_inside, take_as_faces
 from .seen import as_seen
@@ -40,7 +41,7 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, setting
 
     detector: None is dlib. face_landmarks: core FACE_LANDMARKS, used instead of a detector. bboxes: core BOUNDING_BOX: the detector looks
     inside these boxes only, or, with ``settings.bbox_use``, every box is a face in which 68 points are fitted. notice: is told in a few
-    words how many boxes have no face.
+    words how many boxes have no face, and which numbers in ``settings.keep`` no picture has a face for.
     """
     settings = settings or DetectSettings()
     settings.check()
@@ -48,6 +49,7 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, setting
     check_images(images)
     frames = _faces_per_frame(as_seen(images), detector, settings, face_landmarks, bboxes, progress, notice)
     chosen: list[Face] = []
+    most = 0
     for index, found in enumerate(frames):
         found = sorted((face for face in found if face.size >= settings.min_size), key=ORDERS[settings.order])
         if not found and settings.no_face == "error":
@@ -55,6 +57,9 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, setting
                 f"No face found in image {index + 1} of {len(frames)}; lower the threshold or the minimum size, or connect bboxes."
             )
         chosen += [found[i] for i in kept_positions(settings.keep, len(found))]
+        most = max(most, len(found))
+    if unknown := unknown_numbers(settings.keep, most):
+        notice(unknown)
     count, height, width = images.shape[:3]
     return Faces(tuple(chosen), count, height, width, settings.framing, settings.crop_size)
 
@@ -94,6 +99,16 @@ def kept_positions(keep: str, count: int) -> list[int]:
     return list(dict.fromkeys(p for p in positions if 0 <= p < count))
 
 
+def unknown_numbers(keep: str, most: int) -> str:
+    """Return a sentence where ``keep`` (see ``kept_positions``) names a face that no picture has, when none has more than ``most``; else
+    ""."""
+    words = [word.strip() for word in keep.split(",") if word.strip()]
+    unknown = [word for word in words if word.lower() not in ("all", "first") and not kept_positions(word, most)]
+    if not unknown or most == 0:
+        return ""
+    return f"there is no face {', '.join(unknown)}, only {'face 0' if most == 1 else f'faces 0 to {most - 1}'} in a picture"
+
+
 def _positions(part: str, count: int) -> list[int]:
     """Return the positions that one part of ``keep`` names: a number, or a range such as ``0-3``."""
     match = re.fullmatch(r"(-?\d{1,9})(?:\s*-\s*(-?\d{1,9}))?", part, re.ASCII)
@@ -104,10 +119,14 @@ def _positions(part: str, count: int) -> list[int]:
     return list(range(max(first, 0), min(last, count - 1) + 1))
 
 
-def bounding_boxes(faces: Faces) -> list[list[dict]]:
-    """Convert faces to a core BOUNDING_BOX: for every frame a list of ``{x, y, width, height, label, score}``."""
-    out: list[list[dict]] = [[] for _ in range(faces.frames)]
+def bounding_boxes(faces: Faces) -> FaceBoxes:
+    """Convert faces to a core BOUNDING_BOX: for every frame a list of ``{x, y, width, height, label, score}``, whole pixels inside the
+    picture, as nodes need them that cut pictures by a box."""
+    out = FaceBoxes(([] for _ in range(faces.frames)), faces.width, faces.height)
     for face in faces:
-        x0, y0, x1, y1 = (float(v) for v in face.box)
-        out[face.frame].append({"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": "face", "score": float(face.score)})
+        x0, x1 = np.clip(np.round(face.box[[0, 2]]), 0, faces.width).astype(int).tolist()
+        y0, y1 = np.clip(np.round(face.box[[1, 3]]), 0, faces.height).astype(int).tolist()
+        x0, y0 = min(x0, faces.width - 1), min(y0, faces.height - 1)
+        out[face.frame].append({"x": x0, "y": y0, "width": max(x1 - x0, 1), "height": max(y1 - y0, 1), "label": "face",
+                                "score": float(face.score)})
     return out

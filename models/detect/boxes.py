@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..errors import FaceLoomError
+
+
+class FaceBoxes(list):
+    """The boxes of every frame, as most core nodes take them, which also is the one box of a mapping that others take (Crop Image): that of
+    the first face there is, or the whole picture where there is none."""
+
+    def __init__(self, frames: Iterable[list[dict]], width: int, height: int) -> None:
+        super().__init__(frames)
+        self.picture = {"x": 0, "y": 0, "width": width, "height": height}
+
+    def get(self, key: str, default: object = None) -> object:
+        """Return what a mapping of one box would."""
+        return next((boxes[0] for boxes in self if boxes), self.picture).get(key, default)
 
 
 def overlaps(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

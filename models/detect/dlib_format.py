@@ -130,10 +130,10 @@ def _normalized(reader: _Reader, weight: np.ndarray, bias: np.ndarray) -> tuple[
     values = reader.tensor().astype(np.float64)
     for _ in range(10):  # the shapes of gamma and beta
         reader.integer()
-    reader.tensor(), reader.tensor()  # of the last batch in training
-    mean, variance = reader.tensor(), reader.tensor()
-    reader.integer(), reader.integer()
-    for _ in range(4):  # factors of the training
+    _, _, mean, variance = (reader.tensor() for _ in range(4))  # of the last batch in training, and over all of it
+    for _ in range(2):  # counts and factors of the training
+        reader.integer()
+    for _ in range(4):
         reader.number()
     epsilon = reader.number()
     count = len(bias)

@@ -49,8 +49,8 @@ class MmodNetwork:
                 image, (copy_height, copy_width), mode="bilinear", align_corners=True)
             copies[:, :, y:y + copy_height, x:x + copy_width] = image
         confidences = self._run(copies)
-        rows, columns = np.nonzero(confidences > 0)
-        found = [Hit(float(confidences[row, column]), self._box(row, column, places)) for row, column in zip(rows, columns, strict=True)]
+        found = [Hit(float(confidences[row, column]), self._box(row, column, places))
+                 for row, column in np.argwhere(confidences > 0).tolist()]
         return self._once(sorted(found, key=lambda hit: -hit.confidence))
 
     def _run(self, values: torch.Tensor) -> np.ndarray:

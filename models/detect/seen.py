@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..pixels.tensors import as_images, expand_rgb
+from ..pixels.tone import whites_of
 
 # What is shown where a picture is transparent.
 _BEHIND = 0.5
@@ -21,13 +22,14 @@ def as_seen(image: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Ten
     values above 1 are exposed and compressed as a whole; any other picture is returned as ``as_images`` returns it, bit for bit. NaN and
     infinity are an error.
     """
+    if alpha is None and _is_plain(image):
+        return image
     image = image[None] if image.ndim == 3 else image
     plain = as_images(image)
-    if image.is_floating_point():
-        brightest = expand_rgb(image).amax((1, 2, 3)).tolist()
-        if max(brightest) > 1:
-            plain = torch.stack([frame if most <= 1 else _tone_mapped(expand_rgb(original).to(torch.float32))
-                                 for frame, original, most in zip(plain, image, brightest, strict=True)])
+    whites = whites_of(expand_rgb(image))
+    if whites:
+        plain = torch.stack([frame if white <= 1 else _tone_mapped(expand_rgb(original).to(torch.float32))
+                             for frame, original, white in zip(plain, image, whites, strict=True)])
     if image.shape[-1] == 4:
         alpha = image[..., 3].to(torch.float32) / (255 if image.dtype == torch.uint8 else 1)
     if alpha is None or bool((alpha >= 1).all()):
@@ -37,9 +39,19 @@ def as_seen(image: torch.Tensor, alpha: torch.Tensor | None = None) -> torch.Ten
     return torch.where(hiding, plain * alpha + _BEHIND * (1 - alpha), plain)
 
 
+def _is_plain(image: torch.Tensor) -> bool:
+    """Whether an IMAGE is what detectors are shown. (numpy rather than torch, which would wake all threads for a glance at each frame and
+    wait for the one that another process keeps off its core.)"""
+    if image.ndim != 4 or image.shape[-1] != 3 or image.dtype != torch.float32 or image.device.type != "cpu" or 0 in image.shape:
+        return False
+    values = image.detach().numpy()
+    return bool(values.min() >= 0 and values.max() <= 1)  # not so where one is NaN
+
+
 def _tone_mapped(frame: torch.Tensor) -> torch.Tensor:
     """Bring ``[H, W, 3]`` with values above 1 to 0..1: a bright frame is exposed darker, then the brightest value becomes 1 (Reinhard et
-    al. 2002, equation 4). An ordinary picture that was made brighter comes out as it was."""
+    al. 2002, equation 4). An ordinary picture that was made brighter comes out as it was, at any factor. (``pixels.tone`` bends highlights
+    only, so that it can be undone; there a face that is bright as a whole stays flat.)"""
     frame = frame.clamp(min=0)
     brightness = frame[::4, ::4].mean(-1).cpu().numpy()
     middle = float(np.exp(np.log(np.maximum(brightness, 1e-4)).mean()))

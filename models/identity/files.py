@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import FaceLoomError
 from ..faces import Face, Identity
-from ..files.cache import replace_file
+from ..files.cache import write_file
 from ..pixels.tensors import to_uint8
 from .combine import unit_vectors
 
@@ -23,6 +23,7 @@ SUFFIX = ".safetensors"
 _FORMAT, _VERSION = "faceloom-identity", 1
 _EMBEDDING_PREFIX = "embedding."  # of the tensors that hold an embedding, before the name of its space
 _THUMBNAIL_EDGE = 256
+_LONGEST_NAME = 255  # bytes; what file systems take
 # Points that not every face has: the tensor's name by the name in ``Face``, and their shape.
 _OPTIONAL_POINTS = {"points68": ("points68", (68, 2)), "mesh": ("dense", (478, 3))}
 # Names that Windows keeps for devices.
@@ -35,7 +36,7 @@ def identity_path(folder: str | os.PathLike, name: str) -> Path:
     if stem.lower().endswith(SUFFIX):
         stem = stem[: -len(SUFFIX)]
     bad = re.search(r'[\x00-\x1f<>:"/\\|?*]', stem) or stem.startswith(".") or stem.endswith((".", " "))
-    if not stem or bad or stem.split(".")[0].upper() in _RESERVED_NAMES or len(stem.encode()) > 200:
+    if not stem or bad or stem.split(".")[0].upper() in _RESERVED_NAMES or len((stem + SUFFIX).encode()) > _LONGEST_NAME:
         raise FaceLoomError(f"{name!r} cannot be a file name; use letters, digits, spaces, - and _ only.")
     return Path(folder) / (stem + SUFFIX)
 
@@ -61,12 +62,7 @@ def save_identity(identity: Identity, path: str | os.PathLike) -> None:
     metadata = {"format": _FORMAT, "version": str(_VERSION), "name": identity.name, "photos": str(identity.photos),
                 "framing": repr(float(identity.framing)), "faces": json.dumps(attributes),
                 "norms": json.dumps({space: float(norm) for space, norm in identity.norms.items()})}
-    data = save(tensors, metadata)
-    try:
-        with replace_file(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise FaceLoomError(f"{path} cannot be written ({error}).") from error
+    write_file(path, save(tensors, metadata))
 
 
 def load_identity(path: str | os.PathLike) -> Identity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -21,6 +21,7 @@ from .landmarks import landmark_mask
 __all__ = ["FACE_PARTS", "REGIONS", "MaskEdge", "Parser", "parse_preview", "region_labels", "region_mask"]
 
 
+@runtime_checkable
 class Parser(Protocol):
     """Labels every pixel of canonical crops with a face region."""
 

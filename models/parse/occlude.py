@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ FACES_PER_BATCH = 64
 ROUNDING = 1e-5
 
 
+@runtime_checkable
 class Occluder(Protocol):
     """Tells the visible part of a face from what hides it."""
 

@@ -57,8 +57,8 @@ def check_images(images: torch.Tensor, name: str = "image") -> None:
 def check_squares(crops: torch.Tensor) -> None:
     """Raise unless the pictures of ``[N, H, W, C]`` are squares."""
     if crops.shape[1] != crops.shape[2]:
-        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; connect the crops of Face Detect, or bring them "
-                            "back to squares.")
+        raise FaceLoomError(f"Crops must be square, not {crops.shape[2]}×{crops.shape[1]}; connect the crops of Face Detect, bring them "
+                            "back to squares, and see that no node before this one is bypassed: it hands the whole picture on.")
 
 
 def expand_rgb(image: torch.Tensor) -> torch.Tensor:

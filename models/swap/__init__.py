@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@runtime_checkable
 class SwapEngine(Protocol):
     """Draws an identity over target faces."""
 
@@ -79,6 +80,14 @@ class ChecksSettings(Protocol):
         """Raises FaceLoomError for settings that ``swap`` refuses."""
 
 
+@runtime_checkable
+class OpensLate(Protocol):
+    """An engine that opens files of other stages when they are first asked."""
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """Opens what ``swap`` will ask with these settings; FaceLoomError where it is missing."""
+
+
 def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine | None = None,
                settings: SwapSettings = USUAL, *, which: str = "all", mask: torch.Tensor | None = None,
                progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,14 +102,14 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     import torch
 
     from ..crops.crop import crop_faces
-    from ..detect import kept_positions
     from ..pixels.tensors import check_images
+    from ..select.which import which_faces
 
     settings.check()
     check_images(images)
     faces.check_image(images.shape)
     size = settings.edge(faces)
-    chosen = sorted(kept_positions(which, len(faces)))
+    chosen = which_faces(faces, which)
     shown = _visible_part(mask, len(faces), size)
     if shown is not None:
         left = (shown.amax((1, 2)) > 0).tolist()

@@ -33,6 +33,12 @@ class Latents:
     emap: np.ndarray | None = None
     adapter: str | None = None
 
+    def open_recognizers(self) -> None:
+        """Opens every recognizer that is asked; FaceLoomError where one is missing."""
+        for space in (self.contract.space, self.adapter):
+            if space:
+                self.recognizer_of(space)
+
     def of_identity(self, identity: Identity) -> np.ndarray:
         """Returns the identity's latent ``[1, L]``."""
         vector = self._identity_vector(identity, self.contract.embedding_space, self.contract.unit)

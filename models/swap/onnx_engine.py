@@ -55,6 +55,11 @@ class OnnxEngine:
         """Raises FaceLoomError for settings that ``swap`` refuses."""
         settings.check("" if self._latents else f"{self.name} has no latent space to go beyond the source in; use a strength from 0 to 1.")
 
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """Opens the recognizers that see the targets' own faces, which no other strength needs than one between."""
+        if self._latents and settings.strength not in (0, 1):
+            self._latents.open_recognizers()
+
     def swap(self, images: torch.Tensor, faces: Faces, source: np.ndarray | None, settings: SwapSettings = USUAL,
              progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``SwapEngine.swap``.

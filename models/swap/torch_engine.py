@@ -44,7 +44,7 @@ class TorchEngine(ABC, Generic[Net, OwnOptions]):
     a target lies in one space with what it returns for a source, so that strengths between can be had; else the outputs are faded.
     layout: how pictures and kernels lie in memory; the quicker one, measured. Pictures come as channels-last ones, and kernels of
     another layout take a quarter longer.
-    options: the system's own. A subclass sets what ``check`` looks at before it calls this constructor.
+    options: the system's own, ``Options()`` where it has none. A subclass sets what ``check`` looks at before it calls this constructor.
     """
 
     size = 256

@@ -531,7 +531,8 @@ class TestGuidance:
         from faceloom.models.files.catalogue import NetContract
 
         net = doubles.fill(torch.nn.Sequential(torch.nn.Conv2d(3, 19, 9, 4, 4)))
-        parser = SimpleNamespace(model=SimpleNamespace(net=net), contract=NetContract("bisenet", size=128, mean=(0.5,) * 3, std=(0.2,) * 3))
+        parser = SimpleNamespace(name="bisenet", parse=net, model=SimpleNamespace(net=net),
+                                 contract=NetContract("bisenet", size=128, mean=(0.5,) * 3, std=(0.2,) * 3))
         target = crop_faces(hopper, found["hopper"])
         given = scene | {"crops": target, "faces": found["hopper"], "parser": parser, "mask": torch.ones(1, 128, 128)}
         scores = differentiable_parser(parser)

@@ -240,6 +240,8 @@ class TestFaceParseMask:
         plain = run("FaceParseMask", **given)[0]
 
         class Occluder:
+            name = "a quarter"
+
             def visible(self, images, faces, size, progress=None):
                 assert images.shape == hopper.shape and size == 512
                 return torch.full((len(faces), size, size), 0.25)
@@ -398,9 +400,15 @@ class TestPasteBack:
         with pytest.raises(error, match=r"2 crop.* 1 face"):
             run("PasteBack", image=hopper, faces=detected[0], crops=swapped[0].repeat(2, 1, 1, 1))
 
-    def test_three_masks_for_one_face(self, run, hopper, detected, swapped, error):
-        with pytest.raises(error, match="mask"):
-            run("PasteBack", image=hopper, faces=detected[0], crops=swapped[0], mask=torch.ones(3, 64, 64))
+    def test_three_masks_for_one_face(self, run, hopper, detected, swapped):
+        """As a segmentation node gives them, one of each thing it found: they are taken together."""
+        masks = torch.zeros(3, 64, 64)
+        masks[0, 10:30, 10:50] = 1
+        masks[2, 40:50, 10:50] = .5
+        given = {"image": hopper, "faces": detected[0], "crops": swapped[0]}
+        pasted, covered = run("PasteBack", **given, mask=masks)
+        together, _ = run("PasteBack", **given, mask=masks.amax(0))
+        assert torch.equal(pasted, together) and float(covered.max()) == 1 and not torch.equal(pasted, hopper)
 
     def test_faces_of_another_picture(self, run, collins, detected, swapped, error):
         with pytest.raises(error, match="512×600"):

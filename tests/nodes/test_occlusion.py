@@ -58,10 +58,12 @@ def negative():
     """A research system's engine whose network is none: it answers every face with its blurred negative."""
     from faceloom.models.crops.templates import template_matrix
     from faceloom.models.runtime.devices import TorchModel
+    from faceloom.models.runtime.options import Options
     from faceloom.models.swap.torch_engine import TorchEngine
 
     class Negative(TorchEngine):
         mixes = False
+        options = Options()
 
         def alignment(self, keypoints):
             return template_matrix(keypoints, "arcface_128", self.size)

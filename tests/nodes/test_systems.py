@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,7 +237,7 @@ def test_parser_and_landmarks_go_from_the_sockets_to_the_system(nodes, landmarke
     torch.save({"state_dict": {"encoder.a": torch.zeros(1)}, "latent_avg": torch.zeros(18, 512)}, place / "fslsd" / "psp_ffhq_encode.pt")
     given = {}
     monkeypatch.setattr(fslsd_engine, "fslsd_engine", lambda *positional, **named: given.update(named, positional=positional))
-    parser = object()
+    parser = SimpleNamespace(name="parser", parse=lambda crops: crops)
     nodes["LoadSwapModel"].execute(file="CELEBA-HQ-1024.pt", provider="auto", parser=parser, detector=landmarked.result[0])
     _, _, average, landmarker, connected = given["positional"]
     assert landmarker is landmarked.result[0].landmarker and connected is parser and average.shape == (18, 512)

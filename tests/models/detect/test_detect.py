@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.detect import bounding_boxes, detect_faces, kept_positions
 from faceloom.models.detect import dlib as built_in
 from faceloom.models.detect.boxes import boxes_per_frame, overlaps, suppress
@@ -16,7 +17,7 @@ from faceloom.models.detect.dlib_points import dlib_square, upright_crop, uprigh
 from faceloom.models.detect.dlib_search import margin_of, score_of
 from faceloom.models.detect.load import load_detector
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.faces import MIRROR_68, Face, box_from_68
+from faceloom.models.faces import MIRROR_68, Face, Faces, box_from_68
 from faceloom.models.options.detect import ORDERS, DetectSettings
 from faceloom.models.pixels.affine import transform
 from faceloom.models.pixels.tensors import as_images
@@ -182,9 +183,21 @@ def test_bounding_boxes_go_round(hopper):
     assert [len(frame) for frame in out] == [1, 0]
     assert set(out[0][0]) == {"x", "y", "width", "height", "label", "score"}
     (boxes, scores), (none, _) = boxes_per_frame(out, 2)
-    assert boxes[0] == pytest.approx(faces[0].box, abs=1e-4)
+    assert boxes[0] == pytest.approx(faces[0].box, abs=.5) and (boxes == boxes.round()).all()
     assert scores[0] == pytest.approx(faces[0].score)
     assert len(none) == 0
+
+
+def test_boxes_have_the_form_that_nodes_need_which_cut_pictures():
+    """Crop Image takes a mapping, and slices the picture with what is in it."""
+    keypoints = TEMPLATES["ffhq_512"] * 50
+    faces = Faces((Face(1, (-20.4, 10.2, 40.6, 70.8), keypoints), Face(1, (90, 90, 300, 300), keypoints)), 2, 100, 120)
+    boxes = bounding_boxes(faces)
+    assert [[box[key] for key in ("x", "y", "width", "height")] for box in boxes[1]] == [[0, 10, 41, 61], [90, 90, 30, 10]]
+    assert boxes[0] == [] and all(isinstance(boxes.get(key, 512), int) for key in ("x", "y", "width", "height"))
+    assert [boxes.get(key) for key in ("x", "y", "width", "height")] == [0, 10, 41, 61] and boxes.get("angle", 7) == 7
+    nobody = bounding_boxes(faces.take([]))
+    assert list(nobody) == [[], []] and [nobody.get(key) for key in ("x", "y", "width", "height")] == [0, 0, 120, 100]
 
 
 @pytest.mark.parametrize("shape", ["dict", "flat", "per frame"])

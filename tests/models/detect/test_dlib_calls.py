@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect.dlib import DlibDetector, hog_detectors, load_model
 from faceloom.models.detect.dlib_calls import DlibModel
+from faceloom.models.detect.dlib_format import scanning_at
 from faceloom.models.errors import FaceLoomError
 
 
@@ -91,3 +93,23 @@ def test_every_model_of_dlib_goes_this_way():
     assert all(isinstance(load_model(kind), DlibModel) for kind in ("points68", "points5", "recognizer"))
     hogs = hog_detectors()
     assert all(isinstance(hog, DlibModel) for hog in (hogs.every, hogs.enlarged, hogs.half))
+
+
+def test_the_half_size_detector_sees_the_enlarged_picture(collins):
+    """A face of half the size, seen by cells of 4 pixels, about as clearly as by cells of 8 in a picture twice as large."""
+    from PIL import Image
+    from scenes import bytes_of
+
+    picture, hogs = Image.fromarray(bytes_of(collins)).convert("L").resize((340, 340)), hog_detectors()
+    large = np.asarray(picture.resize((680, 680), Image.Resampling.BICUBIC))
+    whole, enlarged, half = (sorted(zip(*hog.call("run", seen, 0, -0.3)[1::-1], strict=True), key=lambda hit: -hit[0])[0]
+                             for hog, seen in ((hogs.every, large), (hogs.enlarged, large), (hogs.half, np.asarray(picture))))
+    assert enlarged == whole
+    assert half[0] > whole[0] - 0.9
+    middles = [np.array([hit[1].left() + hit[1].right(), hit[1].top() + hit[1].bottom()]) / 2 for hit in (whole, half)]
+    assert np.abs(middles[0] / 2 - middles[1]).max() < 8
+
+
+@pytest.mark.parametrize("state", [b"", b"\x01\x02", bytes(200), b"\x01\x03" * 80, bytes([0xFF] * 90)])
+def test_a_detector_of_another_form_is_left_as_it_is(state):
+    assert scanning_at(state, 4, 5) is None

@@ -72,9 +72,9 @@ def test_the_built_in_engine_is_the_mesh():
         swap_faces(IMAGES, FACES, IDENTITY)
 
 
-@pytest.mark.parametrize(("which", "wanted"), [("all", [0, 1, 2]), ("", [0, 1, 2]), ("1", [1]), ("2,0", [0, 2]), ("1-2", [1, 2]),
-                                               ("-1", [2]), ("0,0,7", [0]), ("-9", [])])
-def test_which(which, wanted):
+@pytest.mark.parametrize(("which", "wanted"), [("all", [0, 1, 2]), ("", [0, 1, 2]), ("1", [1]), ("2,0", [0, 2]), ("1-2", [1]),
+                                               ("-1", [1, 2]), ("0,0,7", [0, 2]), ("first", [0, 2]), ("-9", [])])
+def test_which_counts_the_faces_of_each_picture(which, wanted):
     _, masks = swap_faces(IMAGES, FACES, IDENTITY, Painter(), which=which)
     assert [i for i in range(3) if masks[i].any()] == wanted
 

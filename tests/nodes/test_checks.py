@@ -1,0 +1,123 @@
+"""What comes into a node is looked at before it works."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+OURS = {"FACES", "FACE_IDENTITY", "FACE_DETECTOR", "FACE_RECOGNIZER", "FACE_PARSER", "FACE_OCCLUDER", "SWAP_MODEL", "RESTORE_MODEL",
+        "GAZE_ESTIMATOR", "REFACE", "DIFFFACE", "DIFFSWAP", "FACE_ADAPTER"}  # fmt: skip
+FOREIGN = ([torch.zeros(1, 4, 4, 3)], {"vertices": 1}, "faces", 3, np.zeros((2, 4)))
+
+
+def sockets(nodes, kinds):
+    """Every input of our own type: node, input."""
+    found = []
+    for name, node in sorted(nodes.items()):
+        for item in node.inputs():
+            if set(str(item.get_io_type()).split(",")) & kinds:
+                found.append((name, item))
+    return found
+
+
+@pytest.fixture
+def check(pack):
+    from faceloom.nodes._checks import check_inputs
+
+    return check_inputs
+
+
+def test_foreign_values_on_every_socket_of_ours_are_one_sentence(nodes, check, error):
+    """Other packs pass lists of pictures as FACES, and meshes."""
+    places = sockets(nodes, OURS)
+    assert {str(item.get_io_type()).split(",")[0] for _, item in places} == OURS
+    for name, item in places:
+        for value in FOREIGN:
+            with pytest.raises(error, match=f"^The input {item.id} of {name} takes .* from .*, but .* came"):
+                check(name, [item], {item.id: value})
+
+
+@pytest.fixture(scope="module")
+def error(pack):
+    from faceloom.models.errors import FaceLoomError
+
+    return FaceLoomError
+
+
+@pytest.mark.parametrize("value", [[torch.zeros(4, 4, 3)], torch.zeros(4), None, "x"])
+def test_pictures_that_are_none_are_one_sentence(nodes, error, value):
+    with pytest.raises(error, match="The input image of Face Detect takes a picture"):
+        nodes["FaceDetect"].execute(value, .5, "large-small", "all", 512, 0, 1.0, "pass")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e9, -5, "0.5", None, torch.zeros(1)])
+def test_numbers_out_of_range_are_refused_on_every_node(nodes, check, error, value):
+    """NaN passes ComfyUI's own limits, and values from other nodes pass none."""
+    tried = 0
+    for name, node in nodes.items():
+        for item in node.inputs():
+            if item.get_io_type() not in ("INT", "FLOAT") or (isinstance(value, float | int) and math.isfinite(value)
+                                                              and item.min <= value <= item.max):
+                continue
+            if value is None:
+                check(name, [item], {})  # an input that is left out takes its default
+                continue
+            tried += 1
+            with pytest.raises(error, match=rf"^{item.id} must be a (whole )?number from "):
+                check(name, [item], {item.id: value})
+    assert tried > 30 or value is None
+
+
+def test_numbers_inside_dynamic_inputs_are_looked_at_too(nodes, error):
+    faces = torch.zeros(1, 64, 64, 3)
+    found = nodes["FaceDetect"].execute(faces, .5, "large-small", "all", 64, 0, 1.0, "pass").args[0]
+    with pytest.raises(error, match=r"process must be a number from 0\.0001 to 10, not nan"):
+        nodes["FaceSmooth"].execute(faces, found, {"method": "kalman", "process": math.nan, "measure": .01}, 0)
+
+
+@pytest.fixture
+def scene(nodes, hopper):
+    faces, crops, _, _ = nodes["FaceDetect"].execute(hopper, .5, "large-small", "all", 512, 0, 1.0, "pass").args
+    return hopper, faces, crops
+
+
+@pytest.mark.parametrize("square", [False, True])
+def test_a_bypassed_node_hands_the_whole_picture_on_and_that_is_said(nodes, error, scene, hopper, square):
+    """Bypassing One-Shot Swap or Face Smooth connects the photograph to the crops of the node behind it."""
+    photo, faces, crops = scene
+    if square:
+        photo = torch.nn.functional.interpolate(hopper.movedim(-1, 1), (512, 512))[0].movedim(0, -1)[None].contiguous()
+        faces, crops, _, _ = nodes["FaceDetect"].execute(photo, .5, "large-small", "all", 512, 0, 1.0, "pass").args
+        assert crops.shape == photo.shape
+    calls = {"PasteBack": lambda given: nodes["PasteBack"].execute(photo, faces, given, "none", "feather", 0.0, 1.0),
+             "Restore": lambda given: nodes["Restore"].execute(given, .5, 1.0, image=photo, faces=faces),
+             "FaceParseMask": lambda given: nodes["FaceParseMask"].execute(given, {"regions": "face"}, 0, 0, "inside", faces=faces)}
+    for name, call in calls.items():
+        assert call(crops).args
+        with pytest.raises(error, match="bypassed"):
+            call(photo)
+            pytest.fail(name)
+
+
+def test_crops_of_other_faces_are_counted(nodes, error, scene):
+    _, faces, crops = scene
+    with pytest.raises(error, match="There are 2 crops but 1 faces"):
+        nodes["FaceParseMask"].execute(torch.cat([crops, crops]), {"regions": "face"}, 0, 0, "inside", faces=faces)
+
+
+def test_several_masks_for_one_face_are_taken_together(nodes, scene):
+    """SAM gives one mask for each thing that it found."""
+    photo, faces, crops = scene
+    masks = torch.zeros(3, 512, 512)
+    masks[0, 200:300, 200:300] = 1
+    masks[2, 250:400, 220:260] = 1
+    one = nodes["OneShotSwap"].execute
+    given = (photo, faces, None, 0.0, "all", 1)
+    with pytest.raises(Exception, match="identity"):
+        one(*given, mask=masks)
+    pasted = nodes["PasteBack"].execute(photo, faces, torch.ones_like(crops), "none", "feather", 0.0, 1.0, mask=masks).args[1]
+    together = nodes["PasteBack"].execute(photo, faces, torch.ones_like(crops), "none", "feather", 0.0, 1.0, mask=masks.amax(0)).args[1]
+    assert torch.equal(pasted, together) and float(pasted.max()) == 1
