@@ -27,3 +27,14 @@ def check_finite(values: Tensor | None, sentence: str) -> None:
     """Raise the sentence where a value is NaN or infinite."""
     if values is not None and not bool(values.float().sum().isfinite()):  # one such value makes the sum one
         raise FaceLoomError(sentence)
+
+
+def check_number(words: str, value: float, least: float, most: float, whole: bool = False) -> None:
+    """Raises FaceLoomError where ``value`` does not lie between ``least`` and ``most``, is NaN or no number. words: what it is, in the
+    error. whole: it must have no fraction."""
+    try:
+        good = bool(least <= value <= most) and not (whole and value != int(value))
+    except (TypeError, ValueError, RuntimeError):  # text, None, or an array or tensor of several
+        good = False
+    if not good:
+        raise FaceLoomError(f"{words} must be {'a whole number ' if whole else ''}from {least:g} to {most:g}, not {value}.")

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import CutCrop, CutCrops, Face, Faces, unit_square
-from ..options.ranges import check_number
+from ..options.ranges import LARGEST_EDGE, check_number
 from ..pixels.affine import bounds, invert
 from ..pixels.checksum import checksum
 from ..pixels.sampling import sample_crops, source_window
@@ -19,8 +19,8 @@ from ..pixels.tensors import check_images, check_squares
 
 # Part of a sentence.
 BYPASSED = "no node between them is bypassed: it hands the whole picture on in place of the crops."
-# Edge in pixels of the largest crop, and how much crops take in at least and at most, wherever the numbers come from.
-LARGEST_EDGE, LEAST_FRAMING, MOST_FRAMING = 16384, 0.05, 40
+# How much crops take in at least and at most, wherever the number comes from.
+LEAST_FRAMING, MOST_FRAMING = 0.05, 40
 
 
 def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.ndarray:
@@ -45,6 +45,11 @@ def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
     matrix = square * (size / framing)
     matrix[..., 2] += size * (0.5 - 0.5 / framing) - 0.5
     return matrix
+
+
+def check_edge(size: int) -> None:
+    """Raise FaceLoomError where ``size`` is no edge in whole pixels that a crop can have."""
+    check_number("The crop's edge", size, 1, LARGEST_EDGE, whole=True)
 
 
 def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
@@ -108,7 +113,7 @@ def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> t
     check_images(images)
     faces.check_image(images.shape)
     size = faces.crop_size if size is None else size
-    check_number("The crop's edge", size, 1, LARGEST_EDGE, whole=True)
+    check_edge(size)
     matrices = crop_matrices(faces, size)
     known = [find_cut_crop(images, faces, i, matrix, size) for i, matrix in enumerate(matrices)]
     missing = [i for i, crop in enumerate(known) if crop is None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_number
 
 BLENDINGS = ("soft", "hard", "target-preserving", "differential")
 
@@ -17,6 +17,8 @@ def step_mask(mask: Tensor, progress: float, blending: str, start: float = 0.0, 
     ``differential`` sets a pixel to 1 once the progress reaches one minus its mask value (Levin and Fried 2023), so that grey pixels
     change less. Any other word is an error.
     """
+    for words, value in (("The start of blending", start), ("The end of blending", end)):
+        check_number(words, value, 0, 1)
     if blending == "soft":
         return mask
     if blending == "hard":

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import FaceLoomError, check_finite
+from ..errors import FaceLoomError, check_finite, check_number
 from ..pixels.masks import grow_mask
 
 # Stable Diffusion's UNets halve the latent three times, so the edges of their pictures are multiples of 64 pixels.
 _UNET_MULTIPLE = 64
+_LARGEST_SIZE = 16384
 # Width of the ring in which a VAE's color drift is measured, as a share of the crop's edge; the ring starts one latent pixel outside the
 # mask.
 _RING_WIDTH = 1 / 16
@@ -21,6 +22,8 @@ _MAX_GAIN = 1.25
 
 def sampling_size(wanted: int, vae_multiple: int) -> int:
     """Return the edge in pixels nearest to ``wanted`` that both the VAE and the UNet divide evenly, at least one such multiple."""
+    check_number("The size to sample at", wanted, 1, _LARGEST_SIZE)
+    check_number("The pixels of one latent pixel", vae_multiple, 1, _LARGEST_SIZE, whole=True)
     step = math.lcm(_UNET_MULTIPLE, vae_multiple)
     return max(1, round(wanted / step)) * step
 

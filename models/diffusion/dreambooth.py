@@ -15,8 +15,12 @@ import torch
 from torch import Tensor
 
 from ..errors import FaceLoomError
+from ..options.ranges import MOST_SEED, check_fields
 from ..progress import Progress, silent
-from .lora import LoraLayers
+from .lora import MOST_RANK, LoraLayers
+
+_LIMITS = {"steps": (1, 1_000_000, True), "rank": (1, MOST_RANK, True), "rate": (0, 1, False), "text_rate": (0, 1, False),
+           "prior_weight": (0, 1000, False), "decay": (0, 1, False), "max_gradient": (1e-6, 1e6, False), "seed": (0, MOST_SEED, True)}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class DreamBoothSettings:
     decay: float = 1e-2
     max_gradient: float = 1.0
     seed: int = 0
+
+    def check(self) -> None:
+        """Raise where a number is out of its limits."""
+        check_fields(self, _LIMITS)
 
 
 class Denoiser(Protocol):
@@ -61,6 +69,7 @@ def train_dreambooth(model: Denoiser, lora: LoraLayers, tokens: Callable[[], Ten
     latents ``[K, c, h, w]``, taken in turns. others: other people's latents ``[M, c, h, w]``, of which a random one joins each step; None
     trains without them. The loss is that of the predicted noise (or velocity); where it is NaN, that is an error.
     """
+    settings.check()
     generator = torch.Generator().manual_seed(settings.seed)
     groups = [{"params": lora.parameters(), "lr": settings.rate}]
     groups += [{"params": text.parameters(), "lr": settings.text_rate}] if text else []

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_number
 from ..files.checkpoints import load_data
 
+MOST_RANK = 1024
 _TEXT_WIDTH, _TEXT_LAYERS = 768, 12
 # Where Stable Diffusion's UNet has transformers: block, how many, channels; in the order of the flat lists.
 _TRANSFORMERS = (("down_blocks.0", 2, 320), ("down_blocks.1", 2, 640), ("down_blocks.2", 2, 1280), ("up_blocks.1", 3, 1280),
@@ -109,6 +110,7 @@ class LoraLayers:
     """
 
     def __init__(self, layers: Mapping[str, nn.Linear], rank: int, seed: int = 0) -> None:
+        check_number("The rank of a LoRA", rank, 1, MOST_RANK, whole=True)
         generator = torch.Generator().manual_seed(seed)
         self.layers = dict(layers)
         self.pairs: dict[str, tuple[Tensor, Tensor]] = {}

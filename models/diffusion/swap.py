@@ -14,6 +14,7 @@ from ..errors import FaceLoomError, given
 from ..faces import Faces, Identity
 from ..identity.differentiable import DifferentiableRecognizer, alignment_matrices
 from ..networks.eyenet import EyeNet
+from ..options.ranges import MOST_SEED, check_fields
 from .gaze import GazeLoss, eye_boxes
 from .guidance import Guidance, IdentityLoss, ParserLoss
 
@@ -22,6 +23,9 @@ _NO_RECOGNIZER = "Identity guidance needs an ArcFace recognizer; connect Load Fa
 _NO_IDENTITY = "Identity guidance needs an identity; connect ArcFace Embed or set identity_strength to 0."
 _NO_PARSER = "expression_strength needs a parser; connect one from Load Face Parser or set it to 0."
 _NO_GAZE = "gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0."
+
+
+_LIMITS = dict.fromkeys(("identity", "expression", "gaze"), (0, 100, False)) | {"views": (1, 64, True), "seed": (0, MOST_SEED, True)}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class GuidanceStrengths:
         """Raise where something that a strength needs is missing, or where the faces are not those of the ``count`` crops."""
         if faces is not None:
             check_crop_count(count, faces)
+        check_fields(self, _LIMITS)
         if self.identity > 0:
             space, embeddings = given(recognizer, _NO_RECOGNIZER).space, given(identity, _NO_IDENTITY).embeddings
             if space not in embeddings:

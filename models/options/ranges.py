@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_number
 
 # The least and the largest value of each number. feather is a fraction of the crop's edge; crop_size counts pixels.
 RANGES: Mapping[str, tuple[float, float]] = {
     "threshold": (0, 1), "framing": (0.5, 4), "crop_size": (64, 4096), "strength": (0, 2), "pixel_boost": (1, 8), "amount": (0, 1),
     "fidelity": (0, 1), "feather": (0, 0.5), "opacity": (0, 1), "min_size": (0, 65536),
 }  # fmt: skip
+# The largest seed that torch takes.
+MOST_SEED = 2**64 - 1
+# Edge in pixels of the largest crop, wherever the number comes from.
+LARGEST_EDGE = 16384
 
 
 def check_range(name: str, value: float, whole: bool = False) -> None:
@@ -19,15 +23,11 @@ def check_range(name: str, value: float, whole: bool = False) -> None:
     check_number(name.replace("_", " ").capitalize(), value, *RANGES[name], whole)
 
 
-def check_number(words: str, value: float, least: float, most: float, whole: bool = False) -> None:
-    """Raises FaceLoomError where ``value`` does not lie between ``least`` and ``most``, is NaN or no number. words: what it is, in the
-    error. whole: it must have no fraction."""
-    try:
-        good = bool(least <= value <= most) and not (whole and value != int(value))
-    except (TypeError, ValueError):  # text, None, or an array of several
-        good = False
-    if not good:
-        raise FaceLoomError(f"{words} must be {'a whole number ' if whole else ''}from {least:g} to {most:g}, not {value}.")
+def check_fields(settings: object, limits: Mapping[str, tuple[float, float, bool]]) -> None:
+    """Raises FaceLoomError where a number of ``settings`` is out of its limits. limits: by the number's name the least and the largest
+    value, and whether it must have no fraction."""
+    for name, (least, most, whole) in limits.items():
+        check_number(name.replace("_", " ").capitalize(), getattr(settings, name), least, most, whole)
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_number
 from ..faces import Faces
-
-MAX_BOOST = 8
+from .ranges import LARGEST_EDGE, check_range
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,12 @@ class SwapSettings:
 
     def check(self, limit: str = "") -> None:
         """Raises FaceLoomError where a value is out of range. limit: what to say of a strength above 1; "": the engine can do that."""
-        if not 1 <= self.pixel_boost <= MAX_BOOST or self.pixel_boost != int(self.pixel_boost):
-            raise FaceLoomError(f"Pixel boost must be a whole number from 1 to {MAX_BOOST}, not {self.pixel_boost}.")
-        if not 0 <= self.strength < float("inf") or (limit and self.strength > 1):
-            raise FaceLoomError(limit or f"Strength must be 0 or more, not {self.strength}.")
+        check_range("pixel_boost", self.pixel_boost, whole=True)
+        check_range("strength", self.strength)
+        if limit and self.strength > 1:
+            raise FaceLoomError(limit)
+        if self.size is not None:
+            check_number("The crop's edge", self.size, 1, LARGEST_EDGE, whole=True)
 
     def edge(self, faces: Faces) -> int:
         """Returns the edge of the crops of ``faces``, pixels."""

@@ -8,12 +8,13 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ..crops.crop import check_crop_count
+from ..crops.crop import check_crop_count, check_edge
 from ..errors import FaceLoomError
 from ..faces import Faces
+from ..options.ranges import check_choice
 from ..options.regions import FACE_PARTS, LANDMARK_PARTS, LANDMARK_REGIONS, REGIONS
 from ..pixels.drawing import color_regions, outline_masks
-from ..pixels.masks import feather_mask, fit_mask, grow_mask
+from ..pixels.masks import FEATHER_SIDES, check_edge_moves, feather_mask, fit_mask, grow_mask
 from ..progress import Progress, silent
 from .landmarks import landmark_mask
 
@@ -40,6 +41,11 @@ class MaskEdge:
     feather: float = 0.0
     side: str = "both"
 
+    def check(self) -> None:
+        """Raise FaceLoomError where a number is out of its limits or the side no known word."""
+        check_edge_moves(self.grow, self.feather)
+        check_choice("side", self.side, FEATHER_SIDES)
+
     def apply(self, masks: torch.Tensor) -> torch.Tensor:
         """Return masks ``[N, H, W]`` with their edge moved and softened (``grow_mask``, ``feather_mask``)."""
         return feather_mask(grow_mask(masks, self.grow), self.feather, self.side)
@@ -56,6 +62,8 @@ def region_mask(regions: Iterable[str], size: int, *, faces: Faces | None = None
     are a FaceLoomError.
     """
     regions = _check_regions(regions)
+    check_edge(size)
+    edge.check()
     if faces is not None and len(faces) == 0:
         return torch.zeros((1, size, size))
     if faces is not None and crops is not None:
@@ -106,6 +114,7 @@ def _masks_from_labels(regions: Sequence[str], labels: torch.Tensor, size: int) 
 
 def region_labels(faces: Faces, size: int) -> torch.Tensor:
     """Make labels ``[N, size, size]`` uint8 (indices into ``REGIONS``) from landmarks, as a parser would return them."""
+    check_edge(size)
     labels = torch.zeros((len(faces), size, size), dtype=torch.uint8)
     for i in range(len(faces)):
         for name in ("skin", *LANDMARK_PARTS):

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ..crops.crop import crop_matrices
+from ..crops.crop import check_edge, crop_matrices
 from ..crops.templates import template_matrix
 from ..crops.transformed import transform_face
 from ..errors import FaceLoomError
@@ -15,7 +15,7 @@ from ..faces import Faces
 from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
 from ..pixels.affine import compose, invert
-from ..pixels.masks import feather_mask, fit_mask, grow_mask, is_placeholder
+from ..pixels.masks import check_edge_moves, feather_mask, fit_mask, grow_mask, is_placeholder
 from ..pixels.sampling import sample_crops, warp
 from ..progress import Progress, silent
 from ..runtime.input import describe_ports, find_image_input, to_network_input
@@ -53,6 +53,8 @@ def occlusion_mask(images: torch.Tensor, faces: Faces, size: int, occluder: Occl
     hidden one, never reaching over it. No faces give one mask of zeros.
     """
     faces.check_image(images.shape)
+    check_edge(size)
+    check_edge_moves(grow, feather)
     if len(faces) == 0:
         return images.new_zeros((1, size, size), dtype=torch.float32)
     visible = images.new_ones((len(faces), size, size), dtype=torch.float32)

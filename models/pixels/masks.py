@@ -9,9 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_number
 from .resize import resize_bilinear
 
+# By how many pixels masks grow and fade at most.
+MOST_PIXELS = 16384
+FEATHER_SIDES = ("inside", "both")
 # The distance of pixels that no border is within reach of.
 _OUT_OF_REACH = 1e6
 # Added and subtracted again, it rounds a float64 to multiples of 2^-32.
@@ -81,12 +84,19 @@ def _coverage_steps(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     return steps.reshape(height, width + 1).astype(np.float64, copy=False)  # bincount of nothing returns integers
 
 
+def check_edge_moves(grow: float, feather: float) -> None:
+    """Raise unless masks can ``grow`` by so many pixels, or shrink where it is negative, and fade over ``feather`` pixels."""
+    check_number("The pixels that a mask grows by", grow, -MOST_PIXELS, MOST_PIXELS)
+    check_number("Feather in pixels", feather, 0, MOST_PIXELS)
+
+
 def grow_mask(mask: torch.Tensor, pixels: float) -> torch.Tensor:
     """Grow masks ``[..., H, W]`` by ``pixels`` (shrink them where negative; fractions count), with round corners.
 
     The border, where the mask passes 0.5, is moved. The moved border is one pixel wide; growing never lowers a value and shrinking never
     raises one, so softer slopes stay on the other side. The picture's own edge is no border.
     """
+    check_edge_moves(pixels, 0)
     if pixels == 0 or mask.numel() == 0:
         return mask
     distance = signed_distance(mask, abs(pixels) + 1, coarse=max(1, min(3, int(abs(pixels) / 24))))
@@ -101,10 +111,9 @@ def feather_mask(mask: torch.Tensor, pixels: float, side: str = "both") -> torch
     and has half of the ramp on each side. The ramp is smootherstep of the distance (Perlin 2002), whose slope and curvature vanish at
     both ends, so that no Mach band shows. Parts thinner than the ramp keep a lower peak instead of vanishing.
     """
-    if side not in ("inside", "both"):
+    if side not in FEATHER_SIDES:
         raise FaceLoomError(f'Feather side must be "inside" or "both", not "{side}".')
-    if pixels < 0:
-        raise FaceLoomError("Feather must be 0 or more pixels.")
+    check_edge_moves(0, pixels)
     if pixels == 0 or mask.numel() == 0:
         return mask
     if side == "inside":
@@ -117,7 +126,7 @@ def feather_mask(mask: torch.Tensor, pixels: float, side: str = "both") -> torch
 def _smootherstep(x: torch.Tensor) -> torch.Tensor:
     """Compute Perlin's polynomial from 0 at ``x`` = 0 to 1 at ``x`` = 1."""
     x = x.clamp(0, 1)
-    return x * x * x * (x * (x * 6 - 15) + 10)
+    return (x * x * x * (x * (x * 6 - 15) + 10)).clamp_(0, 1)  # rounding alone takes it above 1
 
 
 def signed_distance(mask: torch.Tensor, reach: float, coarse: int = 1) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from ..crops.crop import check_crop_count
 from ..errors import FaceLoomError
 from ..faces import Faces
+from ..options.restore import RestoreSettings
 from ..parse import region_mask
 from ..pixels.masks import fit_mask
 from ..pixels.resize import resize_bicubic
@@ -45,8 +46,7 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     masks: where (any mask form, crop space); nothing outside changes. None is the whole crop for a network, and the face with its forehead
     without one.
     """
-    if not 0 <= amount <= 1:
-        raise FaceLoomError("The restore amount must be between 0 and 1.")
+    RestoreSettings(amount, fidelity).check()
     check_images(crops, "crops")
     count, height, width = crops.shape[:3]
     if faces is not None and len(faces) == 0:

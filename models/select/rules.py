@@ -15,7 +15,7 @@ from ..faces import Face, Faces, Identity
 from ..identity import Recognizer
 from ..identity.combine import same_person_cosine
 from ..identity.dlib import DlibRecognizer
-from ..options.ranges import check_choice
+from ..options.ranges import check_choice, check_fields
 from ..pixels.masks import fit_shared_mask
 from ..progress import Progress, silent
 
@@ -36,6 +36,9 @@ RULES = ("index", *RANKS, "size", "score", "sex", "age", "mask", "same-person", 
 FIRST_PERSON_COSINE = .15
 FIRST_PERSON_COSINES = {"dlib128": .91}
 _MASK_SHARE = 0.25  # of the face's middle that a mask must cover
+
+_LIMITS = {"count": (1, 65536, True), "minimum": (0, 65536, False), "maximum": (0, 65536, False), "similarity": (0, 1, False),
+           "margin": (0, 2, False)}
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class SelectionRule:
     one_per_frame: bool = False
 
     def check(self) -> None:
-        """Raise FaceLoomError unless the rule, and the sex it asks for, are known words."""
+        """Raise FaceLoomError where a word is unknown or a number out of its limits."""
         check_choice("rule", self.rule, RULES)
+        check_fields(self, _LIMITS)
         if self.rule == "sex" and self.sex not in ("female", "male"):
             raise FaceLoomError(f"sex must be female or male, not {self.sex!r}.")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, check_number
 from ..faces import Face, Faces
 from ..options.ranges import check_choice
 from ..pixels.affine import invert, transform
@@ -28,6 +28,12 @@ def _running_mean(points: np.ndarray, reach: int = 2, jump: float = 5.0) -> np.n
 METHODS: dict[str, Callable[..., np.ndarray]] = {
     "running mean": _running_mean, "kalman": kalman, "savitzky-golay": savitzky_golay,
 }  # fmt: skip
+# The numbers of each method: the least, the largest, and whether they are whole.
+LIMITS: dict[str, dict[str, tuple[float, float, bool]]] = {
+    "running mean": {"reach": (0, 10_000, True), "jump": (0, 65536, False)},
+    "kalman": {"process": (0, 1e6, False), "measure": (1e-9, 1e6, False)},
+    "savitzky-golay": {"window": (1, 100_001, True), "order": (0, 20, True)},
+}  # fmt: skip
 
 
 def smooth_faces(faces: Faces, method: str = "running mean", *, gap: int = 0, **numbers: float) -> Faces:
@@ -39,6 +45,9 @@ def smooth_faces(faces: Faces, method: str = "running mean", *, gap: int = 0, **
     another method, or a window no longer than the order.
     """
     check_choice("method", method, METHODS)
+    for name, value in numbers.items():
+        check_choice(f"a number of {method}", name, LIMITS[method])
+        check_number(name.capitalize(), value, *LIMITS[method][name])
     if numbers.get("order", 0) >= numbers.get("window", np.inf):
         raise FaceLoomError(f"The window of {numbers['window']} frames must be longer than the order {numbers['order']}.")
     tracked = assign_tracks(faces, gap)

@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 
 from ..detect.boxes import overlaps
+from ..errors import check_number
 from ..faces import Face, Faces
 
 LEAST_OVERLAP = .3  # of the boxes of one face in two frames, intersection over union, as in SORT (Bewley et al. 2016)
@@ -19,6 +20,7 @@ def assign_tracks(faces: Faces, gap: int = 0) -> Faces:
     All faces of a frame are assigned together. Where every face has a track already, all keep theirs. gap: frames a face may be missing
     from and still be the same.
     """
+    check_number("Gap", gap, 0, 1_000_000, whole=True)
     if all(face.track is not None for face in faces):
         return faces
     numbers: dict[int, int] = {}

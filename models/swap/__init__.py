@@ -105,6 +105,7 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     from ..pixels.tensors import check_images
     from ..select.which import which_faces
 
+    settings.check()
     check_images(images)
     faces.check_image(images.shape)
     size = settings.edge(faces)

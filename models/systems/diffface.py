@@ -20,6 +20,7 @@ from ..diffusion.blending import target_preserving_factor
 from ..diffusion.ddpm import DdpmSchedule, ddpm_schedule
 from ..diffusion.guidance import FACE_CLASSES, eye_crops, gaze_loss, identity_loss, parser_loss
 from ..errors import FaceLoomError, given
+from ..options.ranges import MOST_SEED, check_fields
 from ..progress import Progress, silent
 from ..runtime.input import normalize_channels
 from .diffface_views import UNCHANGED, View, apply_view, random_view
@@ -34,6 +35,15 @@ _OTHER_WEIGHTS = "The scene was made with other weights than the faces are paint
 
 # Of both eyes of each crop, ``[N, 2, 4]``: x0, y0, x1, y1.
 EyeBoxes = Sequence[np.ndarray] | np.ndarray
+
+
+_WEIGHT_LIMITS = {
+    **dict.fromkeys(("identity", "expression", "gaze", "keep"), (0, 1e7, False)),
+    **dict.fromkeys(("gaze_from", "gaze_to", "full"), (0, 1, False)), "views": (1, 64, True),
+}  # fmt: skip
+_LIMITS = {
+    "steps": (2, 1000, True), "skip": (0, 999, True), "repeats": (1, 1000, True), "seed": (0, MOST_SEED, True), "place": (1, 1000, True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,9 @@ class LossWeights:
     gaze_to: float = 0.5
     full: float = 0.3
     views: int = 8
+
+    def __post_init__(self) -> None:
+        check_fields(self, _WEIGHT_LIMITS)
 
     def gaze_at(self, time: float) -> float:
         """Return the weight of the gaze at a time 0..1."""
@@ -83,10 +96,9 @@ class Settings:
     place: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.skip < self.steps:
+        check_fields(self, _LIMITS)
+        if not self.skip < self.steps:
             raise FaceLoomError(f"skip must be at least 0 and less than the {self.steps} steps, not {self.skip}.")
-        if self.repeats < 1 or self.weights.views < 1:
-            raise FaceLoomError("repeats and views must be at least 1.")
 
     @property
     def sampled_steps(self) -> int:

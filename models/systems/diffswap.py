@@ -32,6 +32,7 @@ from ..files.find import find_companion, how_to_get
 from ..identity.photos import reference_photos
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
+from ..options.ranges import MOST_SEED, check_fields
 from ..parse.landmarks import points68_of
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask, fit_mask
@@ -76,6 +77,9 @@ class ConditioningSettings:
             raise FaceLoomError(f"organ_source must be one of {', '.join(ORGAN_SOURCES)}, and shape one of {', '.join(SHAPES)}.")
 
 
+_LIMITS = {"steps": (1, 1000, True), "target_guidance": (0, 1, False), "seed": (0, MOST_SEED, True)}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The numbers of one sampling; the defaults are those of the authors' program.
@@ -87,6 +91,9 @@ class Settings:
     steps: int = 200
     target_guidance: float = 0.01
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _LIMITS)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..diffusion.euler import sample_euler
 from ..diffusion.noise import seeded_noise
 from ..errors import given
 from ..faces import Faces, Identity
+from ..options.ranges import MOST_SEED, check_fields
 from ..parse import Parser
 from ..progress import Progress, silent
 from .engine import SystemEngine
@@ -31,6 +32,9 @@ Denoise = Callable[[Tensor, float, Tensor, Tensor, Tensor], Tensor]
 Decode = Callable[[Tensor], Tensor]
 
 
+_LIMITS = {"steps": (1, 1000, True), "guidance": (0, 1000, False), "seed": (0, MOST_SEED, True)}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The numbers of one sampling; the defaults are the authors'. seed: of the first face's noise, the next faces take the numbers that
@@ -39,6 +43,9 @@ class Settings:
     seed: int = 0
     steps: int = 25
     guidance: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, _LIMITS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from ..files.contents import Contents
 from ..identity.photos import reference_photos
 from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_vae
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
+from ..options.ranges import MOST_SEED, check_fields
 from ..parse import REGIONS, Parser, region_mask
 from ..parse.landmarks import points68_of
 from ..pixels.affine import transform
@@ -177,6 +178,9 @@ def latent_mask(keep: Tensor) -> Tensor:
     return F.interpolate(keep[:, None], scale_factor=1 / 8, mode="bilinear", align_corners=False)
 
 
+_LIMITS = {"steps": (1, 1000, True), "scale": (0, 1000, False), "seed": (0, MOST_SEED, True)}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The numbers of one sampling; the defaults are those of the authors' program.
@@ -189,6 +193,9 @@ class Settings:
     scale: float = 3.5
     seed: int = 0
     start_from_target: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, _LIMITS)
 
 
 class REFace:

@@ -264,7 +264,7 @@ def test_errors_say_what_to_do():
         restore_crops(crops.expand(2, -1, -1, -1), images=torch.zeros(1, EDGE, EDGE, 3), faces=faces)
     with pytest.raises(FaceLoomError, match="connect the image that went into Face Detect"):
         restore_crops(crops, images=torch.zeros(1, 20, 20, 3), faces=faces)
-    with pytest.raises(FaceLoomError, match="between 0 and 1"):
+    with pytest.raises(FaceLoomError, match="Amount must be from 0 to 1"):
         restore_crops(crops, amount=1.5)
     empty = Faces((), 1, EDGE, EDGE)
     assert restore_crops(crops, images=torch.zeros(1, EDGE, EDGE, 3), faces=empty) is crops
