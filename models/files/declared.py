@@ -16,8 +16,8 @@ from ..errors import FaceLoomError
 
 # How many bytes one byte of a file may stand for: weights hardly shrink when they are packed.
 PACKED = 8
-# The same where nothing is packed, but where one tensor may have two names.
-SHARED = 2
+# The same where nothing is packed, but where one tensor may have several names.
+SHARED = 4
 
 
 @contextmanager

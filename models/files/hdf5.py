@@ -41,11 +41,12 @@ def _check_links(file: Any, path: str) -> None:
     """Raise FaceLoomError where a name in the file stands for something that is in another file."""
     from h5py import h5l
 
-    def check(name: bytes, link: Any) -> None:
-        if link.type not in (h5l.TYPE_HARD, h5l.TYPE_SOFT):
-            raise _elsewhere(path, name.decode(errors="replace"))
+    def outward(name: bytes, link: Any) -> bytes | None:  # raising in here would be lost in h5py
+        return None if link.type in (h5l.TYPE_HARD, h5l.TYPE_SOFT) else name
 
-    file.id.links.visit(check, info=True)
+    found = file.id.links.visit(outward, info=True)
+    if found is not None:
+        raise _elsewhere(path, found.decode(errors="replace"))
 
 
 def read_dataset(dataset: Any, declared: Declared, path: str) -> torch.Tensor:
