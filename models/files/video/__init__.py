@@ -1,8 +1,8 @@
-"""Reads and writes clips frame by frame: a video file, GIF, APNG, animated WebP or TIFF of several pages comes in, its frames with their times go
-out and back into a file, in memory that does not grow with the clip's length.
+"""Reads and writes clips frame by frame: a video file, GIF, APNG, animated WebP or TIFF of several pages comes in, its frames with their
+times go out and back into a file, in memory that does not grow with the clip's length.
 
-``probe`` says what a clip is, ``read_frames`` gives its frames, ``open_writer`` takes them back. The modules are imported when they are used: PyAV
-is an optional package.
+``probe`` says what a clip is, ``read_frames`` gives its frames, ``open_writer`` takes them back. The modules are imported when they are
+used: PyAV is an optional package.
 """
 
 from .animation import AnimationWriter
@@ -14,5 +14,21 @@ from .read import FrameReader, read_frames
 from .settings import CODECS, CONTAINERS, EncodeSettings, check_output
 from .write import ClipWriter
 
-__all__ = ["CODECS", "CONTAINERS", "AnimationWriter", "ClipFrame", "ClipInfo", "ClipWriter", "ColorMarks", "EncodeSettings", "FrameReader", "StreamInfo",
-           "check_output", "count_frames", "open_writer", "probe", "read_frames", "tone_mapped"]
+__all__ = [
+    "CODECS",
+    "CONTAINERS",
+    "AnimationWriter",
+    "ClipFrame",
+    "ClipInfo",
+    "ClipWriter",
+    "ColorMarks",
+    "EncodeSettings",
+    "FrameReader",
+    "StreamInfo",
+    "check_output",
+    "count_frames",
+    "open_writer",
+    "probe",
+    "read_frames",
+    "tone_mapped",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from .settings import EncodeSettings, check_output
 class AnimationWriter:
     """Writes the frames of a clip to a .gif, .png, .apng, .webp or .tif file, one after another; a context as ``ClipWriter`` is.
 
-    The file plays as often as the source, a video without end. ``settings.quality`` counts for WebP: 0 to 100, None without loss. GIF takes the 256
-    best colours of each frame, and times in hundredths of a second.
+    The file plays as often as the source, a video without end. ``settings.quality`` counts for WebP: 0 to 100, None without loss. GIF takes
+    the 256 best colours of each frame, and times in hundredths of a second.
     """
 
     frames_done = 0
@@ -100,11 +100,8 @@ class AnimationWriter:
             self._handle.close()
         replacement, self._replacement = self._replacement, None
         if replacement is not None:
-            stop = KeyboardInterrupt()
-            try:
-                replacement.__exit__(KeyboardInterrupt, stop, None)
-            except KeyboardInterrupt:
-                pass
+            with suppress(KeyboardInterrupt):
+                replacement.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
 
     def __enter__(self) -> AnimationWriter:
         return self

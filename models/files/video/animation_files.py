@@ -16,7 +16,8 @@ from PIL import Image, TiffImagePlugin
 
 
 class AnimationFile(Protocol):
-    """A file that is begun when it is made, gets pictures ``[H, W, 3|4]`` uint8 with the milliseconds they are shown, and is then closed."""
+    """A file that is begun when it is made, gets pictures ``[H, W, 3|4]`` uint8 with the milliseconds they are shown, and is then
+    closed."""
 
     def add(self, pixels: np.ndarray, ms: int) -> None: ...
 
@@ -66,7 +67,9 @@ def _with_palette(pixels: np.ndarray) -> tuple[Image.Image, int | None]:
         picture = Image.fromarray(places.reshape(packed.shape).astype(np.uint8))
         palette = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], -1).astype(np.uint8).tobytes()
     else:
-        picture = Image.fromarray(np.ascontiguousarray(pixels[..., :3])).quantize(room, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
+        picture = Image.fromarray(np.ascontiguousarray(pixels[..., :3])).quantize(
+            room, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG
+        )
         palette = bytes(picture.getpalette() or [])
     if clear.any():
         numbers = np.array(picture)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class ClipFrame:
     """One frame of a clip, upright.
 
-    index: its number in the section that is read. pts, duration: in ticks of ``time_base`` (seconds). native: the decoded planes, which the writer puts
-    back where nothing changed; None for GIF, APNG, WebP and TIFF. matrix, full_range: how ``native`` is read. pixels: integers ``[H, W, 3|4]`` whose
-    white is ``white``, once they are converted. damaged: the decoder had to make up a part of it.
+    index: its number in the section that is read. pts, duration: in ticks of ``time_base`` (seconds). native: the decoded planes, which the
+    writer puts back where nothing changed; None for GIF, APNG, WebP and TIFF. matrix, full_range: how ``native`` is read. pixels: integers
+    ``[H, W, 3|4]`` whose white is ``white``, once they are converted. damaged: the decoder had to make up a part of it.
     """
 
     index: int
@@ -49,7 +49,7 @@ class ClipFrame:
             assert self.native is not None  # a frame has the one or the other
             layout = layout_of(self.native.format.name)
             assert layout is not None
-            self.pixels, self.white = to_rgb(self.native, self.matrix, self.full_range), white_of(layout, self.full_range)
+            self.pixels, self.white = to_rgb(self.native, self.matrix, self.full_range), white_of(layout)
         return self.pixels
 
     def image(self) -> torch.Tensor:
@@ -64,8 +64,8 @@ class ClipFrame:
 
 
 def mastering_of(frame: VideoFrame) -> tuple[str, str]:
-    """Return the HDR mastering display of a frame, "G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)" in units of 0.00002 and 0.0001 cd/m², and its light levels
-    "max,average"; each "" where the frame has none."""
+    """Return the HDR mastering display of a frame, "G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min)" in units of 0.00002 and 0.0001 cd/m², and its
+    light levels "max,average"; each "" where the frame has none."""
     display, light = _side_data(frame, "MASTERING_DISPLAY_METADATA"), _side_data(frame, "CONTENT_LIGHT_LEVEL")
     levels = ",".join(map(str, struct.unpack_from("=II", light))) if len(light) >= 8 else ""
     if len(display) < 88:

@@ -20,6 +20,8 @@ from .marks import BT709, BT2020, HLG, PQ, UNSPECIFIED, ColorMarks
 
 __all__ = ["ClipInfo", "ColorMarks", "StreamInfo", "count_frames", "probe"]
 
+_UNMARKED = ColorMarks()
+
 
 @dataclass(frozen=True)
 class StreamInfo:
@@ -38,10 +40,10 @@ class ClipInfo:
 
     frames: their number where the file says it, else None (``count_frames`` counts). width, height: pixels, upright (rotation honoured).
     time_base: seconds a tick of ``pts``. rate: frames per second on average. start, duration: seconds; duration is None where unknown.
-    pixel_format: FFmpeg's name. bits: per channel. marks: colour marks. alpha: there is transparency. rotation: degrees (counter-clockwise) by which
-    the decoded frames are turned to be upright. interlaced: a frame holds two fields. codec, container: FFmpeg's names. loop: how often an animation
-    plays (0: without end), None for video. sample_aspect: width of a pixel by its height, upright. mastering: HDR mastering data as encoders take them ("" where there are none). light: content light
-    levels "max,average", or "".
+    pixel_format: FFmpeg's name. bits: per channel. marks: colour marks. alpha: there is transparency. rotation: degrees (counter-clockwise)
+    by which the decoded frames are turned to be upright. interlaced: a frame holds two fields. codec, container: FFmpeg's names. loop: how
+    often an animation plays (0: without end), None for video. sample_aspect: width of a pixel by its height, upright. mastering: HDR
+    mastering data as encoders take them ("" where there are none). light: content light levels "max,average", or "".
     """
 
     width: int
@@ -53,7 +55,7 @@ class ClipInfo:
     duration: Fraction | None = None
     pixel_format: str = "gbrp"
     bits: int = 8
-    marks: ColorMarks = ColorMarks()
+    marks: ColorMarks = _UNMARKED
     alpha: bool = False
     rotation: int = 0
     interlaced: bool = False
@@ -100,18 +102,34 @@ def describe(container: InputContainer, source: ClipSource) -> ClipInfo:
     name, aspect = frame.format.name, Fraction(stream.sample_aspect_ratio or 1)
     mastering, light = mastering_of(frame)
     return ClipInfo(
-        width=width, height=height, time_base=time_base, rate=rate, frames=stream.frames or None,
-        start=(stream.start_time or 0) * time_base, duration=_duration(container, stream),
-        pixel_format=name, bits=bits_of(name), marks=marks_of(frame, stream), rotation=rotation, interlaced=bool(frame.interlaced_frame),
+        width=width,
+        height=height,
+        time_base=time_base,
+        rate=rate,
+        frames=stream.frames or None,
+        start=(stream.start_time or 0) * time_base,
+        duration=_duration(container, stream),
+        pixel_format=name,
+        bits=bits_of(name),
+        marks=marks_of(frame, stream),
+        rotation=rotation,
+        interlaced=bool(frame.interlaced_frame),
         alpha=has_alpha(name) or wants_alpha_decoder(stream),
-        sample_aspect=1 / aspect if rotation in (90, 270) else aspect, codec=stream.codec_context.codec.canonical_name, container=container.format.name, mastering=mastering, light=light,
+        sample_aspect=1 / aspect if rotation in (90, 270) else aspect,
+        codec=stream.codec_context.codec.canonical_name,
+        container=container.format.name,
+        mastering=mastering,
+        light=light,
         streams=tuple(_describe_stream(each) for each in container.streams if each.type in ("audio", "subtitle")),
-    )  # fmt: skip
+    )
 
 
 def wants_alpha_decoder(stream: VideoStream) -> bool:
     """True for VP8 and VP9 with transparency, which FFmpeg's own decoders leave out and libvpx does not."""
-    return stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1" and stream.codec_context.codec.canonical_name in ("vp8", "vp9")
+    return stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1" and stream.codec_context.codec.canonical_name in (
+        "vp8",
+        "vp9",
+    )
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, source: ClipSource) -> VideoFrame:
@@ -133,17 +151,19 @@ def _first_frame(container: InputContainer, stream: VideoStream, source: ClipSou
 
 
 def marks_of(frame: VideoFrame, stream: VideoStream) -> ColorMarks:
-    """Return the colour marks of a clip, from its first frame, and from its headers where the frame has none. Range is always known: what is not
-    marked is limited, but for RGB and the "yuvj" formats."""
+    """Return the colour marks of a clip, from its first frame, and from its headers where the frame has none. Range is always known: what
+    is not marked is limited, but for RGB and the "yuvj" formats."""
     name = frame.format.name
     context = stream.codec_context
     marked = frame.color_range or context.color_range
     full = is_full_range(name) if not marked else marked == 2
     matrix = _either(frame.colorspace, context.colorspace)
     return ColorMarks(
-        primaries=_either(frame.color_primaries, context.color_primaries), transfer=_either(frame.color_trc, context.color_trc),
-        matrix=0 if is_rgb(name) else UNSPECIFIED if matrix == 0 else matrix, full_range=full,
-    )  # fmt: skip
+        primaries=_either(frame.color_primaries, context.color_primaries),
+        transfer=_either(frame.color_trc, context.color_trc),
+        matrix=0 if is_rgb(name) else UNSPECIFIED if matrix == 0 else matrix,
+        full_range=full,
+    )
 
 
 def _either(first: int, second: int) -> int:
@@ -179,8 +199,8 @@ def count_frames(source: ClipSource) -> int:
 
 
 def effective_matrix(info: ClipInfo) -> int:
-    """Return the matrix by which a clip's YUV is read: the marked one; unmarked, that of HDR or, by the size, of HD or of standard definition, as
-    players do."""
+    """Return the matrix by which a clip's YUV is read: the marked one; unmarked, that of HDR or, by the size, of HD or of standard
+    definition, as players do."""
     if info.marks.matrix != UNSPECIFIED:
         return info.marks.matrix
     if info.hdr or info.marks.primaries == BT2020:

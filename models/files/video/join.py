@@ -21,15 +21,34 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 # Said by the container itself, or no longer true.
-_DROPPED_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "rotate", "number_of_frames", "number_of_bytes", "bps",
-                 "creation_time_source", "alpha_mode"}  # fmt: skip
+_DROPPED_TAGS = {
+    "encoder",
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "duration",
+    "rotate",
+    "number_of_frames",
+    "number_of_bytes",
+    "bps",
+    "creation_time_source",
+    "alpha_mode",
+}
 _Timed = tuple[Fraction, "Packet"]
 
 
-def join_segments(path: Path, folder: Path, segments: list[Segment], plan: EncodePlan, info: ClipInfo, copied: ClipSource | None,
-                  window: tuple[Fraction | None, Fraction | None]) -> None:
-    """Write the final file, whole or not at all. copied: the source whose sound and subtitles come along, or None. window: the section (seconds of the
-    source's clock) that the frames were taken from; times in the file count from its start, or are the source's own where it has none."""
+def join_segments(
+    path: Path,
+    folder: Path,
+    segments: list[Segment],
+    plan: EncodePlan,
+    info: ClipInfo,
+    copied: ClipSource | None,
+    window: tuple[Fraction | None, Fraction | None],
+) -> None:
+    """Write the final file, whole or not at all. copied: the source whose sound and subtitles come along, or None. window: the section
+    (seconds of the source's clock) that the frames were taken from; times in the file count from its start, or are the source's own where
+    it has none."""
     sound = sum(stream.bit_rate for stream in info.streams) * float(info.duration or 0) / 8 if copied is not None else 0
     check_room(path.parent, int(sum(segment.bytes for segment in segments) * 1.02 + sound) + (1 << 20))
     with replacement_path(path) as temporary:
@@ -39,8 +58,14 @@ def join_segments(path: Path, folder: Path, segments: list[Segment], plan: Encod
             raise FaceLoomError(f"{path} could not be written to the end; is the disk of {path.parent} full?")
 
 
-def _mux(temporary: Path, folder: Path, segments: list[Segment], plan: EncodePlan, copied: ClipSource | None,
-         window: tuple[Fraction | None, Fraction | None]) -> None:
+def _mux(
+    temporary: Path,
+    folder: Path,
+    segments: list[Segment],
+    plan: EncodePlan,
+    copied: ClipSource | None,
+    window: tuple[Fraction | None, Fraction | None],
+) -> None:
     """Write the file under a temporary name."""
     av = require_av()
     options = {"video_track_timescale": str(plan.time_base.denominator), "movflags": "faststart+use_metadata_tags"}
@@ -64,7 +89,8 @@ def _mux(temporary: Path, folder: Path, segments: list[Segment], plan: EncodePla
 
 
 def _copied_streams(source: InputContainer, output: OutputContainer, video: Stream, name: ClipSource) -> dict[int, Stream]:
-    """Make a stream in the output for each of sound and subtitles, and copy tags and chapters. Returns the streams by their number in the source."""
+    """Make a stream in the output for each of sound and subtitles, and copy tags and chapters. Returns the streams by their number in the
+    source."""
     made = {}
     for stream in source.streams:
         if stream.type in ("audio", "subtitle"):
@@ -119,7 +145,9 @@ def _starts(segments: list[Segment]) -> Iterator[tuple[int, Segment]]:
         before += len(segment.pts)
 
 
-def _copied_packets(source: InputContainer, streams: dict[int, Stream], shift: Fraction, end: Fraction | None, format_name: str) -> Iterator[_Timed]:
+def _copied_packets(
+    source: InputContainer, streams: dict[int, Stream], shift: Fraction, end: Fraction | None, format_name: str
+) -> Iterator[_Timed]:
     """Give the packets of sound and subtitles that belong to the section, bit for bit, moved to its start.
 
     Sound begins with the first packet that starts in the section; a subtitle that is shown when it starts is kept for the rest of its time.

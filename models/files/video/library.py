@@ -71,7 +71,8 @@ def open_clip(source: ClipSource) -> Iterator[InputContainer]:
             raise FaceLoomError(f"{name_of(source)} is empty.")
         file.seek(0)
         try:
-            # FFmpeg opens a path itself: it seeks faster than through Python. "file:" keeps names with a colon from being taken for a protocol.
+            # FFmpeg opens a path itself: it seeks faster than through Python. "file:" keeps names with a colon from being taken for a
+            # protocol.
             container = av.open(file if isinstance(source, io.BytesIO) else "file:" + os.path.abspath(source), metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise FaceLoomError(f"{name_of(source)} cannot be read as a clip ({reason_of(error)}).") from error

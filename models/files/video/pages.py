@@ -19,7 +19,18 @@ from .marks import BT709, RGB, SRGB, ColorMarks
 _GIF, _PNG, _TIFF = b"GIF8", b"\x89PNG\r\n\x1a\n", (b"II*\x00", b"MM\x00*")
 _TICK = Fraction(1, 1000)
 _DEFAULT_MS = 100  # browsers show frames without a duration so long
-_ERRORS = (OSError, SyntaxError, ValueError, TypeError, EOFError, OverflowError, MemoryError, KeyError, IndexError, Image.DecompressionBombError)
+_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    KeyError,
+    IndexError,
+    Image.DecompressionBombError,
+)
 
 
 def is_paged(source: ClipSource) -> bool:
@@ -40,10 +51,20 @@ def probe_pages(source: ClipSource) -> dict[str, Any]:
         alpha = alpha or picture.has_transparency_data
         frames, ms = frames + 1, ms + duration
     return {
-        "width": size[0], "height": size[1], "time_base": _TICK, "rate": Fraction(frames * 1000, ms), "frames": frames, "duration": Fraction(ms, 1000),
-        "pixel_format": "gbrap" if alpha else "gbrp", "bits": bits, "alpha": alpha, "codec": kind, "container": kind, "loop": loop,
+        "width": size[0],
+        "height": size[1],
+        "time_base": _TICK,
+        "rate": Fraction(frames * 1000, ms),
+        "frames": frames,
+        "duration": Fraction(ms, 1000),
+        "pixel_format": "gbrap" if alpha else "gbrp",
+        "bits": bits,
+        "alpha": alpha,
+        "codec": kind,
+        "container": kind,
+        "loop": loop,
         "marks": ColorMarks(BT709, SRGB, RGB, True),
-    }  # fmt: skip
+    }
 
 
 def read_pages(source: ClipSource, alpha: bool) -> Iterator[ClipFrame]:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]
 
 
-def frame_to_encode(frame: ClipFrame, image: torch.Tensor | None, alpha: torch.Tensor | None, layout: Layout, colors: tuple[int, bool]) -> VideoFrame:
+def frame_to_encode(
+    frame: ClipFrame, image: torch.Tensor | None, alpha: torch.Tensor | None, layout: Layout, colors: tuple[int, bool]
+) -> VideoFrame:
     """Return what the encoder gets for a frame: the decoded planes, with the pixels of ``image`` that differ from the frame's own put in.
 
-    image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed. alpha: ``[H, W]``, or None to keep the frame's. layout, colors: the
-    encoder's planar format, its matrix and whether it is full range. Where the layout has no transparency the frame is laid on white.
+    image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed. alpha: ``[H, W]``, or None to keep the frame's. layout, colors:
+    the encoder's planar format, its matrix and whether it is full range. Where the layout has no transparency the frame is laid on white.
     """
     base = _base(frame, layout)
     if base is None:
@@ -38,17 +40,19 @@ def frame_to_encode(frame: ClipFrame, image: torch.Tensor | None, alpha: torch.T
 
 
 def _base(frame: ClipFrame, layout: Layout) -> VideoFrame | None:
-    """Return the decoded planes in the encoder's layout, or None where they cannot be taken over: pictures, RGB that becomes YUV, and transparency
-    that the layout lacks."""
+    """Return the decoded planes in the encoder's layout, or None where they cannot be taken over: pictures, RGB that becomes YUV, and
+    transparency that the layout lacks."""
     if frame.native is None:
         return None
     own = layout_of(frame.native.format.name)
     if own is None or (own.alpha and not layout.alpha) or (own.family != layout.family and own.family != "gray"):
         return None
-    return as_layout(frame.native, layout)
+    return as_layout(frame.native, layout, frame.full_range)
 
 
-def _converted(frame: ClipFrame, image: torch.Tensor | None, alpha: torch.Tensor | None, layout: Layout, colors: tuple[int, bool]) -> VideoFrame:
+def _converted(
+    frame: ClipFrame, image: torch.Tensor | None, alpha: torch.Tensor | None, layout: Layout, colors: tuple[int, bool]
+) -> VideoFrame:
     """Return a frame converted from RGB as a whole."""
     from .library import require_av
 
@@ -71,7 +75,9 @@ def _check_size(image: torch.Tensor, frame: ClipFrame) -> None:
     """Raise FaceLoomError where an image is not of the frame's size."""
     height, width = frame.convert().shape[:2]
     if tuple(image.shape) != (height, width, 3):
-        raise FaceLoomError(f"Frame {frame.index} is {width}x{height} but the image for it is {tuple(image.shape)}; give [{height}, {width}, 3].")
+        raise FaceLoomError(
+            f"Frame {frame.index} is {width}x{height} but the image for it is {tuple(image.shape)}; give [{height}, {width}, 3]."
+        )
 
 
 def _patched(base: VideoFrame, image: torch.Tensor, frame: ClipFrame, layout: Layout, colors: tuple[int, bool]) -> VideoFrame:

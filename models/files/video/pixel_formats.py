@@ -38,7 +38,8 @@ _SUB_BY_NAME = {name: sub for sub, name in _SUBSAMPLINGS.items()}
 
 
 def layout_of(name: str) -> Layout | None:
-    """Return the layout of a planar format; None for packed, palette, big-endian and float ones. "yuvj420p" is yuv420p with another range."""
+    """Return the layout of a planar format; None for packed, palette, big-endian and float ones. "yuvj420p" is yuv420p with another
+    range."""
     match = _PLANAR.match(name)
     if not match or (match["family"].startswith("yuv") and not match["sub"]):
         return None

@@ -54,15 +54,25 @@ class FrameReader:
         self._frames.close()
 
 
-def read_frames(source: ClipSource, start: float | Fraction | None = None, end: float | Fraction | None = None, *, after: int | None = None,
-                first_index: int = 0, convert: Converts = True, keep_damaged: bool = False, ahead: int = 4) -> FrameReader:
+def read_frames(
+    source: ClipSource,
+    start: float | Fraction | None = None,
+    end: float | Fraction | None = None,
+    *,
+    after: int | None = None,
+    first_index: int = 0,
+    convert: Converts = True,
+    keep_damaged: bool = False,
+    ahead: int = 4,
+) -> FrameReader:
     """Read the frames of a clip, upright, with a thread that decodes (itself on all cores) and converts to RGB ahead of whoever uses them.
 
-    source: path or BytesIO. start, end: seconds of the clip's own clock; frames shown at ``start`` or later and before ``end`` are read. after: only
-    frames with a larger ``pts``; with first_index, the number that the first of them gets: so a broken-off run goes on. convert: which frames are
-    converted to RGB on that thread (True all, False none, or a function of ``pts``); the others are when they are asked. keep_damaged: give what can be
-    decoded of a damaged clip instead of an error. ahead: how many frames may wait. Where a clip's times do not rise, a frame is moved by one tick.
-    FaceLoomError as of ``probe``, while reading where the clip is damaged, and where no frame lies in the section.
+    source: path or BytesIO. start, end: seconds of the clip's own clock; frames shown at ``start`` or later and before ``end`` are read.
+    after: only frames with a larger ``pts``; with first_index, the number that the first of them gets: so a broken-off run goes on.
+    convert: which frames are converted to RGB on that thread (True all, False none, or a function of ``pts``); the others are when they are
+    asked. keep_damaged: give what can be decoded of a damaged clip instead of an error. ahead: how many frames may wait. Where a clip's
+    times do not rise, a frame is moved by one tick. FaceLoomError as of ``probe``, while reading where the clip is damaged, and where no
+    frame lies in the section.
     """
     info = probe(source)
     if is_paged(source):
@@ -79,7 +89,9 @@ def _floor_ticks(seconds: float | Fraction | None, info: ClipInfo) -> int | None
     return None if seconds is None else math.floor(Fraction(seconds) / info.time_base + Fraction(1, 1000))
 
 
-def _section(frames: Iterator[ClipFrame], name: str, window: tuple[int | None, int | None], after: int | None, keep_damaged: bool) -> Iterator[ClipFrame]:
+def _section(
+    frames: Iterator[ClipFrame], name: str, window: tuple[int | None, int | None], after: int | None, keep_damaged: bool
+) -> Iterator[ClipFrame]:
     """Keep the frames within the window; FaceLoomError where there are none, and at a damaged one unless they are kept."""
     start, end = window
     found = False
@@ -199,8 +211,10 @@ class _Packets:
             except (av.error.FFmpegError, OSError) as error:
                 self._error = self._error or reason_of(error)
                 if not self._keep_damaged:
-                    raise FaceLoomError(f"{name_of(self._source)} is damaged after {self._count} frames ({self._error}); ask for what can be read of "
-                                        "it, or repair it.") from error
+                    raise FaceLoomError(
+                        f"{name_of(self._source)} is damaged after {self._count} frames ({self._error}); ask for what can be read of "
+                        "it, or repair it."
+                    ) from error
                 if not isinstance(error, av.error.InvalidDataError):
                     return
 
@@ -243,4 +257,3 @@ def _tagged_duration(stream: VideoStream) -> float:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
         return 0.0
-

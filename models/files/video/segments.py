@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-# In a segment's file the times are only numbers: frame n stands at n, and is decoded this much earlier, so that no frame is shown before it is decoded.
+# In a segment's file the times are only numbers: frame n stands at n, and is decoded this much earlier, so that no frame is shown before it
+# is decoded.
 _DECODE_DELAY = 32
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A finished segment: its file, the times of its frames in the order they are shown, their places in the order they are decoded, how long the last
-    one is shown, the hash of the encoder's header (equal in all segments of a clip), and the size of the file."""
+    """A finished segment: its file, the times of its frames in the order they are shown, their places in the order they are decoded, how
+    long the last one is shown, the hash of the encoder's header (equal in all segments of a clip), and the size of the file."""
 
     file: str
     pts: list[int]
@@ -127,7 +128,9 @@ def packets_of(folder: Path, segments: list[Segment]) -> Iterator[tuple[Packet, 
     av = require_av()
     before = 0
     for segment in segments:
-        with av.open(f"file:{folder / segment.file}", options={"ignore_editlist": "1"} if segment.file.endswith(("mp4", "mov")) else {}) as container:
+        with av.open(
+            f"file:{folder / segment.file}", options={"ignore_editlist": "1"} if segment.file.endswith(("mp4", "mov")) else {}
+        ) as container:
             packets = (packet for packet in container.demux(container.streams.video[0]) if packet.size)
             for place, packet in zip(segment.order, packets):
                 yield packet, before + place

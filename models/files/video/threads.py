@@ -13,8 +13,8 @@ _POLL_SECONDS = 0.1  # how long a thread that waits for room may miss that it sh
 
 
 class ReadAhead(Generic[T]):
-    """Iterates over ``items`` on a thread of its own, at most ``size`` items ahead. An error of ``items`` is raised where it occurred in the order
-    of items. ``close`` ends the thread and closes ``items`` if they are a generator."""
+    """Iterates over ``items`` on a thread of its own, at most ``size`` items ahead. An error of ``items`` is raised where it occurred in
+    the order of items. ``close`` ends the thread and closes ``items`` if they are a generator."""
 
     def __init__(self, items: Iterator[T], size: int):
         self._queue: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(max(1, size))
@@ -70,8 +70,8 @@ class ReadAhead(Generic[T]):
 
 
 class Worker(Generic[T]):
-    """Calls ``work(item)`` for each item put, on a thread of its own, at most ``size`` items behind. An error of the work is raised by the next ``put``
-    or by ``finish``; items after it are dropped."""
+    """Calls ``work(item)`` for each item put, on a thread of its own, at most ``size`` items behind. An error of the work is raised by the
+    next ``put`` or by ``finish``; items after it are dropped."""
 
     def __init__(self, work: Callable[[T], None], size: int):
         self._queue: queue.Queue[T | None] = queue.Queue(max(1, size))

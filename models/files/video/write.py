@@ -1,4 +1,5 @@
-"""Writes a clip: encodes frames on a thread of its own, in segments that survive a broken-off run, and joins them with the source's sound."""
+"""Writes a clip: encodes frames on a thread of its own, in segments that survive a broken-off run, and joins them with the source's
+sound."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from .info import ClipInfo
 from .join import join_segments
 from .library import ClipSource
 from .patch import frame_to_encode
+from .planes import same_range_reformat
 from .segments import SegmentEncoder, finished_segments
 from .settings import EncodeSettings, check_output, make_plan
 from .threads import Worker
@@ -33,16 +35,26 @@ class _Job:
 class ClipWriter:
     """Writes the frames of a clip to a video file.
 
-    A context: what it holds becomes the file when the block ends well, and is thrown away when it does not, but for the finished segments of a run
-    with a ``key``. With the same key a second run goes on: ``frames_done`` frames are already encoded, the last of them shown at ``last_pts``, and
-    ``write`` expects the one after it. ``folder`` may hold further files of the run; it goes when the clip is finished.
+    A context: what it holds becomes the file when the block ends well, and is thrown away when it does not, but for the finished segments
+    of a run with a ``key``. With the same key a second run goes on: ``frames_done`` frames are already encoded, the last of them shown at
+    ``last_pts``, and ``write`` expects the one after it. ``folder`` may hold further files of the run; it goes when the clip is finished.
     """
 
-    def __init__(self, path: str | Path, source: ClipSource | None, info: ClipInfo, settings: EncodeSettings | None = None, *,
-                 window: tuple[float | Fraction | None, float | Fraction | None] = (None, None), key: str | None = None, waiting: int = 4):
-        """Check that the clip can be written, and begin. path: .mp4, .m4v, .mov, .mkv or .webm. source, info: the clip the frames come from; its sound
-        and subtitles are copied. window: start and end (seconds of the source's clock) of the section the frames come from. key: a name made of
-        whatever decides what the frames look like. waiting: how many frames may wait for the encoder. FaceLoomError as of ``check_output``."""
+    def __init__(
+        self,
+        path: str | Path,
+        source: ClipSource | None,
+        info: ClipInfo,
+        settings: EncodeSettings | None = None,
+        *,
+        window: tuple[float | Fraction | None, float | Fraction | None] = (None, None),
+        key: str | None = None,
+        waiting: int = 4,
+    ):
+        """Check that the clip can be written, and begin. path: .mp4, .m4v, .mov, .mkv or .webm. source, info: the clip the frames come
+        from; its sound and subtitles are copied. window: start and end (seconds of the source's clock) of the section the frames come from.
+        key: a name made of whatever decides what the frames look like. waiting: how many frames may wait for the encoder. FaceLoomError as
+        of ``check_output``."""
         self.settings = settings or EncodeSettings()
         self.path = Path(path)
         check_output(self.path, source, info, self.settings)
@@ -68,9 +80,9 @@ class ClipWriter:
         return self._segments[-1].pts[-1] if self._segments else None
 
     def write(self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None) -> None:
-        """Add a frame. image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed; pixels equal to the frame's own are written as they
-        were decoded. alpha: ``[H, W]``, or None to keep the frame's. Neither may be changed afterwards. FaceLoomError where an earlier frame could
-        not be written."""
+        """Add a frame. image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed; pixels equal to the frame's own are written
+        as they were decoded. alpha: ``[H, W]``, or None to keep the frame's. Neither may be changed afterwards. FaceLoomError where an
+        earlier frame could not be written."""
         if self._last_pts is not None and frame.pts <= self._last_pts:
             raise FaceLoomError(f"Frame {frame.index} is not later than the one before it; give frames in the order they are shown.")
         self._last_pts = frame.pts
@@ -81,7 +93,10 @@ class ClipWriter:
         if self._encoder is None:
             self._encoder = SegmentEncoder(self.folder, len(self._segments), self.plan)
         colors = (self.plan.matrix, self.plan.marks.full_range)
-        self._encoder.encode(frame_to_encode(job.frame, job.image, job.alpha, self.plan.layout, colors), job.frame.pts, job.frame.duration)
+        frame = frame_to_encode(job.frame, job.image, job.alpha, self.plan.layout, colors)
+        if self.plan.pixel_format != self.plan.layout.name:
+            frame = same_range_reformat(frame, self.plan.pixel_format)
+        self._encoder.encode(frame, job.frame.pts, job.frame.duration)
         if self._encoder.count == self.settings.segment_frames:
             self._finish_segment()
 
