@@ -37,18 +37,19 @@ class GifFile:
         """Add a frame; its time is rounded to hundredths of a second by whoever calls."""
         picture, transparent = _with_palette(pixels)
         buffer = io.BytesIO()
-        picture.save(buffer, "GIF", optimize=False)
+        picture.save(buffer, "GIF", optimize=False, **({"transparency": 255} if transparent else {}))
         data = buffer.getvalue()
-        colors = 2 << (data[10] & 7)
-        at = 13 + 3 * colors
-        table = data[13:at]
-        while data[at] == 0x21:  # extensions
+        at = 13 + 3 * (2 << (data[10] & 7))
+        table, clear = data[13:at], 0
+        while data[at] == 0x21:  # extensions; Pillow may have renumbered the transparent colour
+            if data[at + 1] == 0xF9 and data[at + 3] & 1:
+                clear = data[at + 6]
             at += 2
             while data[at]:
                 at += data[at] + 1
             at += 1
-        flags = (2 if transparent is not None else 1) << 2 | (transparent is not None)
-        self._file.write(b"\x21\xf9\x04" + struct.pack("<BHBB", flags, ms // 10, transparent or 0, 0))
+        flags = (2 if transparent else 1) << 2 | transparent  # the next frame begins from nothing where this one has holes
+        self._file.write(b"\x21\xf9\x04" + struct.pack("<BHBB", flags, ms // 10, clear, 0))
         self._file.write(data[at : at + 9] + bytes([0x80 | (data[10] & 7)]) + table + data[at + 10 : -1])
 
     def close(self) -> None:
@@ -56,35 +57,23 @@ class GifFile:
         self._file.write(b"\x3b")
 
 
-def _with_palette(pixels: np.ndarray) -> tuple[Image.Image, int | None]:
-    """Return a frame with at most 256 colours, exactly where it has no more, and the number of the transparent one or None."""
+def _with_palette(pixels: np.ndarray) -> tuple[Image.Image, bool]:
+    """Return a frame with at most 256 colours, exactly where it has no more, and whether colour 255 is transparent."""
     clear = pixels[..., 3] < 128 if pixels.shape[-1] == 4 else np.zeros(pixels.shape[:2], bool)
     room = 256 - bool(clear.any())
     packed = pixels[..., :3].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     packed[clear] = packed[~clear].min() if not clear.all() else 0
-    colors, places = np.unique(packed, return_inverse=True)
+    colors, numbers = np.unique(packed, return_inverse=True)
     if len(colors) <= room:
-        picture = Image.fromarray(places.reshape(packed.shape).astype(np.uint8))
         palette = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], -1).astype(np.uint8).tobytes()
     else:
-        picture = Image.fromarray(np.ascontiguousarray(pixels[..., :3])).quantize(
-            room, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG
-        )
-        palette = bytes(picture.getpalette() or [])
-    if clear.any():
-        numbers = np.array(picture)
-        numbers[clear] = 255
-        picture = Image.fromarray(numbers)
-    picture = picture if picture.mode == "P" else _as_palette(picture)
+        rgb = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+        reduced = rgb.quantize(room, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
+        numbers, palette = np.asarray(reduced), bytes(reduced.getpalette() or [])
+    numbers = np.where(clear, 255, numbers.reshape(packed.shape)).astype(np.uint8)
+    picture = Image.frombytes("P", (pixels.shape[1], pixels.shape[0]), numbers.tobytes())
     picture.putpalette(palette.ljust(768, b"\0")[:768])
-    return picture, 255 if clear.any() else None
-
-
-def _as_palette(picture: Image.Image) -> Image.Image:
-    """Return an "L" picture whose values are numbers of colours as a "P" picture."""
-    made = Image.new("P", picture.size)
-    made.paste(picture)
-    return made
+    return picture, bool(clear.any())
 
 
 class PngFile:

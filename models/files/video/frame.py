@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from .color import to_rgb, to_tensor, white_of
 from .pixel_formats import layout_of
 
 if TYPE_CHECKING:
+    from av.sidedata.sidedata import SideData
     from av.video.frame import VideoFrame
 
 
@@ -86,5 +87,7 @@ def _units(rational: Sequence[int], scale: int) -> int:
 
 def _side_data(frame: VideoFrame, name: str) -> bytes:
     """Return the bytes of a frame's side data, empty where it has none of that name."""
-    found = next((data for data in frame.side_data if data.type.name == name), None)
-    return bytes(found) if found is not None else b""
+    for data in cast("Iterable[SideData]", frame.side_data):  # a mapping whose iterator gives the values
+        if data.type.name == name:
+            return bytes(data)
+    return b""

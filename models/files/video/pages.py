@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -20,6 +21,7 @@ _GIF, _PNG, _TIFF = b"GIF8", b"\x89PNG\r\n\x1a\n", (b"II*\x00", b"MM\x00*")
 _TICK = Fraction(1, 1000)
 _DEFAULT_MS = 100  # browsers show frames without a duration so long
 _ERRORS = (
+    struct.error,
     OSError,
     SyntaxError,
     ValueError,
@@ -41,15 +43,20 @@ def is_paged(source: ClipSource) -> bool:
 
 
 def probe_pages(source: ClipSource) -> dict[str, Any]:
-    """Read what an animation is, decoding it once: the fields of ``ClipInfo``. FaceLoomError where it is damaged."""
+    """Read what an animation is, decoding it once: the fields of ``ClipInfo``, counted up to where it is damaged. FaceLoomError where no frame can be
+    decoded."""
     frames = ms = 0
     alpha, size, bits, loop, kind = False, (0, 0), 8, 0, ""
-    for picture, duration in _pages(source):
+    try:
+        for picture, duration in _pages(source):
+            if not frames:
+                size, kind = ImageOps.exif_transpose(picture).size, (picture.format or "").lower()
+                loop, bits = _plays(picture), 16 if picture.mode.startswith("I") else 8
+            alpha = alpha or _has_holes(picture)
+            frames, ms = frames + 1, ms + duration
+    except FaceLoomError:
         if not frames:
-            size, kind = ImageOps.exif_transpose(picture).size, (picture.format or "").lower()
-            loop, bits = _plays(picture), 16 if picture.mode.startswith("I") else 8
-        alpha = alpha or picture.has_transparency_data
-        frames, ms = frames + 1, ms + duration
+            raise
     return {
         "width": size[0],
         "height": size[1],
@@ -67,10 +74,24 @@ def probe_pages(source: ClipSource) -> dict[str, Any]:
     }
 
 
-def read_pages(source: ClipSource, alpha: bool) -> Iterator[ClipFrame]:
-    """Read the frames of an animation one after another, in ticks of a millisecond. alpha: give RGBA."""
-    at = 0
-    for number, (picture, duration) in enumerate(_pages(source)):
+def _has_holes(picture: Image.Image) -> bool:
+    """True where a pixel is not opaque. That a format could hold transparency says nothing: every WebP animation of Pillow's does."""
+    return picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
+
+
+def read_pages(source: ClipSource, alpha: bool, keep_damaged: bool) -> Iterator[ClipFrame]:
+    """Read the frames of an animation one after another, in ticks of a millisecond. alpha: give RGBA. keep_damaged: end where the file is damaged
+    instead of raising FaceLoomError."""
+    pages, at = _pages(source), 0
+    for number in range(1_000_000_000):
+        try:
+            picture, duration = next(pages)
+        except StopIteration:
+            return
+        except FaceLoomError:
+            if keep_damaged and number:
+                return
+            raise
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I"):  # 16 bits of grey
             pixels, white = np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, -1), 65535

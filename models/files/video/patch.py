@@ -113,4 +113,4 @@ def _any_in_blocks(mask: np.ndarray, high: int, wide: int) -> np.ndarray:
     """Return for each block of pixels whether one of it is set."""
     height, width = mask.shape
     mask = np.pad(mask, ((0, -height % high), (0, -width % wide)))
-    return mask.reshape(-(-height // high), high, -(-width // wide), wide).any((1, 3))
+    return mask.reshape(-(-height // high), high, -(-width // wide), wide).max((1, 3))

@@ -76,7 +76,7 @@ def read_frames(
     """
     info = probe(source)
     if is_paged(source):
-        frames = read_pages(source, info.alpha)
+        frames = read_pages(source, info.alpha, keep_damaged)
     else:
         check_matrix(effective_matrix(info))
         frames = _decode(source, info, start, keep_damaged)
@@ -158,6 +158,7 @@ def _from_start(reader: _Packets, start: float | Fraction | None, info: ClipInfo
     if target is None or target <= first_pts:
         yield from reader.frames()
         return
+    first, frames = None, iter(())
     for margin in (*_SEEK_MARGINS, None):
         reader.seek(None if margin is None else max(math.floor(target - margin / info.time_base), math.floor(first_pts)))
         frames = reader.frames()

@@ -185,7 +185,7 @@ def _layout(encoder: _Encoder, info: ClipInfo, suffix: str) -> Layout:
     """Return the pixel format to encode in; FaceLoomError where this FFmpeg has no such encoder."""
     av = require_av()
     try:
-        offered = [pixel.name for pixel in av.Codec(encoder.name, "w").video_formats or ()]
+        offered = [str(pixel.name) for pixel in av.Codec(encoder.name, "w").video_formats or ()]
     except ValueError as error:  # UnknownCodecError
         raise FaceLoomError(
             f"The installed PyAV has no encoder {encoder.name}; choose another codec, or python -m pip install -U av."

@@ -24,9 +24,8 @@ LOSSLESS = EncodeSettings(codec="ffv1")
 
 def copy(source, target, settings=None, *, change=None, start=None, end=None, key=None, stop_after=None, **options):
     """Write a clip's frames as they are, or as ``change(frame)`` makes them."""
-    with read_frames(source, start, end, **options) as reader:
-        with open_writer(target, source, reader.info, settings, window=(start, end), key=key) as writer:
-            frames = reader if writer.last_pts is None else (frame for frame in reader if frame.pts > writer.last_pts)
+    with open_writer(target, source, probe(source), settings, window=(start, end), key=key) as writer:  # noqa: SIM117
+        with read_frames(source, start, end, after=writer.last_pts, first_index=writer.frames_done, **options) as frames:
             for number, frame in enumerate(frames):
                 if stop_after is not None and number == stop_after:
                     raise KeyboardInterrupt
@@ -135,7 +134,7 @@ def test_only_changed_pixels_change(tmp_path, fmt, full):
             outside[11 // high : -(-40 // high), 33 // wide : -(-60 // wide)] = False
             assert np.array_equal(a[outside], b[outside])
             assert number or (a != b)[11:40, 33:60].mean() > 0.9
-    painted = list(read_frames(tmp_path / "out.mkv"))[0].image()[22:28, 44:50]
+    painted = next(iter(read_frames(tmp_path / "out.mkv"))).image()[22:28, 44:50]
     assert (painted - torch.tensor([0.9, 0.2, 0.1])).abs().max() < 2 / 255
 
 
