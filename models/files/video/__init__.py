@@ -1,8 +1,8 @@
 """Reads and writes clips frame by frame: a video file, GIF, APNG, animated WebP or TIFF of several pages comes in, its frames with their
 times go out and back into a file, in memory that does not grow with the clip's length.
 
-``probe`` says what a clip is, ``read_frames`` gives its frames, ``open_writer`` takes them back. The modules are imported when they are
-used: PyAV is an optional package.
+``probe`` says what a clip is, ``read_frames`` gives its frames, ``open_writer`` takes them back.
+PyAV is imported when the first clip is opened.
 """
 
 from .animation import AnimationWriter

@@ -37,7 +37,7 @@ class GifFile:
         """Add a frame; its time is rounded to hundredths of a second by whoever calls."""
         picture, transparent = _with_palette(pixels)
         buffer = io.BytesIO()
-        picture.save(buffer, "GIF", optimize=False, **({"transparency": 255} if transparent else {}))
+        picture.save(buffer, "GIF", optimize=False, interlace=0, **({"transparency": 255} if transparent else {}))
         data = buffer.getvalue()
         at = 13 + 3 * (2 << (data[10] & 7))
         table, clear = data[13:at], 0

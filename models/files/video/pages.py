@@ -43,8 +43,8 @@ def is_paged(source: ClipSource) -> bool:
 
 
 def probe_pages(source: ClipSource) -> dict[str, Any]:
-    """Read what an animation is, decoding it once: the fields of ``ClipInfo``, counted up to where it is damaged. FaceLoomError where no frame can be
-    decoded."""
+    """Read what an animation is, decoding it once: the fields of ``ClipInfo``, counted up to where it is damaged. FaceLoomError where no
+    frame can be decoded."""
     frames = ms = 0
     alpha, size, bits, loop, kind = False, (0, 0), 8, 0, ""
     try:
@@ -80,8 +80,8 @@ def _has_holes(picture: Image.Image) -> bool:
 
 
 def read_pages(source: ClipSource, alpha: bool, keep_damaged: bool) -> Iterator[ClipFrame]:
-    """Read the frames of an animation one after another, in ticks of a millisecond. alpha: give RGBA. keep_damaged: end where the file is damaged
-    instead of raising FaceLoomError."""
+    """Read the frames of an animation one after another, in ticks of a millisecond. alpha: give RGBA. keep_damaged: end where the file is
+    damaged instead of raising FaceLoomError."""
     pages, at = _pages(source), 0
     for number in range(1_000_000_000):
         try:

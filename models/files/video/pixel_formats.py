@@ -100,18 +100,21 @@ def choose(wanted: Layout, offered: list[str], width: int, height: int, even: bo
     if even:
         layouts = [layout for layout in layouts if not (width % (1 << layout.sub_x) or height % (1 << layout.sub_y))]
 
+    gray = wanted.family == "gray"
+    if gray:  # in YUV its chroma says nothing, so it may be coarse
+        wanted = replace(wanted, sub_x=1, sub_y=1)
+
     def loss(layout: Layout) -> tuple:
         sub = (layout.sub_x, layout.sub_y)
         return (
             wanted.alpha and not layout.alpha,
-            layout.family != wanted.family and wanted.family != "gray",
-            layout.family == "gray" != wanted.family,
+            layout.family != wanted.family and not gray,
             layout.bits < wanted.bits,
+            layout.family != wanted.family,
             layout.sub_x > wanted.sub_x or layout.sub_y > wanted.sub_y,
             abs(layout.bits - wanted.bits),
             layout.alpha and not wanted.alpha,
             abs(sub[0] - wanted.sub_x) + abs(sub[1] - wanted.sub_y),
-            layout.family != wanted.family,
         )
 
     return min(layouts, key=loss, default=None)
