@@ -3,7 +3,7 @@
 import sys
 
 if __package__:
-    from .cli import main
+    from .cli import run_program
 else:
     from importlib import import_module, util
     from pathlib import Path
@@ -14,6 +14,6 @@ else:
     specification.loader.exec_module(sys.modules["faceloom_here"])
     # Python put the folder itself on its path, and the names of what is in it are too common.
     sys.path[:] = [place for place in sys.path if Path(place).absolute() != FOLDER]
-    main = import_module("faceloom_here.cli").main
+    run_program = import_module("faceloom_here.cli").run_program
 
-sys.exit(main())
+run_program()

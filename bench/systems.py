@@ -28,9 +28,9 @@ from faceloom.models.networks.megafs import FaceTransfer, HierarchicalEncoder
 from faceloom.models.networks.psp import StyleEncoder
 from faceloom.models.networks.simswap import SimSwapNet
 from faceloom.models.networks.stylegan2 import StyleGAN2
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.parse import REGIONS
 from faceloom.models.runtime.devices import PlainDevices, TorchModel
-from faceloom.models.swap import SwapSettings
 from faceloom.models.swap.research import (
     facedancer_engine,
     fslsd_engine,

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable
+import os
+import re
+import stat
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .folder import Found, pictures_in
+
+if TYPE_CHECKING:
+    from ..models.files.picture import Frames
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more: C:/ is a drive
 
 
 @dataclass(frozen=True)
@@ -16,91 +29,208 @@ class Job:
     out: Path
 
 
-def source_files(words: Iterable[str]) -> list[Path]:
-    """The photos that the SOURCE words name: files, folders, comma-separated lists of either."""
+@dataclass(frozen=True)
+class Plan:
+    """All that is to be done. left_out: what of TARGET is not taken, and why."""
+
+    jobs: list[Job]
+    left_out: dict[Path, str]
+
+
+def source_files(words: Iterable[str]) -> Found:
+    """Returns the photos that the SOURCE words name: files, folders, comma-separated lists of either."""
     from ..models.errors import FaceLoomError
-    from ..models.files.picture import IMAGE_SUFFIXES
 
     files: list[Path] = []
+    left_out: dict[Path, str] = {}
     for word in words:
-        for path in [Path(word)] if Path(word).exists() else [Path(part.strip()) for part in word.split(",") if part.strip()]:
-            if path.is_dir():
+        for part in [word] if os.path.exists(word) else [part.strip() for part in word.split(",")]:
+            path = Path(part)
+            if not part:
+                continue
+            if os.path.isdir(path):
                 inside = pictures_in(path, recursive=False)
-                if not inside:
-                    raise FaceLoomError(f"The source folder {path} has no picture in it ({', '.join(IMAGE_SUFFIXES)}).")
-                files += inside
-            elif path.is_file():
+                if not inside.pictures:
+                    raise FaceLoomError(_nothing_in(path, "source ", inside))
+                files += inside.pictures
+                left_out |= inside.left_out
+            elif os.path.isfile(path):
                 files.append(path)
             else:
-                raise FaceLoomError(f"The source {path} does not exist.")
-    if not files:
-        raise FaceLoomError("SOURCE is empty; name at least one photo of the person.")
-    return files
+                raise FaceLoomError(f"The source {_missing(part)}")
+        if not word.strip(" ,"):
+            raise FaceLoomError("SOURCE is empty; name at least one photo of the person.")
+    return Found(files, left_out)
 
 
-def pictures_in(folder: Path, recursive: bool, but: Path | None = None) -> list[Path]:
-    """Picture files of a folder in name order, hidden ones and those in or under ``but`` left out."""
-    from ..models.files.picture import IMAGE_SUFFIXES
-
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(
-        path for path in found
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not (but and but in path.resolve().parents)
-    )
+def _missing(word: str) -> str:
+    if _ADDRESS.match(word):
+        return f"{word} is an address; download it first."
+    return f"{word} does not exist."
 
 
-def plan(target: Path, out: str, recursive: bool) -> list[Job]:
-    """What is to be done, or FaceLoomError where TARGET and OUT do not fit together."""
+def _nothing_in(folder: Path, kind: str, found: Found) -> str:
+    """Returns the sentence about a folder without a picture that can be read."""
+    from ..models.files.picture_formats import written_suffixes
+    from .folder import sentence
+
+    left_out = f"; {sentence(found.left_out)}" if found.left_out else "."
+    return f"The {kind}folder {folder} has no picture in it ({', '.join(written_suffixes())}){left_out}"
+
+
+def plan(target: str, out: str, recursive: bool) -> Plan:
+    """Returns what is to be done; FaceLoomError where TARGET and OUT do not fit together."""
     from ..models.errors import FaceLoomError
-    from ..models.files.picture import IMAGE_SUFFIXES
+    from ..models.files.picture_formats import written_format
 
-    destination = Path(out)
-    if target.is_dir():
-        if destination.is_file() or (destination.suffix.lower() in IMAGE_SUFFIXES and not destination.is_dir()):
-            raise FaceLoomError(f"{target} is a folder, so OUT must be a folder too, not {destination}.")
-        if destination.resolve() == target.resolve():
-            raise FaceLoomError(f"OUT is TARGET itself ({target}); name another folder so that no photograph is lost.")
-        pictures = pictures_in(target, recursive, but=destination.resolve())
-        if not pictures:
-            raise FaceLoomError(f"The folder {target} has no picture in it ({', '.join(IMAGE_SUFFIXES)}).")
-        return [Job(path, destination / path.relative_to(target)) for path in pictures]
-    if not target.is_file():
-        raise FaceLoomError(f"The target {target} does not exist.")
-    if destination.is_dir() or out.endswith(("/", "\\")) or not destination.suffix:
-        name = target.name if target.suffix.lower() in IMAGE_SUFFIXES else f"{target.stem}.png"
+    for name, word in (("TARGET", target), ("OUT", out)):
+        if not word.strip():
+            raise FaceLoomError(f"{name} is empty; name a picture or a folder.")
+    if _ADDRESS.match(out) and not os.path.exists(out):
+        raise FaceLoomError(f"OUT must be a picture or a folder of this machine, not the address {out}.")
+    source, destination = Path(target), Path(out)
+    is_picture = written_format(destination.suffix.lower()) is not None
+    if os.path.isdir(source):
+        if os.path.isfile(destination) or (is_picture and not os.path.isdir(destination)):
+            raise FaceLoomError(f"{source} is a folder, so OUT must be a folder too, not {destination}.")
+        if os.path.realpath(destination) == os.path.realpath(source):
+            raise FaceLoomError(f"OUT is TARGET itself ({source}); name another folder so that no photograph is lost.")
+        found = pictures_in(source, recursive, but=destination)
+        if not found.pictures:
+            raise FaceLoomError(_nothing_in(source, "", found))
+        return Plan(_in_folder(found.pictures, source, destination), dict(found.left_out))
+    if not os.path.isfile(source):
+        raise FaceLoomError(f"The target {_missing(target)}")
+    if os.path.isdir(destination) or out.endswith(("/", "\\")) or not destination.suffix:
+        name = source.name if written_format(source.suffix.lower()) else f"{source.stem}.png"
         destination = destination / name
-    return [Job(target, destination)]
+    return Plan([Job(source, destination)], {})
 
 
-def check(jobs: Iterable[Job], sources: Iterable[Path], overwrite: bool, provenance: bool) -> None:
-    """Find before the work starts what would spoil it at its end."""
+def _in_folder(pictures: Sequence[Path], source: Path, destination: Path) -> list[Job]:
+    """Returns the jobs of a folder. Names are kept; what cannot be written in its own format becomes ``name.png``, or ``name.suffix.png``
+    where there is a ``name.png`` already."""
+    from ..models.files.picture_formats import written_format
+
+    inside = {path: path.relative_to(source) for path in pictures}
+    taken = {_same_name(name) for path, name in inside.items() if written_format(path.suffix.lower())}
+    for path, name in inside.items():
+        if not written_format(path.suffix.lower()):
+            short = name.with_suffix(".png")
+            inside[path] = name.with_name(f"{name.name}.png") if _same_name(short) in taken else short
+            taken.add(_same_name(inside[path]))
+    return [Job(path, destination / name) for path, name in inside.items()]
+
+
+def _same_name(path: Path) -> str:
+    """Returns what is equal for names that some file systems take for the same: in either case, composed or not."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def check(jobs: Sequence[Job], sources: Iterable[Path], overwrite: bool, provenance: bool) -> None:
+    """Finds before the work starts what would spoil it at its end."""
     from ..models.errors import FaceLoomError
     from ..models.files.cache import check_writable
-    from ..models.files.picture import format_of
+    from ..models.files.picture_formats import format_of
 
-    inputs = {path.resolve() for path in sources} | {job.target.resolve() for job in jobs}
+    inputs = {os.path.realpath(path) for path in sources} | {os.path.realpath(job.target) for job in jobs}
     there = []
     for job in jobs:
-        if format_of(job.out) == "BMP" and provenance:
-            raise FaceLoomError(f"{job.out}: a .bmp file has no room for provenance; write .png, .jpg, .webp or .tif.")
-        if job.out.resolve() in inputs:
+        if format_of(job.out) in ("BMP", "GIF") and provenance:
+            raise FaceLoomError(f"{job.out}: a {job.out.suffix} file has no room for provenance; write .png, .jpg, .webp or .tif.")
+        if os.path.realpath(job.out) in inputs:
             raise FaceLoomError(f"{job.out} is one of the pictures that are read; choose another OUT.")
-        if job.out.is_dir():
+        if os.path.isdir(job.out):
             raise FaceLoomError(f"{job.out} is a folder; choose another OUT.")
-        if job.out.exists():
+        if _is_there(job.out):
             there.append(job.out)
+        if job.target.suffix.lower() != job.out.suffix.lower():
+            check_frames(job)
     if there and not overwrite:
         more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
         raise FaceLoomError(f"{there[0]}{more} there already; pass --overwrite to replace, or choose another OUT.")
-    for folder in sorted({job.out.parent for job in jobs}):
+    for path in there:
+        if not path.stat().st_mode & stat.S_IWUSR or not os.access(path, os.W_OK):
+            raise FaceLoomError(f"{path} may not be written to; change its permissions, or choose another OUT.")
+    for folder in sorted({os.path.dirname(os.path.realpath(job.out)) for job in jobs}):
         check_writable(folder)
+    _check_names(jobs)
+
+
+def _is_there(path: Path) -> bool:
+    """Returns whether a file is there; FaceLoomError where its name or its folder's is too long, or a link leads in circles."""
+    from ..models.errors import FaceLoomError
+
+    try:
+        return path.stat() is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise FaceLoomError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error}); choose another name.") from None
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    """Raises FaceLoomError where the file system does not take a name, or takes two of them for the same."""
+    from ..models.errors import FaceLoomError
+
+    alike = defaultdict(list)
+    for job in jobs:
+        alike[_same_name(Path(os.path.realpath(job.out)))].append(job)
+    for first, *others in alike.values():
+        with _empty_file(first.out):
+            for other in others:
+                if os.path.exists(other.out) and os.path.samefile(first.out, other.out):
+                    raise FaceLoomError(f"{first.target} and {other.target} would both become {first.out}; rename one of them.")
+        for other in others:
+            with _empty_file(other.out):
+                pass
+
+
+@contextmanager
+def _empty_file(path: Path) -> Iterator[None]:
+    """Has a file of this name for as long as the block lasts, where there is none."""
+    from ..models.errors import FaceLoomError
+
+    real = os.path.realpath(path)
+    try:
+        if os.path.lexists(real):
+            real = ""
+        else:
+            with open(real, "xb"):
+                pass
+    except (OSError, ValueError) as error:
+        raise FaceLoomError(f"{path} cannot be written ({getattr(error, 'strerror', None) or error}); choose another name.") from None
+    try:
+        yield
+    finally:
+        if real:
+            os.unlink(real)
+
+
+def check_frames(job: Job) -> Frames:
+    """Returns which frames or pages a photograph has; FaceLoomError where the result's format cannot hold them as they are."""
+    from ..models.errors import FaceLoomError
+    from ..models.files.picture import Frames, frames_in
+    from ..models.files.picture_formats import SEVERAL, TIMED, format_of
+
+    try:
+        frames = frames_in(job.target)
+    except FaceLoomError:
+        return Frames()  # reading it will say why
+    out = format_of(job.out)
+    if frames.count > 1 and (out not in SEVERAL or frames.timed != (out in TIMED)):
+        kind, fitting = ("frames", ".webp, .png or .gif") if frames.timed else ("pages", ".tif")
+        raise FaceLoomError(f"{job.target} has {frames.count} {kind}, which a {job.out.suffix} file cannot hold; write {fitting}.")
+    return frames
 
 
 def copy_file(source: Path, destination: Path) -> None:
-    """The same bytes under another name, in one move."""
-    from ..models.files.cache import replace_file
+    """Writes the same bytes under another name, in one move."""
+    from ..models.errors import FaceLoomError
+    from ..models.files.cache import write_file
 
-    with open(source, "rb") as original, replace_file(destination) as copy:
-        shutil.copyfileobj(original, copy)
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise FaceLoomError(f"{source} cannot be read ({error.strerror or error}).") from error
+    write_file(destination, data)

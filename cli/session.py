@@ -9,18 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from ..models.detect import kept_positions
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
-from ..models.files.picture import PictureFile, read_picture_file, write_image
-from ..models.pipeline import Clock, Models, Settings, open_models, read_identity, swap_photograph
+from ..models.files.picture import (
+    Frames,
+    PictureFile,
+    check_size,
+    picture_array,
+    read_frames,
+    read_picture_file,
+    write_pictures,
+)
+from ..models.files.picture_formats import format_of
+from ..models.files.picture_metadata import Metadata
+from ..models.pipeline import Clock, Models, Settings, Swapped, open_models, read_identity, swap_photograph
 from ..models.pixels.tensors import as_images
 from ..models.runtime.devices import PlainDevices
 from ..models.runtime.method import Loading
 from ..models.runtime.options import Value
 from . import own_version
-from .jobs import Job, copy_file
+from .jobs import Job, check_frames, copy_file
 from .swap_arguments import names_of
 
 
@@ -43,9 +55,39 @@ def read_mask(path: Path) -> torch.Tensor:
     return mask if picture.alpha is None else mask * picture.alpha
 
 
+@dataclass
+class Result:
+    """The frames of one photograph as they are to be written, and what was found in each: boxes of the faces that were swapped, and how
+    many faces there are."""
+
+    arrays: list[np.ndarray] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+    boxes: list[list[list[int]]] = field(default_factory=list)
+    found: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    metadata: Metadata = field(default_factory=Metadata)
+    icc: bytes | None = None
+    bits: int = 8
+
+    def add(self, picture: PictureFile, done: Swapped, format_name: str) -> None:
+        """Takes the next frame. The metadata are the first one's."""
+        if not self.arrays:
+            self.metadata, self.icc, self.bits = picture.metadata, picture.icc, picture.bits
+        self.arrays.append(picture_array(done.result[0], picture.alpha, format_name))
+        self.milliseconds.append(picture.milliseconds)
+        self.boxes.append([[round(float(v)) for v in face.box] for face in done.faces])
+        self.found.append(done.found)
+        self.notes += picture.notes
+
+
+def _faces(count: int) -> str:
+    return "1 face" if count == 1 else f"{count} faces"
+
+
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What stays the same from picture to picture. source: what the engine prepared of the identity. mask: see ``swap_photograph``."""
+    """What stays the same from picture to picture. source: what the engine prepared of the identity. strip: write no metadata but the
+    provenance. mask: see ``swap_photograph``."""
 
     identity: Identity
     models: Models
@@ -53,6 +95,7 @@ class Session:
     settings: Settings
     no_face: str
     provenance: bool
+    strip: bool = False
     mask: torch.Tensor | None = None
     report: str = ""
     clock: Clock = field(default_factory=Clock)
@@ -68,35 +111,64 @@ class Session:
         identity, report = read_identity(sources, models, settings, clock)
         with clock.stage("source"):
             source = models.engine.prepare(identity) if settings.swap.strength != 0 else identity
-        return cls(identity, models, source, settings, no_face, arguments.provenance, mask, report, clock)
+        return cls(identity, models, source, settings, no_face, arguments.provenance, arguments.strip, mask, report, clock)
 
     def swap(self, job: Job) -> dict:
-        """Swaps one photograph and writes the result. Returns what became of it."""
+        """Swaps all frames of one photograph and writes the result. Returns what became of it."""
         start = time.perf_counter()
+        result = Result()
         with self.clock.stage("read"):
-            picture = read_picture_file(job.target)
-        done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask)
-        if not len(done.faces):
-            return self._without_face(job, picture)
+            frames = check_frames(job)
+            pictures = read_frames(job.target) if frames.count > 1 else [read_picture_file(job.target)]
+        for picture in pictures:
+            check_size(job.out, picture.image.shape[1], picture.image.shape[0])
+            done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask,
+                                   alpha=picture.alpha)
+            result.add(picture, done, format_of(job.out))
+        if not any(result.boxes):
+            return self._without_face(job, result, frames)
         with self.clock.stage("write"):
-            write_image(job.out, done.result[0], self._statement(len(done.faces)) if self.provenance else None,
-                        alpha=picture.alpha, icc=picture.icc)
-        record = {"status": "swapped", "faces": len(done.faces), "boxes": [[round(float(v)) for v in face.box] for face in done.faces],
+            notes = [*result.notes, *self._write(job, result, frames, swapped=True)]
+        if missing := self._positions_without_face(min(result.found)):
+            notes.append(f"{job.target} has {_faces(min(result.found))}; there is none at {', '.join(missing)} of --faces.")
+        record = {"status": "swapped", "faces": sum(map(len, result.boxes)), "boxes": result.boxes if frames.count > 1 else result.boxes[0],
                   "milliseconds": round((time.perf_counter() - start) * 1000, 1)}
-        if picture.bits > 8:
-            record["note"] = f"{job.target} has {picture.bits} bits per channel; {job.out} has 8."
-        return record
+        if frames.count > 1:
+            record["frames"] = len(result.arrays)
+        if result.bits > 8:
+            notes.append(f"{job.target} has {result.bits} bits per channel; {job.out} has 8.")
+        return record | ({"note": " ".join(notes)} if notes else {})
 
-    def _without_face(self, job: Job, picture: PictureFile) -> dict:
+    def _write(self, job: Job, result: Result, frames: Frames, swapped: bool) -> list[str]:
+        """Writes the frames. Returns notes about what of the photograph's metadata was lost."""
+        statement = self._statement(sum(map(len, result.boxes))) if self.provenance and swapped else None
+        lost = write_pictures(
+            job.out, result.arrays, statement, milliseconds=result.milliseconds, frames=frames, icc=result.icc,
+            about=None if self.strip else result.metadata)
+        return [f"{job.out} has no room for {', '.join(lost)}."] if lost else []
+
+    def _without_face(self, job: Job, result: Result, frames: Frames) -> dict:
+        found, keep = max(result.found), self.settings.detect.keep
+        none = f"{job.target} has {_faces(found)}, none of them at --faces {keep}" if found else f"no face in {job.target}"
+        if self.no_face == "error" and found:
+            counted = f"they are counted from 0 to {found - 1}" if found > 1 else "the only one is 0"
+            raise FaceLoomError(f"{job.target} has {_faces(found)}, and --faces {keep} names none of them; {counted}.")
         if self.no_face == "error":
             raise FaceLoomError(f"There is no face in {job.target}; lower --threshold, or pass --no-face copy to pass it through.")
         if self.no_face == "skip":
-            return {"status": "skipped", "faces": 0, "note": f"no face in {job.target}; left out."}
-        if job.target.suffix.lower() == job.out.suffix.lower():
+            return {"status": "skipped", "faces": 0, "note": f"{none}; left out."}
+        if job.target.suffix.lower() == job.out.suffix.lower() and not self.strip:
             copy_file(job.target, job.out)
-        else:
-            write_image(job.out, picture.image, alpha=picture.alpha, icc=picture.icc)
-        return {"status": "copied", "faces": 0, "note": f"no face in {job.target}; copied unchanged."}
+            return {"status": "copied", "faces": 0, "note": f"{none}; copied unchanged."}
+        notes = [f"{none}; copied{' without its metadata' if self.strip else ''}.", *result.notes]
+        return {"status": "copied", "faces": 0, "note": " ".join([*notes, *self._write(job, result, frames, swapped=False)])}
+
+    def _positions_without_face(self, found: int) -> list[str]:
+        """Returns the parts of --faces that name nobody among so many faces."""
+        keep = self.settings.detect.keep
+        if keep in ("all", "first"):
+            return []
+        return [part.strip() for part in keep.split(",") if not kept_positions(part, found)]
 
     def _statement(self, faces: int) -> dict[str, str]:
         return provenance(self.models.engine.name, self.identity.name, faces)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from . import INTERRUPTED, OK, SOME_FAILED
+from .folder import sentence
 from .jobs import Job, check, plan, source_files
 from .swap_arguments import add_arguments, engine_options_of, settings_of
 
@@ -33,19 +35,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Swaps the faces. Returns the exit code; see ``cli/__init__.py``."""
     settings, options = settings_of(arguments), engine_options_of(arguments)  # what cannot be is refused before anything is read
     sources = source_files(arguments.source)
-    folder = arguments.target.is_dir()
-    jobs = plan(arguments.target, arguments.out, arguments.recursive)
-    check(jobs, sources, arguments.overwrite, arguments.provenance)
+    todo = plan(arguments.target, arguments.out, arguments.recursive)
+    check(todo.jobs, sources.pictures, arguments.overwrite, arguments.provenance)
+    left_out = {**sources.left_out, **todo.left_out}
+    if left_out:
+        print(f"faceloom: {sentence(left_out)}", file=sys.stderr)
 
     from .session import Session
 
-    session = Session.start(arguments, settings, options, sources, arguments.no_face or ("copy" if folder else "error"))
+    no_face = arguments.no_face or ("copy" if os.path.isdir(arguments.target) else "error")
+    session = Session.start(arguments, settings, options, sources.pictures, no_face)
     started = time.perf_counter()
-    records, interrupted = work(session, jobs, arguments.quiet)
+    records, interrupted = work(session, todo.jobs, arguments.quiet)
     counts = {status: sum(record["status"] == status for record in records) for status in ("swapped", "copied", "skipped", "failed")}
     if arguments.json:
         print(json.dumps(session.summary() | {"counts": counts, "interrupted": interrupted,
-                                              "seconds": round(time.perf_counter() - started, 3), "pictures": records}, indent=2))
+                                              "seconds": round(time.perf_counter() - started, 3), "pictures": records,
+                                              "left_out": [{"path": str(path), "reason": reason} for path, reason in left_out.items()]},
+                         indent=2))
     elif len(records) != 1 or counts["failed"] == 0:
         print(", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing done", "→", arguments.out)
     if interrupted:

@@ -17,8 +17,8 @@ from ..models.options.providers import PROVIDERS
 from ..models.options.ranges import RANGES, check_range
 from ..models.options.regions import PRESETS, REGIONS, read_regions
 from ..models.options.restore import RestoreSettings
+from ..models.options.swap import SwapSettings
 from ..models.runtime.options import Options, Value
-from ..models.swap import SwapSettings
 from ..models.systems.options import options_by_engine, read_engine_options
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = options_help(options_by_engine())
     add = parser.add_argument
     add("source", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
-    add("target", type=Path, metavar="TARGET", help=argparse.SUPPRESS)
+    add("target", metavar="TARGET", help=argparse.SUPPRESS)
     add("out", metavar="OUT", help=argparse.SUPPRESS)
     _add_faces(parser.add_argument_group("which faces").add_argument)
     _add_engine(parser.add_argument_group("who swaps").add_argument)
@@ -125,6 +125,7 @@ def _add_look(add: Callable) -> None:
 def _add_files(add: Callable) -> None:
     add("--recursive", action="store_true", help="take the photographs of TARGET's subfolders too")
     add("--overwrite", action="store_true", help="replace files that are there already")
+    add("--strip", action="store_true", help="write nothing of what the photographs say about themselves (EXIF, XMP and the like)")
     add("--provenance", action="store_true", help="write into each picture that it is a face swap, and how it was made")
     add("--json", action="store_true", help="print one JSON document instead of the summary")
     add("--quiet", action="store_true", help="no progress bar")

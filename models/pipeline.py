@@ -17,9 +17,10 @@ from .crops.crop import crop_matrices, cut_crops
 from .crops.transformed import transform_face
 from .detect import Detector, detect_faces, kept_positions
 from .detect.load import load_detector
+from .detect.seen import as_seen
 from .errors import FaceLoomError
 from .faces import Faces, Identity
-from .files.picture import read_image
+from .files.picture import read_picture_file
 from .identity import Recognizer, make_identity
 from .identity.files import load_identity
 from .identity.load import load_recognizer
@@ -29,6 +30,7 @@ from .options.paste import PasteSettings
 from .options.pipeline import BUILT_IN, REGION_FEATHER, ModelNames
 from .options.ranges import check_range
 from .options.restore import RestoreSettings
+from .options.swap import SwapSettings
 from .parse import MaskEdge, Parser, region_mask
 from .parse.load import load_occluder, load_parser
 from .parse.occlude import Occluder, occlusion_mask
@@ -40,7 +42,7 @@ from .restore import Restorer, restore_crops
 from .restore.load import load_restorer
 from .runtime.method import Loading
 from .runtime.options import Value
-from .swap import AlignsFaces, ChecksSettings, DrawsAtSize, SwapEngine, SwapSettings, swap_faces
+from .swap import AlignsFaces, ChecksSettings, DrawsAtSize, OpensLate, SwapEngine, swap_faces
 from .systems.load import load_any_engine
 
 SMALLEST_CROP, LARGEST_CROP = 512, 1024
@@ -91,6 +93,8 @@ class Models:
         engine, name = self.engine, self.engine.name
         if isinstance(engine, ChecksSettings):
             engine.check_settings(settings.swap)
+        if isinstance(engine, OpensLate):
+            engine.open_helpers(settings.swap)
         if settings.swap.pixel_boost > 1 and not isinstance(engine, DrawsAtSize):
             raise FaceLoomError(f"The engine {name} draws at the crops' own size; leave the pixel boost at 1.")
         other_crops = settings.crop_size or settings.detect.framing != DetectSettings.framing
@@ -140,7 +144,8 @@ class Swapped:
     """Everything a swap of one photograph makes.
 
     image, result: ``[1, H, W, 3]``. crops, swapped: ``[N, S, S, 3]``.
-    masks: ``[N, S, S]``. mask: ``[1, H, W]``. With no face, result is image and the rest is empty."""
+    masks: ``[N, S, S]``. mask: ``[1, H, W]``. found: how many faces the photograph has, of which the settings choose. With no face chosen,
+    result is image and the rest is empty."""
 
     image: torch.Tensor
     faces: Faces
@@ -149,6 +154,7 @@ class Swapped:
     swapped: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    found: int = 0
 
 
 def fitting_crop_size(faces: Faces) -> int:
@@ -160,19 +166,20 @@ def fitting_crop_size(faces: Faces) -> int:
 
 
 def swap_photograph(image: torch.Tensor, source: Any, models: Models, settings: Settings, clock: Clock, *,
-                    mask: torch.Tensor | None = None, progress: Progress = silent) -> Swapped:
+                    mask: torch.Tensor | None = None, alpha: torch.Tensor | None = None, progress: Progress = silent) -> Swapped:
     """Swaps the faces of one photograph ``[1, H, W, 3]`` that ``settings`` chooses.
 
     source: an identity, or what ``models.engine.prepare`` made of one, which a run of many photographs does once. mask: ``[1, h, w]`` 0..1
-    of any size, laid over the photograph: where the new faces may show.
+    of any size, laid over the photograph: where the new faces may show. alpha: ``[H, W]`` 0..1; faces that it hides are not found.
     """
     with clock.stage("detect"):
-        faces = detect_faces(image, models.detector, settings.detect, progress=progress)
+        everyone = detect_faces(as_seen(image, alpha), models.detector, replace(settings.detect, keep="all"), progress=progress)
+        faces = everyone.take(kept_positions(settings.detect.keep, len(everyone)))
         faces = replace(faces, crop_size=settings.crop_size or fitting_crop_size(faces))
         if isinstance(models.engine, AlignsFaces):
             faces = models.engine.align(faces)
     if not len(faces):
-        return Swapped(image, faces, image)
+        return Swapped(image, faces, image, found=len(everyone))
     with clock.stage("crop"):
         faces, crops = cut_crops(image, faces)
     with clock.stage("swap"):
@@ -184,7 +191,7 @@ def swap_photograph(image: torch.Tensor, source: Any, models: Models, settings: 
                                     images=image, faces=faces, masks=masks, progress=progress)
     with clock.stage("paste"):
         result, covered = paste(image, faces, swapped, masks, settings.paste, progress)
-    return Swapped(image, faces, result, crops, swapped, masks, covered)
+    return Swapped(image, faces, result, crops, swapped, masks, covered, len(everyone))
 
 
 def visible_part(image: torch.Tensor, faces: Faces, crops: torch.Tensor, models: Models, settings: Settings, mask: torch.Tensor | None
@@ -209,17 +216,20 @@ def read_identity(paths: Sequence[Path], models: Models, settings: Settings, clo
         if len(paths) > 1:
             raise FaceLoomError("Give either photos or one identity file as the source; IdentityBlend makes one of several.")
         return load_identity(paths[0]), ""
-    found, detect = [], DetectSettings(threshold=settings.detect.threshold, keep="first", framing=settings.detect.framing)
+    found, notes, detect = [], [], DetectSettings(threshold=settings.detect.threshold, keep="first", framing=settings.detect.framing)
     for path in paths:
         with clock.stage("source"):
-            image = as_images(read_image(path))
-            faces = detect_faces(image, models.detector, detect)
+            picture = read_picture_file(path)
+            image = as_images(picture.image)
+            faces = detect_faces(as_seen(image, picture.alpha), models.detector, detect)
         if not len(faces):
             raise FaceLoomError(f"There is no face in {path}; choose another photo or lower the threshold.")
+        notes += picture.notes
         found.append((image, faces) if len(paths) == 1 else surroundings(image, faces))
     with clock.stage("source"):
         photos = join_photos(*zip(*found, strict=True))
-        return make_identity(*photos, models.recognizer, how="quality-weighted", name=name or paths[0].stem)
+        identity, report = make_identity(*photos, models.recognizer, how="quality-weighted", name=name or paths[0].stem)
+        return identity, "\n".join([report, *notes])
 
 
 def surroundings(image: torch.Tensor, faces: Faces, reach: float = 1.0) -> tuple[torch.Tensor, Faces]:

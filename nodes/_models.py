@@ -13,12 +13,13 @@ from comfy_api.latest import io
 from ..models.errors import FaceLoomError
 from ..models.files.catalogue import Row, rows
 from ..models.files.find import Choice, FoundFile, check_name, find_by_name, list_choices, list_research_files
-from ..models.files.folders import FOLDER_DEPTHS, MODEL_SUFFIXES, Folders, default_folders
+from ..models.files.folders import FOLDER_DEPTHS, MODEL_SUFFIXES, OTHER_KEYS, Folders, default_folders
 from ..models.runtime.devices import TorchModel
 from ..models.runtime.method import HasModel, HasNote, Loading, Method, built_in_method
 from ..models.runtime.onnx import OnnxModel
 from ._devices import ComfyDevices, half, show_patcher
-from ._runtime import listener
+from ._runtime import listener, show
+from ._schema import Node
 
 Model = TypeVar("Model")
 
@@ -33,17 +34,23 @@ PROVIDERS: dict[str, str | Sequence[str]] = {
 
 
 def register_folders() -> None:
-    """Tells ComfyUI which folders hold face models. Those that a user or another pack named stay, and stay in front."""
+    """Tells ComfyUI which folders hold face models. Those that a user or another pack named stay, and stay in front.
+
+    Lists of other packs show what ComfyUI's suffixes let through, in folders that nobody named before, too: our own suffixes are ours
+    alone, for our loaders list files by themselves.
+    """
     for key in FOLDER_DEPTHS:
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.models_dir, key))
         paths, suffixes = folder_paths.folder_names_and_paths[key]
         if not suffixes:
-            folder_paths.folder_names_and_paths[key] = (paths, set(MODEL_SUFFIXES))
+            own = MODEL_SUFFIXES if key == "faceloom" else folder_paths.supported_pt_extensions
+            folder_paths.folder_names_and_paths[key] = (paths, set(own))
 
 
 def folders() -> Folders:
     """Returns everywhere model files may be, ``extra_model_paths.yaml`` included."""
-    return default_folders(folder_paths.models_dir, {key: folder_paths.get_folder_paths(key) for key in FOLDER_DEPTHS})
+    named = [key for key in (*FOLDER_DEPTHS, *OTHER_KEYS) if key in folder_paths.folder_names_and_paths]
+    return default_folders(folder_paths.models_dir, {key: folder_paths.get_folder_paths(key) for key in named})
 
 
 def loading(provider: str = "auto", **connected: Any) -> Loading:
@@ -84,13 +91,6 @@ def file_input(methods: Sequence[Method], kind: str, tooltip: str, name: str = "
     """Returns the list of a loader's files; see ``list_names``."""
     names = list_names(methods, kind)
     return io.Combo.Input(name, options=names, default=names[0], optional=optional, tooltip=f"{tooltip} {commercial_use(methods, kind)}")
-
-
-def research_input(row_name: str, tooltip: str, name: str = "file") -> io.Input:
-    """Returns the list of the one file of a research system that a loader opens, here or not."""
-    chosen = [choice for choice in list_choices("research", folders()) if choice.row and choice.row.name == row_name]
-    options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
-    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
 
 
 def provider_input() -> io.Input:
@@ -169,10 +169,38 @@ def _file_name(name: str) -> str:
     return str(name).removesuffix(NOT_HERE)
 
 
-class FileLoader(io.ComfyNode):
+class FileLoader(Node):
     """The base of loader nodes that choose one file."""
 
     @classmethod
     def validate_inputs(cls, file):
         """Refuses what is not the plain name of a model file."""
         return checked(file)
+
+
+class ResearchLoader(FileLoader):
+    """The base of loader nodes that open the one file of a research system: ``row_name`` is its row in the catalogue."""
+
+    row_name: str
+    file_tooltip: str
+
+    @classmethod
+    def inputs(cls):
+        """Returns the list of that one file, here or not."""
+        chosen = [choice for choice in list_choices("research", folders()) if choice.row and choice.row.name == cls.row_name]
+        options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
+        return [io.Combo.Input("file", options=options, default=options[0], tooltip=cls.file_tooltip)]
+
+
+class ResearchModelLoader(ResearchLoader):
+    """The base of those whose file holds a diffusion model: they give its MODEL, its VAE, and what makes its conditioning."""
+
+    @classmethod
+    def open_file(cls, found: FoundFile) -> tuple:
+        """Returns what makes the conditioning, ComfyUI's MODEL and its VAE."""
+        raise NotImplementedError
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        (conditioner, model, vae), text = load_research(file, cls.open_file)
+        return io.NodeOutput(model, vae, conditioner, ui=show(cls, text=text))

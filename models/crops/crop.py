@@ -9,11 +9,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..errors import FaceLoomError
 from ..faces import CutCrop, CutCrops, Face, Faces, unit_square
+from ..options.ranges import check_number
 from ..pixels.affine import bounds, invert
 from ..pixels.checksum import checksum
 from ..pixels.sampling import sample_crops, source_window
-from ..pixels.tensors import check_images
+from ..pixels.tensors import check_images, check_squares
+
+# Edge in pixels of the largest crop, and how much crops take in at least and at most, wherever the numbers come from.
+LARGEST_EDGE, LEAST_FRAMING, MOST_FRAMING = 16384, 0.05, 40
 
 
 def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.ndarray:
@@ -23,7 +28,14 @@ def crop_matrix(face: Face | np.ndarray, size: int, framing: float = 1.0) -> np.
     photograph. framing: 1.0 is FFHQ's; 1.25 takes in a quarter more in each direction. A face that has a ``square`` of its own is cropped
     by that one.
     """
+    _check_numbers(size, framing)
     return _at_size(unit_square(face), size, framing)
+
+
+def _check_numbers(size: float, framing: float) -> None:
+    """Raises FaceLoomError for a size or a framing of which no crop can be made. (Faces that come from nodes have narrower ranges.)"""
+    check_number("The crop's edge", size, 1, LARGEST_EDGE)
+    check_number("Framing", framing, LEAST_FRAMING, MOST_FRAMING)
 
 
 def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
@@ -35,7 +47,9 @@ def _at_size(square: np.ndarray, size: int, framing: float) -> np.ndarray:
 
 def crop_matrices(faces: Faces, size: int | None = None) -> np.ndarray:
     """Return image → canonical crop of every face, ``[N, 2, 3]`` float64. size: edge of the crops, pixels; None is the faces' own."""
-    return _at_size(faces.unit_squares, size or faces.crop_size, faces.framing)
+    size = faces.crop_size if size is None else size
+    _check_numbers(size, faces.framing)
+    return _at_size(faces.unit_squares, size, faces.framing)
 
 
 def face_windows(faces: Faces, scale: float = 2.0) -> list[tuple[slice, slice, slice]]:
@@ -43,6 +57,7 @@ def face_windows(faces: Faces, scale: float = 2.0) -> list[tuple[slice, slice, s
 
     scale: every crop is taken this many times as wide and high, about its middle.
     """
+    check_number("The scale of the windows", scale, 1e-3, 100)
     windows: dict[int, list[float]] = {}
     margin = (scale - 1) / 2
     for face, matrix in zip(faces, invert(crop_matrices(faces, 1))):  # integers are pixel centres: a crop of one pixel is -0.5 to 0.5
@@ -53,6 +68,20 @@ def face_windows(faces: Faces, scale: float = 2.0) -> list[tuple[slice, slice, s
             max(0, math.ceil(x1) + 1))) for frame, (x0, y0, x1, y1) in sorted(windows.items())]
 
 
+def check_crop_count(count: int, faces: Faces) -> None:
+    """Raise FaceLoomError unless there are as many crops as faces."""
+    if count != len(faces):
+        raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from. (A node "
+                            "between them that is bypassed hands the whole picture on in place of the crops.)")
+
+
+def check_crops(crops: torch.Tensor, faces: Faces) -> None:
+    """Raise FaceLoomError unless there is one crop ``[N, S, S, 3]`` float32 for each face."""
+    check_images(crops, "crops")
+    check_squares(crops)
+    check_crop_count(len(crops), faces)
+
+
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:
     """Cut the canonical crops of all faces out of ``images`` ``[B, H, W, 3]`` float32: ``[N, S, S, 3]`` float32 0..1.
 
@@ -61,7 +90,8 @@ def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> t
     """
     check_images(images)
     faces.check_image(images.shape)
-    size = size or faces.crop_size
+    size = faces.crop_size if size is None else size
+    check_number("The crop's edge", size, 1, LARGEST_EDGE, whole=True)
     matrices = crop_matrices(faces, size)
     known = [find_cut_crop(images, faces, i, matrix, size) for i, matrix in enumerate(matrices)]
     missing = [i for i, crop in enumerate(known) if crop is None]

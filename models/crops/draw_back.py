@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 
+from ..options.ranges import check_number
 from ..pixels.affine import bounds, invert
 from ..pixels.masks import nonzero_bounds
 from ..pixels.sampling import warp
@@ -23,6 +24,7 @@ def draw_back(crop: torch.Tensor, mask: torch.Tensor, output: torch.Tensor, to_c
     (the network's own mask). share: how much of the output shows there, the rest being the crop's. Where the mask comes out as 0 the crop
     stays as it was, bit for bit.
     """
+    check_number("The share of an output", share, 0, 2)
     mask.zero_()
     window = _drawn_window(outline, to_crop, output.shape[0], crop.shape[0])
     if window is None:

@@ -10,7 +10,9 @@ import numpy as np
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from ..options.ranges import check_number
 from ..pixels.affine import similarity, transform
+from .crop import LARGEST_EDGE
 
 _X = (
     .010086, .085135, .191003, .300643, .40327, .596729, .699356, .808997, .914864, .989913, .5, .5, .5, .5, .376753, .435909, .5, .56409,
@@ -67,6 +69,8 @@ def square_matrix(points: np.ndarray, centering: str, size: int, coverage: float
 
 def padding(centering: str, size: int, coverage: float = 1.0) -> int:
     """Return how many pixels a square of ``size`` pixels shows around the unit square, on each side."""
+    check_number("The square's edge", size, 1, LARGEST_EDGE)
+    check_number("Coverage", coverage, 0.1, 4)
     return round(size * (RATIO[centering] + coverage - 1) / (2 * coverage))
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
+from ..options.ranges import check_choice, check_number
+from .crop import LARGEST_EDGE, LEAST_FRAMING, MOST_FRAMING
 
 # Face-Adapter's crop: 0.81 box widths on each side of the box's middle end at pixels 80 and 432 of a picture of 512.
 _BOX_SHARE, _BOX_EDGE, _BOX_MARGIN = 0.81, 512, 80
@@ -48,11 +50,12 @@ ALIGNMENTS: dict[str, Callable[[Face], np.ndarray] | None] = {"FFHQ": None, "FFH
 
 def align_faces(faces: Faces, alignment: str, crop_size: int | None = None, framing: float = 1.0) -> Faces:
     """Return the same faces, cropped by another of ``ALIGNMENTS``. crop_size: edge of the crops, pixels; None keeps theirs."""
-    if alignment not in ALIGNMENTS:
-        raise FaceLoomError(f"alignment must be one of {', '.join(ALIGNMENTS)}, not {alignment!r}.")
+    check_choice("alignment", alignment, ALIGNMENTS)
+    check_number("The crop's edge", faces.crop_size if crop_size is None else crop_size, 1, LARGEST_EDGE, whole=True)
+    check_number("Framing", framing, LEAST_FRAMING, MOST_FRAMING)
     square = ALIGNMENTS[alignment]
     items = tuple(replace(face, square=None if square is None else square(face)) for face in faces)
-    return replace(faces, items=items, crop_size=crop_size or faces.crop_size, framing=framing)
+    return replace(faces, items=items, crop_size=faces.crop_size if crop_size is None else crop_size, framing=framing)
 
 
 def _unit(center: np.ndarray, half: np.ndarray, middle: float = 0.5) -> np.ndarray:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..faces import FFHQ_TEMPLATE
+from ..options.ranges import check_number
 from ..pixels.affine import similarity
+from .crop import LARGEST_EDGE
 
 # Left eye, right eye, nose tip, left and right mouth corner, as fractions of the crop's edge.
 TEMPLATES: dict[str, np.ndarray] = {
@@ -26,4 +28,5 @@ def template_matrix(keypoints: np.ndarray, template: str, size: int) -> np.ndarr
 
     By insightface's convention template times size is a pixel coordinate, whose integers are pixel centres.
     """
+    check_number("The edge of the network's input", size, 1, LARGEST_EDGE)
     return similarity(keypoints, TEMPLATES[template] * size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,8 @@ from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from .boxes import boxes_per_frame
 from .dlib import DlibDetector
+from .inside_boxes import look_inside, take_as_faces
+from .seen import as_seen
 
 
 @runtime_checkable
@@ -30,16 +32,21 @@ class Detector(Protocol):
 
 
 def detect_faces(images: torch.Tensor, detector: Detector | None = None, settings: DetectSettings | None = None, *,
-                 face_landmarks: Mapping | None = None, bboxes: Sequence | Mapping | None = None, progress: Progress = silent) -> Faces:
-    """Find the faces of every image of ``images`` ``[B, H, W, 3]`` float32 0..1.
+                 face_landmarks: Mapping | None = None, bboxes: Sequence | Mapping | None = None, progress: Progress = silent,
+                 notice: Callable[[str], None] = lambda words: None) -> Faces:
+    """Find the faces of every image of ``images`` ``[B, H, W, 3]`` float32 0..1. Any thread may call it, several at the same time.
 
-    detector: None is dlib. face_landmarks: core FACE_LANDMARKS, used instead of a detector. bboxes: core BOUNDING_BOX, in which the 68
-    points are fitted instead of detecting; every box gives a face, because whoever drew it says there is one.
+    Values above 1 (HDR) are found as well: the detector sees them tone-mapped.
+
+    detector: None is dlib. face_landmarks: core FACE_LANDMARKS, used instead of a detector. bboxes: core BOUNDING_BOX: the detector looks
+    inside these boxes only, or, with ``settings.bbox_use``, every box is a face in which 68 points are fitted. notice: is told in a few
+    words how many boxes have no face.
     """
     settings = settings or DetectSettings()
     settings.check()
+    kept_positions(settings.keep, 0)
     check_images(images)
-    frames = _faces_per_frame(images, detector, settings.threshold, face_landmarks, bboxes, progress)
+    frames = _faces_per_frame(as_seen(images), detector, settings, face_landmarks, bboxes, progress, notice)
     chosen: list[Face] = []
     for index, found in enumerate(frames):
         found = sorted((face for face in found if face.size >= settings.min_size), key=ORDERS[settings.order])
@@ -52,20 +59,22 @@ def detect_faces(images: torch.Tensor, detector: Detector | None = None, setting
     return Faces(tuple(chosen), count, height, width, settings.framing, settings.crop_size)
 
 
-def _faces_per_frame(images, detector, threshold, face_landmarks, bboxes, progress) -> list[list[Face]]:
+def _faces_per_frame(images, detector, settings, face_landmarks, bboxes, progress, notice) -> list[list[Face]]:
     """Take the faces of every frame from the landmarks or boxes of another node, or find them with the detector."""
     if face_landmarks is not None:
         from .core_landmarks import faces_from_core
 
         return faces_from_core(face_landmarks, images.shape[0], images.shape[1], images.shape[2])
-    if bboxes is not None:
-        fitter = DlibDetector()
-        found = []
-        for index, (boxes, scores) in enumerate(boxes_per_frame(bboxes, len(images))):
-            found.append(fitter.faces_in_boxes(images[index], boxes, scores, index))
-            progress(index + 1, len(images))
-        return found
-    return (detector or DlibDetector()).detect(images, threshold, progress)
+    if bboxes is None:
+        return (detector or DlibDetector()).detect(images, settings.threshold, progress)
+    boxes = boxes_per_frame(bboxes, len(images))
+    if settings.bbox_use == "look inside":
+        found, empty = look_inside(images, [frame for frame, _ in boxes], detector or DlibDetector(), settings.threshold, progress)
+    else:
+        found, empty = take_as_faces(images, boxes, DlibDetector(), progress)
+    if empty:
+        notice(f"{empty} box{'es' if empty > 1 else ''} without a face")
+    return found
 
 
 def kept_positions(keep: str, count: int) -> list[int]:
@@ -87,12 +96,12 @@ def kept_positions(keep: str, count: int) -> list[int]:
 
 def _positions(part: str, count: int) -> list[int]:
     """Return the positions that one part of ``keep`` names: a number, or a range such as ``0-3``."""
-    match = re.fullmatch(r"(-?\d+)(?:\s*-\s*(-?\d+))?", part)
+    match = re.fullmatch(r"(-?\d{1,9})(?:\s*-\s*(-?\d{1,9}))?", part, re.ASCII)
     if not match:
         raise FaceLoomError(f"{part!r} is not a face number; write all, first, or numbers such as 0,2,-1 or 0-3.")
     first, last = int(match[1]), int(match[2] or match[1])
     first, last = (n + count if n < 0 else n for n in (first, last))
-    return list(range(first, min(last, count - 1) + 1))
+    return list(range(max(first, 0), min(last, count - 1) + 1))
 
 
 def bounding_boxes(faces: Faces) -> list[list[dict]]:

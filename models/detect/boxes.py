@@ -44,10 +44,13 @@ def boxes_per_frame(bboxes: Sequence | Mapping, frames: int) -> list[tuple[np.nd
     """Convert a core BOUNDING_BOX in any of its shapes to boxes ``[K, 4]`` (x0, y0, x1, y1) and scores ``[K]`` for every frame.
 
     One dict, or one flat list of dicts, is used for every frame; a list per frame must have as many lists as there are frames,
-    or one for all. FaceLoomError where it has another number, or where a box lacks a number.
+    or one for all. FaceLoomError where it has another number or form, or where a box lacks a number or has one that is not finite.
+    Boxes may lie anywhere and have any size, also none.
     """
     if isinstance(bboxes, Mapping):
         bboxes = [bboxes]
+    if not isinstance(bboxes, Sequence) or isinstance(bboxes, str | bytes):
+        raise FaceLoomError(f"bboxes must be bounding boxes, not {_short(bboxes)}; connect the boxes of a detection node.")
     bboxes = list(bboxes)
     if all(isinstance(item, Mapping) for item in bboxes):
         bboxes = [bboxes]
@@ -62,13 +65,23 @@ def boxes_per_frame(bboxes: Sequence | Mapping, frames: int) -> list[tuple[np.nd
 
 def _boxes_and_scores(items: Sequence | Mapping) -> tuple[np.ndarray, np.ndarray]:
     """Convert the dicts of one frame (or a single one)."""
-    items = [items] if isinstance(items, Mapping) else items
+    items = [items] if isinstance(items, Mapping) or not isinstance(items, Sequence) else items
     boxes, scores = [], []
     for item in items:
         try:
             x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
-        except (KeyError, TypeError, ValueError):
-            raise FaceLoomError(f"A bounding box must have numbers x, y, width and height, not {item!r}.") from None
+            score = item.get("score")
+            score = 1.0 if score is None else float(score)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            raise FaceLoomError(f"A bounding box must have numbers x, y, width and height, not {_short(item)}.") from None
+        if not np.isfinite([x, y, width, height, score]).all():
+            raise FaceLoomError(f"A bounding box must have finite numbers, not {_short(item)}; remove that box, or repair the node that "
+                                "made it.")
         boxes.append((x, y, x + width, y + height))
-        scores.append(float(item.get("score", 1.0)))
+        scores.append(min(max(score, 0.0), 1.0))
     return np.array(boxes, np.float64).reshape(-1, 4), np.array(scores, np.float64)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

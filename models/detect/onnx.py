@@ -16,6 +16,7 @@ from ..errors import FaceLoomError
 from ..faces import Face
 from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
+from ..options.ranges import check_range
 from ..pixels.affine import invert, transform
 from ..pixels.sampling import warp
 from ..progress import Progress, silent
@@ -91,6 +92,7 @@ class OnnxDetector:
         nothing else is found get it. Faces that lie on their side or upside down are detected again upright: the networks find them,
         but misplace their points.
         """
+        check_range("threshold", threshold)
         found: dict[int, Detections] = {}
         empty = range(len(images))
         for views in self._rounds(*images.shape[1:3]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,26 +16,46 @@ from typing import BinaryIO
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
 from .catalogue import Row
+from .home import cache_folder
 
 # Beside downloaded files: the sha256 that each had when it was fetched.
 HASH_RECORD = "faceloom_hashes.json"
 
 
+# What fsync answers on file systems that cannot do it.
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+
+
 @contextmanager
 def replacement_path(path: str | os.PathLike) -> Iterator[Path]:
     """Give a path in the same folder to write a file to, for libraries that open files themselves. The file becomes ``path`` when the block
-    ends well and is deleted when it does not (Ctrl-C included).
+    ends well and all of it is on the disk, and is deleted when not (Ctrl-C included).
 
-    Parent folders are made. OSError where they cannot be made or ``path`` cannot be replaced.
+    Parent folders are made. Where ``path`` is a link, the file it points to is replaced; a file that is replaced hands on its permissions.
+    OSError where folders cannot be made or ``path`` cannot be replaced.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{secrets.token_hex(4)}.part")  # short: the name of ``path`` may be as long as names can be
     try:
         yield temporary
+        _flush(temporary)
+        with suppress(OSError):  # there is no file yet, or the file system has no permissions
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk; OSError where it does not fit there, which some file systems notice no sooner."""
+    with open(path, "r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
 
 
 @contextmanager
@@ -41,6 +63,17 @@ def replace_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a file for writing that becomes ``path`` when the block ends well; as ``replacement_path`` does."""
     with replacement_path(path) as temporary, open(temporary, "x+b") as file:
         yield file
+
+
+def write_file(path: str | os.PathLike, data: bytes | memoryview) -> None:
+    """Write ``data`` to ``path``, whole or not at all, as ``replacement_path`` does. FaceLoomError where that cannot be done."""
+    try:
+        with replacement_path(path) as temporary:
+            written = temporary.write_bytes(data)
+            if not written == temporary.stat().st_size == len(data):
+                raise OSError(errno.EIO, f"{temporary.stat().st_size} of {len(data)} bytes arrived")
+    except OSError as error:
+        raise FaceLoomError(f"{path} cannot be written ({error.strerror or error}).") from error
 
 
 def check_writable(folder: str | os.PathLike) -> None:
@@ -53,14 +86,6 @@ def check_writable(folder: str | os.PathLike) -> None:
         probe.unlink()
     except OSError as error:
         raise FaceLoomError(f"Nothing can be written to {folder} ({error.strerror or error}).") from error
-
-
-def cache_folder() -> Path:
-    """Return FaceLoom's cache folder: ``FACELOOM_CACHE``, else ``faceloom`` in the user's cache folder."""
-    if "FACELOOM_CACHE" in os.environ:
-        return Path(os.environ["FACELOOM_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(base) / "faceloom"
 
 
 def file_hash(path: Path, progress: Progress = silent) -> str:
@@ -113,5 +138,5 @@ def read_json(path: Path) -> dict:
 
 def write_json(path: Path, data: dict) -> None:
     """Write a JSON object. Where the folder cannot be written to, nothing is written and nothing is raised."""
-    with suppress(OSError), replace_file(path) as file:
-        file.write(json.dumps(data, indent=1, sort_keys=True).encode("utf-8"))
+    with suppress(FaceLoomError):
+        write_file(path, json.dumps(data, indent=1, sort_keys=True).encode("utf-8"))

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+LOG = logging.getLogger("faceloom")
 
 
 def extra_paths(file: Path) -> dict[str, tuple[Path, ...]]:
     """Read the folders by key that an ``extra_model_paths.yaml`` lists, as ComfyUI's utils/extra_config.py does.
 
-    Empty where there is no such file, where it is damaged (ComfyUI itself says so), and where PyYAML is not installed.
+    Empty where there is no such file. Where it cannot be read, and where PyYAML, with which ComfyUI reads it, is not installed, it is empty
+    and the log says so.
     """
+    if not file.is_file():
+        return {}
     try:
         import yaml
-
-        sections = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (ImportError, OSError, ValueError):
+    except ImportError:
+        LOG.warning("%s was not read, because PyYAML is not installed; run pip install pyyaml, or name the folders in FACELOOM_MODELS.",
+                    file)
         return {}
-    except yaml.YAMLError:
+    try:
+        sections = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        LOG.warning("%s was not read, because it is damaged (%s).", file, type(error).__name__)
         return {}
     found: dict[str, list[Path]] = {}
     for section in sections.values() if isinstance(sections, Mapping) else ():

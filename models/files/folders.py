@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from .cache import cache_folder
 from .catalogue import Row, row_by_file_name
 from .extra_paths import extra_paths
+from .home import cache_folder, expand_home, home_folder
 
 MODEL_SUFFIXES = {".onnx", ".dfm", ".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".task", ".h5", ".keras", ".tar", ".mat"}
 
@@ -23,6 +23,9 @@ FOLDER_DEPTHS: Mapping[str, int] = {
     "faceloom": 2, "insightface": 4, "reswapper": 1, "hyperswap": 1, "facerestore_models": 1, "facedetection": 1, "facexlib": 1,
     "ultralytics": 2, "sams": 1, "detection": 1, "antelopev2": 2, "buffalo_l": 2,
 }  # fmt: skip
+
+# Keys by which other packs list a subfolder of one of these: the key it is in, and its name there.
+OTHER_KEYS: Mapping[str, tuple[str, str]] = {"ultralytics_bbox": ("ultralytics", "bbox"), "ultralytics_segm": ("ultralytics", "segm")}
 
 # Nanoseconds after which another change to a folder has another time of change, even on FAT.
 SETTLED_NS = 3_000_000_000
@@ -48,9 +51,10 @@ class Folders:
     def files(self) -> Iterator[ModelFile]:
         """Yield every model file in the folders, in search order; none twice."""
         listed: set[Path] = set()
-        places = [(base, key, depth) for key, depth in FOLDER_DEPTHS.items() for base in self.bases(key)]
-        for base, key, depth in [*places, *((root, "", 1) for root in self.roots)]:
-            for path, name in _walk(base, depth):
+        places = [(base, key, depth, "") for key, depth in FOLDER_DEPTHS.items() for base in self.bases(key)]
+        places += [(base, key, 1, f"{below}/") for other, (key, below) in OTHER_KEYS.items() for base in self.keyed.get(other, ())]
+        for base, key, depth, prefix in [*places, *((root, "", 1, "") for root in self.roots)]:
+            for path, name in _walk(base, depth, prefix):
                 if path not in listed:
                     listed.add(path)
                     yield ModelFile(path, key, name)
@@ -87,9 +91,11 @@ def default_folders(models_dir: str | os.PathLike | None = None, keyed: Mapping[
         keyed = extra_paths(pack.parents[1] / "extra_model_paths.yaml") if keyed is None and not roots else keyed
         roots.append(pack.parents[1] / "models")
     roots += [cache_folder() / "models"]
-    absolute = tuple(dict.fromkeys(Path(root).expanduser().absolute() for root in roots))
+    absolute = tuple(dict.fromkeys(expand_home(root).absolute() for root in roots))
     lists = {key: tuple(Path(folder) for folder in paths) for key, paths in (keyed or {}).items()}
-    lists["insightface"] = (*lists.get("insightface", ()), *(root / "insightface" for root in absolute), Path.home() / ".insightface")
+    home = home_folder()
+    own = () if home is None else (home / ".insightface",)
+    lists["insightface"] = (*lists.get("insightface", ()), *(root / "insightface" for root in absolute), *own)
     return Folders(absolute, lists)
 
 

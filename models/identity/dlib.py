@@ -35,7 +35,7 @@ class DlibRecognizer:
         out = np.empty((len(faces), 128), np.float32)
         for start in range(0, len(faces), _FACES_PER_BATCH):
             crops = [self._aligned_crop(images[face.frame], face) for face in faces.items[start:start + _FACES_PER_BATCH]]
-            rows = np.array(self._net.compute_face_descriptor(crops), np.float64)
+            rows = np.array(self._net.call("compute_face_descriptor", crops), np.float64)
             out[start:start + len(crops)] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
             progress(start + len(crops), len(faces))
         return out

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import FaceLoomError
 from ..faces import Face, Identity
-from ..files.cache import replace_file
+from ..files.cache import write_file
 from ..pixels.tensors import to_uint8
 from .combine import unit_vectors
 
@@ -23,7 +23,9 @@ SUFFIX = ".safetensors"
 _FORMAT, _VERSION = "faceloom-identity", 1
 _EMBEDDING_PREFIX = "embedding."  # of the tensors that hold an embedding, before the name of its space
 _THUMBNAIL_EDGE = 256
-_OPTIONAL_POINTS = {"points68": (68, 2), "dense": (478, 3)}
+_LONGEST_NAME = 255  # bytes; what file systems take
+# Points that not every face has: the tensor's name by the name in ``Face``, and their shape.
+_OPTIONAL_POINTS = {"points68": ("points68", (68, 2)), "mesh": ("dense", (478, 3))}
 # Names that Windows keeps for devices.
 _RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
@@ -34,7 +36,7 @@ def identity_path(folder: str | os.PathLike, name: str) -> Path:
     if stem.lower().endswith(SUFFIX):
         stem = stem[: -len(SUFFIX)]
     bad = re.search(r'[\x00-\x1f<>:"/\\|?*]', stem) or stem.startswith(".") or stem.endswith((".", " "))
-    if not stem or bad or stem.split(".")[0].upper() in _RESERVED_NAMES or len(stem.encode()) > 200:
+    if not stem or bad or stem.split(".")[0].upper() in _RESERVED_NAMES or len((stem + SUFFIX).encode()) > _LONGEST_NAME:
         raise FaceLoomError(f"{name!r} cannot be a file name; use letters, digits, spaces, - and _ only.")
     return Path(folder) / (stem + SUFFIX)
 
@@ -52,20 +54,15 @@ def save_identity(identity: Identity, path: str | os.PathLike) -> None:
     tensors["boxes"] = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
     tensors["keypoints"] = np.array([face.keypoints for face in faces], np.float32).reshape(-1, 5, 2)
     tensors["scores"] = np.array([face.score for face in faces], np.float64)
-    for key, shape in _OPTIONAL_POINTS.items():
-        tensors[key] = np.array([_points_or_nan(getattr(face, key), shape) for face in faces], np.float32).reshape(-1, *shape)
+    for name, (key, shape) in _OPTIONAL_POINTS.items():
+        tensors[key] = np.array([_points_or_nan(getattr(face, name), shape) for face in faces], np.float32).reshape(-1, *shape)
     if len(identity.crops):
         tensors["thumbnail"] = np.frombuffer(_thumbnail_jpeg(tensors["crops"][0]), np.uint8)
     attributes = [{"sex": face.sex, "age": face.age} for face in faces]
     metadata = {"format": _FORMAT, "version": str(_VERSION), "name": identity.name, "photos": str(identity.photos),
                 "framing": repr(float(identity.framing)), "faces": json.dumps(attributes),
                 "norms": json.dumps({space: float(norm) for space, norm in identity.norms.items()})}
-    data = save(tensors, metadata)
-    try:
-        with replace_file(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise FaceLoomError(f"{path} cannot be written ({error}).") from error
+    write_file(path, save(tensors, metadata))
 
 
 def load_identity(path: str | os.PathLike) -> Identity:
@@ -98,19 +95,6 @@ def load_identity(path: str | os.PathLike) -> Identity:
     raise FaceLoomError(f"{path} is not an identity: it is neither FaceLoom's nor a ReActor face model.")
 
 
-def read_thumbnail(path: str | os.PathLike) -> Image.Image | None:
-    """Read the thumbnail of an identity file without reading the rest; None where it has none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            if "thumbnail" not in file.keys():  # noqa: SIM118
-                return None
-            return Image.open(io.BytesIO(file.get_tensor("thumbnail").tobytes())).convert("RGB")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FaceLoomError(f"{path} is damaged or not an identity file ({error}).") from error
-
-
 def _read_own_format(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> Identity:
     if int(metadata["version"]) > _VERSION:
         raise FaceLoomError(f"{path} was written by a newer FaceLoom; update FaceLoom.")
@@ -121,7 +105,8 @@ def _read_own_format(tensors: dict[str, np.ndarray], metadata: dict[str, str], p
             raise FaceLoomError(f"the embedding {space} has shape {vector.shape}.")
     faces = []
     for i, attributes in enumerate(json.loads(metadata["faces"])):
-        points: dict[str, Any] = {key: None if np.isnan(tensors[key][i]).any() else tensors[key][i] for key in _OPTIONAL_POINTS}
+        points: dict[str, Any] = {name: None if np.isnan(tensors[key][i]).any() else tensors[key][i]
+                                  for name, (key, _) in _OPTIONAL_POINTS.items()}
         score = float(tensors["scores"][i])
         faces.append(Face(0, tensors["boxes"][i], tensors["keypoints"][i], score, sex=attributes["sex"], age=attributes["age"], **points))
     crops = tensors["crops"].astype(np.float32) / np.float32(255)

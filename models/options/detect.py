@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import FaceLoomError
 from ..faces import Face
+from .ranges import check_choice, check_range
 
 # How the faces of one image are ordered: by the smallest of these keys first.
 ORDERS: dict[str, Callable[[Face], float]] = {
@@ -20,6 +20,8 @@ ORDERS: dict[str, Callable[[Face], float]] = {
 }
 # What becomes of an image without a face.
 NO_FACE = ("pass", "error")
+# What boxes of another node are: places in which to look for faces, or faces, whatever they show.
+BBOX_USES = ("look inside", "box is the face")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class DetectSettings:
     threshold: the least score of a face, 0..1; 0.5 is the detector's own. order: a key of ``ORDERS``, within each image. keep: ``"all"``,
     ``"first"``, or positions in that order such as ``"0,2,-1"`` or ``"0-3"``. min_size: the smallest edge of the face's box, pixels.
     crop_size: edge of the crops, pixels. framing: how much the crops take in, 1.0 is FFHQ's. no_face: one of ``NO_FACE``.
+    bbox_use: one of ``BBOX_USES``, for boxes of another node.
     """
 
     threshold: float = 0.5
@@ -38,10 +41,13 @@ class DetectSettings:
     crop_size: int = 512
     framing: float = 1.0
     no_face: str = "pass"
+    bbox_use: str = "look inside"
 
     def check(self) -> None:
-        """Raise where a value is none of the choices."""
-        if self.order not in ORDERS:
-            raise FaceLoomError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}.")
-        if self.no_face not in NO_FACE:
-            raise FaceLoomError(f"no_face must be {' or '.join(NO_FACE)}, not {self.no_face!r}.")
+        """Raise FaceLoomError where a value is none of the choices or out of its range."""
+        for name in ("threshold", "min_size", "framing"):
+            check_range(name, getattr(self, name))
+        check_range("crop_size", self.crop_size, whole=True)
+        check_choice("order", self.order, ORDERS)
+        check_choice("no_face", self.no_face, NO_FACE)
+        check_choice("bbox_use", self.bbox_use, BBOX_USES)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from ..crops.crop import check_crop_count
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..options.regions import FACE_PARTS, LANDMARK_PARTS, LANDMARK_REGIONS, REGIONS
@@ -56,6 +57,8 @@ def region_mask(regions: Iterable[str], size: int, *, faces: Faces | None = None
     regions = _check_regions(regions)
     if faces is not None and len(faces) == 0:
         return torch.zeros((1, size, size))
+    if faces is not None and crops is not None:
+        check_crop_count(len(crops), faces)
     if parser is not None:
         if crops is None:
             raise FaceLoomError("A face parser needs the crops; connect the crops of Face Detect.")

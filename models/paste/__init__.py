@@ -8,21 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..crops.crop import crop_matrices, find_cut_crop
+from ..crops.crop import check_crops, crop_matrices, find_cut_crop
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..options.paste import PasteSettings
 from ..parse import region_mask
 from ..pixels.affine import bounds, invert, scale_of
-from ..pixels.masks import feather_mask, nonzero_bounds
-from ..pixels.resize import resize_bilinear
+from ..pixels.masks import feather_mask, fit_shared_mask, nonzero_bounds
 from ..pixels.sampling import lattice, read_grid, sample_crops, sampling_grid, warp
-from ..pixels.tensors import check_images, check_squares, expand_rgb
+from ..pixels.tensors import expand_rgb
+from ..pixels.tone import compress, expand, white_of
 from ..progress import Progress, silent
 from . import blends
 from .color import match_color
@@ -32,6 +33,8 @@ from .color import match_color
 _BILINEAR_FROM = 1.4
 # Crop values this close to what the photograph gives were not edited: as floats, or after a way through an 8-bit picture.
 _SAME, _SAME_8_BIT = 0.25 / 255, 1.5 / 255
+# Channels that differ by no more than this are equal.
+_GRAY = 0.5 / 255
 # Rec. 709 luma, for grey photographs.
 _LUMA = (0.2126, 0.7152, 0.0722)
 
@@ -63,7 +66,7 @@ def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, f
     _check_photographs(images, faces)
     if not len(faces):
         return
-    check_crops(crops, len(faces))
+    check_crops(crops, faces)
     crops = crops.to(images.device)
     size = crops.shape[1]
     masks = _fit_masks(masks, faces, size, settings.feather).to(images.device)
@@ -77,14 +80,6 @@ def paste_into(out: torch.Tensor, covered: torch.Tensor, images: torch.Tensor, f
     progress(len(order), len(order))
 
 
-def check_crops(crops: torch.Tensor, count: int) -> None:
-    """Raise unless there are ``count`` crops ``[count, S, S, 3]`` float32."""
-    check_images(crops, "crops")
-    check_squares(crops)
-    if len(crops) != count:
-        raise FaceLoomError(f"There are {len(crops)} crop(s) for {count} face(s); connect the crops and the faces of the same Face Detect.")
-
-
 def _check_photographs(images: torch.Tensor, faces: Faces) -> None:
     """Raise unless the images have a form that ``paste`` takes and are the ones that the faces were found in."""
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or not images.is_floating_point():
@@ -96,17 +91,7 @@ def _fit_masks(masks: torch.Tensor | None, faces: Faces, size: int, feather: flo
     """Bring the masks to the crops' size, soften them, and return ``[N or 1, size, size]`` float32 0..1."""
     if masks is None:
         masks = region_mask(("face",), size, faces=faces)
-    masks = masks[None] if masks.ndim == 2 else masks
-    if masks.ndim != 3 or 0 in masks.shape[1:]:
-        raise FaceLoomError(f"mask must have shape [N, S, S], not {tuple(masks.shape)}.")
-    if len(masks) not in (1, len(faces)):
-        raise FaceLoomError(f"There are {len(masks)} masks for {len(faces)} face(s); connect one mask per face, or one for all.")
-    masks = resize_bilinear(masks.to(torch.float32), size, size)
-    low, high = torch.stack(torch.aminmax(masks)).tolist()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise FaceLoomError("mask contains NaN or infinite values; check the node before it.")
-    if low < 0 or high > 1:
-        masks = masks.clamp(0, 1)
+    masks = fit_shared_mask(masks, len(faces), (size, size))
     if feather > 0:
         masks = feather_mask(masks, feather * size, side="inside")
     return masks
@@ -129,9 +114,20 @@ class Place:
         """``[H, W, C]``: the face's frame."""
         return self.images[self.faces[self.index].frame]
 
+    @property
+    def white(self) -> float:
+        """The brightest value of the face's frame, by which crops were brought to 0..1; at least 1."""
+        return white_of(self.faces.whites, self.faces[self.index].frame)
+
+    @cached_property
+    def seen(self) -> torch.Tensor:
+        """``[H, W, 3]``: the face's frame as crops are cut from it, with values above 1 compressed."""
+        rgb = expand_rgb(self.image)
+        return compress(rgb.to(torch.float32), self.white) if self.white > 1 else rgb
+
     def cut(self, size: int, step: float = 1.0) -> torch.Tensor:
         """Cut the crop anew: ``[size, size, 3]``, or with a ``step`` above 1 only its pixels on a ``lattice``."""
-        return warp(expand_rgb(self.image), self.matrix, size, size, step=step).clamp_(0, 1)
+        return warp(self.seen, self.matrix, size, size, step=step).clamp_(0, 1)
 
     def known_crop(self, size: int) -> torch.Tensor | None:
         """Find what ``cut(size)`` gives among the crops that were cut before, if it is there; it must not be written in."""
@@ -153,19 +149,22 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, place: Place, crop: tor
     alpha = read_back(mask, grid, fineness, "zeros")
     region = covered[y0:y1, x0:x1]
     region += alpha * (1 - region)
+    region.clamp_(0, 1)
     edited = edited_weight(place, crop, mask) if settings.keep_unchanged else None
     if edited is not None:
         if not bool(edited.any()):
             return
         alpha = read_back(mask * edited, grid, fineness, "zeros")
     if settings.color != "none":
-        reference = reference_crop(image, matrix, size, min(size, 128))
+        reference = reference_crop(place.seen, matrix, size, min(size, 128))
         crop = match_color(crop[None], reference[None], mask[None], settings.color)[0]
     pasted = read_back(crop, grid, fineness, "border")
     beneath = out[y0:y1, x0:x1, :3]
-    if beneath.shape[-1] == 1:
-        pasted = pasted @ pasted.new_tensor(_LUMA)[:, None]
     base = beneath.to(torch.float32)
+    if place.white > 1:
+        base = compress(base, place.white)
+    if beneath.shape[-1] == 1 or (settings.keep_gray and is_gray(base)):
+        pasted = (pasted @ pasted.new_tensor(_LUMA)[:, None]).clamp_(0, 1).expand(base.shape)
     weight = alpha = alpha[..., None]
     if settings.blend != "feather":
         pasted, weight = (blends.poisson if settings.blend == "poisson" else blends.multi_band)(base, pasted, alpha)
@@ -173,7 +172,21 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, place: Place, crop: tor
     mixed = torch.lerp(base, pasted, weight * settings.opacity if settings.opacity < 1 else weight)
     if settings.blend != "feather":  # their weight is not always 0 where the mask is
         mixed = torch.where(alpha.permute(2, 0, 1) > 0, mixed, base)
-    beneath.copy_(mixed.permute(1, 2, 0))
+    mixed = _within(mixed, base).permute(1, 2, 0)
+    if place.white > 1:
+        mixed = torch.where(alpha > 0, expand(mixed, place.white), beneath.to(torch.float32))
+    beneath.copy_(mixed)
+
+
+def _within(mixed: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """Keep what was mixed within 0..1, or within what lay beneath where that is not; rounding takes it out by a hair."""
+    return torch.minimum(torch.maximum(mixed, base.clamp(max=0)), base.clamp(min=1))
+
+
+def is_gray(picture: torch.Tensor) -> bool:
+    """Tell whether a picture ``[H, W, 3]`` 0..1 has no colour: its channels are equal, to half an 8-bit step."""
+    red, green, blue = picture.unbind(-1)
+    return all(bool(((red - other).abs() <= _GRAY).all()) for other in (green, blue))
 
 
 def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, edge: int) -> torch.Tensor:

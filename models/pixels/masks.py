@@ -188,10 +188,19 @@ def is_placeholder(mask: torch.Tensor) -> bool:
 def fit_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str = "mask") -> torch.Tensor:
     """Turn what is connected to a mask socket into ``[count, height, width]`` float32 0..1 on its own device.
 
-    Takes ``[H, W]``, ``[B, H, W]``, ``[B, 1, H, W]`` or ``[B, H, W, 1]`` of any size and type, bool and uint8 included. One mask is shared
-    by all; any other number must be ``count``. LoadImage's placeholder (see ``is_placeholder``) becomes zeros. NaN is an error. name: what
-    errors call the socket.
+    One mask is shared by all, as many as ``count`` are one for each, and several for a ``count`` of 1, as segmentation nodes give them, are
+    taken together; any other number is an error. Takes ``[H, W]``, ``[B, H, W]``, ``[B, 1, H, W]`` or ``[B, H, W, 1]`` of any size and
+    type, bool and uint8 included. LoadImage's placeholder (see ``is_placeholder``) becomes zeros. NaN is an error. name: what errors call
+    the socket.
     """
+    if is_placeholder(mask):
+        return mask.new_zeros((count, height, width), dtype=torch.float32)
+    return fit_shared_mask(mask, count, (height, width), name).expand(count, height, width)
+
+
+def fit_shared_mask(mask: torch.Tensor, count: int, size: tuple[int, int] | None, name: str = "mask") -> torch.Tensor:
+    """Do what ``fit_mask`` does for a ``size`` (height, width), None being the mask's own, but return one mask that is shared by all as
+    ``[1, H, W]``, and a placeholder as it is."""
     if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
         mask = mask[:, 0] if mask.shape[1] == 1 else mask[..., 0]
     if mask.ndim == 2:
@@ -199,13 +208,20 @@ def fit_mask(mask: torch.Tensor, count: int, height: int, width: int, name: str 
     if mask.ndim != 3 or 0 in mask.shape[1:]:
         raise FaceLoomError(f"The {name} must be a mask [B, H, W], not {tuple(mask.shape)}; convert an image with Convert Image to Mask.")
     mask = mask.to(torch.float32) / 255 if mask.dtype == torch.uint8 else mask.to(torch.float32)
-    if is_placeholder(mask):
-        return mask.new_zeros((count, height, width))
-    if not bool(torch.isfinite(mask).all()):
+    if len(mask) > 1:
+        mask = mask.amax(0, keepdim=True) if count == 1 else mask
+        check_count(len(mask), count, name)
+    low, high = torch.stack(torch.aminmax(mask)).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise FaceLoomError(f"The {name} contains NaN or infinite values; check the node before it.")
-    if len(mask) not in (1, count):
-        raise FaceLoomError(f"The {name} has {len(mask)} pictures but {count} are needed; connect one for all, or one for each.")
-    mask = mask.clamp(0, 1)
-    if tuple(mask.shape[1:]) != (height, width):
-        mask = resize_bilinear(mask, height, width).clamp(0, 1)
-    return mask.expand(count, height, width)
+    if low < 0 or high > 1:
+        mask = mask.clamp(0, 1)
+    if size is not None and tuple(mask.shape[1:]) != size:
+        mask = resize_bilinear(mask, *size).clamp(0, 1)
+    return mask
+
+
+def check_count(number: int, count: int, name: str) -> None:
+    """Raise unless there is one ``name`` for all, or one for each of ``count`` faces or pictures."""
+    if number not in (1, count):
+        raise FaceLoomError(f"The {name} has {number} pictures but {count} are needed; connect one for all, or one for each.")

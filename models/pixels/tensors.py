@@ -9,17 +9,19 @@ import torch
 from PIL import Image
 
 from ..errors import FaceLoomError
+from .tone import compress, white_of
 
 
-def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Sequence[tuple[slice, slice, slice]]] | None = None
-              ) -> torch.Tensor:
+def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Sequence[tuple[slice, slice, slice]]] | None = None,
+              whites: Sequence[float] = ()) -> torch.Tensor:
     """Bring any IMAGE to ``[B, H, W, 3]`` float32 0..1 on its own device, the only form that the functions of ``models/`` take.
 
     image: ``[H, W, C]`` or ``[B, H, W, C]``, C = 1, 3 or 4, any float type or uint8. Alpha is dropped, grey becomes RGB, values outside
     0..1 are clipped; NaN and infinity are an error. What has that form already is returned itself, without a copy.
 
     Nodes and command line call this once for each picture that comes in. within: gives the windows (frames, rows, columns) that will be
-    read, where not all is; only they are searched for such values.
+    read, where not all is; only they are searched for such values. whites: the brightest value of each frame (``Faces.whites``); a frame
+    whose is above 1 goes through ``tone.compress`` instead of being clipped.
     """
     if image.ndim == 3:
         image = image[None]
@@ -33,6 +35,8 @@ def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Seq
     low, high = (torch.stack([limit(part) for part in parts]).tolist() if parts else [] for limit in (torch.amin, torch.amax))
     if not np.isfinite(low + high).all():
         raise FaceLoomError(f"{name} contains NaN or infinite values; check the node before it (an fp16 VAE is the usual cause).")
+    if max(whites, default=1) > 1:
+        return torch.stack([compress(frame, white_of(whites, i)) for i, frame in enumerate(rgb)])
     return rgb.clamp(0, 1) if min(low, default=0) < 0 or max(high, default=1) > 1 else rgb
 
 

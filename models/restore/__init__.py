@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from ..crops.crop import check_crop_count
 from ..errors import FaceLoomError
 from ..faces import Faces
 from ..parse import region_mask
@@ -50,8 +51,8 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
     count, height, width = crops.shape[:3]
     if faces is not None and len(faces) == 0:
         return crops
-    if faces is not None and count != len(faces):
-        raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces these crops were made from.")
+    if faces is not None:
+        check_crop_count(count, faces)
     if masks is not None:
         masks = fit_mask(masks, count, height, width).to(crops.device)
     if amount == 0:

@@ -20,6 +20,7 @@ from ..crops.crop import crop_matrices
 from ..faces import Faces
 from ..pixels.affine import compose, invert, scale_of, transform
 from ..pixels.blur import gaussian_blur
+from ..pixels.checksum import checksum
 from ..pixels.sampling import warp
 from ..progress import Progress, silent
 from ..runtime.method import Method
@@ -33,6 +34,8 @@ _BLOCK = 8
 # Sharpness within this ratio counts as equal: the estimate is no better on different faces.
 _DEAD_ZONE = 1.15
 _MOST_SHARPENING = 1.5
+# The largest edge in photograph pixels of a crop's square that is measured as it is.
+_MOST_PIXELS = 2048
 # Less missing variance than this (a third of an 8-bit step) is no grain.
 _NO_GRAIN = (0.3 / 255) ** 2
 
@@ -41,7 +44,8 @@ def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: 
     """Give crops ``[N, S, S, 3]`` the sharpness and grain of ``images`` ``[B, H, W, 3]``, all float32 0..1.
 
     masks: ``[N, S, S]``, where the crops will be pasted. A crop that is sharper than the photograph is blurred, one that is softer is
-    sharpened (without halos), and then the grain that it lacks is added. The grain is the same for the same frame index and face number.
+    sharpened (without halos), and then the grain that it lacks is added. The grain follows from the photograph's own pixels alone: the
+    same face has the same grain wherever it stands in the batch, and no two frames have the same unless they are the same.
     """
     size = crops.shape[1]
     matrices = crop_matrices(faces, size)
@@ -49,17 +53,29 @@ def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: 
     for i, face in enumerate(faces):
         progress(i, len(faces))
         if bool((masks[i] > 0.5).any()):
-            image = images[face.frame].to(crops.device)
-            whole = _site(image, matrices[i], (0, 0, size - 1, size - 1))
-            site = _site(image, matrices[i], _extent(masks[i], 16 * float(scale_of(matrices[i]))))
+            image, matrix = _at_bounded_size(images[face.frame].to(crops.device), matrices[i], size)
+            whole = _site(image, matrix, (0, 0, size - 1, size - 1))
+            site = _site(image, matrix, _extent(masks[i], 16 * float(scale_of(matrix))))
             where = site.sample(masks[i][..., None], "zeros")[..., 0] > 0.5
             photo = _smaller_noise(measure_noise(whole.photo, _inside_square(whole, size)), measure_noise(site.photo, where))
-            maker = _GrainMaker(photo, site, where, size, seed=face.frame * 1009 + i)
+            maker = _GrainMaker(photo, site, where, size, seed=checksum(site.photo.contiguous()))
             grain = maker.lacking_in(crops[i])
             sharp = _match_sharpness(crops[i], grain, where, site)
             out[i] = (sharp + (grain if sharp is crops[i] else maker.lacking_in(sharp))).clamp(0, 1)
     progress(len(faces), len(faces))
     return out
+
+
+def _at_bounded_size(image: torch.Tensor, matrix: np.ndarray, size: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Return an image ``[H, W, 3]`` and image → crop, both averaged down by a whole number where the crop's square is larger than
+    ``_MOST_PIXELS`` in the image: a crop that is so much coarser cannot carry the finest grain, and measuring it would take gigabytes."""
+    step = math.ceil(size / float(scale_of(matrix)) / _MOST_PIXELS)
+    if step <= 1:
+        return image, matrix
+    site = _site(image, matrix, (-0.25 * size, -0.25 * size, 1.25 * size, 1.25 * size))
+    small = F.avg_pool2d(site.photo.movedim(-1, 0)[None], step, ceil_mode=True, count_include_pad=False)[0].movedim(0, -1)
+    shift = (step - 1) / 2  # of the middle of the first averaged pixel
+    return small, compose(site.to_crop, np.array([[step, 0, shift], [0, step, shift]], np.float64))
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,8 @@ class _Site:
 
     def sample(self, picture: torch.Tensor, padding: str = "border") -> torch.Tensor:
         """Sample a picture of the crop's size, ``[S, S, C]``, at the photograph's pixels: ``[h, w, C]``."""
-        return warp(picture, invert(self.to_crop), *self.photo.shape[:2], padding)
+        height, width = self.photo.shape[:2]
+        return warp(picture, invert(self.to_crop), height, width, padding)
 
 
 def _extent(mask: torch.Tensor, margin: float) -> tuple[float, float, float, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import FaceLoomError
-from ..files.cache import cache_folder
+from ..files.home import cache_folder
 from ..files.onnx import OnnxFile
 from .memory import OnnxMemoryError, is_out_of_memory, release_cached_memory, request_card_memory
 from .providers import CARD_PROVIDERS, NUMBERED_PROVIDERS, PROVIDERS, Machine, fall_back_warning, onnxruntime, providers_to_try, short_name

@@ -15,6 +15,8 @@ from ..faces import Face, Faces, Identity
 from ..identity import Recognizer
 from ..identity.combine import same_person_cosine
 from ..identity.dlib import DlibRecognizer
+from ..options.ranges import check_choice
+from ..pixels.masks import fit_shared_mask
 from ..progress import Progress, silent
 
 # Rules that rank the faces of one frame; the first ``count`` of each frame are chosen.
@@ -64,8 +66,7 @@ class SelectionRule:
 
     def check(self) -> None:
         """Raise FaceLoomError unless the rule, and the sex it asks for, are known words."""
-        if self.rule not in RULES:
-            raise FaceLoomError(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}.")
+        check_choice("rule", self.rule, RULES)
         if self.rule == "sex" and self.sex not in ("female", "male"):
             raise FaceLoomError(f"sex must be female or male, not {self.sex!r}.")
 
@@ -131,9 +132,7 @@ def _under_mask(faces: Faces, mask: torch.Tensor | None) -> set[int]:
     """Choose faces of whose keypoints' box the mask covers a quarter or more."""
     if mask is None:
         raise FaceLoomError("The rule mask needs a mask; connect one.")
-    mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3 or len(mask) not in (1, faces.frames):
-        raise FaceLoomError(f"The mask must be one for all images or one for each of the {faces.frames} image(s), not {tuple(mask.shape)}.")
+    mask = fit_shared_mask(mask, faces.frames, None)
     zoom = np.array([mask.shape[2] / faces.width, mask.shape[1] / faces.height])
     limit = np.array([mask.shape[2], mask.shape[1]])
     chosen = set()

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
+from ..options.ranges import check_choice
 from ..pixels.affine import invert, transform
 from .filters import kalman, running_mean, savitzky_golay
 from .track import assign_tracks, track_runs
@@ -37,8 +38,7 @@ def smooth_faces(faces: Faces, method: str = "running mean", *, gap: int = 0, **
     still keep its track. A person is smoothed over consecutive frames in which the same kinds of points are known. FaceLoomError for
     another method, or a window no longer than the order.
     """
-    if method not in METHODS:
-        raise FaceLoomError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+    check_choice("method", method, METHODS)
     if numbers.get("order", 0) >= numbers.get("window", np.inf):
         raise FaceLoomError(f"The window of {numbers['window']} frames must be longer than the order {numbers['order']}.")
     tracked = assign_tracks(faces, gap)
@@ -64,7 +64,7 @@ def _split_by_kinds(items: list[Face], run: list[int]) -> list[list[int]]:
 
 def _kinds(face: Face) -> tuple[bool, bool, bool]:
     """Tell whether a face has 68 points, a mesh and a square of its own."""
-    return face.points68 is not None, face.dense is not None, face.square is not None
+    return face.points68 is not None, face.mesh is not None, face.square is not None
 
 
 def _all_points(face: Face) -> np.ndarray:
@@ -76,7 +76,7 @@ def _all_points(face: Face) -> np.ndarray:
     if face.square is not None:
         flat.append(transform(SQUARE_CORNERS, invert(face.square)))
     points = np.concatenate([np.pad(np.asarray(part, np.float64), ((0, 0), (0, 1))) for part in flat])
-    return points if face.dense is None else np.concatenate([points, face.dense])
+    return points if face.mesh is None else np.concatenate([points, face.mesh])
 
 
 def _with_points(face: Face, points: np.ndarray) -> Face:
@@ -90,6 +90,6 @@ def _with_points(face: Face, points: np.ndarray) -> Face:
         corner, right, down = flat[start : start + 3]
         changes["square"] = invert(np.stack([right - corner, down - corner, corner], 1))
         start += 3
-    if face.dense is not None:
-        changes["dense"] = points[start:]
+    if face.mesh is not None:
+        changes["mesh"] = points[start:]
     return replace(face, **changes)

@@ -6,45 +6,15 @@ torch takes seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from ..errors import FaceLoomError
 from ..faces import Faces, Identity
+from ..options.swap import USUAL, SwapSettings
 from ..progress import Progress, silent
 from ..runtime.options import Options, Value
 
 if TYPE_CHECKING:
     import torch
-
-MAX_BOOST = 8
-
-
-@dataclass(frozen=True)
-class SwapSettings:
-    """How faces are swapped.
-
-    strength: 0 leaves the target's face as it is, 1 is the full swap, more exaggerates the identity where the engine can. pixel_boost: at
-    how many times its own resolution a network works, 1 to 8. size: edge of the crops in pixels; None: the faces' own crop size.
-    """
-
-    strength: float = 1.0
-    pixel_boost: int = 1
-    size: int | None = None
-
-    def check(self, limit: str = "") -> None:
-        """Raises FaceLoomError where a value is out of range. limit: what to say of a strength above 1; "": the engine can do that."""
-        if not 1 <= self.pixel_boost <= MAX_BOOST or self.pixel_boost != int(self.pixel_boost):
-            raise FaceLoomError(f"Pixel boost must be a whole number from 1 to {MAX_BOOST}, not {self.pixel_boost}.")
-        if not 0 <= self.strength < float("inf") or (limit and self.strength > 1):
-            raise FaceLoomError(limit or f"Strength must be 0 or more, not {self.strength}.")
-
-    def edge(self, faces: Faces) -> int:
-        """Returns the edge of the crops of ``faces``, pixels."""
-        return self.size or faces.crop_size
-
-
-USUAL = SwapSettings()
 
 
 class SwapEngine(Protocol):
@@ -66,6 +36,7 @@ class SwapEngine(Protocol):
 
         source: what ``prepare`` returned; not looked at where the strength is 0. FaceLoomError for settings the engine cannot do.
         """
+        ...
 
 
 @runtime_checkable
@@ -77,6 +48,7 @@ class WithOptions(Protocol):
 
     def with_options(self, **options: Value) -> WithOptions:
         """Returns an engine with the same networks and other options."""
+        ...
 
 
 @runtime_checkable
@@ -96,6 +68,7 @@ class AlignsFaces(Protocol):
 
     def align(self, faces: Faces) -> Faces:
         """Returns the faces with those crops, for ``swap`` and for pasting."""
+        ...
 
 
 @runtime_checkable
@@ -104,6 +77,14 @@ class ChecksSettings(Protocol):
 
     def check_settings(self, settings: SwapSettings) -> None:
         """Raises FaceLoomError for settings that ``swap`` refuses."""
+
+
+@runtime_checkable
+class OpensLate(Protocol):
+    """An engine that opens files of other stages when they are first asked."""
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """Opens what ``swap`` will ask with these settings; FaceLoomError where it is missing."""
 
 
 def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine | None = None,

@@ -20,11 +20,11 @@ from ..face3d.fit import Fit, fit_face, mean_face
 from ..face3d.raster import rasterize, vertex_normals
 from ..face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from ..faces import Faces, Identity
+from ..options.swap import USUAL, SwapSettings
 from ..parse.skin import fast_gaussian_blur, local_mean, skin_likelihood
 from ..pixels.affine import scale_of, transform
 from ..pixels.masks import signed_distance
 from ..progress import Progress, silent
-from . import USUAL, SwapSettings
 
 # Width of the mask's soft border, in eye distances.
 _BORDER = 0.06

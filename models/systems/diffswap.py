@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..crops.crop import crop_faces, crop_matrices
+from ..crops.crop import check_crops, crop_faces, crop_matrices
 from ..crops.squares import align_faces
 from ..diffusion.ddim import TRAINING_STEPS, DdimStep, ddim_schedule, scaled_linear_alphas
 from ..diffusion.noise import noise_source
@@ -33,7 +33,6 @@ from ..identity.photos import reference_photos
 from ..networks.diffswap import FaceEmbedder, VqCodec, load_embedder, load_vq, organ_means, unet_form, unet_weights
 from ..networks.ldm import Denoiser, load_unet
 from ..parse.landmarks import points68_of
-from ..paste import check_crops
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask, fit_mask
 from ..pixels.opencv_like import fill_hull
@@ -44,7 +43,7 @@ from ..runtime.memory import run_chunks
 from ..runtime.method import Loading, Method, is_row
 from ..runtime.options import Value
 from .diffswap_picture import identity_view, latent_mask, organ_masks
-from .engine import SystemEngine
+from .engine import SystemEngine, engine_method
 from .options import ORGAN_SOURCES, SHAPES, DiffSwapOptions
 
 ALIGNMENT = "FFHQ quad"
@@ -146,7 +145,7 @@ def prepare(conditioner: DiffSwapConditioner, encode: Encode, crops: Tensor, fac
     if not len(faces):
         targets = resize_bicubic(crops, SIZE)
         return Prepared(torch.zeros(len(targets), 5, conditioner.width), targets, encode(targets).float(), torch.zeros(targets.shape[:3]))
-    check_crops(crops, len(faces))
+    check_crops(crops, faces)
     targets = resize_bicubic(crops, SIZE)
     portraits, sources = source_crops(identity)
     latents = encode(targets).float()
@@ -205,8 +204,9 @@ def make_swap_mask(faces: Faces, identity: Identity, shape: str, points: np.ndar
 def starts_from_noise(steps: tuple[DdimStep, ...]) -> bool:
     """Tell whether a schedule starts where nothing of a picture is left: a step of the same width before its first one would lie beyond
     the training steps."""
-    width = steps[0].timestep - steps[1].timestep if len(steps) > 1 else TRAINING_STEPS
-    return steps[0].timestep + width >= TRAINING_STEPS
+    first = steps[0].timestep
+    width = first - steps[1].timestep if len(steps) > 1 else TRAINING_STEPS
+    return first + width >= TRAINING_STEPS
 
 
 def masked_ddim(denoise: Denoise, x: Tensor, target: Tensor, replaced: Tensor, steps: tuple[DdimStep, ...], draw: DrawNoise,
@@ -321,9 +321,9 @@ METHOD = Method("DiffSwap", kind="research", recognizes=is_row("diffswap", lambd
 
 
 def _open_engine(file: Contents, loading: Loading, **options: Value) -> DiffSwapEngine:
-    chosen = DiffSwapOptions(**options)
+    chosen = DiffSwapOptions().changed(METHOD.name, **options)
     settings = Settings(chosen.steps, chosen.target_guidance, chosen.seed)
     return DiffSwapEngine(METHOD.open(file, loading), settings, ConditioningSettings(chosen.organ_source, chosen.shape))
 
 
-ENGINE = replace(METHOD, open=_open_engine, options=DiffSwapOptions)
+ENGINE = engine_method(METHOD, _open_engine, DiffSwapOptions)

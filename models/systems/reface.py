@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..crops.crop import crop_faces, crop_matrices, crop_matrix
+from ..crops.crop import check_crops, crop_faces, crop_matrices, crop_matrix
 from ..crops.squares import quad_square
 from ..diffusion.ddim import classifier_free_guidance, ddim_schedule, sample_ddim
 from ..diffusion.noise import seeded_noise
@@ -27,7 +27,6 @@ from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_v
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
 from ..parse import REGIONS, Parser, region_mask
 from ..parse.landmarks import points68_of
-from ..paste import check_crops
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask
 from ..pixels.resize import resize_bicubic
@@ -38,7 +37,7 @@ from ..runtime.memory import run_chunks
 from ..runtime.method import Loading, Method, is_row
 from ..runtime.options import Value
 from ..swap.helpers import parser_for
-from .engine import SystemEngine
+from .engine import SystemEngine, engine_method
 from .options import REFaceOptions
 
 ALIGNMENT = "FFHQ quad"
@@ -119,7 +118,7 @@ def prepare(conditioner: REFaceConditioner, crops: Tensor, faces: Faces, identit
     if not len(faces):
         unconditional, targets = conditioner.unconditional(), shrink(crops)
         return Prepared(unconditional.expand(len(targets), -1, -1), unconditional, targets, torch.ones(targets.shape[:3]))
-    check_crops(crops, len(faces))
+    check_crops(crops, faces)
     targets = shrink(crops)
     keep = find_keep_mask(targets, faces, parser, progress)
     points = np.stack([transform(points68_of(face), matrix) for face, matrix in zip(faces, crop_matrices(faces, SIZE), strict=True)])
@@ -228,7 +227,8 @@ class REFace:
         def denoise(x: Tensor, timestep: int) -> Tensor:
             both = torch.cat([x, extra_channels], 1).repeat(2, 1, 1, 1).to(device, dtype)
             output = net(both, torch.full((len(both),), timestep, device=device), tokens)
-            return classifier_free_guidance(*output.float().to(x.device).chunk(2), scale)
+            plain, conditioned = output.float().to(x.device).chunk(2)
+            return classifier_free_guidance(plain, conditioned, scale)
 
         return denoise
 
@@ -273,9 +273,9 @@ METHOD = Method("REFace", kind="research", recognizes=is_row("reface", lambda fi
 
 
 def _open_engine(file: Contents, loading: Loading, **options: Value) -> REFaceEngine:
-    chosen = REFaceOptions(**options)
+    chosen = REFaceOptions().changed(METHOD.name, **options)
     settings = Settings(chosen.steps, chosen.cfg, chosen.seed, chosen.start_from_target)
     return REFaceEngine(METHOD.open(file, loading), settings, parser_for(loading))
 
 
-ENGINE = replace(METHOD, open=_open_engine, options=REFaceOptions)
+ENGINE = engine_method(METHOD, _open_engine, REFaceOptions)

@@ -271,6 +271,17 @@ def test_a_saved_identity_as_the_source(tmp_path, eileen, folder, painter):
     assert painter.calls[0][0].name == "Eileen"
 
 
+def test_a_face_under_alpha_0_is_neither_counted_nor_swapped(tmp_path, me, eileen, grace, capsys):
+    rows = min(len(eileen), len(grace))
+    pair, alpha = torch.cat([eileen[:rows], grace[:rows]], 1), torch.ones(rows, eileen.shape[1] + grace.shape[1])
+    alpha[:, :eileen.shape[1]] = 0
+    write_image(tmp_path / "t.png", pair, alpha=alpha)
+    assert call(me, tmp_path / "t.png", tmp_path / "out.png", "--json", "--faces", "all") == OK
+    assert json.loads(capsys.readouterr().out)["pictures"][0]["faces"] == 1
+    changed = (read_image(tmp_path / "out.png") != read_image(tmp_path / "t.png")).any(-1)
+    assert changed[:, eileen.shape[1]:].any() and not changed[:, :eileen.shape[1]].any()
+
+
 def test_transparency_profile_and_depth(tmp_path, me, grace, capsys):
     from PIL import ImageCms
 

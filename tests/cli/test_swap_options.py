@@ -17,15 +17,16 @@ from faceloom.cli.session import loading_of
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect import load as detectors
 from faceloom.models.files.picture import write_image
+from faceloom.models.files.picture_metadata import Metadata
 from faceloom.models.identity import load as recognizers
 from faceloom.models.options.detect import DetectSettings
 from faceloom.models.options.pipeline import BUILT_IN
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.parse import REGIONS
 from faceloom.models.parse import load as parsers
 from faceloom.models.restore import load as restorers
 from faceloom.models.runtime.method import Method
 from faceloom.models.runtime.options import Options, option
-from faceloom.models.swap import SwapSettings
 from faceloom.models.swap import load as engines
 from faceloom.models.systems import load as systems
 from faceloom.models.systems.engine import SystemEngine
@@ -137,7 +138,7 @@ def photographs(tmp_path_factory, hopper, collins):
     other = replace(face, keypoints=face.keypoints + shift, points68=face.points68 + shift, box=face.box + np.float32([160, 0, 160, 0]))
     known = {(192, 160): (replace(face, score=0.9),), (192, 320): (replace(face, score=0.9), replace(other, score=0.7))}
     for name, picture in (("one.png", one), ("two.png", two), ("wall.png", torch.full((40, 50, 3), 0.5)), ("deeper/more.png", one)):
-        write_image(folder / "photos" / name, picture)
+        write_image(folder / "photos" / name, picture, about=Metadata(text={"Author": "Ann"}))
     write_image(folder / "source.png", one)
     mask = torch.zeros(96, 80, 3)
     mask[:, 40:] = 1
@@ -208,6 +209,7 @@ CASES = {
     "--crop-size": Case("--crop-size 256"),
     "--recursive": Case("--recursive", "--no-face copy", "photos"),
     "--overwrite": Case("--overwrite", out_is_there=True),
+    "--strip": Case("--strip"),
     "--provenance": Case("--provenance"),
     "--json": Case("--json"),
     "--quiet": Case("--quiet"),

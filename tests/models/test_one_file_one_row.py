@@ -19,10 +19,11 @@ from faceloom.models.files.picture import read_image, write_image
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.options.detect import DetectSettings
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.restore import restore_crops
 from faceloom.models.restore.load import load_restorer
 from faceloom.models.runtime.method import Loading
-from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap import swap_faces
 from faceloom.models.swap.load import load_engine, options_by_method, with_options
 from faceloom.models.systems.load import load_any_engine
 from faceloom.models.systems.options import read_engine_options

@@ -172,6 +172,37 @@ def test_registering_keeps_what_others_set(models, tmp_path):
     assert names["faceloom"][0] == [str(models / "faceloom")] and {".onnx", ".pth", ".safetensors"} <= names["faceloom"][1]
 
 
+def test_the_lists_of_other_packs_show_what_comfyui_shows(models):
+    """A folder that nobody had named gets ComfyUI's own suffixes, in a set of its own: .onnx and .task belong in our loaders only."""
+    import faceloom.nodes._models as ours
+    import folder_paths
+
+    names = folder_paths.folder_names_and_paths
+    for key in ("sams", "ultralytics", "facerestore_models"):
+        names.pop(key, None)
+    ours.register_folders()
+    for file in ("sam_vit_b.pth", "sam.onnx", "face.task", "old.h5"):
+        (models / "sams").mkdir(exist_ok=True)
+        (models / "sams" / file).write_bytes(b"x")
+    assert folder_paths.get_filename_list("sams") == ["sam_vit_b.pth"]
+    assert all(names[key][1] == folder_paths.supported_pt_extensions for key in ("sams", "ultralytics", "facerestore_models"))
+    assert names["sams"][1] is not folder_paths.supported_pt_extensions and names["sams"][1] is not names["ultralytics"][1]
+
+
+def test_identities_outside_the_models_folder_are_listed(models, tmp_path, monkeypatch):
+    import folder_paths
+    from faceloom.nodes import identity_files
+
+    for key in ("faceloom", "reactor", "reactor_faces", identity_files.FOLDER):
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([], set()))
+    folder_paths.add_model_folder_path("faceloom", str(tmp_path / "ours"))
+    folder_paths.add_model_folder_path("reactor", str(tmp_path / "theirs"))
+    identity_files.register_identity_folders()
+    paths = folder_paths.get_folder_paths(identity_files.FOLDER)
+    assert paths[0] == str(models / "faceloom" / "identities") and str(models / "reactor" / "faces") in paths
+    assert str(tmp_path / "ours" / "identities") in paths and str(tmp_path / "theirs" / "faces") in paths
+
+
 def test_built_in_entries(load, models):
     assert load("LoadSwapModel")[0][0].name == "mesh"
     assert load("LoadFaceDetector")[0][0].name == "dlib"

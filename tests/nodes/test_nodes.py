@@ -120,6 +120,30 @@ class TestFaceDetect:
         faces = run("FaceDetect", image=hopper, bboxes=[[box]])[0]
         assert len(faces) == 1 and np.abs(faces[0].keypoints - detected[0][0].keypoints).max() < 12
 
+    def test_a_box_is_a_place_to_look_in_or_a_face(self, run, hopper, detected):
+        person, wall = {"x": 10, "y": 10, "width": 490, "height": 560}, {"x": 400, "y": 500, "width": 90, "height": 90}
+        faces = run("FaceDetect", image=hopper, bboxes=[[person, wall]])[0]
+        assert len(faces) == 1 and np.abs(faces[0].keypoints - detected[0][0].keypoints).max() < 6
+        assert len(run("FaceDetect", image=hopper, bboxes=[[person, wall]], bbox_use="box is the face")[0]) == 2
+
+    def test_boxes_without_a_face_are_counted_in_the_text(self, nodes, hopper, detected):
+        x0, y0, x1, y1 = (float(v) for v in detected[0][0].box)
+        boxes = [[{"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}, {"x": 400, "y": 500, "width": 90, "height": 90}]]
+        answer = nodes["FaceDetect"].EXECUTE_NORMALIZED(image=hopper, threshold=0.5, order="large-small", keep="all", crop_size=64,
+                                                        min_size=0, framing=1.0, no_face="pass", bboxes=boxes)
+        assert answer.ui["text"] == ("1 face, 1 box without a face",)
+
+    def test_a_face_under_alpha_0_is_not_found(self, run, hopper):
+        pair = torch.cat([hopper, hopper.flip(2)], 2)
+        alpha = torch.ones_like(pair[..., :1])
+        alpha[:, :, :512] = 0
+        faces = run("FaceDetect", image=torch.cat([pair, alpha], -1))[0]
+        assert len(faces) == 1 and faces[0].center[0] > 512
+
+    def test_a_face_is_found_in_hdr(self, run, hopper, detected):
+        faces = run("FaceDetect", image=hopper * 2)[0]
+        assert len(faces) == 1 and np.abs(faces[0].keypoints - detected[0][0].keypoints).max() < 6
+
 
 class TestArcFaceEmbed:
     def test_photos_of_different_sizes(self, run, collins):

@@ -155,7 +155,7 @@ def test_an_original_file_swaps_on_comfyuis_devices(nodes, place, hopper):
     from comfy.model_patcher import ModelPatcher
     from faceloom.models.detect import detect_faces
     from faceloom.models.identity import make_identity
-    from faceloom.models.swap import SwapSettings
+    from faceloom.models.options.swap import SwapSettings
 
     simswap(place / "reliableswap")
     loaded = nodes["LoadSwapModel"].execute(file="G_mouth1_st5.pth", provider="auto")
@@ -175,7 +175,7 @@ def test_super_resolution_is_loaded_when_it_is_chosen_and_belongs_to_comfyui(nod
     from faceloom.models.detect import detect_faces
     from faceloom.models.errors import FaceLoomError
     from faceloom.models.identity import make_identity
-    from faceloom.models.swap import SwapSettings
+    from faceloom.models.options.swap import SwapSettings
 
     ghost(place / "ghost", networks)
     (engine,) = nodes["LoadSwapModel"].execute(file="G_unet_1block.pth", provider="auto").result[:1]

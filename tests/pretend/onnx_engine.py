@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from faceloom.models.crops.crop import crop_faces
+from faceloom.models.options.swap import USUAL
 from faceloom.models.runtime.method import Method
 from faceloom.models.runtime.onnx import open_session
 from faceloom.models.runtime.options import Options, option
-from faceloom.models.swap import USUAL
 
 
 @dataclass(frozen=True)

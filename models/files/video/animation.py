@@ -16,6 +16,7 @@ from .animation_files import AnimationFile, GifFile, PngFile, TiffFile, WebpFile
 from .frame import ClipFrame
 from .info import ClipInfo
 from .library import writing_to
+from .patch import Box
 from .settings import EncodeSettings, check_output
 
 
@@ -40,7 +41,9 @@ class AnimationWriter:
         self._size = (0, 0)
         self._began: Fraction | None = None
 
-    def write(self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None) -> None:
+    def write(
+        self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None, within: Box | None = None
+    ) -> None:
         """Add a frame; as of ``ClipWriter``."""
         pixels = self._pixels(frame, image, alpha)
         start = frame.pts * frame.time_base

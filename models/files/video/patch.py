@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ...errors import FaceLoomError
-from .color import alpha_plane, from_rgb
+from .color import alpha_plane, from_rgb, to_tensor
 from .frame import ClipFrame
 from .pixel_formats import Layout, layout_of
 from .planes import as_layout, planes_of, with_planes
@@ -21,19 +21,25 @@ Box = tuple[int, int, int, int]
 
 
 def frame_to_encode(
-    frame: ClipFrame, image: torch.Tensor | None, alpha: torch.Tensor | None, layout: Layout, colors: tuple[int, bool]
+    frame: ClipFrame,
+    image: torch.Tensor | None,
+    alpha: torch.Tensor | None,
+    layout: Layout,
+    colors: tuple[int, bool],
+    within: Box | None = None,
 ) -> VideoFrame:
     """Return what the encoder gets for a frame: the decoded planes, with the pixels of ``image`` that differ from the frame's own put in.
 
     image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed. alpha: ``[H, W]``, or None to keep the frame's. layout, colors:
     the encoder's planar format, its matrix and whether it is full range. Where the layout has no transparency the frame is laid on white.
+    within: the box outside of which nothing was changed, where it is known.
     """
     base = _base(frame, layout)
     if base is None:
         return _converted(frame, image, alpha, layout, colors)
     if image is not None:
         _check_size(image, frame)
-        base = _patched(base, image, frame, layout, colors)
+        base = _patched(base, image, frame, layout, colors, within)
     if alpha is not None and layout.alpha:
         base = with_planes(base, layout.name, [*planes_of(base)[:-1], alpha_plane(alpha, layout)])
     return base
@@ -80,9 +86,16 @@ def _check_size(image: torch.Tensor, frame: ClipFrame) -> None:
         )
 
 
-def _patched(base: VideoFrame, image: torch.Tensor, frame: ClipFrame, layout: Layout, colors: tuple[int, bool]) -> VideoFrame:
-    """Return a copy of ``base`` with the changed pixels converted and put in, or ``base`` where none are."""
-    changed = (image.detach().cpu() != frame.image()).any(-1).numpy()
+def _patched(
+    base: VideoFrame, image: torch.Tensor, frame: ClipFrame, layout: Layout, colors: tuple[int, bool], within: Box | None
+) -> VideoFrame:
+    """Return a copy of ``base`` with the changed pixels converted and put in, or ``base`` where none are. within: where they are looked
+    for."""
+    height, width = image.shape[:2]
+    rows, columns = (slice(*within[:2]), slice(*within[2:])) if within is not None else (slice(0, height), slice(0, width))
+    own = to_tensor(frame.convert()[rows, columns, :3], frame.white)
+    changed = np.zeros((height, width), bool)
+    changed[rows, columns] = (image[rows, columns].detach().cpu() != own).any(-1).numpy()
     box = _box_of(changed, layout)
     if box is None:
         return base

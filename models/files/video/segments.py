@@ -67,7 +67,7 @@ class SegmentEncoder:
         self._pts: list[int] = []
         self._order: list[int] = []
         self._last_duration = 1
-        with writing_to(self._path):
+        with writing_to(self._folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._container = av.open(f"file:{self._path}", "w", format=plan.format)
             self._stream = self._container.add_stream(plan.encoder, rate=plan.rate)
@@ -87,7 +87,7 @@ class SegmentEncoder:
         frame.pict_type = 0  # type: ignore[assignment]  # what the source's encoder made of it is no order to ours
         self._pts.append(pts)
         self._last_duration = duration
-        with writing_to(self._path):
+        with writing_to(self._folder):
             self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: list[Packet]) -> None:
@@ -103,7 +103,7 @@ class SegmentEncoder:
 
     def finish(self) -> Segment:
         """Encode what the encoder still holds, close the file and list it as finished."""
-        with writing_to(self._path):
+        with writing_to(self._folder):
             self._mux(self._stream.encode(None))
             header = hashlib.sha256(self._stream.codec_context.extradata or b"").hexdigest()
             self._container.close()

@@ -193,13 +193,14 @@ def test_given_boxes_replace_the_detector(hopper, shape):
     x0, y0, x1, y1 = (float(v) for v in wanted.box)
     box = {"x": x0 + 4, "y": y0 - 5, "width": (x1 - x0) * 1.05, "height": (y1 - y0) * 1.05, "score": 0.75}
     form = {"dict": box, "flat": [box], "per frame": [[box]]}[shape]
-    face, = detect_faces(hopper, Fixed([]), bboxes=form)
+    face, = detect_faces(hopper, Fixed([]), DetectSettings(bbox_use="box is the face"), bboxes=form)
     assert face.score == 0.75
     assert np.linalg.norm(face.keypoints - wanted.keypoints, axis=1).mean() < 0.03 * wanted.eye_distance
 
 
 def test_one_box_serves_every_frame_and_every_box_gives_a_face():
-    faces = detect_faces(torch.full((2, 80, 90, 3), 0.5), bboxes={"x": 10, "y": 10, "width": 40, "height": 50})
+    faces = detect_faces(torch.full((2, 80, 90, 3), 0.5), settings=DetectSettings(bbox_use="box is the face"),
+                         bboxes={"x": 10, "y": 10, "width": 40, "height": 50})
     assert faces.frame_indices.tolist() == [0, 1]
 
 

@@ -122,6 +122,24 @@ def test_forty_faces_in_four_k(people):
     all_found(*group(people, 2160, 3840, 8, 5, 0.55), error=0.12)
 
 
+@pytest.mark.parametrize(("large", "small"), [("collins", "hopper"), ("hopper", "collins")])
+@pytest.mark.parametrize("edges", [(395, 51), (500, 45), (300, 60), (250, 70)], ids=str)
+def test_small_face_beside_a_large_one(people, large, small, edges):
+    """The large one is found without doubt, which must not end the search."""
+    canvas, truths = backdrop(800, 1200), []
+    for who, edge, target in ((large, edges[0], (400, 400)), (small, edges[1], (1000, 300))):
+        picture, truth = people[who]
+        reach = 0.9 * truth.size
+        corner = np.maximum(0, truth.center - reach).astype(int)
+        head = picture[corner[1]:int(truth.center[1] + reach), corner[0]:int(truth.center[0] + reach)]
+        matrix = turn_and_scale(head.shape[1], head.shape[0], 0, edge / truth.size, target)
+        canvas = place(canvas, head, matrix)
+        full = matrix.copy()
+        full[:, 2] -= matrix[:, :2] @ corner
+        truths.append((truth, full))
+    all_found(canvas, truths, error=0.15)
+
+
 @pytest.mark.parametrize("who", PEOPLE)
 @pytest.mark.parametrize("damage", ["dark", "gray", "soft", "noisy"])
 def test_poor_pictures(people, who, damage):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from faceloom.models.files.catalogue import (
     rows,
     rows_by_names,
 )
+from faceloom.models.files.extra_paths import extra_paths
 from faceloom.models.files.find import FoundFile, check_name, find_by_name, find_companion, list_choices
 from faceloom.models.files.folders import Folders, default_folders
 
@@ -263,6 +265,26 @@ def test_the_terminal_knows_comfyui_s_extra_folders(tmp_path, monkeypatch):
     for spoilt in (b"a: [", b"- 1", b"\xff", b""):
         put(comfyui / "extra_model_paths.yaml", spoilt)
         assert default_folders().bases("hyperswap")[0] == comfyui / "models/hyperswap"
+
+
+def test_what_was_not_read_is_said(tmp_path, caplog, monkeypatch):
+    pytest.importorskip("yaml")
+    file = put(tmp_path / "extra_model_paths.yaml", EXTRA.format(base=tmp_path).encode())
+    assert extra_paths(file)["insightface"] == (tmp_path / "faces", tmp_path / "more/faces") and not caplog.records
+    assert extra_paths(tmp_path / "none.yaml") == {} and not caplog.records
+    for spoilt in (b"a: [", b"\xff", b"[" * 5000):
+        assert extra_paths(put(tmp_path / "spoilt.yaml", spoilt)) == {}
+    assert [record.message.split("(")[1] for record in caplog.records] == ["ParserError).", "UnicodeDecodeError).", "RecursionError)."]
+    caplog.clear()
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert extra_paths(file) == {}
+    assert f"{file} was not read, because PyYAML is not installed; run pip install pyyaml" in caplog.text
+
+
+def test_folders_that_other_packs_list_under_keys_of_their_own_are_searched(tmp_path):
+    path = put(tmp_path / "elsewhere/face_yolov8m.pt")
+    folders = Folders((tmp_path / "models",), {"ultralytics_bbox": (path.parent,)})
+    assert [(file.path, file.key, file.name) for file in folders.files()] == [(path, "ultralytics", "bbox/face_yolov8m.pt")]
 
 
 def test_facefusion_s_folder_is_searched_as_a_root(tmp_path, monkeypatch):

@@ -362,3 +362,14 @@ def test_frames_from_memory(tmp_path):
     (tmp_path / "in.mp4").write_bytes(buffer.getvalue())
     assert [at for at, _ in decoded(target)] == [at * TICKS for at in CONSTANT]
     assert packets(target, "audio") == packets(tmp_path / "in.mp4", "audio")
+
+
+def test_a_box_saves_comparing_and_nothing_else(tmp_path):
+    source = make_clip(tmp_path / "in.mp4")
+    for name, box in (("all.mkv", None), ("box.mkv", (9, 40, 30, 71))):
+        with read_frames(source) as frames, open_writer(tmp_path / name, source, frames.info, LOSSLESS) as writer:
+            for frame in frames:
+                image = frame.image()
+                image[9:40, 30:71] *= 0.5
+                writer.write(frame, image, within=box)
+    assert equal(decoded(tmp_path / "all.mkv"), decoded(tmp_path / "box.mkv")) and not equal(decoded(source), decoded(tmp_path / "all.mkv"))

@@ -309,12 +309,12 @@ def test_progress_reports_and_interrupts(collins):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"crops": torch.zeros(2, 64, 64, 3)}, "2 crop"), ({"crops": torch.zeros(1, 64, 60, 3)}, "square"),
+    ({"crops": torch.zeros(2, 64, 64, 3)}, "2 crops but 1 faces"), ({"crops": torch.zeros(1, 64, 60, 3)}, "square"),
     ({"crops": torch.zeros(1, 64, 64, 3).half()}, "crops must be a float32"), ({"crops": torch.zeros(1, 64, 64, 4)}, "as_images"),
-    ({"masks": torch.zeros(3, 64, 64)}, "3 masks"),
-    ({"masks": torch.full((1, 64, 64), torch.nan)}, "NaN"), ({"masks": torch.zeros(1, 1, 64, 64)}, "shape"),
+    ({"masks": torch.full((1, 64, 64), torch.nan)}, "NaN"), ({"masks": torch.zeros(1, 2, 64, 64)}, "Image to Mask"),
     ({"settings": PasteSettings(color="sepia")}, "color"), ({"settings": PasteSettings(blend="magic")}, "blend"),
-    ({"settings": PasteSettings(opacity=1.5)}, "opacity"), ({"settings": PasteSettings(feather=-1)}, "feather"),
+    ({"settings": PasteSettings(opacity=1.5)}, "Opacity must be from 0 to 1"),
+    ({"settings": PasteSettings(feather=-1)}, "Feather must be from 0 to 0.5"),
     ({"images": torch.zeros(1, 99, 99, 3)}, "Face Detect"), ({"images": torch.zeros(1, 100, 100, 2)}, "picture"),
 ])
 def test_bad_input_says_what_to_do(change, words):

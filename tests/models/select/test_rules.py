@@ -56,7 +56,7 @@ def test_mask_of_another_size():
 def test_mask_errors():
     with pytest.raises(FaceLoomError, match="needs a mask"):
         select_faces(FACES, SelectionRule("mask"))
-    with pytest.raises(FaceLoomError, match="one for each of the 2"):
+    with pytest.raises(FaceLoomError, match="has 3 pictures but 2 are needed"):
         select_faces(FACES, SelectionRule("mask"), mask=torch.zeros(3, 9, 9))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from faceloom.models.faces import Faces, Identity
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.progress import Progress, silent
-from faceloom.models.swap import SwapEngine, SwapSettings
+from faceloom.models.swap import SwapEngine
 
 
 def swapped(engine: SwapEngine, images: torch.Tensor, faces: Faces, identity: Identity | None, size: int, *, strength: float = 1.0,

@@ -16,8 +16,10 @@ from doubles import TRUTHS, save_double, truth_latent
 from faceloom.models.crops.crop import crop_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Identity
+from faceloom.models.options.swap import SwapSettings
+from faceloom.models.pipeline import Models, Settings
 from faceloom.models.runtime.method import Loading
-from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap import swap_faces
 from faceloom.models.swap.embeddings import mix
 from faceloom.models.swap.load import load_engine
 from swap_scene import FACES, IMAGES, RAW, SIZE, STEP, Mirror, expectation, identity, path_of, photo, unit
@@ -39,6 +41,18 @@ def test_a_prepared_source_is_worked_out_once_and_an_identity_for_every_call(fol
     swap_faces(IMAGES, FACES, identity(), engine, SwapSettings(0, size=SIZE))
     swap_faces(IMAGES, FACES, identity(), engine, settings, which="7")
     assert len(calls) == 2  # where nothing is swapped nobody is looked at
+
+
+@pytest.mark.parametrize("name", ["inswapper_128", "simswap_256", "ghost_2_256"])
+def test_a_recognizer_that_is_missing_is_found_before_the_first_picture(name, folders):
+    """The targets' own faces are looked at only where the strength is neither 0 nor 1."""
+    models = Models(load_engine(path_of(folders, name), Loading(folders)))
+    for strength in (0, 1):
+        models.check(Settings(swap=SwapSettings(strength)))
+    for strength in (.5, 1.5):
+        with pytest.raises(FaceLoomError, match="models get"):
+            models.check(Settings(swap=SwapSettings(strength)))
+    Models(load_engine(path_of(folders, name), Loading(folders, recognizer=Mirror("w600k")))).check(Settings(swap=SwapSettings(.5)))
 
 
 @pytest.mark.parametrize("name", ["inswapper_128", "simswap_256", "ghost_2_256", "hyperswap_1a_256", "alphaface_256"])

@@ -12,8 +12,9 @@ from faceloom.models.faces import Faces, Identity
 from faceloom.models.identity import make_identity
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.options.detect import DetectSettings
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.paste import paste
-from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap import swap_faces
 
 
 @pytest.fixture(scope="module")

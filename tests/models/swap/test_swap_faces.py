@@ -11,8 +11,9 @@ from faceloom.models.crops.crop import crop_faces, face_windows
 from faceloom.models.crops.templates import TEMPLATES
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Faces, Identity
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.pixels.tensors import as_images
-from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap import swap_faces
 from faceloom.models.swap.load import ENGINES, load_engine
 
 IDENTITY = Identity({}, np.zeros((0, 8, 8, 3)), ())

@@ -290,7 +290,7 @@ class TestConditions:
         crops, faces = target
         with pytest.raises(FaceLoomError, match="swap or reenact"):
             adapter.conditions(crops, faces, source, look, mode="both")
-        with pytest.raises(FaceLoomError, match="2 crops for 1 faces"):
+        with pytest.raises(FaceLoomError, match="2 crops but 1 faces"):
             adapter.conditions(crops.repeat(2, 1, 1, 1), faces, source, look)
         with pytest.raises(FaceLoomError, match="24 numbers wide, and this one has 6"):
             adapter.conditions(crops, faces, source, lambda pictures: look(pictures)[..., :6])
@@ -457,6 +457,8 @@ class TestSampling:
 
         with pytest.raises(Stop):
             paint(made, stable_diffusion, FEW, progress)
+        with pytest.raises(FaceLoomError, match="needs a CLIP vision model; hand one in"):
+            FaceAdapterEngine(adapter, replace(stable_diffusion, vision=None))
         nobody = Faces((), 1, *collins.shape[1:3])
         assert swap_photo(FaceAdapterEngine(adapter, stable_diffusion), collins, nobody, source).equal(collins)
 

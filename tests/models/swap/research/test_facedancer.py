@@ -15,10 +15,11 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.identity import make_identity
 from faceloom.models.networks.keras_graph import input_shapes
 from faceloom.models.networks.keras_net import KerasNet
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.paste import paste
 from faceloom.models.pixels.affine import similarity
 from faceloom.models.pixels.sampling import sample_crops
-from faceloom.models.swap import SwapSettings, swap_faces
+from faceloom.models.swap import swap_faces
 from faceloom.models.swap.research.facedancer_engine import facedancer_engine, rectangle_mask
 from golden_adapters.base import Golden
 
