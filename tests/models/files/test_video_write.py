@@ -349,6 +349,21 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"in.mp4"}
 
 
+@pytest.mark.parametrize("name, codec", [("out.mkv", "ffv1"), ("out.mp4", "h264"), ("out.gif", "auto"), ("out.webp", "auto")])
+def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path, name, codec):
+    """The system's own refusal, wherever the write that meets it comes from."""
+    resource = pytest.importorskip("resource")
+    source = make_clip(tmp_path / "in.mp4", pts=range(0, 512 * 60, 512), size=(320, 240))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(FaceLoomError, match="The disk is full"):
+            copy(source, tmp_path / name, EncodeSettings(codec=codec, segment_frames=30))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"in.mp4"}
+
+
 def test_an_image_of_another_size_is_refused(tmp_path):
     source = make_clip(tmp_path / "in.mp4")
     with pytest.raises(FaceLoomError, match=r"give \[64, 96, 3\]"):
