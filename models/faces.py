@@ -63,7 +63,8 @@ class Face:
     points68: ``[68, 2]`` iBUG points. dense: ``[478, 3]`` MediaPipe mesh, x and y in pixels, z in the same unit, negative
     towards the camera. embeddings: unit vectors by space name (``dlib128``, ``w600k`` ...). sex: ``"female"`` or ``"male"``.
     age: years. track: the same number for the same person along a clip. square: ``[2, 3]`` float64, image → the square that is this
-    face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/crops/squares.py).
+    face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/crops/squares.py). identity: whom this face becomes, where that
+    is settled for it alone.
     """
 
     frame: int
@@ -77,6 +78,7 @@ class Face:
     age: float | None = None
     track: int | None = None
     square: np.ndarray | None = None
+    identity: Identity | None = None
 
     def __post_init__(self) -> None:
         fix = object.__setattr__
@@ -151,6 +153,7 @@ class Faces:
 
     items: the faces. frames: how many images the batch has. height, width: of every image, pixels.
     framing: how much the canonical crop takes in (1.0 = FFHQ, larger = more). crop_size: edge of the canonical crop, pixels.
+    cuts: frames with which a new shot of a clip begins, as far as they are known.
     cut: crops of these faces that were cut before, if any; only what saves work.
     """
 
@@ -160,6 +163,7 @@ class Faces:
     width: int
     framing: float = 1.0
     crop_size: int = 512
+    cuts: frozenset[int] = frozenset()
     cut: CutCrops | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -194,6 +198,13 @@ class Faces:
     def frame_indices(self) -> np.ndarray:
         """``[N]`` int64, the frame of each face."""
         return np.array([f.frame for f in self.items], np.int64)
+
+    def positions_by_frame(self) -> dict[int, list[int]]:
+        """Return the positions of the faces of each frame that has one."""
+        frames: dict[int, list[int]] = {}
+        for i, face in enumerate(self.items):
+            frames.setdefault(face.frame, []).append(i)
+        return frames
 
     def check_image(self, shape: Sequence[int]) -> None:
         """Raise unless an image batch of ``shape`` ``[B, H, W, C]`` is the one these faces were found in."""

@@ -112,10 +112,7 @@ def _by_attributes(faces: Faces, rule: SelectionRule) -> set[int]:
 
 def _per_frame(faces: Faces, pick: Callable[[list[int]], list[int]]) -> set[int]:
     """Call ``pick`` with the positions of the faces of each frame, and return all that it picks."""
-    members: dict[int, list[int]] = {}
-    for i, face in enumerate(faces):
-        members.setdefault(face.frame, []).append(i)
-    return {i for indices in members.values() for i in pick(indices)}
+    return {i for members in faces.positions_by_frame().values() for i in pick(members)}
 
 
 def _required(face: Face, attribute: str):
