@@ -14,6 +14,7 @@ LEAST_OVERLAP = .3  # of the boxes of one face in two frames, intersection over 
 MOST_DISTANCE = .5  # of the keypoints of one face in two frames, their mean, in edges of its box
 MOST_PREDICTED = 5  # frames over which a face is expected to go on moving as it did
 MOST_VECTORS = 8  # embeddings that are kept of a track
+SEEN_AGAIN = (8, 64, 512)  # sightings at which another one is made: the first may have been a poor view
 
 # Gives unit vectors ``[k, D]`` of the faces at these positions of the current frame.
 Embed = Callable[[Sequence[int]], np.ndarray]
@@ -23,11 +24,13 @@ Embed = Callable[[Sequence[int]], np.ndarray]
 class Track:
     """One person on the way through a clip, as far as it has been read.
 
-    face: as last seen. velocity: ``[2]``, pixels a frame. vectors: ``[k, D]``, embeddings from when nobody else was near.
+    face: as last seen. velocity: ``[2]``, pixels a frame. vectors: ``[k, D]``, embeddings from when nobody else was near. seen: in how many
+    frames it was seen.
     """
 
     number: int
     face: Face
+    seen: int = 0
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     vectors: list[np.ndarray] = field(default_factory=list)
 
@@ -41,9 +44,11 @@ class Track:
 
     def see(self, face: Face) -> None:
         """Move the track to where its face is now."""
-        moved = (face.keypoints.mean(0) - self.face.keypoints.mean(0)) / max(face.frame - self.face.frame, 1)
-        self.velocity = (self.velocity + moved) / 2 if face.frame - self.face.frame == 1 else np.zeros(2)
+        moved = face.keypoints.mean(0) - self.face.keypoints.mean(0)
+        steady = face.frame - self.face.frame == 1 and float(np.linalg.norm(moved)) <= face.size
+        self.velocity = (self.velocity + moved) / 2 if steady else np.zeros(2)
         self.face = face
+        self.seen += 1
 
 
 class Tracker:
@@ -66,7 +71,7 @@ class Tracker:
         cut: whether a new shot begins here, so that places say nothing. embed: of this frame's faces; None where no embeddings are to be
         had.
         """
-        near = [] if cut else [track for track in self.tracks if 1 <= frame - track.face.frame <= self.gap + 1]
+        near = [] if cut else self._followed(frame)
         vectors: dict[int, np.ndarray] = {}
 
         def know(positions: Collection[int]) -> None:
@@ -79,7 +84,7 @@ class Tracker:
         found = _assign(self._with_likeness(near, scores, vectors, frame))
         matched = {position: near[row] for row, position in found.items()}
         self._match_where_last_seen(near, faces, frame, vectors, matched)
-        know([i for i in range(len(faces)) if i not in matched])
+        know([i for i in range(len(faces)) if i not in matched or matched[i].seen in SEEN_AGAIN])
         for i, track in self._seen_before(frame, vectors, matched).items():
             matched[i] = track
         alone = set(range(len(faces))) - _contested(near, scores, frame)
@@ -91,6 +96,14 @@ class Tracker:
             if i in vectors and i in alone and len(matched[i].vectors) < MOST_VECTORS:
                 matched[i].vectors.append(vectors[i])
         return [matched[i].number for i in range(len(faces))]
+
+    def expected_boxes(self, frame: int) -> list[np.ndarray]:
+        """Return the boxes ``[4]`` in which the faces that are followed are expected in ``frame``."""
+        return [track.face.box + np.tile(track.expected(frame), 2) for track in self._followed(frame)]
+
+    def _followed(self, frame: int) -> list[Track]:
+        """Return the tracks whose place says where their face may be in ``frame``."""
+        return [track for track in self.tracks if 1 <= frame - track.face.frame <= self.gap + 1]
 
     def _with_likeness(self, tracks: Sequence[Track], scores: np.ndarray, vectors: dict[int, np.ndarray], frame: int) -> np.ndarray:
         """Add to the scores ``[tracks, faces]`` how alike each pair is, -2 to 2, where both have embeddings. A face that comes back and is
