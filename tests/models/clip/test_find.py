@@ -55,15 +55,16 @@ def find(frames: Sequence[torch.Tensor], every: int = 1, gap: int = 3, **detect)
 
 def test_people_are_numbered_and_each_frame_keeps_its_own_faces():
     found, _ = find([frame((20 + 2 * i, .5), (180 - 2 * i, 1.0)) for i in range(6)], order="left-right")
-    assert [(face.frame, face.track, face.score) for face in found.faces] == [(i, t, s) for i in range(6) for t, s in ((0, .5), (1, 1.0))]
+    assert [(face.frame, face.track, face.score) for face in found.faces] == [
+        (i, track, score) for i in range(6) for track, score in ((0, .5), (1, 1.0))]
     assert (found.faces.frames, found.faces.height, found.faces.width) == (6, HEIGHT, WIDTH)
     np.testing.assert_array_equal([face.embeddings["shades"] for face in found.faces[:2]], np.eye(3)[[0, 2]])
     assert sorted(found.views) == [0, 1] and found.views[0].shape == (128, 128, 3)
-    assert float(found.views[0][64, 64, 0]) == pytest.approx(.5, abs=1e-3) and float(found.views[1][64, 64, 0]) == pytest.approx(1, abs=1e-3)
+    assert [float(found.views[track][64, 64, 0]) for track in (0, 1)] == pytest.approx([.5, 1], abs=1e-3)
 
 
 def test_between_searches_the_detector_looks_around_the_faces_only():
-    """Once the whole frame, then squares three edges wide; in every tenth frame the whole again, when the second person is found."""
+    """Once the whole frame, then squares three edges wide; in the tenth frame the whole again, and so the second person is found."""
     frames = [frame((20 + i, .5)) for i in range(3)] + [frame((20 + i, .5), (180, 1.0)) for i in range(3, 12)]
     found, shades = find(frames, every=10)
     assert found.searched == 2 and shades.seen[0] == shades.seen[10] == (WIDTH, HEIGHT)
