@@ -60,7 +60,7 @@ class Face:
 
     frame: index into the image batch. box: ``[4]`` x0, y0, x1, y1 (may reach outside the frame).
     keypoints: ``[5, 2]`` left eye, right eye, nose tip, left and right mouth corner. score: detector confidence, higher is surer.
-    points68: ``[68, 2]`` iBUG points. dense: ``[478, 3]`` MediaPipe mesh, x and y in pixels, z in the same unit, negative
+    points68: ``[68, 2]`` iBUG points. mesh: ``[478, 3]`` MediaPipe's mesh, x and y in pixels, z in the same unit, negative
     towards the camera. embeddings: unit vectors by space name (``dlib128``, ``w600k`` ...). sex: ``"female"`` or ``"male"``.
     age: years. track: the same number for the same person along a clip. square: ``[2, 3]`` float64, image → the square that is this
     face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/crops/squares.py). identity: whom this face becomes, where that
@@ -72,7 +72,7 @@ class Face:
     keypoints: np.ndarray
     score: float = 1.0
     points68: np.ndarray | None = None
-    dense: np.ndarray | None = None
+    mesh: np.ndarray | None = None
     embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
     sex: str | None = None
     age: float | None = None
@@ -86,8 +86,8 @@ class Face:
         fix(self, "keypoints", read_only(self.keypoints, (5, 2), "keypoints"))
         if self.points68 is not None:
             fix(self, "points68", read_only(self.points68, (68, 2), "points68"))
-        if self.dense is not None:
-            fix(self, "dense", read_only(self.dense, (478, 3), "dense"))
+        if self.mesh is not None:
+            fix(self, "mesh", read_only(self.mesh, (478, 3), "mesh"))
         if self.square is not None:
             fix(self, "square", read_only(self.square, (2, 3), "square", np.float64))
 

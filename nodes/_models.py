@@ -18,7 +18,8 @@ from ..models.runtime.devices import TorchModel
 from ..models.runtime.method import HasModel, HasNote, Loading, Method, built_in_method
 from ..models.runtime.onnx import OnnxModel
 from ._devices import ComfyDevices, half, show_patcher
-from ._runtime import listener
+from ._runtime import listener, show
+from ._schema import Node
 
 Model = TypeVar("Model")
 
@@ -84,13 +85,6 @@ def file_input(methods: Sequence[Method], kind: str, tooltip: str, name: str = "
     """Returns the list of a loader's files; see ``list_names``."""
     names = list_names(methods, kind)
     return io.Combo.Input(name, options=names, default=names[0], optional=optional, tooltip=f"{tooltip} {commercial_use(methods, kind)}")
-
-
-def research_input(row_name: str, tooltip: str, name: str = "file") -> io.Input:
-    """Returns the list of the one file of a research system that a loader opens, here or not."""
-    chosen = [choice for choice in list_choices("research", folders()) if choice.row and choice.row.name == row_name]
-    options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
-    return io.Combo.Input(name, options=options, default=options[0], tooltip=tooltip)
 
 
 def provider_input() -> io.Input:
@@ -169,10 +163,38 @@ def _file_name(name: str) -> str:
     return str(name).removesuffix(NOT_HERE)
 
 
-class FileLoader(io.ComfyNode):
+class FileLoader(Node):
     """The base of loader nodes that choose one file."""
 
     @classmethod
     def validate_inputs(cls, file):
         """Refuses what is not the plain name of a model file."""
         return checked(file)
+
+
+class ResearchLoader(FileLoader):
+    """The base of loader nodes that open the one file of a research system: ``row_name`` is its row in the catalogue."""
+
+    row_name: str
+    file_tooltip: str
+
+    @classmethod
+    def inputs(cls):
+        """Returns the list of that one file, here or not."""
+        chosen = [choice for choice in list_choices("research", folders()) if choice.row and choice.row.name == cls.row_name]
+        options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
+        return [io.Combo.Input("file", options=options, default=options[0], tooltip=cls.file_tooltip)]
+
+
+class ResearchModelLoader(ResearchLoader):
+    """The base of those whose file holds a diffusion model: they give its MODEL, its VAE, and what makes its conditioning."""
+
+    @classmethod
+    def open_file(cls, found: FoundFile) -> tuple:
+        """Returns what makes the conditioning, ComfyUI's MODEL and its VAE."""
+        raise NotImplementedError
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        (conditioner, model, vae), text = load_research(file, cls.open_file)
+        return io.NodeOutput(model, vae, conditioner, ui=show(cls, text=text))

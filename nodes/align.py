@@ -7,37 +7,30 @@ from comfy_api.latest import io
 from ..models.crops.crop import cut_crops
 from ..models.crops.squares import ALIGNMENTS, align_faces
 from ..models.pixels.tensors import as_images
+from ._inputs import framing_input, recut_outputs
 from ._runtime import give_crops, show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import Faces
 
 
-class FaceAlign(io.ComfyNode):
+class FaceAlign(Node, title="Face Align", shows_text=True,
+                aliases=["ffhq crop", "recrop", "align crop", "crop size", "framing", "reface", "face-adapter"]):
     """Cuts the crops of faces anew: by the square another system was trained on, at another size, or with more of the head in it."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Face Align", ["ffhq crop", "recrop", "align crop", "crop size", "framing", "reface", "face-adapter"],
-            inputs=[
-                io.Image.Input("image", tooltip="The picture or frames the faces were found in."),
-                Faces.Input("faces", tooltip="The faces, from Face Detect or Face Select."),
-                io.Combo.Input("alignment", options=list(ALIGNMENTS), default="FFHQ",
-                               tooltip="FFHQ is Face Detect's own. FFHQ quad stands on eyes and mouth only, as REFace and DiffSwap want "
-                                       "it. box is upright around the detector's box, as Face-Adapter wants it."),
-                io.Int.Input("crop_size", default=0, min=0, max=4096, step=8,
-                             tooltip="Width and height of every crop in pixels. 0 keeps the size set in Face Detect."),
-                io.Float.Input("framing", default=1.0, min=0.5, max=4.0, step=0.05,
-                               tooltip="How much the crop takes in. 1.0 is what the alignment asks for, larger shows more hair and "
-                                       "background."),
-            ],
-            outputs=[
-                Faces.Output("faces", tooltip="The same faces with their new crops. Connect these to Paste Back and to every node after "
-                                              "this one."),
-                io.Image.Output("crops", tooltip="One square picture per face. One black picture when there is no face."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            io.Image.Input("image", tooltip="The picture or frames the faces were found in."),
+            Faces.Input("faces", tooltip="The faces, from Face Detect or Face Select."),
+            io.Combo.Input("alignment", options=list(ALIGNMENTS), default="FFHQ",
+                           tooltip="FFHQ is Face Detect's own. FFHQ quad stands on eyes and mouth only, as REFace and DiffSwap want "
+                                   "it. box is upright around the detector's box, as Face-Adapter wants it."),
+            io.Int.Input("crop_size", default=0, min=0, max=4096, step=8,
+                         tooltip="Width and height of every crop in pixels. 0 keeps the size set in Face Detect."),
+            framing_input("what the alignment asks for"),
+        ]
+
+    outputs = recut_outputs("with their new crops")
 
     @classmethod
     def execute(cls, image, faces, alignment, crop_size, framing) -> io.NodeOutput:

@@ -11,56 +11,49 @@ from ..models.detect import bounding_boxes, detect_faces
 from ..models.detect.overlay import draw_faces
 from ..models.options.detect import NO_FACE, ORDERS, DetectSettings
 from ..models.pixels.tensors import as_images
+from ._inputs import detector_input, framing_input
 from ._runtime import PREVIEW_FRAMES, give_crops, listener, show
-from ._schema import node_schema
-from ._sockets import BoundingBox, FaceAnalysis, FaceDetector, FaceLandmarks, Faces, InsightFace, as_detector
+from ._schema import Node
+from ._sockets import BoundingBox, FaceLandmarks, Faces, as_detector
 
 
-class FaceDetect(io.ComfyNode):
+class FaceDetect(Node, title="Face Detect", aliases=["face detection", "find faces", "face crop", "align face", "dlib"], shows_text=True):
     """Finds every face and cuts an upright, aligned square picture of each, the crop, that all other FaceLoom nodes work on."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Face Detect", ["face detection", "find faces", "face crop", "align face", "dlib"],
-            inputs=[
-                io.Image.Input("image", tooltip="The picture, or the frames of a clip, to look for faces in."),
-                io.Float.Input("threshold", default=0.5, min=0.0, max=1.0, step=0.01,
-                               tooltip="How sure the detector must be. Lower it when a face is missed, raise it when something else is "
-                                       "taken for a face."),
-                io.Combo.Input("order", options=list(ORDERS), default="large-small",
-                               tooltip="How the faces of one frame are numbered, starting at 0. The preview shows the numbers."),
-                io.String.Input("keep", default="all",
-                                tooltip="Which faces of each frame to keep: all, first, or their numbers, for example 0,2. Negative "
-                                        "numbers count from the end."),
-                io.Int.Input("crop_size", default=512, min=64, max=4096, step=8,
-                             tooltip="Width and height of every crop in pixels."),
-                io.Int.Input("min_size", default=0, min=0, max=8192, step=1, advanced=True,
-                             tooltip="Ignore faces smaller than this many pixels in the picture. 0 keeps them all."),
-                io.Float.Input("framing", default=1.0, min=0.5, max=4.0, step=0.05, advanced=True,
-                               tooltip="How much the crop takes in. 1.0 is the FFHQ framing that face networks expect, larger shows more "
-                                       "hair and background."),
-                io.Combo.Input("no_face", options=list(NO_FACE), default="pass", advanced=True,
-                               tooltip="What to do when a picture of the batch has no face: pass lets it through unchanged, error stops "
-                                       "the run."),
-                io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
-                                   tooltip="The detector to use, from Load Face Detector or an InsightFace loader. Left unconnected, the "
-                                           "built-in dlib detector runs and needs no download."),
-                FaceLandmarks.Input("face_landmarks", optional=True,
-                                    tooltip="Landmarks from ComfyUI's MediaPipe node. They are used instead of the detector."),
-                io.BoundingBox.Input("bboxes", optional=True, force_input=True,
-                                     tooltip="Boxes from any detection node. Faces are looked for in these boxes only."),
-            ],
-            outputs=[
-                Faces.Output("faces", tooltip="All faces that were kept, frame by frame, for the other FaceLoom nodes."),
-                io.Image.Output("crops", tooltip="One upright square picture per face, in the order of the faces. One black picture "
-                                                 "when there is no face."),
-                BoundingBox.Output("bboxes",
-                                   tooltip="The box of every face per frame, for ComfyUI's own detection nodes."),
-                io.Int.Output("count", tooltip="How many faces there are in the whole batch."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            io.Image.Input("image", tooltip="The picture, or the frames of a clip, to look for faces in."),
+            io.Float.Input("threshold", default=0.5, min=0.0, max=1.0, step=0.01,
+                           tooltip="How sure the detector must be. Lower it when a face is missed, raise it when something else is taken "
+                                   "for a face."),
+            io.Combo.Input("order", options=list(ORDERS), default="large-small",
+                           tooltip="How the faces of one frame are numbered, starting at 0. The preview shows the numbers."),
+            io.String.Input("keep", default="all",
+                            tooltip="Which faces of each frame to keep: all, first, or their numbers, for example 0,2. Negative numbers "
+                                    "count from the end."),
+            io.Int.Input("crop_size", default=512, min=64, max=4096, step=8, tooltip="Width and height of every crop in pixels."),
+            io.Int.Input("min_size", default=0, min=0, max=8192, step=1, advanced=True,
+                         tooltip="Ignore faces smaller than this many pixels in the picture. 0 keeps them all."),
+            framing_input("the FFHQ framing that face networks expect", advanced=True),
+            io.Combo.Input("no_face", options=list(NO_FACE), default="pass", advanced=True,
+                           tooltip="What to do when a picture of the batch has no face: pass lets it through unchanged, error stops "
+                                   "the run."),
+            detector_input("The detector to use, from Load Face Detector or an InsightFace loader. Left unconnected, the built-in dlib "
+                           "detector runs and needs no download."),
+            FaceLandmarks.Input("face_landmarks", optional=True,
+                                tooltip="Landmarks from ComfyUI's MediaPipe node. They are used instead of the detector."),
+            io.BoundingBox.Input("bboxes", optional=True, force_input=True,
+                                 tooltip="Boxes from any detection node. Faces are looked for in these boxes only."),
+        ]
+
+    outputs = [
+        Faces.Output("faces", tooltip="All faces that were kept, frame by frame, for the other FaceLoom nodes."),
+        io.Image.Output("crops", tooltip="One upright square picture per face, in the order of the faces. One black picture when there is "
+                                         "no face."),
+        BoundingBox.Output("bboxes", tooltip="The box of every face per frame, for ComfyUI's own detection nodes."),
+        io.Int.Output("count", tooltip="How many faces there are in the whole batch."),
+    ]
 
     @classmethod
     def execute(cls, image, threshold, order, keep, crop_size, min_size, framing, no_face,

@@ -16,88 +16,77 @@ from ..models.pixels.masks import fit_mask
 from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_crops
 from . import _memory, _sampling
+from ._inputs import amount_input, recognizer_input, seed_input
 from ._runtime import give
-from ._schema import node_schema
-from ._sockets import FaceAnalysis, FaceParser, FaceRecognizer, Faces, GazeEstimator, Identity, InsightFace, as_recognizer
+from ._schema import Node
+from ._sockets import FaceParser, Faces, GazeEstimator, Identity, as_recognizer
 
 
-class DiffusionInpaintSwap(io.ComfyNode):
+class DiffusionInpaintSwap(Node, title="Diffusion Inpaint Swap",
+                           aliases=["inpaint face", "diffusion face swap", "face detailer", "instantid swap", "ip-adapter swap"]):
     """Repaints the masked face of every crop with your own diffusion model, LoRAs, adapters and ControlNets included, and can pull it
     towards an identity while it samples."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Diffusion Inpaint Swap", ["inpaint face", "diffusion face swap", "face detailer", "instantid swap", "ip-adapter swap"],
-            inputs=[
-                io.Model.Input("model", tooltip="Any diffusion model: Stable Diffusion, SDXL, Flux and so on, plain or inpainting, with "
-                                                "your LoRAs and adapters on it."),
-                io.Conditioning.Input("positive", tooltip="What to paint. ControlNets must have been applied with hints made from these "
-                                                          "crops."),
-                io.Conditioning.Input("negative", tooltip="What to keep out of the picture."),
-                io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
-                io.Image.Input("crops", tooltip="The face crops, from Face Detect or One-Shot Swap."),
-                io.Mask.Input("mask", tooltip="Where to repaint, in crop space, from Face Parse Mask or 3-D Landmark Mask. A crop with "
-                                              "an empty mask is left as it is."),
-                io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                             tooltip="The noise of the first crop; the next ones use the numbers that follow."),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
-                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, round=0.01,
-                               tooltip="How closely to follow the prompt. Use 1 for Flux and distilled models."),
-                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="dpmpp_2m",
-                               tooltip="The sampling method."),
-                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras", tooltip="How the noise falls."),
-                io.Float.Input("denoise", default=0.6, min=0.0, max=1.0, step=0.01,
-                               tooltip="How much to repaint: 0 returns the crops unchanged, 0.35 polishes a swap, 1 invents the face."),
-                io.Combo.Input("blending", options=list(BLENDINGS), default="soft",
-                               tooltip="How the mask acts step by step: soft as it is, hard without its edge, target-preserving fades "
-                                       "it in so that layout and light of the target stay, differential repaints grey parts less."),
-                io.Float.Input("blend_start", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
-                               tooltip="Where target-preserving blending starts to let the mask in, from 0 (first step) to 1 (last step)."),
-                io.Float.Input("blend_end", default=0.6, min=0.0, max=1.0, step=0.05, advanced=True,
-                               tooltip="From where on the whole mask is repainted with target-preserving blending."),
-                io.Int.Input("size", default=0, min=0, max=4096, step=64,
-                             tooltip="Width and height at which to sample. 0 is the model's own: 512 for SD 1.x and 2.x, 1024 for the "
-                                     "others."),
-                io.Boolean.Input("fix_color", default=True, advanced=True,
-                                 tooltip="Takes out the colour drift of the VAE, measured in a ring around the mask."),
-                io.Float.Input("identity_strength", default=1.0, min=0.0, max=4.0, step=0.05,
-                               tooltip="How firmly each step is pulled towards the identity. Needs an identity and an ArcFace "
-                                       "recognizer; 0 is off."),
-                io.Float.Input("expression_strength", default=0.0, min=0.0, max=4.0, step=0.05, advanced=True,
-                               tooltip="How firmly the shapes of eyes, brows, nose and mouth are held where the target has them. Needs a "
-                                       "parser that is a network; 0 is off."),
-                io.Float.Input("gaze_strength", default=0.0, min=0.0, max=4.0, step=0.05, advanced=True,
-                               tooltip="How firmly the direction in which the target looks is held. Needs a gaze estimator; 0 is off."),
-                io.Float.Input("guidance_start", default=0.0, min=0.0, max=1.0, step=0.05, advanced=True,
-                               tooltip="From where on guidance acts, from 0 (first step) to 1 (last step)."),
-                io.Float.Input("guidance_end", default=1.0, min=0.0, max=1.0, step=0.05, advanced=True,
-                               tooltip="Up to where guidance acts."),
-                io.Int.Input("views", default=4, min=1, max=16, advanced=True,
-                             tooltip="How many slightly turned looks at the face the identity is measured in. More is more natural and "
-                                     "slower."),
-                io.Combo.Input("guidance_decode", options=["vae", "preview"], default="vae", advanced=True,
-                               tooltip="How guidance sees the picture: through the VAE, or through the quick preview colours, which "
-                                       "needs far less memory and time but sees less."),
-                io.Combo.Input("guide_through", options=list(_sampling.THROUGH), default="x0", advanced=True,
-                               tooltip="What guidance changes: x0 is the picture predicted at each step and works with every model; "
-                                       "denoiser takes the gradient through the whole model, and text improves the prompt's tokens step "
-                                       "by step. The last two need memory for a second model."),
-                Identity.Input("identity", optional=True,
-                               tooltip="Who the face is pulled towards, from ArcFace Embed with the same recognizer. Left unconnected, "
-                                       "only the prompt and your adapters decide."),
-                io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
-                                   tooltip="The ArcFace network that measures the likeness, from Load Face Recognizer or an InsightFace "
-                                           "loader."),
-                FaceParser.Input("parser", optional=True, tooltip="The parsing network for expression_strength."),
-                Faces.Input("faces", optional=True,
-                            tooltip="The faces of these crops: guidance then looks exactly where they are, and at the right framing."),
-                GazeEstimator.Input("gaze_estimator", optional=True,
-                                    tooltip="The network for gaze_strength, from Load Gaze Estimator."),
-            ],
-            outputs=[io.Image.Output("crops", tooltip="The repainted crops, in the same order and size, for Paste Back. Pixels outside "
-                                                      "the mask are those that came in.")],
-        )
+    def inputs(cls):
+        return [
+            io.Model.Input("model", tooltip="Any diffusion model: Stable Diffusion, SDXL, Flux and so on, plain or inpainting, with your "
+                                            "LoRAs and adapters on it."),
+            io.Conditioning.Input("positive", tooltip="What to paint. ControlNets must have been applied with hints made from these "
+                                                      "crops."),
+            io.Conditioning.Input("negative", tooltip="What to keep out of the picture."),
+            io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
+            io.Image.Input("crops", tooltip="The face crops, from Face Detect or One-Shot Swap."),
+            io.Mask.Input("mask", tooltip="Where to repaint, in crop space, from Face Parse Mask or 3-D Landmark Mask. A crop with an "
+                                          "empty mask is left as it is."),
+            seed_input("The noise of the first crop; the next ones use the numbers that follow."),
+            io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
+            io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                           tooltip="How closely to follow the prompt. Use 1 for Flux and distilled models."),
+            io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="dpmpp_2m", tooltip="The sampling method."),
+            io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras", tooltip="How the noise falls."),
+            io.Float.Input("denoise", default=0.6, min=0.0, max=1.0, step=0.01,
+                           tooltip="How much to repaint: 0 returns the crops unchanged, 0.35 polishes a swap, 1 invents the face."),
+            io.Combo.Input("blending", options=list(BLENDINGS), default="soft",
+                           tooltip="How the mask acts step by step: soft as it is, hard without its edge, target-preserving fades "
+                                   "it in so that layout and light of the target stay, differential repaints grey parts less."),
+            amount_input("blend_start", 0.0, "Where target-preserving blending starts to let the mask in, from 0 (first step) to 1 (last "
+                                            "step).", advanced=True),
+            amount_input("blend_end", 0.6, "From where on the whole mask is repainted with target-preserving blending.", advanced=True),
+            io.Int.Input("size", default=0, min=0, max=4096, step=64,
+                         tooltip="Width and height at which to sample. 0 is the model's own: 512 for SD 1.x and 2.x, 1024 for the others."),
+            io.Boolean.Input("fix_color", default=True, advanced=True,
+                             tooltip="Takes out the colour drift of the VAE, measured in a ring around the mask."),
+            amount_input("identity_strength", 1.0, "How firmly each step is pulled towards the identity. Needs an identity and an ArcFace "
+                                                  "recognizer; 0 is off.", most=4.0),
+            amount_input("expression_strength", 0.0, "How firmly the shapes of eyes, brows, nose and mouth are held where the target has "
+                                                    "them. Needs a parser that is a network; 0 is off.", most=4.0, advanced=True),
+            amount_input("gaze_strength", 0.0, "How firmly the direction in which the target looks is held. Needs a gaze estimator; 0 is "
+                                              "off.", most=4.0, advanced=True),
+            amount_input("guidance_start", 0.0, "From where on guidance acts, from 0 (first step) to 1 (last step).", advanced=True),
+            amount_input("guidance_end", 1.0, "Up to where guidance acts.", advanced=True),
+            io.Int.Input("views", default=4, min=1, max=16, advanced=True,
+                         tooltip="How many slightly turned looks at the face the identity is measured in. More is more natural and "
+                                 "slower."),
+            io.Combo.Input("guidance_decode", options=["vae", "preview"], default="vae", advanced=True,
+                           tooltip="How guidance sees the picture: through the VAE, or through the quick preview colours, which needs far "
+                                   "less memory and time but sees less."),
+            io.Combo.Input("guide_through", options=list(_sampling.THROUGH), default="x0", advanced=True,
+                           tooltip="What guidance changes: x0 is the picture predicted at each step and works with every model; "
+                                   "denoiser takes the gradient through the whole model, and text improves the prompt's tokens step "
+                                   "by step. The last two need memory for a second model."),
+            Identity.Input("identity", optional=True,
+                           tooltip="Who the face is pulled towards, from ArcFace Embed with the same recognizer. Left unconnected, only "
+                                   "the prompt and your adapters decide."),
+            recognizer_input("The ArcFace network that measures the likeness, from Load Face Recognizer or an InsightFace loader."),
+            FaceParser.Input("parser", optional=True, tooltip="The parsing network for expression_strength."),
+            Faces.Input("faces", optional=True,
+                        tooltip="The faces of these crops: guidance then looks exactly where they are, and at the right framing."),
+            GazeEstimator.Input("gaze_estimator", optional=True, tooltip="The network for gaze_strength, from Load Gaze Estimator."),
+        ]
+
+    outputs = [io.Image.Output("crops", tooltip="The repainted crops, in the same order and size, for Paste Back. Pixels outside the mask "
+                                                "are those that came in.")]
 
     @classmethod
     def execute(cls, model, positive, negative, vae, crops, mask, seed, steps, cfg, sampler_name, scheduler, denoise, blending, blend_start,

@@ -13,32 +13,28 @@ from ..models.systems import load as systems
 from ..models.systems.face_adapter import MODES
 from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, find_weights_in_folder
 from ..models.systems.face_adapter_swap import LATENT_SHAPE
-from ._models import FileLoader, load_research, loading, research_input
+from ._inputs import conditioning_outputs, target_and_source
+from ._models import ResearchLoader, load_research, loading
 from ._runtime import give, listener, show
-from ._schema import node_schema
-from ._sockets import FaceAdapter, FaceParser, Faces, Identity
+from ._schema import Node
+from ._sockets import FaceAdapter, FaceParser
 
 
-class LoadFaceAdapter(FileLoader):
+class LoadFaceAdapter(ResearchLoader, title="Load Face-Adapter", shows_text=True,
+                      aliases=["face adapter", "faceadapter", "net_id2token", "reenactment", "diffusion face swap"]):
     """Loads Face-Adapter, which makes any Stable Diffusion 1.5 model swap or reenact faces."""
 
-    @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load Face-Adapter", ["face adapter", "faceadapter", "net_id2token", "reenactment", "diffusion face swap"],
-            inputs=[
-                research_input("faceadapter_id2token", "The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with "
-                                                       "their other files beside it. Whether commercial use is allowed is not clear."),
-            ],
-            outputs=[
-                FaceAdapter.Output("face_adapter", tooltip="What looks at source and target, for Face-Adapter Encode."),
-                io.ControlNet.Output("control_net", tooltip="Face-Adapter's ControlNet, if its folder controlnet lies beside the file. "
-                                                            "Otherwise load it with Load ControlNet Model."),
-                io.ClipVision.Output("clip_vision", tooltip="Face-Adapter's CLIP, if its folder vision_encoder lies beside the file. "
-                                                            "Otherwise load it, or CLIP ViT-H/14, with Load CLIP Vision."),
-            ],
-            shows_text=True,
-        )
+    row_name = "faceadapter_id2token"
+    file_tooltip = ("The authors' net_id2token.pth, looked for in models/faceloom/faceadapter, with their other files beside it. Whether "
+                    "commercial use is allowed is not clear.")
+
+    outputs = [
+        FaceAdapter.Output("face_adapter", tooltip="What looks at source and target, for Face-Adapter Encode."),
+        io.ControlNet.Output("control_net", tooltip="Face-Adapter's ControlNet, if its folder controlnet lies beside the file. Otherwise "
+                                                    "load it with Load ControlNet Model."),
+        io.ClipVision.Output("clip_vision", tooltip="Face-Adapter's CLIP, if its folder vision_encoder lies beside the file. Otherwise "
+                                                    "load it, or CLIP ViT-H/14, with Load CLIP Vision."),
+    ]
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
@@ -49,44 +45,41 @@ class LoadFaceAdapter(FileLoader):
                              vision and comfy.clip_vision.load(str(vision)), ui=show(cls, text=text))
 
 
-class FaceAdapterEncode(io.ComfyNode):
+class FaceAdapterEncode(Node, title="Face-Adapter Encode", aliases=["face adapter", "faceadapter", "reenactment", "diffusion face swap"]):
     """Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them with any Stable Diffusion
     1.5 model."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Face-Adapter Encode", ["face adapter", "faceadapter", "reenactment", "diffusion face swap"],
-            inputs=[
-                FaceAdapter.Input("face_adapter", tooltip="From Load Face-Adapter."),
-                io.Clip.Input("clip", tooltip="The CLIP of your Stable Diffusion 1.5 checkpoint: the empty prompt is the negative."),
-                io.ControlNet.Input("control_net", tooltip="Face-Adapter's ControlNet, from Load Face-Adapter or Load ControlNet Model."),
-                Faces.Input("faces", tooltip="The faces of these crops, best from Face Align with alignment set to box."),
-                io.Image.Input("crops", tooltip="The crops that came with these faces, best 512 pixels wide."),
-                Identity.Input("identity", tooltip="The source: who the faces become, from ArcFace Embed or Identity Load. Its photos are "
-                                                   "looked at."),
-                io.Combo.Input("mode", options=list(MODES), default="swap",
-                               tooltip="What is painted: with swap the source's face into the crops, with reenact the source's own "
-                                       "picture with the expression and pose of the crops."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01,
-                               tooltip="How firmly the ControlNet holds picture, expression and pose. Face-Adapter was made with 1."),
-                io.ClipVision.Input("clip_vision", optional=True,
-                                    tooltip="Face-Adapter's CLIP, from Load Face-Adapter, or CLIP ViT-H/14 from Load CLIP Vision."),
-                FaceParser.Input("parser", optional=True,
-                                 tooltip="The network that tells where a swap may paint, from Load Face Parser. Left unconnected, "
-                                         "79999_iter.pth is used if it is there, else the outlines of the landmarks."),
-            ],
-            outputs=[
-                io.Conditioning.Output("positive", tooltip="For each face the source as a prompt for the model, and for the ControlNet "
-                                                           "what is to stay, as a prompt and as a picture."),
-                io.Conditioning.Output("negative", tooltip="The same ControlNet with empty prompts."),
-                io.Latent.Output("latent", tooltip="An empty latent of 512×512 per face, for KSampler with a denoise of 1."),
-                io.Mask.Output("mask", tooltip="Where each painted picture belongs, with a soft edge, for Paste Back."),
-                io.Image.Output("hint", tooltip="What the ControlNet sees: the picture, and coloured points where the face shall be."),
-                io.Image.Output("background", tooltip="What stays around the mask: the crops when swapping, the source's picture when "
-                                                      "reenacting."),
-            ],
-        )
+    def inputs(cls):
+        return [
+            FaceAdapter.Input("face_adapter", tooltip="From Load Face-Adapter."),
+            io.Clip.Input("clip", tooltip="The CLIP of your Stable Diffusion 1.5 checkpoint: the empty prompt is the negative."),
+            io.ControlNet.Input("control_net", tooltip="Face-Adapter's ControlNet, from Load Face-Adapter or Load ControlNet Model."),
+            *target_and_source(faces="best from Face Align with alignment set to box", crops="best 512 pixels wide",
+                               photos="Its photos are looked at."),
+            io.Combo.Input("mode", options=list(MODES), default="swap",
+                           tooltip="What is painted: with swap the source's face into the crops, with reenact the source's own "
+                                   "picture with the expression and pose of the crops."),
+            io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                           tooltip="How firmly the ControlNet holds picture, expression and pose. Face-Adapter was made with 1."),
+            io.ClipVision.Input("clip_vision", optional=True,
+                                tooltip="Face-Adapter's CLIP, from Load Face-Adapter, or CLIP ViT-H/14 from Load CLIP Vision."),
+            FaceParser.Input("parser", optional=True,
+                             tooltip="The network that tells where a swap may paint, from Load Face Parser. Left unconnected, "
+                                     "79999_iter.pth is used if it is there, else the outlines of the landmarks."),
+        ]
+
+    outputs = [
+        *conditioning_outputs(
+            positive="For each face the source as a prompt for the model, and for the ControlNet what is to stay, as a prompt and as a "
+                     "picture.",
+            negative="The same ControlNet with empty prompts.",
+            latent="An empty latent of 512×512 per face, for KSampler with a denoise of 1.",
+            mask="Where each painted picture belongs, with a soft edge, for Paste Back.",
+        ),
+        io.Image.Output("hint", tooltip="What the ControlNet sees: the picture, and coloured points where the face shall be."),
+        io.Image.Output("background", tooltip="What stays around the mask: the crops when swapping, the source's picture when reenacting."),
+    ]
 
     @classmethod
     def execute(cls, face_adapter, clip, control_net, faces, crops, identity, mode, strength, clip_vision=None, parser=None

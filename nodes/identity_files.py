@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..models.errors import FaceLoomError
 from ..models.identity.files import identity_path, load_identity, save_identity
 from ._runtime import show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import Identity
 from .identity import portraits
 
@@ -27,27 +27,23 @@ def register_identity_folders() -> None:
     folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
 
 
-class IdentitySave(io.ComfyNode):
+class IdentitySave(Node, title="Identity Save", aliases=["save face model", "store identity"], is_output_node=True):
     """Saves a person to models/faceloom/identities, so that other workflows can load them without the photos."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Identity Save", ["save face model", "store identity"],
-            inputs=[
-                Identity.Input("identity", tooltip="The person to save."),
-                io.String.Input("filename", default="person",
-                                tooltip="The file's name without folder or ending."),
-                io.Combo.Input("if_exists", options=["keep both", "overwrite"], default="keep both",
-                               tooltip="What to do when there is such a file already: keep both numbers the new one, overwrite replaces "
-                                       "the old one."),
-            ],
-            outputs=[
-                Identity.Output("identity", tooltip="The same person, to go on with."),
-                io.String.Output("file", tooltip="The name of the file that was written, as Identity Load lists it."),
-            ],
-            is_output_node=True,
-        )
+    def inputs(cls):
+        return [
+            Identity.Input("identity", tooltip="The person to save."),
+            io.String.Input("filename", default="person", tooltip="The file's name without folder or ending."),
+            io.Combo.Input("if_exists", options=["keep both", "overwrite"], default="keep both",
+                           tooltip="What to do when there is such a file already: keep both numbers the new one, overwrite replaces the "
+                                   "old one."),
+        ]
+
+    outputs = [
+        Identity.Output("identity", tooltip="The same person, to go on with."),
+        io.String.Output("file", tooltip="The name of the file that was written, as Identity Load lists it."),
+    ]
 
     @classmethod
     def execute(cls, identity, filename, if_exists) -> io.NodeOutput:
@@ -56,20 +52,17 @@ class IdentitySave(io.ComfyNode):
         return io.NodeOutput(identity, path.name, ui=show(cls, portraits(identity), f"saved as {path.name}"))
 
 
-class IdentityLoad(io.ComfyNode):
+class IdentityLoad(Node, title="Identity Load", aliases=["load face model", "reactor face model"], shows_text=True):
     """Loads a person that Identity Save, or ReActor, saved as a face model."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Identity Load", ["load face model", "reactor face model"],
-            inputs=[
-                io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER),
-                               tooltip="The identity file, from models/faceloom/identities or models/reactor/faces."),
-            ],
-            outputs=[Identity.Output("identity", tooltip="The person in the file.")],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER),
+                           tooltip="The identity file, from models/faceloom/identities or models/reactor/faces."),
+        ]
+
+    outputs = [Identity.Output("identity", tooltip="The person in the file.")]
 
     @classmethod
     def fingerprint_inputs(cls, file):

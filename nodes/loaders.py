@@ -14,17 +14,16 @@ from ..models.parse import load as parsers
 from ..models.restore import load as restorers
 from ..models.swap import load as engines
 from ..models.systems import load as systems
-from ._models import NONE, FileLoader, checked, file_input, load, loading, provider_input, research_input
+from ._inputs import detector_input, recognizer_input
+from ._models import NONE, FileLoader, ResearchLoader, checked, file_input, load, loading, provider_input
 from ._runtime import show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import (
-    FaceAnalysis,
     FaceDetector,
     FaceOccluder,
     FaceParser,
     FaceRecognizer,
     GazeEstimator,
-    InsightFace,
     RestoreModel,
     SwapModel,
     as_landmarker,
@@ -32,36 +31,30 @@ from ._sockets import (
 )
 
 
-class LoadSwapModel(FileLoader):
+class LoadSwapModel(FileLoader, title="Load Swap Model", shows_text=True,
+                    aliases=["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap",
+                             "megafs", "facedancer", "fslsd", "faceswap", "deepfakes"]):
     """Loads a one-shot face swap network: inswapper, reswapper, hyperswap, SimSwap, GHOST, HifiFace, UniFace, BlendSwap, DeepFaceLive
     files and others, and the authors' original files of GHOST, ReliableSwap, SimSwap, MegaFS, FaceDancer, FSLSD and faceswap."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load Swap Model",
-            ["inswapper", "reswapper", "hyperswap", "simswap", "ghost", "dfm", "reactor", "face swap model", "reliableswap", "megafs",
-             "facedancer", "fslsd", "faceswap", "deepfakes"],
-            inputs=[
-                file_input(
-                    engines.ENGINES, "swap",
-                    "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and faceloom/swap, research "
-                    "systems' original files in faceloom/ghost, reliableswap, simswap, megafs, facedancer, fslsd and deepfakes."),
-                provider_input(),
-                io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
-                                   tooltip="The recognition network to make embeddings with, if it is of the kind the swap network was "
-                                           "trained for. Left unconnected, the right one is loaded from its file when it is needed."),
-                FaceParser.Input("parser", optional=True,
-                                 tooltip="The face parser that research systems make their own masks with; FSLSD cannot do without. Left "
-                                         "unconnected, BiSeNet is taken where it is on this machine. Other networks do not use it."),
-                io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True,
-                                   tooltip="A detector that brings 106 landmarks, for GHOST's own mask and for FSLSD, which cannot do "
-                                           "without. Left unconnected, 2d106det.onnx is taken where it is on this machine. Other networks "
-                                           "do not use it."),
-            ],
-            outputs=[SwapModel.Output("swap_model", tooltip="The network, for One-Shot Swap or Swap Model Options.")],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            file_input(
+                engines.ENGINES, "swap",
+                "The swap network. Files are looked for in models/insightface, reswapper, hyperswap and faceloom/swap, research "
+                "systems' original files in faceloom/ghost, reliableswap, simswap, megafs, facedancer, fslsd and deepfakes."),
+            provider_input(),
+            recognizer_input("The recognition network to make embeddings with, if it is of the kind the swap network was trained for. Left "
+                             "unconnected, the right one is loaded from its file when it is needed."),
+            FaceParser.Input("parser", optional=True,
+                             tooltip="The face parser that research systems make their own masks with; FSLSD cannot do without. Left "
+                                     "unconnected, BiSeNet is taken where it is on this machine. Other networks do not use it."),
+            detector_input("A detector that brings 106 landmarks, for GHOST's own mask and for FSLSD, which cannot do without. Left "
+                           "unconnected, 2d106det.onnx is taken where it is on this machine. Other networks do not use it."),
+        ]
+
+    outputs = [SwapModel.Output("swap_model", tooltip="The network, for One-Shot Swap or Swap Model Options.")]
 
     @classmethod
     def execute(cls, file, provider, recognizer=None, parser=None, detector=None) -> io.NodeOutput:
@@ -70,28 +63,25 @@ class LoadSwapModel(FileLoader):
         return io.NodeOutput(engine, ui=show(cls, text=text))
 
 
-class LoadFaceDetector(io.ComfyNode):
+class LoadFaceDetector(Node, title="Load Face Detector", shows_text=True,
+                       aliases=["scrfd", "retinaface", "yolo face", "yunet", "mediapipe", "buffalo_l", "antelopev2", "genderage"]):
     """Loads a face detection network: SCRFD and RetinaFace of insightface's packs, YOLOv8-face, YuNet, or MediaPipe's 478 landmarks; if
     you like, with one that tells age and sex."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load Face Detector", ["scrfd", "retinaface", "yolo face", "yunet", "mediapipe", "buffalo_l", "antelopev2", "genderage"],
-            inputs=[
-                file_input(detectors.DETECTORS, "detector",
-                           "The detector. Files are looked for in models/insightface, facedetection and faceloom/detectors."),
-                file_input(detectors.ATTRIBUTES, "attributes",
-                           "A network that tells the age and sex of every face found, for the rules of Face Select.", "age_and_sex"),
-                provider_input(),
-                file_input(detectors.LANDMARKERS, "landmarker",
-                           "A network for 106 landmarks, which GHOST and FSLSD look at faces with: connect the detector to Load Swap Model "
-                           "too.", "landmarks", optional=True),
-            ],
-            outputs=[FaceDetector.Output("detector", tooltip="The detector, for Face Detect, Load Swap Model and Identity for "
-                                                            "Adapters.")],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            file_input(detectors.DETECTORS, "detector",
+                       "The detector. Files are looked for in models/insightface, facedetection and faceloom/detectors."),
+            file_input(detectors.ATTRIBUTES, "attributes",
+                       "A network that tells the age and sex of every face found, for the rules of Face Select.", "age_and_sex"),
+            provider_input(),
+            file_input(detectors.LANDMARKERS, "landmarker",
+                       "A network for 106 landmarks, which GHOST and FSLSD look at faces with: connect the detector to Load Swap Model "
+                       "too.", "landmarks", optional=True),
+        ]
+
+    outputs = [FaceDetector.Output("detector", tooltip="The detector, for Face Detect, Load Swap Model and Identity for Adapters.")]
 
     @classmethod
     def validate_inputs(cls, file, age_and_sex, landmarks=NONE):
@@ -110,23 +100,21 @@ class LoadFaceDetector(io.ComfyNode):
         return io.NodeOutput(detector, ui=show(cls, text=text))
 
 
-class LoadFaceRecognizer(FileLoader):
+class LoadFaceRecognizer(FileLoader, title="Load Face Recognizer", shows_text=True,
+                         aliases=["arcface", "insightface", "w600k_r50", "glintr100", "buffalo_l", "antelopev2", "face embedding"]):
     """Loads a face recognition network of ArcFace's kind: those of insightface's packs, of SimSwap and of GHOST, or any other that turns a
     face into a vector."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load Face Recognizer", ["arcface", "insightface", "w600k_r50", "glintr100", "buffalo_l", "antelopev2", "face embedding"],
-            inputs=[
-                file_input(recognizers.RECOGNIZERS, "recognizer",
-                           "The recognition network. Files are looked for in models/insightface and faceloom/recognizers."),
-                provider_input(),
-            ],
-            outputs=[FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select, Load Swap "
-                                                                 "Model, Diffusion Inpaint Swap and Identity for Adapters.")],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            file_input(recognizers.RECOGNIZERS, "recognizer",
+                       "The recognition network. Files are looked for in models/insightface and faceloom/recognizers."),
+            provider_input(),
+        ]
+
+    outputs = [FaceRecognizer.Output("recognizer", tooltip="The recognition network, for ArcFace Embed, Face Select, Load Swap Model, "
+                                                           "Diffusion Inpaint Swap and Identity for Adapters.")]
 
     @classmethod
     def execute(cls, file, provider) -> io.NodeOutput:
@@ -134,30 +122,28 @@ class LoadFaceRecognizer(FileLoader):
         return io.NodeOutput(recognizer, ui=show(cls, text=text))
 
 
-class LoadFaceParser(io.ComfyNode):
+class LoadFaceParser(Node, title="Load Face Parser", shows_text=True,
+                     aliases=["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceswap"]):
     """Loads what masks are made with: a parsing network that labels hair, skin, eyes and so on, and a network that finds what hides the
     face."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load Face Parser", ["bisenet", "face parsing", "xseg", "occlusion", "sam", "segment anything", "faceswap"],
-            inputs=[
-                file_input(parsers.PARSERS, "parser",
-                           "The parsing network, BiSeNet as ONNX or as the checkpoint 79999_iter.pth. Files are looked for in "
-                           "models/faceloom/parsers.", "parser"),
-                file_input(parsers.OCCLUDERS, "occluder",
-                           "A network that finds hands, hair and microphones over the face: XSeg, Segment Anything, or faceswap's. Files "
-                           "are looked for in models/faceloom/parsers and sams.", "occluder"),
-                provider_input(),
-            ],
-            outputs=[
-                FaceParser.Output("parser", tooltip="The parsing network, for Face Parse Mask, Load Swap Model, Diffusion Inpaint Swap, "
-                                                    "REFace Encode and Face-Adapter Encode."),
-                FaceOccluder.Output("occluder", tooltip="The occlusion network, for Face Parse Mask."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            file_input(parsers.PARSERS, "parser",
+                       "The parsing network, BiSeNet as ONNX or as the checkpoint 79999_iter.pth. Files are looked for in "
+                       "models/faceloom/parsers.", "parser"),
+            file_input(parsers.OCCLUDERS, "occluder",
+                       "A network that finds hands, hair and microphones over the face: XSeg, Segment Anything, or faceswap's. Files "
+                       "are looked for in models/faceloom/parsers and sams.", "occluder"),
+            provider_input(),
+        ]
+
+    outputs = [
+        FaceParser.Output("parser", tooltip="The parsing network, for Face Parse Mask, Load Swap Model, Diffusion Inpaint Swap, REFace "
+                                            "Encode and Face-Adapter Encode."),
+        FaceOccluder.Output("occluder", tooltip="The occlusion network, for Face Parse Mask."),
+    ]
 
     @classmethod
     def validate_inputs(cls, parser, occluder):
@@ -174,22 +160,20 @@ class LoadFaceParser(io.ComfyNode):
         return io.NodeOutput(parsing, hiding, ui=show(cls, text=text))
 
 
-class LoadRestoreModel(FileLoader):
+class LoadRestoreModel(FileLoader, title="Load Restore Model", shows_text=True,
+                       aliases=["gfpgan", "codeformer", "gpen", "restoreformer", "vqfr", "face restore model"]):
     """Loads a face restoration network: GFPGAN, CodeFormer, GPEN, RestoreFormer++ or VQFR."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load Restore Model", ["gfpgan", "codeformer", "gpen", "restoreformer", "vqfr", "face restore model"],
-            inputs=[
-                file_input(restorers.RESTORERS, "restorer",
-                           "The restoration network, as ONNX or as a checkpoint. Files are looked for in models/facerestore_models and "
-                           "faceloom/restorers."),
-                provider_input(),
-            ],
-            outputs=[RestoreModel.Output("restore_model", tooltip="The network, for Restore.")],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            file_input(restorers.RESTORERS, "restorer",
+                       "The restoration network, as ONNX or as a checkpoint. Files are looked for in models/facerestore_models and "
+                       "faceloom/restorers."),
+            provider_input(),
+        ]
+
+    outputs = [RestoreModel.Output("restore_model", tooltip="The network, for Restore.")]
 
     @classmethod
     def execute(cls, file, provider) -> io.NodeOutput:
@@ -198,20 +182,14 @@ class LoadRestoreModel(FileLoader):
         return io.NodeOutput(restorer, ui=show(cls, text=text))
 
 
-class LoadGazeEstimator(FileLoader):
+class LoadGazeEstimator(ResearchLoader, title="Load Gaze Estimator", shows_text=True,
+                        aliases=["eyenet", "gaze", "eye direction", "diffface"]):
     """Loads DiffFace's gaze estimator, with which Diffusion Inpaint Swap keeps the target's eyes looking where they look."""
 
-    @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load Gaze Estimator", ["eyenet", "gaze", "eye direction", "diffface"],
-            inputs=[
-                research_input("diffface_gaze", "The network GazeEstimator.pt of DiffFace. It is looked for in models/faceloom/diffface. "
-                                                "Commercial use is not allowed."),
-            ],
-            outputs=[GazeEstimator.Output("gaze_estimator", tooltip="The network, for Diffusion Inpaint Swap.")],
-            shows_text=True,
-        )
+    row_name = "diffface_gaze"
+    file_tooltip = "The network GazeEstimator.pt of DiffFace. It is looked for in models/faceloom/diffface. Commercial use is not allowed."
+
+    outputs = [GazeEstimator.Output("gaze_estimator", tooltip="The network, for Diffusion Inpaint Swap.")]
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:

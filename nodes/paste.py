@@ -7,42 +7,39 @@ from comfy_api.latest import io
 from ..models.options.paste import BLENDS, COLORS, PasteSettings
 from ..models.paste import paste
 from ..models.pixels.tensors import as_crops
+from ._inputs import amount_input, mask_input
 from ._runtime import give, listener
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import Faces
 
 
-class PasteBack(io.ComfyNode):
+class PasteBack(Node, title="Paste Back", aliases=["paste face", "composite face", "uncrop", "stitch", "blend face"]):
     """Puts the crops back into the picture, exactly where Face Detect cut them. Pixels outside the mask do not change at all."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Paste Back", ["paste face", "composite face", "uncrop", "stitch", "blend face"],
-            inputs=[
-                io.Image.Input("image", tooltip="The picture the faces were found in. Transparency is kept."),
-                Faces.Input("faces", tooltip="The faces the crops belong to, in the same order."),
-                io.Image.Input("crops", tooltip="One picture per face, of any size, usually from One-Shot Swap, Restore or a KSampler."),
-                io.Combo.Input("color_match", options=list(COLORS), default="none",
-                               tooltip="Fits the crop's colours to the photograph around the mask: mean-std shifts and scales, mkl also "
-                                       "turns the colour axes, low-frequency follows light that changes across the face."),
-                io.Combo.Input("blend", options=list(BLENDS), default="feather",
-                               tooltip="How the edge is hidden: feather fades over the soft edge, multi-band fades coarse and fine detail "
-                                       "separately, poisson continues the photograph's light into the crop."),
-                io.Float.Input("feather", default=0.0, min=0.0, max=0.5, step=0.01,
-                               tooltip="Softens the mask's edge inwards, as a part of the crop's width: 0.05 is a twentieth. 0 uses the "
-                                       "mask as it is."),
-                io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.05,
-                               tooltip="How much of the crop shows: 1 covers the photograph, 0 leaves it untouched."),
-                io.Mask.Input("mask", optional=True,
-                              tooltip="What to take from each crop, one mask per face or one for all. Left unconnected, the whole face "
-                                      "up to the hairline is taken."),
-            ],
-            outputs=[
-                io.Image.Output("image", tooltip="The picture with the faces in place, as many frames as came in."),
-                io.Mask.Output("mask", tooltip="What was changed, in the picture's own size."),
-            ],
-        )
+    def inputs(cls):
+        return [
+            io.Image.Input("image", tooltip="The picture the faces were found in. Transparency is kept."),
+            Faces.Input("faces", tooltip="The faces the crops belong to, in the same order."),
+            io.Image.Input("crops", tooltip="One picture per face, of any size, usually from One-Shot Swap, Restore or a KSampler."),
+            io.Combo.Input("color_match", options=list(COLORS), default="none",
+                           tooltip="Fits the crop's colours to the photograph around the mask: mean-std shifts and scales, mkl also "
+                                   "turns the colour axes, low-frequency follows light that changes across the face."),
+            io.Combo.Input("blend", options=list(BLENDS), default="feather",
+                           tooltip="How the edge is hidden: feather fades over the soft edge, multi-band fades coarse and fine detail "
+                                   "separately, poisson continues the photograph's light into the crop."),
+            io.Float.Input("feather", default=0.0, min=0.0, max=0.5, step=0.01,
+                           tooltip="Softens the mask's edge inwards, as a part of the crop's width: 0.05 is a twentieth. 0 uses the mask "
+                                   "as it is."),
+            amount_input("opacity", 1.0, "How much of the crop shows: 1 covers the photograph, 0 leaves it untouched."),
+            mask_input("What to take from each crop, one mask per face or one for all. Left unconnected, the whole face up to the "
+                       "hairline is taken."),
+        ]
+
+    outputs = [
+        io.Image.Output("image", tooltip="The picture with the faces in place, as many frames as came in."),
+        io.Mask.Output("mask", tooltip="What was changed, in the picture's own size."),
+    ]
 
     @classmethod
     def execute(cls, image, faces, crops, color_match, blend, feather, opacity, mask=None) -> io.NodeOutput:

@@ -17,46 +17,37 @@ from ..models.pixels.tensors import as_images
 from ..models.systems.reface import REFaceConditioner, latent_mask, prepare
 from . import _sampling
 from ._devices import ComfyDevices
-from ._models import FileLoader, load_research, research_input
-from ._runtime import give, listener, show
-from ._schema import node_schema
-from ._sockets import FaceParser, Faces, Identity, REFace
+from ._inputs import conditioning_outputs, target_and_source
+from ._models import ResearchModelLoader
+from ._runtime import give, listener
+from ._schema import Node
+from ._sockets import FaceParser, REFace
 
 PARTS, SQUARE = "swapped parts", "whole square"
 
 
-class LoadREFace(FileLoader):
+class LoadREFace(ResearchModelLoader, title="Load REFace", aliases=["reface", "diffusion face swap", "last.ckpt"], shows_text=True):
     """Loads REFace, a diffusion face swapper on Stable Diffusion 1.x: its MODEL, its VAE, and what turns a source and a target into its
     conditioning."""
 
-    @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Load REFace", ["reface", "diffusion face swap", "last.ckpt"],
-            inputs=[
-                research_input("reface", "The authors' last.ckpt, looked for in models/faceloom/reface. Commercial use is not allowed."),
-            ],
-            outputs=[
-                io.Model.Output("model", tooltip="The diffusion model, for KSampler with ddim or euler, ddim_uniform, and cfg 3.5. It only "
-                                                 "works with the conditioning of REFace Encode."),
-                io.Vae.Output("vae", tooltip="The VAE of the same file."),
-                REFace.Output("reface", tooltip="What looks at source and target, for REFace Encode."),
-            ],
-            shows_text=True,
-        )
+    row_name = "reface"
+    file_tooltip = "The authors' last.ckpt, looked for in models/faceloom/reface. Commercial use is not allowed."
+
+    outputs = [
+        io.Model.Output("model", tooltip="The diffusion model, for KSampler with ddim or euler, ddim_uniform, and cfg 3.5. It only works "
+                                         "with the conditioning of REFace Encode."),
+        io.Vae.Output("vae", tooltip="The VAE of the same file."),
+        REFace.Output("reface", tooltip="What looks at source and target, for REFace Encode."),
+    ]
 
     @classmethod
-    def execute(cls, file) -> io.NodeOutput:
-        def open_file(found):
-            name, weights = found.path.name, load_weights(found.path)
-            conditioner = REFaceConditioner(name, load_conditioner(weights, name), ComfyDevices())
-            model = _model({key: value for key, value in weights.items() if key.startswith(UNET_PREFIX)}, name)
-            vae = comfy.sd.VAE(sd={key.removeprefix(VAE_PREFIX): value for key, value in weights.items() if key.startswith(VAE_PREFIX)})
-            vae.throw_exception_if_invalid()
-            return conditioner, model, vae
-
-        (conditioner, model, vae), text = load_research(file, open_file)
-        return io.NodeOutput(model, vae, conditioner, ui=show(cls, text=text))
+    def open_file(cls, found):
+        name, weights = found.path.name, load_weights(found.path)
+        conditioner = REFaceConditioner(name, load_conditioner(weights, name), ComfyDevices())
+        model = _model({key: value for key, value in weights.items() if key.startswith(UNET_PREFIX)}, name)
+        vae = comfy.sd.VAE(sd={key.removeprefix(VAE_PREFIX): value for key, value in weights.items() if key.startswith(VAE_PREFIX)})
+        vae.throw_exception_if_invalid()
+        return conditioner, model, vae
 
 
 def _model(weights: dict[str, torch.Tensor], name: str):
@@ -78,38 +69,33 @@ def _told(*, noise: torch.Tensor, device: torch.device, concat_latent_image=None
     return comfy.utils.repeat_to_batch_size(channels, noise.shape[0]).to(device)
 
 
-class REFaceEncode(io.ComfyNode):
+class REFaceEncode(Node, title="REFace Encode", aliases=["reface", "diffusion face swap"]):
     """Looks at the source and at every crop and makes what KSampler needs to paint the source's face into them."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "REFace Encode", ["reface", "diffusion face swap"],
-            inputs=[
-                REFace.Input("reface", tooltip="From Load REFace."),
-                io.Vae.Input("vae", tooltip="The VAE of Load REFace."),
-                Faces.Input("faces", tooltip="The faces of these crops, best from Face Align with alignment set to FFHQ quad."),
-                io.Image.Input("crops", tooltip="The crops that came with these faces, best 512 pixels wide."),
-                Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load. REFace looks at its best "
-                                                   "photo."),
-                io.Boolean.Input("start_from_target", default=False,
-                                 tooltip="Starts from the target's own latent under the noise instead of from noise alone. Turn it on "
-                                         "for a denoise below 1."),
-                io.Combo.Input("mask_covers", options=[PARTS, SQUARE], default=PARTS,
-                               tooltip="What Paste Back takes of the result: the parts REFace swapped, or, as its authors do, the whole "
-                                       "square."),
-                FaceParser.Input("parser", optional=True,
-                                 tooltip="The network that tells which parts are swapped, from Load Face Parser: REFace was made with "
-                                         "79999_iter.pth. Left unconnected, the outlines of the landmarks are used, without ears."),
-            ],
-            outputs=[
-                io.Conditioning.Output("positive", tooltip="One token per face: source, target, identity and landmarks; and the target "
-                                                           "with a hole where the new face comes."),
-                io.Conditioning.Output("negative", tooltip="The same with REFace's token of no condition."),
-                io.Latent.Output("latent", tooltip="One latent per face, for KSampler."),
-                io.Mask.Output("mask", tooltip="What to take of each painted crop, for Paste Back. Its feather softens the edge."),
-            ],
-        )
+    def inputs(cls):
+        return [
+            REFace.Input("reface", tooltip="From Load REFace."),
+            io.Vae.Input("vae", tooltip="The VAE of Load REFace."),
+            *target_and_source(faces="best from Face Align with alignment set to FFHQ quad", crops="best 512 pixels wide",
+                               photos="REFace looks at its best photo."),
+            io.Boolean.Input("start_from_target", default=False,
+                             tooltip="Starts from the target's own latent under the noise instead of from noise alone. Turn it on for a "
+                                     "denoise below 1."),
+            io.Combo.Input("mask_covers", options=[PARTS, SQUARE], default=PARTS,
+                           tooltip="What Paste Back takes of the result: the parts REFace swapped, or, as its authors do, the whole "
+                                   "square."),
+            FaceParser.Input("parser", optional=True,
+                             tooltip="The network that tells which parts are swapped, from Load Face Parser: REFace was made with "
+                                     "79999_iter.pth. Left unconnected, the outlines of the landmarks are used, without ears."),
+        ]
+
+    outputs = conditioning_outputs(
+        positive="One token per face: source, target, identity and landmarks; and the target with a hole where the new face comes.",
+        negative="The same with REFace's token of no condition.",
+        latent="One latent per face, for KSampler.",
+        mask="What to take of each painted crop, for Paste Back. Its feather softens the edge.",
+    )
 
     @classmethod
     def execute(cls, reface, vae, faces, crops, identity, start_from_target, mask_covers, parser=None) -> io.NodeOutput:

@@ -8,9 +8,10 @@ from comfy_api.latest import io
 
 from ..models.pixels.tensors import as_images
 from ..models.select.rules import RANKS, SelectionRule, select_faces
+from ._inputs import recognizer_input
 from ._runtime import listener, show
-from ._schema import node_schema
-from ._sockets import FaceAnalysis, FaceRecognizer, Faces, Identity, InsightFace, as_attributes, as_recognizer
+from ._schema import Node
+from ._sockets import FaceAnalysis, Faces, Identity, InsightFace, as_attributes, as_recognizer
 
 
 def _limits(most: float, step: float) -> list[io.Input]:
@@ -34,6 +35,11 @@ def _readers() -> list[io.Input]:
 def _rules() -> list[io.DynamicCombo.Option]:
     option = io.DynamicCombo.Option
     count = io.Int.Input("count", default=1, min=1, max=100, tooltip="How many faces of each frame to choose, counted from that end.")
+    image = io.Image.Input("image", tooltip="The picture the faces were found in.")
+    similarity = io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
+                                tooltip="How alike a face must be to be chosen. 0 takes the usual limit of the recognition network.")
+    recognizer = recognizer_input("The recognition network to compare faces with, where there is an identity the one it was made with. "
+                                  "Left unconnected, the built-in dlib network runs.")
     return [
         option("index", [
             io.String.Input("index", default="0",
@@ -55,46 +61,34 @@ def _rules() -> list[io.DynamicCombo.Option]:
         ]),
         option("same-person", [
             Identity.Input("identity", tooltip="The person to look for, from ArcFace Embed or Identity Load."),
-            io.Image.Input("image", tooltip="The picture the faces were found in."),
-            io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
-                           tooltip="How alike a face must be to be chosen. 0 takes the usual limit of the recognition network."),
+            image,
+            similarity,
             io.Boolean.Input("one_per_frame", default=True,
                              tooltip="Chooses only the most similar face of each frame, because a person is in a picture once."),
             io.Float.Input("margin", default=0.0, min=0.0, max=1.0, step=0.01,
                            tooltip="How far the most similar face must lead the next one; where it does not, no face of the frame is "
                                    "chosen."),
-            io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
-                               tooltip="The recognition network to compare faces with, where there is an identity the one it was made "
-                                       "with. Left unconnected, the built-in dlib network runs."),
+            recognizer,
         ]),
-        option("first-person", [
-            io.Image.Input("image", tooltip="The picture the faces were found in."),
-            io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
-                           tooltip="How alike a face must be to be chosen. 0 takes the usual limit of the recognition network."),
-            io.MultiType.Input("recognizer", [FaceRecognizer, InsightFace, FaceAnalysis], optional=True,
-                               tooltip="The recognition network to compare faces with, where there is an identity the one it was made "
-                                       "with. Left unconnected, the built-in dlib network runs."),
-        ]),
+        option("first-person", [image, similarity, recognizer]),
     ]
 
 
-class FaceSelect(io.ComfyNode):
+class FaceSelect(Node, title="Face Select", shows_text=True,
+                 aliases=["filter faces", "choose face", "face by gender", "face by age", "same person"]):
     """Splits faces in two by a rule, so that different people in a picture can be treated differently."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Face Select", ["filter faces", "choose face", "face by gender", "face by age", "same person"],
-            inputs=[
-                Faces.Input("faces", tooltip="The faces to choose from."),
-                io.DynamicCombo.Input("rule", options=_rules(), tooltip="How to choose. The fields below it change with the rule."),
-            ],
-            outputs=[
-                Faces.Output("chosen", tooltip="The faces that match the rule."),
-                Faces.Output("rest", tooltip="All other faces."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            Faces.Input("faces", tooltip="The faces to choose from."),
+            io.DynamicCombo.Input("rule", options=_rules(), tooltip="How to choose. The fields below it change with the rule."),
+        ]
+
+    outputs = [
+        Faces.Output("chosen", tooltip="The faces that match the rule."),
+        Faces.Output("rest", tooltip="All other faces."),
+    ]
 
     @classmethod
     def execute(cls, faces, rule) -> io.NodeOutput:

@@ -7,8 +7,9 @@ from comfy_api.latest import io
 from ..models.crops.crop import cut_crops
 from ..models.pixels.tensors import as_images
 from ..models.select.smooth import smooth_faces
+from ._inputs import recut_outputs
 from ._runtime import give_crops, show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import Faces
 
 
@@ -16,8 +17,7 @@ def _methods() -> list[io.DynamicCombo.Option]:
     option = io.DynamicCombo.Option
     return [
         option("running mean", [
-            io.Int.Input("reach", default=2, min=0, max=60, step=1,
-                         tooltip="The mean is taken over this many frames on either side."),
+            io.Int.Input("reach", default=2, min=0, max=60, step=1, tooltip="The mean is taken over this many frames on either side."),
             io.Float.Input("jump", default=5.0, min=0.0, max=4096.0, step=0.5,
                            tooltip="Where the left eye or the nose moves further than this many pixels from one frame to the next, the "
                                    "face is not smoothed across. 0 always smooths across."),
@@ -29,38 +29,31 @@ def _methods() -> list[io.DynamicCombo.Option]:
                            tooltip="How wrong the landmarks of one frame are expected to be. Larger is steadier and lags more."),
         ]),
         option("savitzky-golay", [
-            io.Int.Input("window", default=25, min=3, max=201, step=2,
-                         tooltip="A curve is laid through this many frames at a time."),
+            io.Int.Input("window", default=25, min=3, max=201, step=2, tooltip="A curve is laid through this many frames at a time."),
             io.Int.Input("order", default=2, min=1, max=9, step=1,
                          tooltip="The order of that curve. It must be smaller than the window; higher follows quick movements better."),
         ]),
     ]
 
 
-class FaceSmooth(io.ComfyNode):
+class FaceSmooth(Node, title="Face Smooth", shows_text=True,
+                 aliases=["stabilize", "jitter", "track faces", "kalman", "savitzky-golay", "video", "temporal"]):
     """Follows every face along a clip and smooths how its landmarks move, so that crops and swapped faces do not tremble."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Face Smooth", ["stabilize", "jitter", "track faces", "kalman", "savitzky-golay", "video", "temporal"],
-            inputs=[
-                io.Image.Input("image", tooltip="The frames of the clip, in order."),
-                Faces.Input("faces", tooltip="The faces of these frames, from Face Detect or Face Select."),
-                io.DynamicCombo.Input("method", options=_methods(),
-                                      tooltip="Running mean is GHOST's, the other two are ReliableSwap's. The fields below it change with "
-                                              "the method."),
-                io.Int.Input("gap", default=0, min=0, max=100, step=1, advanced=True,
-                             tooltip="A face that is missing for up to this many frames is still taken for the same person. It is never "
-                                     "smoothed across the gap."),
-            ],
-            outputs=[
-                Faces.Output("faces", tooltip="The same faces, steady and numbered by person. Connect these to Paste Back and to every "
-                                              "node after this one."),
-                io.Image.Output("crops", tooltip="One square picture per face, cut anew. One black picture when there is no face."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            io.Image.Input("image", tooltip="The frames of the clip, in order."),
+            Faces.Input("faces", tooltip="The faces of these frames, from Face Detect or Face Select."),
+            io.DynamicCombo.Input("method", options=_methods(),
+                                  tooltip="Running mean is GHOST's, the other two are ReliableSwap's. The fields below it change with "
+                                          "the method."),
+            io.Int.Input("gap", default=0, min=0, max=100, step=1, advanced=True,
+                         tooltip="A face that is missing for up to this many frames is still taken for the same person. It is never "
+                                 "smoothed across the gap."),
+        ]
+
+    outputs = recut_outputs("steady and numbered by person")
 
     @classmethod
     def execute(cls, image, faces, method, gap) -> io.NodeOutput:

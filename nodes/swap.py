@@ -9,45 +9,42 @@ from comfy_api.latest import io
 from ..models.crops.crop import face_windows
 from ..models.pixels.tensors import as_images
 from ..models.swap import SwapSettings, lost_detail, swap_faces
+from ._inputs import amount_input, mask_input
 from ._runtime import give_crops, listener, show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import Faces, Identity, SwapModel
 
 
-class OneShotSwap(io.ComfyNode):
+class OneShotSwap(Node, title="One-Shot Swap", shows_text=True,
+                  aliases=["face swap", "swap face", "reactor", "inswapper", "roop", "deepfake"]):
     """Turns the faces of a picture into the person of the identity. Without a model it warps the source photo over a 3-D face."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "One-Shot Swap", ["face swap", "swap face", "reactor", "inswapper", "roop", "deepfake"],
-            inputs=[
-                io.Image.Input("image", tooltip="The picture whose faces are swapped, the same one that went into Face Detect."),
-                Faces.Input("faces", tooltip="The faces of this picture, from Face Detect or Face Select."),
-                Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.05,
-                               tooltip="How far to go: 0 keeps the target's face as it is, 1 is the full swap. Above 1 exaggerates the "
-                                       "person; only networks that work with an embedding can do that."),
-                io.String.Input("which", default="all",
-                                tooltip="Which faces to swap: all, or their numbers, for example 0,2. The others keep their crop and get "
-                                        "an empty mask."),
-                io.Int.Input("pixel_boost", default=1, min=1, max=8, step=1, advanced=True,
-                             tooltip="Runs a network at this multiple of its own resolution. The built-in warp always works at full "
-                                     "resolution and takes no notice of it."),
-                SwapModel.Input("swap_model", optional=True,
-                                tooltip="The swap network, from Load Swap Model. Left unconnected, the built-in 3-D warp of the source "
-                                        "photo runs and needs no download."),
-                io.Mask.Input("mask", optional=True,
-                              tooltip="Where the new face may show, in crop space, such as a Face Parse Mask whose occluder leaves out a "
-                                      "hand. Where it is 0 the crop stays the target's own. One mask per face, or one for all."),
-            ],
-            outputs=[
-                io.Image.Output("crops", tooltip="The swapped faces, one square picture per face. Any image node can work on them before "
-                                                 "Paste Back."),
-                io.Mask.Output("mask", tooltip="Where each crop shows the new face, for the mask input of Paste Back."),
-            ],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            io.Image.Input("image", tooltip="The picture whose faces are swapped, the same one that went into Face Detect."),
+            Faces.Input("faces", tooltip="The faces of this picture, from Face Detect or Face Select."),
+            Identity.Input("identity", tooltip="Who the faces become, from ArcFace Embed or Identity Load."),
+            amount_input("strength", 1.0, "How far to go: 0 keeps the target's face as it is, 1 is the full swap. Above 1 exaggerates the "
+                                         "person; only networks that work with an embedding can do that.", most=2.0),
+            io.String.Input("which", default="all",
+                            tooltip="Which faces to swap: all, or their numbers, for example 0,2. The others keep their crop and get an "
+                                    "empty mask."),
+            io.Int.Input("pixel_boost", default=1, min=1, max=8, step=1, advanced=True,
+                         tooltip="Runs a network at this multiple of its own resolution. The built-in warp always works at full resolution "
+                                 "and takes no notice of it."),
+            SwapModel.Input("swap_model", optional=True,
+                            tooltip="The swap network, from Load Swap Model. Left unconnected, the built-in 3-D warp of the source photo "
+                                    "runs and needs no download."),
+            mask_input("Where the new face may show, in crop space, such as a Face Parse Mask whose occluder leaves out a hand. Where it "
+                       "is 0 the crop stays the target's own. One mask per face, or one for all."),
+        ]
+
+    outputs = [
+        io.Image.Output("crops", tooltip="The swapped faces, one square picture per face. Any image node can work on them before Paste "
+                                         "Back."),
+        io.Mask.Output("mask", tooltip="Where each crop shows the new face, for the mask input of Paste Back."),
+    ]
 
     @classmethod
     def execute(cls, image, faces, identity, strength, which, pixel_boost, swap_model=None, mask=None) -> io.NodeOutput:

@@ -11,7 +11,7 @@ from ..models.runtime.method import HasNote
 from ..models.runtime.options import Options, Value
 from ..models.swap import load as engines
 from ._runtime import show
-from ._schema import node_schema
+from ._schema import Node
 from ._sockets import SwapModel
 
 
@@ -48,24 +48,22 @@ def chosen_values(system: Mapping[str, object]) -> dict[str, Value]:
     return values
 
 
-class SwapModelOptions(io.ComfyNode):
+class SwapModelOptions(Node, title="Swap Model Options", shows_text=True,
+                       aliases=["ghost options", "super resolution", "megafs", "facedancer", "reliableswap", "fslsd", "faceswap",
+                                "deepfakes", "swap mask"]):
     """Changes how a research system's swap model works. The network is not loaded again, so several variants can stand side by side."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Swap Model Options",
-            ["ghost options", "super resolution", "megafs", "facedancer", "reliableswap", "fslsd", "faceswap", "deepfakes", "swap mask"],
-            inputs=[
-                SwapModel.Input("swap_model", tooltip="The swap model of one of these systems, from Load Swap Model."),
-                io.DynamicCombo.Input("system", options=[io.DynamicCombo.Option(name, option_inputs(kind))
-                                                         for name, kind in engines.options_by_method().items()],
-                                      tooltip="The system the model is of. The fields below it are its options, set to what was "
-                                              "published."),
-            ],
-            outputs=[SwapModel.Output("swap_model", tooltip="The model with these options, for One-Shot Swap.")],
-            shows_text=True,
-        )
+    def inputs(cls):
+        return [
+            SwapModel.Input("swap_model", tooltip="The swap model of one of these systems, from Load Swap Model."),
+            io.DynamicCombo.Input("system", options=[io.DynamicCombo.Option(name, option_inputs(kind))
+                                                     for name, kind in engines.options_by_method().items()],
+                                  tooltip="The system the model is of. The fields below it are its options, set to what was "
+                                          "published."),
+        ]
+
+    outputs = [SwapModel.Output("swap_model", tooltip="The model with these options, for One-Shot Swap.")]
 
     @classmethod
     def execute(cls, swap_model, system) -> io.NodeOutput:

@@ -17,57 +17,53 @@ from ..models.identity.files import identity_path
 from ..models.pixels.resize import resize_area_or_lanczos
 from ..models.pixels.tensors import as_images
 from . import _lora, _sampling
+from ._inputs import amount_input, seed_input
 from ._runtime import listener, show
-from ._schema import node_schema
+from ._schema import Node
 
 FOLDER = "loras"
 
 
-class TrainFaceLoRA(io.ComfyNode):
+class TrainFaceLoRA(Node, title="Train Face LoRA", is_output_node=True,
+                    aliases=["dreambooth", "train lora", "face lora", "face swap via diffusion"]):
     """Teaches a Stable Diffusion model one person from one or a few photos (DreamBooth) and saves what it learned as an ordinary LoRA
     file."""
 
     @classmethod
-    def define_schema(cls):
-        return node_schema(
-            cls, "Train Face LoRA", ["dreambooth", "train lora", "face lora", "face swap via diffusion"],
-            inputs=[
-                io.Model.Input("model", tooltip="The model to train for; it stays as it is. Made for Stable Diffusion 1.5."),
-                io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint; it stays as it is."),
-                io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-                io.Image.Input("photos", tooltip="One photo of the person, or a few of the same size. The middle square is used."),
-                io.String.Input("prompt", default="a photo of sks person",
-                                tooltip="What the photos show, with a rare word for the person."),
-                io.String.Input("class_prompt", default="a photo of person",
-                                tooltip="The same without the rare word: what the model must not forget."),
-                io.Int.Input("class_count", default=200, min=0, max=1000,
-                             tooltip="How many pictures of the class prompt the model paints first, to train beside the photos. 0 "
-                                     "trains on the photos alone, which is quicker and makes everybody look like the person."),
-                io.Int.Input("steps", default=200, min=1, max=10000, tooltip="Training steps."),
-                io.Int.Input("rank", default=4, min=1, max=128, tooltip="Size of the LoRA."),
-                io.Float.Input("rate", default=1e-4, min=0.0, max=0.1, step=1e-5, round=False,
-                               tooltip="How fast the diffusion model's part learns."),
-                io.Float.Input("text_rate", default=5e-5, min=0.0, max=0.1, step=1e-5, round=False,
-                               tooltip="How fast the text encoder's part learns; 0 leaves the text encoder out."),
-                io.Float.Input("class_weight", default=1.0, min=0.0, max=10.0, step=0.05, advanced=True,
-                               tooltip="How much the class pictures count beside the photos."),
-                io.Int.Input("size", default=512, min=64, max=2048, step=64, advanced=True,
-                             tooltip="Edge of the squares that are trained on, in pixels."),
-                io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                             tooltip="The noise of training and of the class pictures."),
-                io.String.Input("filename", default="face",
-                                tooltip="The file's name without folder or ending. It goes into models/loras; a name that is taken is "
-                                        "numbered."),
-                io.Image.Input("class_images", optional=True,
-                               tooltip="Pictures of other people to train beside the photos, instead of having class_count painted."),
-            ],
-            outputs=[
-                io.Model.Output("model", tooltip="The model with the LoRA at full strength."),
-                io.Clip.Output("clip", tooltip="The text encoder with the LoRA at full strength."),
-                io.String.Output("file", tooltip="The name of the file that was written, as Load LoRA lists it."),
-            ],
-            is_output_node=True,
-        )
+    def inputs(cls):
+        return [
+            io.Model.Input("model", tooltip="The model to train for; it stays as it is. Made for Stable Diffusion 1.5."),
+            io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint; it stays as it is."),
+            io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+            io.Image.Input("photos", tooltip="One photo of the person, or a few of the same size. The middle square is used."),
+            io.String.Input("prompt", default="a photo of sks person", tooltip="What the photos show, with a rare word for the person."),
+            io.String.Input("class_prompt", default="a photo of person",
+                            tooltip="The same without the rare word: what the model must not forget."),
+            io.Int.Input("class_count", default=200, min=0, max=1000,
+                         tooltip="How many pictures of the class prompt the model paints first, to train beside the photos. 0 trains on "
+                                 "the photos alone, which is quicker and makes everybody look like the person."),
+            io.Int.Input("steps", default=200, min=1, max=10000, tooltip="Training steps."),
+            io.Int.Input("rank", default=4, min=1, max=128, tooltip="Size of the LoRA."),
+            io.Float.Input("rate", default=1e-4, min=0.0, max=0.1, step=1e-5, round=False,
+                           tooltip="How fast the diffusion model's part learns."),
+            io.Float.Input("text_rate", default=5e-5, min=0.0, max=0.1, step=1e-5, round=False,
+                           tooltip="How fast the text encoder's part learns; 0 leaves the text encoder out."),
+            amount_input("class_weight", 1.0, "How much the class pictures count beside the photos.", most=10.0, advanced=True),
+            io.Int.Input("size", default=512, min=64, max=2048, step=64, advanced=True,
+                         tooltip="Edge of the squares that are trained on, in pixels."),
+            seed_input("The noise of training and of the class pictures."),
+            io.String.Input("filename", default="face",
+                            tooltip="The file's name without folder or ending. It goes into models/loras; a name that is taken is "
+                                    "numbered."),
+            io.Image.Input("class_images", optional=True,
+                           tooltip="Pictures of other people to train beside the photos, instead of having class_count painted."),
+        ]
+
+    outputs = [
+        io.Model.Output("model", tooltip="The model with the LoRA at full strength."),
+        io.Clip.Output("clip", tooltip="The text encoder with the LoRA at full strength."),
+        io.String.Output("file", tooltip="The name of the file that was written, as Load LoRA lists it."),
+    ]
 
     @classmethod
     def execute(cls, model, clip, vae, photos, prompt, class_prompt, class_count, steps, rank, rate, text_rate, class_weight, size, seed,

@@ -179,5 +179,5 @@ def _merged(windows: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int
 def _shifted(face: Face, x: int, y: int) -> Face:
     """Return a face that was found in a part of a picture whose upper left corner is at x, y."""
     points68 = None if face.points68 is None else face.points68 + np.array([x, y])
-    mesh = None if face.dense is None else face.dense + np.array([x, y, 0])
-    return replace(face, box=face.box + np.array([x, y, x, y]), keypoints=face.keypoints + np.array([x, y]), points68=points68, dense=mesh)
+    mesh = None if face.mesh is None else face.mesh + np.array([x, y, 0])
+    return replace(face, box=face.box + np.array([x, y, x, y]), keypoints=face.keypoints + np.array([x, y]), points68=points68, mesh=mesh)

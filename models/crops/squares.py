@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
+from ..options.ranges import check_choice
 
 # Face-Adapter's crop: 0.81 box widths on each side of the box's middle end at pixels 80 and 432 of a picture of 512.
 _BOX_SHARE, _BOX_EDGE, _BOX_MARGIN = 0.81, 512, 80
@@ -48,8 +49,7 @@ ALIGNMENTS: dict[str, Callable[[Face], np.ndarray] | None] = {"FFHQ": None, "FFH
 
 def align_faces(faces: Faces, alignment: str, crop_size: int | None = None, framing: float = 1.0) -> Faces:
     """Return the same faces, cropped by another of ``ALIGNMENTS``. crop_size: edge of the crops, pixels; None keeps theirs."""
-    if alignment not in ALIGNMENTS:
-        raise FaceLoomError(f"alignment must be one of {', '.join(ALIGNMENTS)}, not {alignment!r}.")
+    check_choice("alignment", alignment, ALIGNMENTS)
     square = ALIGNMENTS[alignment]
     items = tuple(replace(face, square=None if square is None else square(face)) for face in faces)
     return replace(faces, items=items, crop_size=crop_size or faces.crop_size, framing=framing)

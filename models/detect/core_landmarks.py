@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import FaceLoomError
-from ..face3d.topology import points68_from_dense
+from ..face3d.topology import points68_from_mesh
 from ..faces import Face, box_from_68, keypoints_from_68
 from ..pixels.affine import scale_of, similarity
 
 
 def face_from_mesh(frame: int, mesh: np.ndarray, score: float) -> Face:
     """Make a face from a MediaPipe mesh ``[478, 3]`` in image pixels: it has the mesh, and 68 points, keypoints and box from it."""
-    points = points68_from_dense(mesh[:, :2])
-    return Face(frame, box_from_68(points), keypoints_from_68(points), score, points68=points, dense=mesh)
+    points = points68_from_mesh(mesh[:, :2])
+    return Face(frame, box_from_68(points), keypoints_from_68(points), score, points68=points, mesh=mesh)
 
 
 def faces_from_core(landmarks: Mapping, frames: int, height: int, width: int) -> list[list[Face]]:

@@ -31,7 +31,7 @@ _CROP_FRAMING = 1.5
 
 
 class MediaPipeDetector:
-    """A ``Detector`` whose faces have ``dense``, and 68 points and keypoints from it. path: MediaPipe's ``face_landmarker.task``.
+    """A ``Detector`` whose faces have ``mesh``, and 68 points and keypoints from it. path: MediaPipe's ``face_landmarker.task``.
 
     MediaPipe does not tell how sure it is: a face that dlib found too has dlib's score, any other the threshold it passed.
     """

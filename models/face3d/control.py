@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
+from ..options.ranges import check_choice
 from ..pixels.affine import transform
 from ..pixels.edges import canny
 from ..progress import Progress, silent
@@ -52,8 +53,7 @@ def keypoint_pictures(faces: Faces, size: int = 0, where: str = "crop", thicknes
     faces. size: edge of the crops, or longer edge of the frames, in pixels; 0 keeps their own. thickness: 1 draws limbs of 9 pixels and
     discs of 21, as the original does.
     """
-    if where not in WHERE:
-        raise FaceLoomError(f"where must be one of {', '.join(WHERE)}, not {where!r}.")
+    check_choice("where", where, WHERE)
     if where == "crop":
         height = width = size or faces.crop_size
         groups = [[transform(face.keypoints, crop_matrix(face, width, faces.framing))] for face in faces]
@@ -98,8 +98,7 @@ def control_hints(crops: torch.Tensor, faces: Faces | None, kind: str, *, low: f
     ``faces``: ``"mesh"``, ``"depth"`` (bright is near) or ``"normal"`` (red is left, green is up, blue is towards the viewer, as in
     ControlNet 1.1).
     """
-    if kind not in HINT_KINDS:
-        raise FaceLoomError(f"kind must be one of {', '.join(HINT_KINDS)}, not {kind!r}.")
+    check_choice("kind", kind, HINT_KINDS)
     if kind == "canny":
         edges = canny(crops, low, high, progress)
         return edges[..., None].expand(*edges.shape, 3)
@@ -120,8 +119,8 @@ def mesh_points(face: Face) -> np.ndarray:
 
     A fitted face has its pupils in the middle of the eyes.
     """
-    if face.dense is not None:
-        return face.dense[:, :2].astype(np.float64)
+    if face.mesh is not None:
+        return face.mesh[:, :2].astype(np.float64)
     points = np.zeros((478, 2))
     points[:468] = fit_face(face).project()[:468, :2]
     for iris, eye in ((LEFT_IRIS, LEFT_EYE), (RIGHT_IRIS, RIGHT_EYE)):

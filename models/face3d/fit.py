@@ -112,8 +112,8 @@ def fit_face(face: Face) -> Fit:
 
     A face with neither gets the mean face in about the right pose, from its five keypoints.
     """
-    if face.dense is not None:
-        return _fit_dense(np.asarray(face.dense[:468], np.float64))
+    if face.mesh is not None:
+        return _fit_mesh(np.asarray(face.mesh[:468], np.float64))
     if face.points68 is not None:
         return _fit_68(np.asarray(face.points68, np.float64))
     mean = mean_face().vertices
@@ -121,7 +121,7 @@ def fit_face(face: Face) -> Fit:
     return Fit(mean, rotation, scale, shift)
 
 
-def _fit_dense(points: np.ndarray) -> Fit:
+def _fit_mesh(points: np.ndarray) -> Fit:
     mesh = mean_face()
     rotation, scale, shift = _similarity_3d(mesh.vertices[:468], points)
     head = (points - shift) @ rotation / scale

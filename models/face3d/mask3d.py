@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from ..crops.crop import crop_matrix
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
+from ..options.ranges import check_choice
 from ..pixels.affine import transform
 from ..pixels.masks import feather_mask, grow_mask
 from ..progress import Progress, silent
@@ -36,8 +37,7 @@ def landmark_mask(
     (Face-Adapter's motion landmarks), ``"union"`` covers both (DiffSwap's 3-D-aware mask). grow, feather: pixels of the crop.
     Returns masks ``[N, size, size]``, drawings ``[N, size, size, 3]`` and yaw, pitch and roll ``[N, 3]`` in degrees (see ``Fit.angles``).
     """
-    if shape not in SHAPES:
-        raise FaceLoomError(f"shape must be one of {', '.join(SHAPES)}, not {shape!r}.")
+    check_choice("shape", shape, SHAPES)
     if shape != "target" and (identity is None or not identity.faces):
         raise FaceLoomError(f"Shape {shape!r} needs an identity made from a photo; connect ArcFace Embed, or choose 'target'.")
     masks, drawings = torch.zeros(len(faces), size, size), torch.zeros(len(faces), size, size, 3)

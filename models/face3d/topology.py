@@ -49,6 +49,6 @@ def _weights_68() -> np.ndarray:
 WEIGHTS_68 = _weights_68()  # [68, 478], rows add up to 1
 
 
-def points68_from_dense(dense: np.ndarray) -> np.ndarray:
+def points68_from_mesh(mesh: np.ndarray) -> np.ndarray:
     """Compute the 68 points ``[..., 68, D]`` float32 of a mesh ``[..., 478, D]``."""
-    return WEIGHTS_68 @ np.asarray(dense, np.float32)
+    return WEIGHTS_68 @ np.asarray(mesh, np.float32)

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
+from ..options.ranges import check_choice
 from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from .combine import COMBINE_METHODS, combine, outliers, same_person_cosine, similarity_report, unit_vectors
@@ -50,8 +51,7 @@ def make_identity(images: torch.Tensor, faces: Faces, recognizer: Recognizer | N
     """
     check_images(images)
     faces.check_image(images.shape)
-    if how not in COMBINE_METHODS:
-        raise FaceLoomError(f"how must be one of {', '.join(COMBINE_METHODS)}, not {how!r}.")
+    check_choice("how", how, COMBINE_METHODS)
     if not len(faces):
         raise FaceLoomError("There is no face to make an identity of; connect a photo with a face that Face Detect finds.")
     recognizer = recognizer or DlibRecognizer()

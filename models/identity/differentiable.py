@@ -15,7 +15,7 @@ from ..crops.templates import TEMPLATES, template_matrix
 from ..errors import FaceLoomError
 from ..faces import Face
 from ..files.catalogue import NetContract
-from ..pixels.affine import compose, invert, scale_of, transform
+from ..pixels.affine import invert, scale_of, transform
 from ..pixels.sampling import sampling_grid
 from ..runtime.as_torch import copy_with_gradient
 from ..runtime.input import normalize_channels
@@ -87,14 +87,3 @@ def alignment_matrices(count: int, crop_size: int, contract: NetContract, faces:
         return np.broadcast_to(template_matrix(keypoints, template, contract.fixed_size), (count, 2, 3)).copy()
     keypoints = np.stack([transform(face.keypoints, crop_matrix(face, crop_size, framing)) for face in faces])
     return template_matrix(keypoints, template, contract.fixed_size)
-
-
-def embedding_in_crop(recognizer: DifferentiableRecognizer, crops: Tensor, matrices: np.ndarray) -> Tensor:
-    """Embed canonical crops ``[N, 3, S, S]`` 0..1 as unit rows ``[N, D]``. matrices: of ``alignment_matrices``."""
-    return recognizer(align_crops(crops, matrices, recognizer.contract.fixed_size))
-
-
-def rescaled(matrices: np.ndarray, old: int, new: int) -> np.ndarray:
-    """Convert crop → aligned ``matrices`` ``[N, 2, 3]`` to those for the same crops resized from ``old`` to ``new`` pixels."""
-    factor = old / new
-    return compose(np.asarray(matrices, np.float64), np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5]]))

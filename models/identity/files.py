@@ -23,7 +23,8 @@ SUFFIX = ".safetensors"
 _FORMAT, _VERSION = "faceloom-identity", 1
 _EMBEDDING_PREFIX = "embedding."  # of the tensors that hold an embedding, before the name of its space
 _THUMBNAIL_EDGE = 256
-_OPTIONAL_POINTS = {"points68": (68, 2), "dense": (478, 3)}
+# Points that not every face has: the tensor's name by the name in ``Face``, and their shape.
+_OPTIONAL_POINTS = {"points68": ("points68", (68, 2)), "mesh": ("dense", (478, 3))}
 # Names that Windows keeps for devices.
 _RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
@@ -52,8 +53,8 @@ def save_identity(identity: Identity, path: str | os.PathLike) -> None:
     tensors["boxes"] = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
     tensors["keypoints"] = np.array([face.keypoints for face in faces], np.float32).reshape(-1, 5, 2)
     tensors["scores"] = np.array([face.score for face in faces], np.float64)
-    for key, shape in _OPTIONAL_POINTS.items():
-        tensors[key] = np.array([_points_or_nan(getattr(face, key), shape) for face in faces], np.float32).reshape(-1, *shape)
+    for name, (key, shape) in _OPTIONAL_POINTS.items():
+        tensors[key] = np.array([_points_or_nan(getattr(face, name), shape) for face in faces], np.float32).reshape(-1, *shape)
     if len(identity.crops):
         tensors["thumbnail"] = np.frombuffer(_thumbnail_jpeg(tensors["crops"][0]), np.uint8)
     attributes = [{"sex": face.sex, "age": face.age} for face in faces]
@@ -98,19 +99,6 @@ def load_identity(path: str | os.PathLike) -> Identity:
     raise FaceLoomError(f"{path} is not an identity: it is neither FaceLoom's nor a ReActor face model.")
 
 
-def read_thumbnail(path: str | os.PathLike) -> Image.Image | None:
-    """Read the thumbnail of an identity file without reading the rest; None where it has none."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            if "thumbnail" not in file.keys():  # noqa: SIM118
-                return None
-            return Image.open(io.BytesIO(file.get_tensor("thumbnail").tobytes())).convert("RGB")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FaceLoomError(f"{path} is damaged or not an identity file ({error}).") from error
-
-
 def _read_own_format(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> Identity:
     if int(metadata["version"]) > _VERSION:
         raise FaceLoomError(f"{path} was written by a newer FaceLoom; update FaceLoom.")
@@ -121,7 +109,8 @@ def _read_own_format(tensors: dict[str, np.ndarray], metadata: dict[str, str], p
             raise FaceLoomError(f"the embedding {space} has shape {vector.shape}.")
     faces = []
     for i, attributes in enumerate(json.loads(metadata["faces"])):
-        points: dict[str, Any] = {key: None if np.isnan(tensors[key][i]).any() else tensors[key][i] for key in _OPTIONAL_POINTS}
+        points: dict[str, Any] = {name: None if np.isnan(tensors[key][i]).any() else tensors[key][i]
+                                  for name, (key, _) in _OPTIONAL_POINTS.items()}
         score = float(tensors["scores"][i])
         faces.append(Face(0, tensors["boxes"][i], tensors["keypoints"][i], score, sex=attributes["sex"], age=attributes["age"], **points))
     crops = tensors["crops"].astype(np.float32) / np.float32(255)

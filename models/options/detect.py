@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import FaceLoomError
 from ..faces import Face
+from .ranges import check_choice
 
 # How the faces of one image are ordered: by the smallest of these keys first.
 ORDERS: dict[str, Callable[[Face], float]] = {
@@ -41,7 +41,5 @@ class DetectSettings:
 
     def check(self) -> None:
         """Raise where a value is none of the choices."""
-        if self.order not in ORDERS:
-            raise FaceLoomError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}.")
-        if self.no_face not in NO_FACE:
-            raise FaceLoomError(f"no_face must be {' or '.join(NO_FACE)}, not {self.no_face!r}.")
+        check_choice("order", self.order, ORDERS)
+        check_choice("no_face", self.no_face, NO_FACE)

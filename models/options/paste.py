@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import FaceLoomError
+from .ranges import check_choice, check_range
 
 # How a crop's colours are matched to the photograph (paste/color.py), and how its edge is hidden (paste/blends.py).
 COLORS = ("none", "mean-std", "mkl", "low-frequency")
@@ -29,11 +29,7 @@ class PasteSettings:
 
     def check(self) -> None:
         """Raise where a value is none of the choices or out of its range."""
-        if self.color not in COLORS:
-            raise FaceLoomError(f"color must be one of {', '.join(COLORS)}, not {self.color!r}.")
-        if self.blend not in BLENDS:
-            raise FaceLoomError(f"blend must be one of {', '.join(BLENDS)}, not {self.blend!r}.")
-        if not 0 <= self.opacity <= 1:
-            raise FaceLoomError(f"opacity must lie between 0 and 1, not {self.opacity}.")
-        if not 0 <= self.feather <= 0.5:
-            raise FaceLoomError(f"feather is a fraction of the crop's edge between 0 and 0.5, not {self.feather}.")
+        check_choice("color", self.color, COLORS)
+        check_choice("blend", self.blend, BLENDS)
+        check_range("opacity", self.opacity)
+        check_range("feather", self.feather)

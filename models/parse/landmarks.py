@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..crops.crop import crop_matrices
+from ..face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_BROW, LEFT_EYE, OUTER_LIPS, RIGHT_BROW, RIGHT_EYE
 from ..faces import MIRROR_68, Face, Faces, keypoints_from_68
 from ..options.regions import LANDMARK_PARTS
 from ..pixels.affine import similarity, transform
@@ -30,17 +31,11 @@ _MEAN_LEFT_HALF = {
 }  # fmt: skip
 # A quarter of an ellipse, its start left out: cosine and sine.
 _QUARTER = np.stack([np.cos(angle := np.linspace(0, np.pi / 2, 24)[1:]), np.sin(angle)], 1)
-# The regions' outlines as indices into MediaPipe's face mesh.
+# The regions' outlines as indices into MediaPipe's face mesh. A lip's runs along the outer ring and back along the inner one.
 _MESH_RINGS: dict[str, tuple[int, ...]] = {
-    "face": (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172,
-             58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
-    "left_eye": (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
-    "right_eye": (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
-    "left_brow": (46, 53, 52, 65, 55, 107, 66, 105, 63, 70),
-    "right_brow": (276, 283, 282, 295, 285, 336, 296, 334, 293, 300),
-    "upper_lip": (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191, 78),
-    "lower_lip": (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95, 78),
-    "mouth": (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
+    "face": FACE_OVAL, "left_eye": LEFT_EYE, "right_eye": RIGHT_EYE, "left_brow": LEFT_BROW, "right_brow": RIGHT_BROW, "mouth": INNER_LIPS,
+    "upper_lip": (*OUTER_LIPS[:11], *INNER_LIPS[10::-1]),
+    "lower_lip": (*OUTER_LIPS[10:], OUTER_LIPS[0], INNER_LIPS[0], *INNER_LIPS[:9:-1]),
 }  # fmt: skip
 
 
@@ -189,8 +184,8 @@ def region_outlines(face: Face) -> dict[str, np.ndarray]:
     The mesh gives more exact eyes, lips, brows and oval where a face has one; five keypoints alone give an average face.
     """
     curves = region_outlines68(points68_of(face))
-    if face.dense is not None:
-        mesh = face.dense[:, :2]
+    if face.mesh is not None:
+        mesh = face.mesh[:, :2]
         curves |= {name: smooth_curve(mesh[list(ring)], closed=True, samples=4) for name, ring in _MESH_RINGS.items()}
     return curves
 
@@ -199,7 +194,7 @@ def landmark_mask(faces: Faces, index: int, size: int, regions: Sequence[str]) -
     """Draw the union of ``regions`` (of ``LANDMARK_REGIONS``) of the face at position ``index`` in crop space: ``[size, size]`` float32."""
     face = faces[index]
     matrix = crop_matrices(faces, size)[index]
-    if tuple(regions) == ("face",) and face.dense is None:  # the one that every swap asks for
+    if tuple(regions) == ("face",) and face.mesh is None:  # the one that every swap asks for
         return polygon_mask(transform(face_outline(points68_of(face)), matrix), size, size)
     curves = {name: transform(curve, matrix) for name, curve in region_outlines(face).items()}
     union = torch.zeros((size, size))

@@ -52,7 +52,7 @@ def _between(first: Face, last: Face, most: int, cuts: frozenset[int]) -> list[F
 
 def _with_common_kinds(first: Face, last: Face) -> tuple[Face, Face]:
     """Return both faces without the kinds of points that only one of them has."""
-    names = [name for name, *known in zip(("points68", "dense", "square"), kinds_of_points(first), kinds_of_points(last)) if not all(known)]
+    names = [name for name, *known in zip(("points68", "mesh", "square"), kinds_of_points(first), kinds_of_points(last)) if not all(known)]
     return replace(first, **dict.fromkeys(names)), replace(last, **dict.fromkeys(names))
 
 

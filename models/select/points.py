@@ -17,7 +17,7 @@ SQUARE_CORNERS = np.array([[0., 0], [1, 0], [0, 1]])  # those that fix a face's 
 
 def kinds_of_points(face: Face) -> tuple[bool, bool, bool]:
     """Tell whether a face has 68 points, a mesh and a square of its own."""
-    return face.points68 is not None, face.dense is not None, face.square is not None
+    return face.points68 is not None, face.mesh is not None, face.square is not None
 
 
 def all_points(face: Face) -> np.ndarray:
@@ -29,7 +29,7 @@ def all_points(face: Face) -> np.ndarray:
     if face.square is not None:
         flat.append(transform(SQUARE_CORNERS, invert(face.square)))
     points = np.concatenate([np.pad(np.asarray(part, np.float64), ((0, 0), (0, 1))) for part in flat])
-    return points if face.dense is None else np.concatenate([points, face.dense])
+    return points if face.mesh is None else np.concatenate([points, face.mesh])
 
 
 def with_points(face: Face, points: np.ndarray) -> Face:
@@ -43,6 +43,6 @@ def with_points(face: Face, points: np.ndarray) -> Face:
         corner, right, down = flat[start : start + 3]
         changes["square"] = invert(np.stack([right - corner, down - corner, corner], 1))
         start += 3
-    if face.dense is not None:
-        changes["dense"] = points[start:]
+    if face.mesh is not None:
+        changes["mesh"] = points[start:]
     return replace(face, **changes)

@@ -15,6 +15,7 @@ from ..faces import Face, Faces, Identity
 from ..identity import Recognizer
 from ..identity.combine import same_person_cosine
 from ..identity.dlib import DlibRecognizer
+from ..options.ranges import check_choice
 from ..progress import Progress, silent
 
 # Rules that rank the faces of one frame; the first ``count`` of each frame are chosen.
@@ -64,8 +65,7 @@ class SelectionRule:
 
     def check(self) -> None:
         """Raise FaceLoomError unless the rule, and the sex it asks for, are known words."""
-        if self.rule not in RULES:
-            raise FaceLoomError(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}.")
+        check_choice("rule", self.rule, RULES)
         if self.rule == "sex" and self.sex not in ("female", "male"):
             raise FaceLoomError(f"sex must be female or male, not {self.sex!r}.")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
+from ..options.ranges import check_choice
 from .filters import kalman, running_mean, savitzky_golay
 from .points import all_points, kinds_of_points, with_points
 from .track import assign_tracks, track_runs
@@ -32,21 +33,20 @@ def smooth_faces(faces: Faces, method: str = "running mean", *, gap: int = 0, **
     still keep its track. A person is smoothed over consecutive frames in which the same kinds of points are known. FaceLoomError for
     another method, or a window no longer than the order.
     """
-    if method not in METHODS:
-        raise FaceLoomError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+    check_choice("method", method, METHODS)
     if numbers.get("order", 0) >= numbers.get("window", np.inf):
         raise FaceLoomError(f"The window of {numbers['window']} frames must be longer than the order {numbers['order']}.")
     tracked = assign_tracks(faces, gap)
     items = list(tracked)
     for run in track_runs(tracked):
-        for part in _split_bykinds_of_points(items, run):
+        for part in _split_by_kinds(items, run):
             smooth = METHODS[method](np.stack([all_points(items[i]) for i in part]), **numbers)
             for i, points in zip(part, smooth, strict=True):
                 items[i] = with_points(items[i], points)
     return replace(tracked, items=tuple(items))
 
 
-def _split_bykinds_of_points(items: list[Face], run: list[int]) -> list[list[int]]:
+def _split_by_kinds(items: list[Face], run: list[int]) -> list[list[int]]:
     """Split a run of positions where the faces begin to have other kinds of points."""
     parts: list[list[int]] = []
     for i in run:

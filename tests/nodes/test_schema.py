@@ -69,6 +69,16 @@ def test_nothing_was_renamed_or_reordered(nodes):
 
 
 @pytest.mark.parametrize("name", RELEASED)
+def test_the_locked_copy_that_comfyui_runs_is_the_same_node(nodes, name):
+    from comfy_api.internal import lock_class
+
+    whole, copy = (node.define_schema() for node in (nodes[name], lock_class(nodes[name].PREPARE_CLASS_CLONE(None))))
+    assert copy.node_id == whole.node_id == name
+    assert (copy.display_name, copy.description, copy.search_aliases) == (whole.display_name, whole.description, whole.search_aliases)
+    assert copy.has_intermediate_output == whole.has_intermediate_output and copy.is_output_node == whole.is_output_node
+
+
+@pytest.mark.parametrize("name", RELEASED)
 def test_every_input_and_output_has_a_sentence(nodes, name):
     schema = nodes[name].define_schema()
     assert schema.category == "FaceLoom"

@@ -8,7 +8,7 @@ import torch
 from faceloom.models.detect import detect_faces
 from faceloom.models.detect.core_landmarks import faces_from_core
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, WEIGHTS_68, points68_from_dense
+from faceloom.models.face3d.topology import FACE_OVAL, INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, WEIGHTS_68, points68_from_mesh
 from faceloom.models.options.detect import DetectSettings
 
 
@@ -25,16 +25,16 @@ def test_depth_is_in_image_pixels():
     (face,), none = faces_from_core(data, 2, 300, 400)
     assert none == []
     source = data["frames"][0][0]
-    assert face.dense[:, :2] == pytest.approx(source["landmarks_xy"], abs=1e-3)
-    assert face.dense[:, 2] == pytest.approx(source["landmarks_3d"][:, 2] * 1.5, rel=1e-4)
-    assert face.points68 == pytest.approx(points68_from_dense(face.dense[:, :2]), abs=1e-3)
+    assert face.mesh[:, :2] == pytest.approx(source["landmarks_xy"], abs=1e-3)
+    assert face.mesh[:, 2] == pytest.approx(source["landmarks_3d"][:, 2] * 1.5, rel=1e-4)
+    assert face.points68 == pytest.approx(points68_from_mesh(face.mesh[:, :2]), abs=1e-3)
     assert face.score == 0.8
 
 
 def test_detect_faces_takes_them_instead_of_detecting():
     faces = detect_faces(torch.zeros(2, 300, 400, 3), settings=DetectSettings(threshold=0.9), face_landmarks=payload(frames=2))
     assert faces.frame_indices.tolist() == [0]
-    assert faces[0].dense is not None
+    assert faces[0].mesh is not None
 
 
 def test_wrong_payloads():
@@ -55,6 +55,6 @@ def test_map_is_a_weighted_choice():
     assert WEIGHTS_68.sum(1) == pytest.approx(np.ones(68))
     assert (WEIGHTS_68 > 0).sum(1).max() == 2
     constant = np.full((3, 478, 2), 7.0)
-    assert points68_from_dense(constant) == pytest.approx(np.full((3, 68, 2), 7.0))
+    assert points68_from_mesh(constant) == pytest.approx(np.full((3, 68, 2), 7.0))
     for ring in (FACE_OVAL, OUTER_LIPS, INNER_LIPS, LEFT_EYE, RIGHT_EYE):
         assert len(set(ring)) == len(ring)

@@ -28,10 +28,10 @@ def test_agrees_with_dlib(detector, request, who):
     away = np.linalg.norm(mesh.points68 - points.points68, axis=1) / points.eye_distance
     assert np.median(away[17:]) < 0.05
     assert np.median(away[:17]) < 0.12
-    assert mesh.dense.shape == (478, 3)
+    assert mesh.mesh.shape == (478, 3)
     assert mesh.score == points.score
     # Depth: the nose tip is nearer to the camera than the ears, by a good part of the face's width.
-    depth = (mesh.dense[[234, 454], 2].mean() - mesh.dense[4, 2]) / (mesh.dense[454, 0] - mesh.dense[234, 0])
+    depth = (mesh.mesh[[234, 454], 2].mean() - mesh.mesh[4, 2]) / (mesh.mesh[454, 0] - mesh.mesh[234, 0])
     assert 0.3 < depth < 0.9
 
 
@@ -42,7 +42,7 @@ def signed_area(points):
 
 def test_rings_are_where_they_say(detector, hopper):
     face, = detect_faces(hopper, detector)
-    flat = face.dense[:, :2]
+    flat = face.mesh[:, :2]
     for ring in (FACE_OVAL, OUTER_LIPS, INNER_LIPS, LEFT_EYE, RIGHT_EYE, LEFT_BROW):
         assert signed_area(flat[list(ring)]) > 0  # clockwise with y down
     sizes = [signed_area(flat[list(ring)]) for ring in (FACE_OVAL, OUTER_LIPS, LEFT_EYE)]
@@ -62,8 +62,8 @@ def test_small_and_upside_down_faces(detector, collins, hopper):
     assert len(mesh) == len(points) == 2
     for a, b in zip(mesh, points, strict=True):
         assert np.linalg.norm(a.keypoints - b.keypoints, axis=1).mean() < 0.08 * b.eye_distance
-    straight = detect_faces(hopper, detector)[0].dense
-    turned = mesh[1].dense - (1300, 400, 0)
+    straight = detect_faces(hopper, detector)[0].mesh
+    turned = mesh[1].mesh - (1300, 400, 0)
     assert np.linalg.norm((511, 599) - turned[:, :2] - straight[:, :2], axis=1).mean() < 0.05 * mesh[1].eye_distance
     assert np.corrcoef(turned[:, 2], straight[:, 2])[0, 1] > 0.97
 

@@ -15,7 +15,7 @@ from faceloom.models.diffusion.parsing import differentiable_parser
 from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.identity.differentiable import alignment_matrices, as_differentiable, embedding_in_crop
+from faceloom.models.identity.differentiable import align_crops, alignment_matrices, as_differentiable
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.options.detect import DetectSettings
 from faceloom.models.runtime.method import Loading
@@ -142,7 +142,7 @@ class TestOnPortraits:
         guidance = make_guidance(GuidanceStrengths(identity=1.0, views=2), lambda z: z, crops, faces, embedder, wanted)
         pictures = guidance.apply(crops.movedim(-1, 1))
         matrices = alignment_matrices(1, 128, embedder.contract, faces.items, faces.framing)
-        before, after = (float(embedding_in_crop(embedder, p, matrices)[0] @ wanted) for p in (crops.movedim(-1, 1), pictures))
+        before, after = (float(embedder(align_crops(p, matrices, 112))[0] @ wanted) for p in (crops.movedim(-1, 1), pictures))
         assert after - before > 0.3
         assert float((pictures - crops.movedim(-1, 1)).square().mean().sqrt()) < 0.05  # a nudge, not another picture
 

@@ -156,10 +156,10 @@ class TestMesh:
         assert (cv2.dilate(wanted, near)[drawn > 0] > 0).all() and (cv2.dilate(drawn, near)[wanted > 0] > 0).mean() > 0.99
         assert 0.85 < drawn.sum() / (wanted > 0).sum() < 1.15
 
-    def test_own_dense_points_are_used(self, faces):
-        dense = np.zeros((478, 3), np.float32)
-        dense[:, :2] = mesh_points(faces[0]) + np.array([3, -2])
-        assert np.allclose(mesh_points(replace(faces[0], dense=dense)), mesh_points(faces[0]) + np.array([3, -2]), atol=1e-3)
+    def test_own_mesh_points_are_used(self, faces):
+        mesh = np.zeros((478, 3), np.float32)
+        mesh[:, :2] = mesh_points(faces[0]) + np.array([3, -2])
+        assert np.allclose(mesh_points(replace(faces[0], mesh=mesh)), mesh_points(faces[0]) + np.array([3, -2]), atol=1e-3)
 
     def test_strokes_grow_with_the_crop(self, collins, faces):
         large = control_hints(crop_faces(collins, faces, 1024), faces, "mesh")[0]
@@ -199,10 +199,10 @@ class TestSurface:
         turn = np.radians(30)
         rotation = np.array([[np.cos(turn), 0, -np.sin(turn)], [0, 1, 0], [np.sin(turn), 0, np.cos(turn)]]) @ fit.rotation
         camera = fit.head @ rotation.T * fit.scale
-        dense = np.zeros((478, 3), np.float32)
-        dense[:468] = camera[:468]
-        dense[:468, :2] += fit.shift
-        turned = replace(faces, items=(replace(faces[0], dense=dense),))
+        mesh = np.zeros((478, 3), np.float32)
+        mesh[:468] = camera[:468]
+        mesh[:468, :2] += fit.shift
+        turned = replace(faces, items=(replace(faces[0], mesh=mesh),))
         mean = [float((control_hints(crops, chosen, "normal")[0, ..., 0] - 0.5).sum()) for chosen in (faces, turned)]
         assert mean[1] < mean[0] - 1000  # looks to the viewer's right: less red
 

@@ -52,12 +52,12 @@ def test_projected_landmarks_lie_on_the_photographs():
     assert away.max() < 20  # two jaw points may share one place on the horizon
 
 
-def test_dense_points_are_kept_exactly():
+def test_mesh_points_are_kept_exactly():
     face, truth = seen(20, -8, 5)
-    dense = np.zeros((478, 3), np.float32)
-    dense[:468] = truth.project()[:468]
-    fit = fit_face(Face(0, face.box, face.keypoints, dense=dense))
-    assert fit.project()[:468] == pytest.approx(dense[:468], abs=1e-2)
+    mesh = np.zeros((478, 3), np.float32)
+    mesh[:468] = truth.project()[:468]
+    fit = fit_face(Face(0, face.box, face.keypoints, mesh=mesh))
+    assert fit.project()[:468] == pytest.approx(mesh[:468], abs=1e-2)
     assert fit.angles == pytest.approx([20, -8, 5], abs=0.05)
 
 

@@ -10,9 +10,10 @@ from faceloom.models.crops.crop import crop_faces
 from faceloom.models.detect import detect_faces
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.onnx import read_onnx
-from faceloom.models.identity.differentiable import align_crops, alignment_matrices, as_differentiable, embedding_in_crop, rescaled
+from faceloom.models.identity.differentiable import align_crops, alignment_matrices, as_differentiable
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.options.detect import DetectSettings
+from faceloom.models.pixels.affine import compose
 from faceloom.models.runtime.as_torch import torch_from_onnx
 from faceloom.models.runtime.method import Loading
 from onnx import TensorProto, helper, numpy_helper
@@ -149,9 +150,9 @@ class TestAlignment:
         embedder = as_differentiable(recognizer)
         straight = torch.from_numpy(recognizer.embed(hopper, faces))
         matrices = alignment_matrices(1, 512, embedder.contract, faces.items, faces.framing)
-        assert float((embedding_in_crop(embedder, crops.movedim(-1, 1), matrices) @ straight.T)[0, 0]) > 0.998
+        assert float((embedder(align_crops(crops.movedim(-1, 1), matrices, 112)) @ straight.T)[0, 0]) > 0.998
         assumed = alignment_matrices(1, 512, embedder.contract)  # no faces connected: the template's own place
-        assert float((embedding_in_crop(embedder, crops.movedim(-1, 1), assumed) @ straight.T)[0, 0]) > 0.99
+        assert float((embedder(align_crops(crops.movedim(-1, 1), assumed, 112)) @ straight.T)[0, 0]) > 0.99
 
     def test_constant_colour_and_positions(self):
         """A ramp along x comes out as the coordinate it was read at."""
@@ -170,4 +171,5 @@ class TestAlignment:
         embedder = as_differentiable(recognizer)
         matrices = alignment_matrices(1, 512, embedder.contract, faces.items, faces.framing)
         again = alignment_matrices(1, 256, embedder.contract, faces.items, faces.framing)
-        assert np.allclose(rescaled(matrices, 512, 256), again, atol=1e-6)
+        from_half = np.array([[2, 0, 0.5], [0, 2, 0.5]])  # a pixel of the crop at 256 in the one at 512, middle to middle
+        assert np.allclose(compose(matrices, from_half), again, atol=1e-6)

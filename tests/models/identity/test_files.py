@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import Face, Identity
-from faceloom.models.identity.files import identity_path, load_identity, read_thumbnail, save_identity
+from faceloom.models.identity.files import identity_path, load_identity, save_identity
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def identity():
     rng = np.random.default_rng(5)
     faces = tuple(
         Face(0, rng.uniform(0, 99, 4), rng.uniform(0, 99, (5, 2)), float(rng.uniform()), points68=rng.uniform(0, 99, (68, 2)),
-             dense=rng.uniform(0, 99, (478, 3)) if i else None, sex="female", age=41.5 if i else None)
+             mesh=rng.uniform(0, 99, (478, 3)) if i else None, sex="female", age=41.5 if i else None)
         for i in range(2)
     )
     crops = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.float32) / np.float32(255)
@@ -39,12 +41,13 @@ def test_round_trip_is_exact(identity, tmp_path):
     for space, vector in identity.embeddings.items():
         assert np.array_equal(again.embeddings[space], vector)
     for a, b in zip(again.faces, identity.faces, strict=True):
-        for key in ("box", "keypoints", "points68", "dense"):
+        for key in ("box", "keypoints", "points68", "mesh"):
             assert (getattr(a, key) is None) == (getattr(b, key) is None)
             assert getattr(b, key) is None or np.array_equal(getattr(a, key), getattr(b, key))
         assert (a.score, a.sex, a.age) == (b.score, b.sex, b.age)
     assert os.listdir(path.parent) == ["grace.safetensors"]
-    picture = read_thumbnail(path)
+    assert load_file(path)["dense"].shape == (len(identity.faces), 478, 3)  # the mesh's name in files, which older ones have too
+    picture = Image.open(BytesIO(load_file(path)["thumbnail"].tobytes()))
     assert picture.size == (256, 256)
     assert np.asarray(picture, float).mean() == pytest.approx(identity.crops[0].mean() * 255, abs=4)
 
@@ -55,7 +58,7 @@ def test_identity_without_crops(identity, tmp_path):
     again = load_identity(tmp_path / "bare.safetensors")
     assert again.crops.shape == (0, 256, 256, 3)
     assert again.faces == ()
-    assert read_thumbnail(tmp_path / "bare.safetensors") is None
+    assert "thumbnail" not in load_file(tmp_path / "bare.safetensors")
 
 
 def test_reactor_face_model(tmp_path):
@@ -79,8 +82,6 @@ def test_truncated_at_any_place(identity, tmp_path):
         (tmp_path / "cut.safetensors").write_bytes(data[:length])
         with pytest.raises(FaceLoomError, match="damaged"):
             load_identity(tmp_path / "cut.safetensors")
-        with pytest.raises(FaceLoomError, match="damaged"):
-            read_thumbnail(tmp_path / "cut.safetensors")
 
 
 def test_other_files(identity, tmp_path):

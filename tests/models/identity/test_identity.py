@@ -99,10 +99,10 @@ def test_crops_hold_the_head_at_its_own_size(photos):
 
 def test_points_go_through_a_matrix_together():
     rng = np.random.default_rng(0)
-    face = Face(2, np.array([0, 0, 10, 20]), rng.uniform(0, 9, (5, 2)), dense=rng.uniform(0, 9, (478, 3)))
+    face = Face(2, np.array([0, 0, 10, 20]), rng.uniform(0, 9, (5, 2)), mesh=rng.uniform(0, 9, (478, 3)))
     turned = transform_face(face, np.array([[0.0, -3, 5], [3, 0, 7]]))
     assert turned.keypoints == pytest.approx(face.keypoints[:, ::-1] * (-3, 3) + (5, 7), abs=1e-4)
-    assert turned.dense[:, 2] == pytest.approx(face.dense[:, 2] * 3, rel=1e-5)
+    assert turned.mesh[:, 2] == pytest.approx(face.mesh[:, 2] * 3, rel=1e-5)
     assert turned.box == pytest.approx([-55, 7, 5, 37], abs=1e-4)
     assert turned.frame == 0
 

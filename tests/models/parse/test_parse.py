@@ -150,15 +150,15 @@ def test_five_keypoints_alone_give_the_average_face():
     assert (region_mask(("face", ), SIZE, faces=alone) - region_mask(("face",), SIZE, faces=group(full))).abs().max() < 0.01
 
 
-def test_dense_mesh_gives_the_eyes_and_lips():
+def test_mesh_gives_the_eyes_and_lips():
     face = person()
-    dense = np.zeros((478, 3), np.float32)
+    mesh = np.zeros((478, 3), np.float32)
     ring = [33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7]
     angle = np.linspace(np.pi, 3 * np.pi, 16, endpoint=False)
     center = face.points68[36:42].mean(0)
-    dense[:, :2] = face.points68[8]
-    dense[ring, :2] = center + 12 * np.stack([np.cos(angle), np.sin(angle)], -1)
-    faces = group(replace(face, dense=dense))
+    mesh[:, :2] = face.points68[8]
+    mesh[ring, :2] = center + 12 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    faces = group(replace(face, mesh=mesh))
     area = float(region_mask(("left_eye",), SIZE, faces=faces).sum())
     scale = float(np.sqrt(np.linalg.det(crop_matrices(faces, SIZE)[0][:, :2])))
     assert area == pytest.approx(np.pi * (12 * scale) ** 2, rel=0.02)

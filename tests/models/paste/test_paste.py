@@ -314,7 +314,8 @@ def test_progress_reports_and_interrupts(collins):
     ({"masks": torch.zeros(3, 64, 64)}, "3 masks"),
     ({"masks": torch.full((1, 64, 64), torch.nan)}, "NaN"), ({"masks": torch.zeros(1, 1, 64, 64)}, "shape"),
     ({"settings": PasteSettings(color="sepia")}, "color"), ({"settings": PasteSettings(blend="magic")}, "blend"),
-    ({"settings": PasteSettings(opacity=1.5)}, "opacity"), ({"settings": PasteSettings(feather=-1)}, "feather"),
+    ({"settings": PasteSettings(opacity=1.5)}, "Opacity must be from 0 to 1"),
+    ({"settings": PasteSettings(feather=-1)}, "Feather must be from 0 to 0.5"),
     ({"images": torch.zeros(1, 99, 99, 3)}, "Face Detect"), ({"images": torch.zeros(1, 100, 100, 2)}, "picture"),
 ])
 def test_bad_input_says_what_to_do(change, words):

@@ -60,8 +60,8 @@ def test_points_that_only_one_sighting_has_are_left_out_and_common_ones_interpol
     np.testing.assert_allclose(fill_gaps(clip(one, other), 1)[1].points68, points + np.array([5, 0]), atol=1e-3)
     assert fill_gaps(clip(one, replace(other, points68=None)), 1)[1].points68 is None
     mesh = np.concatenate([np.resize(points, (478, 2)), np.linspace(-5, 5, 478)[:, None]], 1)
-    put_in = fill_gaps(clip(face(0, edge=50, dense=mesh), face(2, edge=200, dense=mesh * (1, 1, 4))), 1)[1]
-    np.testing.assert_allclose(put_in.dense[:, 2], mesh[:, 2] * 2, atol=1e-3)
+    put_in = fill_gaps(clip(face(0, edge=50, mesh=mesh), face(2, edge=200, mesh=mesh * (1, 1, 4))), 1)[1]
+    np.testing.assert_allclose(put_in.mesh[:, 2], mesh[:, 2] * 2, atol=1e-3)
 
 
 def test_the_square_of_another_alignment_is_interpolated():

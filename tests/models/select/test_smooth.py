@@ -16,11 +16,11 @@ from faceloom.models.select.smooth import METHODS, smooth_faces
 SHAPE = np.random.default_rng(3).uniform(-20, 20, (68, 2))
 
 
-def face(frame, middle, dense=False) -> Face:
+def face(frame, middle, has_mesh=False) -> Face:
     middle = np.asarray(middle, float)
     points = SHAPE + middle
-    mesh = np.concatenate([np.repeat(points, 8, 0)[:478], np.full((478, 1), middle[0] / 10)], 1) if dense else None
-    return Face(frame, np.concatenate([middle - 30, middle + 30]), keypoints_from_68(points), points68=points, dense=mesh)
+    mesh = np.concatenate([np.repeat(points, 8, 0)[:478], np.full((478, 1), middle[0] / 10)], 1) if has_mesh else None
+    return Face(frame, np.concatenate([middle - 30, middle + 30]), keypoints_from_68(points), points68=points, mesh=mesh)
 
 
 def clip(middles, **more) -> Faces:
@@ -76,9 +76,9 @@ def test_a_jump_a_gap_and_other_landmarks_break_a_run():
 
 
 def test_the_mesh_keeps_its_depth_and_another_square_goes_along(shaky):
-    deep = clip([(200 + 2 * i, 150) for i in range(7)], dense=True)
+    deep = clip([(200 + 2 * i, 150) for i in range(7)], has_mesh=True)
     smooth = smooth_faces(deep, reach=2, jump=0.)
-    assert np.allclose(smooth[3].dense, deep[3].dense, atol=1e-3) and np.allclose(smooth[0].dense[:, 2], 20, atol=1e-4)
+    assert np.allclose(smooth[3].mesh, deep[3].mesh, atol=1e-3) and np.allclose(smooth[0].mesh[:, 2], 20, atol=1e-4)
     boxed = align_faces(shaky, "box", 64)
     for method in METHODS:
         steady = smooth_faces(boxed, method)
