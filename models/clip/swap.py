@@ -137,7 +137,8 @@ def swap_frames(images: Iterable[torch.Tensor], swapper: ClipSwapper, first: int
     done = first
     for image in images:
         waiting.append(image)
-        if len(waiting) >= frames_together(*image.shape[:2], image.shape[2]):
+        height, width, channels = image.shape
+        if len(waiting) >= frames_together(height, width, channels):
             yield from _swap_waiting(waiting, swapper, done, listen)
             done += len(waiting)
             waiting = []

@@ -117,5 +117,5 @@ def test_fewer_large_frames_are_worked_on_together(size, count):
 def test_settings_that_cannot_be_are_refused_before_a_frame_is_read():
     with pytest.raises(FaceLoomError, match="fade"):
         swapper(clip(frames=1), fade=-1)
-    with pytest.raises(FaceLoomError, match="opacity"):
+    with pytest.raises(FaceLoomError, match="Opacity"):
         swapper(clip(frames=1), settings=replace(PLAIN, paste=PasteSettings(opacity=2)))
