@@ -11,12 +11,13 @@ import torch
 
 from ..crops.crop import crop_faces, crop_matrices
 from ..errors import FaceLoomError
-from ..faces import Faces
+from ..faces import Faces, Identity
 from ..paste import paste_into
 from ..pipeline import Clock, Models, Settings, visible_part
 from ..pixels.affine import scale_of
 from ..progress import Progress, silent
 from ..restore import restore_crops
+from ..select.assign import group_by_identity
 from ..select.fade import fade_weights
 from ..swap import AlignsFaces, DrawsAtSize, swap_faces
 
@@ -29,7 +30,8 @@ MOST_BYTES = 256 << 20  # of these frames
 class ClipPlan:
     """What is to be done with every frame of a clip.
 
-    faces: of all frames, with ``track``. source: of those that have no ``identity`` of their own. fade: see ``fade_weights``.
+    faces: of all frames, with ``track``. source: what ``engine.prepare`` made of the person whom those become that have no ``identity`` of
+    their own; None where all have one. fade: see ``fade_weights``.
     """
 
     faces: Faces
@@ -57,6 +59,7 @@ class ClipSwapper:
             fixed = faces.crop_size
         self.plan, self.faces, self.clock = plan, faces, clock or Clock()
         self.members = faces.positions_by_frame()
+        self.sources: dict[int, Any] = {}
         self.weights = fade_weights(faces, plan.fade)
         self.sizes = np.full(len(faces), fixed) if fixed else track_crop_sizes(faces, self._least_size())
 
@@ -87,15 +90,36 @@ class ClipSwapper:
             self._swap_group(images, here, self.weights[group], out, covered, progress)
         return out
 
+    def _prepared(self, identity: Identity | None) -> Any:
+        """Return what the engine made of a person, which it does once for the whole clip."""
+        if identity is None:
+            return self.plan.source
+        if id(identity) not in self.sources:
+            self.sources[id(identity)] = self.plan.models.engine.prepare(identity)
+        return self.sources[id(identity)]
+
+    def _swapped(self, images: torch.Tensor, faces: Faces, mask: torch.Tensor | None, progress: Progress
+                 ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Swap every face to its own person, or to the source of those that have none: crops ``[N, S, S, 3]``, masks ``[N, S, S]``."""
+        models, settings = self.plan.models, self.plan.settings.swap
+        parts: list[tuple[list[int], torch.Tensor, torch.Tensor]] = []
+        for identity, members in group_by_identity(faces):
+            nobodys = tuple(replace(faces[i], identity=None) for i in members)
+            shown = mask if mask is None or len(mask) == 1 else mask[members]
+            parts.append((members, *swap_faces(images, replace(faces, items=nobodys), self._prepared(identity), models.engine, settings,
+                                               mask=shown, progress=progress)))
+        order = torch.tensor([i for members, _, _ in parts for i in members]).argsort()
+        return torch.cat([crops for _, crops, _ in parts])[order], torch.cat([masks for _, _, masks in parts])[order]
+
     def _swap_group(self, images: torch.Tensor, faces: Faces, weights: np.ndarray, out: torch.Tensor, covered: torch.Tensor,
                     progress: Progress) -> None:
         """Swap faces of one crop size and paste them into ``out``."""
-        plan, models, settings = self.plan, self.plan.models, self.plan.settings
+        models, settings = self.plan.models, self.plan.settings
         rgb = images[..., :3]
         with self.clock.stage("swap"):
             crops = crop_faces(rgb, faces) if settings.regions else rgb[:0]
             visible = visible_part(rgb, faces, crops, models, settings, None)
-            swapped, masks = swap_faces(rgb, faces, plan.source, models.engine, settings.swap, mask=visible, progress=progress)
+            swapped, masks = self._swapped(rgb, faces, visible, progress)
         with self.clock.stage("restore"):
             if settings.restore.amount > 0:
                 swapped = restore_crops(swapped, restorer=models.restorer, fidelity=settings.restore.fidelity,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from faceloom.models.clip.swap import ClipPlan, ClipSwapper, frames_together, swap_frames, track_crop_sizes
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.faces import FFHQ_TEMPLATE, Face, Faces
+from faceloom.models.faces import FFHQ_TEMPLATE, Face, Faces, Identity
 from faceloom.models.options.paste import PasteSettings
 from faceloom.models.options.restore import RestoreSettings
 from faceloom.models.pipeline import Models, Settings
@@ -25,9 +25,11 @@ class Painter:
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, int]] = []
+        self.prepared: list[str] = []
 
     def prepare(self, identity):
-        return identity
+        self.prepared.append(identity.name)
+        return float(identity.name)
 
     def swap(self, images, faces, source, settings=None, progress=None):
         size = faces.crop_size
@@ -78,6 +80,16 @@ def test_what_a_frame_becomes_does_not_depend_on_where_the_work_began():
     whole = [image for image, _ in swap_frames(iter(pictures), swapper(faces)[0])]
     part = [image for image, _ in swap_frames(iter(pictures[8:]), swapper(faces)[0], first=8)]
     assert len(part) == 12 and all(torch.equal(one, other) for one, other in zip(part, whole[8:]))
+
+
+def test_every_person_is_prepared_once_and_each_face_becomes_its_own():
+    anna, bert = (Identity({}, np.zeros((0, 8, 8, 3)), (), name=name) for name in (".5", ".7"))
+    faces = clip(*(replace(face(i, x, t), identity=who) for i in range(18) for x, t, who in ((0, 0, anna), (50, 1, None), (100, 2, bert))),
+                 frames=18)
+    work, engine = swapper(faces)
+    for image, _ in swap_frames(iter(frames(18)), work):
+        assert [float(image[40, x, 0]) for x in (20, 70, 120)] == pytest.approx([.5, .9, .7], abs=1e-3)
+    assert engine.prepared == [".5", ".7"]
 
 
 def test_a_fading_swap_shows_in_part_and_not_at_all_where_its_weight_is_0():
