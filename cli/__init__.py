@@ -7,6 +7,7 @@ Exit codes of every command: 0 all done, 1 some of the work failed (each failure
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return USER_ERROR
     for stream in (sys.stdout, sys.stderr):  # a terminal without arrows shows ? instead of failing
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = _run(argv[0], argv[1:])
         sys.stdout.flush()
@@ -67,7 +69,7 @@ def _run(name: str, argv: list[str]) -> int:
     except FaceLoomError as error:
         print(f"faceloom: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("faceloom"):
+        if not error.name or error.name.startswith("faceloom"):
             raise
         package = PACKAGES.get(error.name, error.name)
         print(f'faceloom: {name} needs the Python package {package}; run: "{sys.executable}" -m pip install {package}', file=sys.stderr)

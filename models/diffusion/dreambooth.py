@@ -42,12 +42,15 @@ class Denoiser(Protocol):
 
     def sigma(self, share: float) -> float:
         """Return the noise level at a share of the way from all noise (0) to none (1)."""
+        ...
 
     def noised(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """Add noise of level ``sigma`` ``[N]`` to latents."""
+        ...
 
     def clean(self, noisy: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
         """Predict the latents without the noise, for the prompt ``tokens`` ``[N, T, D]``."""
+        ...
 
 
 def train_dreambooth(model: Denoiser, lora: LoraLayers, tokens: Callable[[], Tensor], photos: Tensor, others: Tensor | None,

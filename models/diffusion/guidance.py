@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -96,13 +98,13 @@ class IdentityLoss:
 
     def __init__(self, embedder: DifferentiableRecognizer, embedding: Tensor, matrices: np.ndarray, views: int = 1, seed: int = 0) -> None:
         self.embedder, self.embedding = embedder, embedding
-        size = embedder.contract.size
+        size = embedder.contract.fixed_size
         random = np.random.default_rng(seed)
         view_matrices = [np.eye(2, 3)] + [_random_view(random, size) for _ in range(views - 1)]
         self.matrices = [compose(view, np.asarray(matrices, np.float64)) for view in view_matrices]
 
     def __call__(self, crops: Tensor) -> Tensor:
-        size = self.embedder.contract.size
+        size = self.embedder.contract.fixed_size
         crops = crops.clamp(0, 1) + _OUT_OF_RANGE_SLOPE * (crops - crops.clamp(0, 1))
         if crops.requires_grad:
             crops.register_hook(_smooth)
@@ -185,7 +187,7 @@ class Guidance:
         """
         crops = self.decode(latents).to(torch.float32)
         check_finite(crops, f"The VAE returned NaN during guidance; {_DECODER_REMEDY}")
-        total = sum(strength * _scaled_gradient(loss, crops) for strength, loss in self.losses)
+        total = reduce(add, (strength * _scaled_gradient(loss, crops) for strength, loss in self.losses))
         size = self.strength * STEP_SIZE * total.flatten(1).square().mean(1).sqrt()
         return (crops * total).flatten(1).sum(1), size.reshape(-1, *[1] * (latents.ndim - 1))
 

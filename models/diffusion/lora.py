@@ -70,26 +70,30 @@ def read_flat_lora(data: Any, path: Path) -> dict[str, Tensor] | None:
     if isinstance(data, (list, tuple)) and data and all(isinstance(value, Tensor) and value.ndim == 2 for value in data):
         part = "text_encoder" if "text_encoder" in path.name else "unet"
         return _numbered_pairs_to_kohya(dict(enumerate(zip(data[::2], data[1::2], strict=False))), part, path)
-    keys = {key: _NUMBERED_KEY.match(key) for key in data} if isinstance(data, Mapping) else {}
-    if not keys or not all(keys.values()):
+    if not isinstance(data, Mapping):
+        return None
+    keys = [match for key in data if (match := _NUMBERED_KEY.match(key))]
+    if not keys or len(keys) < len(data):
         return None
     weights: dict[str, Tensor] = {}
     for part in _PREFIXES:
-        numbers = sorted({int(match[2]) for match in keys.values() if match[1] == part})
-        pairs = {i: tuple(data.get(f"{part}:{i}:{which}") for which in ("up", "down")) for i in numbers}
+        numbers = sorted({int(match[2]) for match in keys if match[1] == part})
+        pairs = {i: (data.get(f"{part}:{i}:up"), data.get(f"{part}:{i}:down")) for i in numbers}
         weights |= _numbered_pairs_to_kohya(pairs, part, path) if pairs else {}
     return weights
 
 
-def _numbered_pairs_to_kohya(pairs: Mapping[int, tuple[Tensor, Tensor]], part: str, path: Path) -> dict[str, Tensor]:
-    """Check that the pairs fit the layers of these numbers and return them under kohya's keys."""
+def _numbered_pairs_to_kohya(pairs: Mapping[int, tuple[object, object]], part: str, path: Path) -> dict[str, Tensor]:
+    """Check that the pairs are matrices that fit the layers of these numbers and return them under kohya's keys."""
     layers = list(unet_linear_layers() if part == "unet" else text_encoder_linear_layers())
-    fits = [i < len(layers) and None not in (up, down) and (down.shape[1], up.shape[0]) == layers[i][1:] and up.shape[1] == down.shape[0]
-            for i, (up, down) in pairs.items()]
-    if len(pairs) != len(layers) or not all(fits):
+    matrices = {i: (up, down) for i, (up, down) in pairs.items()
+                if isinstance(up, Tensor) and isinstance(down, Tensor) and up.ndim == down.ndim == 2}
+    fits = [i < len(layers) and (down.shape[1], up.shape[0]) == layers[i][1:] and up.shape[1] == down.shape[0]
+            for i, (up, down) in matrices.items()]
+    if not len(matrices) == len(pairs) == len(layers) or not all(fits):
         raise FaceLoomError(f"{path.name} is a LoRA of another model than Stable Diffusion 1.x, or of other layers than Face Swap via "
                             "Diffusion trains.")
-    return kohya_weights({layers[i][0]: (up.detach().contiguous(), down.detach().contiguous()) for i, (up, down) in pairs.items()}, part)
+    return kohya_weights({layers[i][0]: (up.detach().contiguous(), down.detach().contiguous()) for i, (up, down) in matrices.items()}, part)
 
 
 def initial_pair(outputs: int, inputs: int, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -110,8 +114,8 @@ class LoraLayers:
         self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
         for name, layer in self.layers.items():
             outputs, inputs = layer.weight.shape
-            pair = initial_pair(outputs, inputs, rank, generator)
-            self.pairs[name] = tuple(value.to(layer.weight.device).requires_grad_(True) for value in pair)
+            up, down = (value.to(layer.weight.device).requires_grad_(True) for value in initial_pair(outputs, inputs, rank, generator))
+            self.pairs[name] = up, down
 
     def parameters(self) -> list[Tensor]:
         """Return all trainable matrices."""

@@ -9,12 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, given
 from ..faces import Faces, Identity
 from ..identity.differentiable import DifferentiableRecognizer, alignment_matrices
 from ..networks.eyenet import EyeNet
 from .gaze import GazeLoss, eye_boxes
 from .guidance import Guidance, IdentityLoss, ParserLoss
+
+# What to do where something is missing that a strength above 0 needs.
+_NO_RECOGNIZER = "Identity guidance needs an ArcFace recognizer; connect Load Face Recognizer or set identity_strength to 0."
+_NO_IDENTITY = "Identity guidance needs an identity; connect ArcFace Embed or set identity_strength to 0."
+_NO_PARSER = "expression_strength needs a parser; connect one from Load Face Parser or set it to 0."
+_NO_GAZE = "gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0."
 
 
 @dataclass(frozen=True)
@@ -37,17 +43,14 @@ class GuidanceStrengths:
         if faces is not None and len(faces) != count:
             raise FaceLoomError(f"There are {count} crops but {len(faces)} faces; connect the faces that these crops were cut from.")
         if self.identity > 0:
-            if recognizer is None:
-                raise FaceLoomError("Identity guidance needs an ArcFace recognizer; connect Load Face Recognizer or set "
-                                    "identity_strength to 0.")
-            if recognizer.space not in identity.embeddings:
-                spaces = ", ".join(sorted(identity.embeddings))
-                raise FaceLoomError(f"This identity has no embedding of {recognizer.space}, only of {spaces}; make it with ArcFace Embed "
-                                    "and the same recognizer.")
-        if self.expression > 0 and parser is None:
-            raise FaceLoomError("expression_strength needs a parser; connect one from Load Face Parser or set it to 0.")
-        if self.gaze > 0 and gaze is None:
-            raise FaceLoomError("gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0.")
+            space, embeddings = given(recognizer, _NO_RECOGNIZER).space, given(identity, _NO_IDENTITY).embeddings
+            if space not in embeddings:
+                raise FaceLoomError(f"This identity has no embedding of {space}, only of {', '.join(sorted(embeddings))}; make it with "
+                                    "ArcFace Embed and the same recognizer.")
+        if self.expression > 0:
+            given(parser, _NO_PARSER)
+        if self.gaze > 0:
+            given(gaze, _NO_GAZE)
 
 
 def rows_to_sample(crops: Tensor, masks: Tensor) -> list[int]:
@@ -69,19 +72,21 @@ def make_guidance(strengths: GuidanceStrengths, decode: Callable[[Tensor], Tenso
     """Return the guidance of crops ``[N, S, S, 3]`` 0..1, which are at sampling size and on the device that samples.
 
     decode: as in ``Guidance``. faces: those that the crops show, for exact alignment. embedder and embedding (unit ``[D]``): for the
-    identity. parse: crops ``[N, 3, S, S]`` to scores, for the expression. eyes: for the gaze.
+    identity. parse: crops ``[N, 3, S, S]`` to scores, for the expression. eyes: for the gaze. FaceLoomError where one is missing whose
+    strength is above 0.
     """
     with torch.inference_mode(False):
         targets = crops.movedim(-1, 1).clone()
         count, size, losses = len(crops), crops.shape[1], []
         if strengths.identity > 0:
+            embedder, wanted = given(embedder, _NO_RECOGNIZER), given(embedding, _NO_IDENTITY).clone().to(crops.device)
             matrices = alignment_matrices(count, size, embedder.contract, None if faces is None else faces.items,
                                           faces.framing if faces else 1.0)
             embedder.net.to(crops.device)
-            loss = IdentityLoss(embedder, embedding.clone().to(crops.device), matrices, strengths.views, strengths.seed)
-            losses.append((strengths.identity, loss))
+            losses.append((strengths.identity, IdentityLoss(embedder, wanted, matrices, strengths.views, strengths.seed)))
         if strengths.expression > 0:
-            losses.append((strengths.expression, ParserLoss(parse, targets)))
+            losses.append((strengths.expression, ParserLoss(given(parse, _NO_PARSER), targets)))
         if strengths.gaze > 0:
-            losses.append((strengths.gaze, GazeLoss(eyes.to(crops.device), targets, eye_boxes(count, size, faces))))
+            net = given(eyes, _NO_GAZE).to(crops.device)
+            losses.append((strengths.gaze, GazeLoss(net, targets, eye_boxes(count, size, faces))))
     return Guidance(decode, tuple(losses))

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, given
 from .terminal import command
 
 Triple = tuple[float, float, float]
@@ -90,6 +90,16 @@ class SwapContract(PixelFormat):
     source_input: str | None = None
     target_input: str | None = None
 
+    @property
+    def embedding_space(self) -> str:
+        """The ``space`` of a network that takes an embedding; FaceLoomError for any other."""
+        return given(self.space, "A swap network that takes an embedding needs a contract that states its space; fetch the file again.")
+
+    @property
+    def fixed_size(self) -> int:
+        """The ``size``, after the graph has been asked; FaceLoomError where neither states it."""
+        return given(self.size, "A swap network needs a contract or a graph that states its size; fetch the file again.")
+
 
 @dataclass(frozen=True)
 class NetContract(PixelFormat):
@@ -126,6 +136,13 @@ def as_net_contract(contract: SwapContract | NetContract | None) -> NetContract:
     """Return a contract that must be a ``NetContract``; FaceLoomError for that of a swap model, and where there is none."""
     if not isinstance(contract, NetContract):
         raise FaceLoomError("This file has no contract that a network of its kind can be held to; choose another file.")
+    return contract
+
+
+def as_swap_contract(contract: SwapContract | NetContract | None) -> SwapContract:
+    """Return a contract that must be a ``SwapContract``; FaceLoomError for that of another kind, and where there is none."""
+    if not isinstance(contract, SwapContract):
+        raise FaceLoomError("This file has no contract that a swap model can be held to; choose another file.")
     return contract
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, overload
 
 from ..errors import FaceLoomError
 from ..progress import Progress, silent
@@ -123,6 +124,14 @@ def _in_list_order(known: list[Choice], unknown: list[Choice]) -> list[Choice]:
     """Put the files on disk before the rows without one; of several choices with the same name and row the first is kept."""
     choices = [choice for choice in [*known, *unknown] if choice.path] + [choice for choice in known if not choice.path]
     return list({(choice.name, choice.row): choice for choice in reversed(choices)}.values())[::-1]
+
+
+@overload
+def find_companion(path: Path, *names: str, folders: Folders | None = None, inside: Sequence[str] = (), what: str = "",
+                   needed: Literal[True] = True) -> Path: ...
+@overload
+def find_companion(path: Path, *names: str, folders: Folders | None = None, inside: Sequence[str] = (), what: str = "",
+                   needed: bool) -> Path | None: ...
 
 
 def find_companion(path: Path, *names: str, folders: Folders | None = None, inside: Sequence[str] = (), what: str = "",

@@ -18,7 +18,7 @@ from ..crops.transformed import transform_face
 from ..detect import Detector, detect_faces
 from ..errors import FaceLoomError
 from ..faces import Face, Identity
-from ..files.catalogue import rows
+from ..files.catalogue import NetContract, rows
 from ..identity import Recognizer, make_identity
 from ..identity.photos import reference_photos
 from ..options.detect import DetectSettings
@@ -63,7 +63,7 @@ def adapter_embedding(identity: Identity, adapter: str, recognizer: Recognizer |
     if space not in identity.embeddings and recognizer is not None and recognizer.space == space:
         identity = _embed_again(recognizer, identity)
     if space not in identity.embeddings:
-        file = next(row.file for row in rows("recognizer") if row.contract.space == space)
+        file = next(row.file for row in rows("recognizer") if isinstance(row.contract, NetContract) and row.contract.space == space)
         spaces = ", ".join(sorted(identity.embeddings)) or "none"
         raise FaceLoomError(f"{adapter} needs an identity with an embedding of {space}, and this one has {spaces}; make it with ArcFace "
                             f"Embed and {file} from Load Face Recognizer, or connect that recognizer here.")

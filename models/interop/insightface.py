@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..detect import Detector
 from ..detect.attributes import AgeAndSex
@@ -27,7 +27,7 @@ Network = TypeVar("Network")
 # The networks that were opened, by the object they came from; they go when the object goes. The object is another pack's: ComfyUI hands
 # it to each node anew, nothing of ours lives as long as it, and an attribute written into it would be seen by that pack's nodes. Without
 # this table every run of a node would open the sessions again. What it holds is a function of the file alone, so no result depends on it.
-_opened: weakref.WeakKeyDictionary[object, dict[tuple, object]] = weakref.WeakKeyDictionary()
+_opened: weakref.WeakKeyDictionary[object, dict[tuple, Any]] = weakref.WeakKeyDictionary()
 
 
 def detector_of(analysis, providers: str | Sequence[str] = "auto") -> Detector:

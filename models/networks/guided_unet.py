@@ -50,7 +50,7 @@ class Residual(nn.Module):
         main = self._resized(self.in_layers[1](self.in_layers[0](x)))
         scale, shift = self.emb_layers(embedding)[:, :, None, None].chunk(2, 1)
         main = self.out_layers[0](self.in_layers[2](main)) * (1 + scale) + shift
-        for layer in self.out_layers[1:]:
+        for layer in list(self.out_layers)[1:]:
             main = layer(main)
         return self.skip_connection(self._resized(x)) + main
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -79,7 +80,16 @@ class SimSwapNet(nn.Module):
         return self.last_layer(x)
 
 
-def simswap_form(weights: Mapping[str, torch.Tensor]) -> dict[str, int | bool]:
+class SimSwapForm(TypedDict):
+    """The arguments of a ``SimSwapNet``."""
+
+    vector: int
+    matrix: bool
+    blocks: int
+    large: bool
+
+
+def simswap_form(weights: Mapping[str, torch.Tensor]) -> SimSwapForm:
     """Read the arguments of the ``SimSwapNet`` that has these weights."""
     return {"vector": weights["BottleNeck.0.style1.linear.weight"].shape[1], "matrix": "trans_matrix" in weights,
             "blocks": len({key.split(".")[1] for key in weights if key.startswith("BottleNeck.")}),

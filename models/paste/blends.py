@@ -109,12 +109,12 @@ def solve_membrane(fixed: torch.Tensor, border: torch.Tensor, domain: torch.Tens
     inside, count = grids[0]
     residual = _neighbours(fixed * border) * inside
     solution = torch.zeros_like(fixed)
-    direction, before, energy = None, residual, None
+    direction, before, energy = residual, residual, None
     for _ in range(_MAX_ROUNDS):
         if float(residual.abs().max()) < _MAX_RESIDUAL:
             break
         better = _v_cycle(residual, grids)
-        if direction is None:
+        if energy is None:
             direction = better
         else:  # the flexible (Polak-Ribière) step allows a preconditioner that is not exactly symmetric
             direction = better + ((residual - before) * better).sum((1, 2), keepdim=True) / energy * direction

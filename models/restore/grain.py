@@ -71,7 +71,8 @@ class _Site:
 
     def sample(self, picture: torch.Tensor, padding: str = "border") -> torch.Tensor:
         """Sample a picture of the crop's size, ``[S, S, C]``, at the photograph's pixels: ``[h, w, C]``."""
-        return warp(picture, invert(self.to_crop), *self.photo.shape[:2], padding)
+        height, width = self.photo.shape[:2]
+        return warp(picture, invert(self.to_crop), height, width, padding)
 
 
 def _extent(mask: torch.Tensor, margin: float) -> tuple[float, float, float, float]:

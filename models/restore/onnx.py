@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ..errors import FaceLoomError
-from ..files.catalogue import NetContract, catalogue
+from ..files.catalogue import NetContract, as_net_contract, catalogue
 from ..files.contents import Contents
 from ..files.onnx import Port
 from ..progress import Progress, silent
@@ -44,13 +44,13 @@ class OnnxRestorer:
         def run(squares: torch.Tensor, progress: Progress) -> torch.Tensor:
             return self._run_network(squares, fidelity, progress)
 
-        return restore_squares(run, crops, self.contract.size, self.contract.template, points, progress)
+        return restore_squares(run, crops, self.contract.fixed_size, self.contract.template, points, progress)
 
     def _run_network(self, squares: torch.Tensor, fidelity: float, progress: Progress) -> torch.Tensor:
         """Run squares ``[n, E, E, 3]`` through the network: ``[n, T, T, 3]`` float32 0..1."""
         feeds = {self._input.name: to_network_input(squares, self.contract)}
         if self._fidelity is not None:
-            feeds[self._fidelity.name] = np.full((1,) * len(self._fidelity.shape or ()), fidelity)
+            feeds[self._fidelity.name] = torch.full((1,) * len(self._fidelity.shape or ()), fidelity, dtype=torch.float64)
         output = self.model.run(feeds, progress)[self._output]
         if output.ndim != 4 or len(output) != len(squares):
             raise FaceLoomError(f"{self.name} should return one picture per face, but returns {describe_ports(self.model.outputs)}.")
@@ -79,7 +79,7 @@ def _picture_output(model: OnnxModel, contract: NetContract) -> int:
 def _open(file: Contents, loading: Loading) -> OnnxRestorer:
     model = open_session(file.path, providers=loading.providers, kind="restorer")
     contract = loading.contract or (file.row.contract if file.row else None)
-    return OnnxRestorer(file.name, model, contract or catalogue()[USUAL_ROW].contract, exact=contract is not None)
+    return OnnxRestorer(file.name, model, as_net_contract(contract or catalogue()[USUAL_ROW].contract), exact=contract is not None)
 
 
 METHOD = Method("ONNX", kind="restorer", suffixes=(".onnx",), recognizes=has_suffix(".onnx"), open=_open)

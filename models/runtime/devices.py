@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+
+Net = TypeVar("Net", bound=torch.nn.Module)
 
 
 class DeviceManager(Protocol):
@@ -32,19 +34,19 @@ class PlainDevices:
         return self.device
 
 
-class TorchModel:
+class TorchModel(Generic[Net]):
     """A torch network for inference, and the manager that moves it.
 
     name: for messages. devices: the manager, ``PlainDevices`` without one. handle: what the manager knows the network by.
     """
 
-    def __init__(self, name: str, net: torch.nn.Module, devices: DeviceManager | None = None) -> None:
+    def __init__(self, name: str, net: Net, devices: DeviceManager | None = None) -> None:
         self.name = name
         self.net = net.eval().requires_grad_(False)
         self.devices = devices or PlainDevices()
         self.handle = self.devices.adopt(self.net)
 
-    def ready(self, memory: int = 0) -> tuple[torch.nn.Module, torch.device]:
+    def ready(self, memory: int = 0) -> tuple[Net, torch.device]:
         """Load the network on its device. Returns it and the device its inputs must be on.
 
         memory: bytes that the call needs besides the weights.

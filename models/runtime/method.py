@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 from ..errors import FaceLoomError
 from ..files.catalogue import KINDS, NetContract, Row, SwapContract
@@ -65,6 +65,11 @@ class Companion:
 
     row: str
     called: str
+
+    @overload
+    def find(self, path: Path, loading: Loading, needed: Literal[True] = True) -> Path: ...
+    @overload
+    def find(self, path: Path, loading: Loading, needed: bool) -> Path | None: ...
 
     def find(self, path: Path, loading: Loading, needed: bool = True) -> Path | None:
         """Returns the companion of ``path``: in the same folder, else where the models folders have it; as safetensors where it was

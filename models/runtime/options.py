@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import FaceLoomError
 
 Value = str | bool | int | float
+Chosen = TypeVar("Chosen", bound="Options")
 
 
 def option(default: Value, help: str, *, choices: tuple[str, ...] = (), least: float | None = None, most: float | None = None,
@@ -40,7 +41,7 @@ class Options:
         for each in fields(self):
             check_value(each.name, getattr(self, each.name), each.default, each.metadata)
 
-    def changed(self, owner: str, **values: Value) -> Options:
+    def changed(self: Chosen, owner: str, **values: Value) -> Chosen:
         """Returns these options with other ``values``. owner: what the method is called in the error about an option it does not have."""
         known = [each.name for each in fields(self)]
         for name in values:

@@ -66,6 +66,7 @@ class SwapEngine(Protocol):
 
         source: what ``prepare`` returned; not looked at where the strength is 0. FaceLoomError for settings the engine cannot do.
         """
+        ...
 
 
 @runtime_checkable
@@ -77,6 +78,7 @@ class WithOptions(Protocol):
 
     def with_options(self, **options: Value) -> WithOptions:
         """Returns an engine with the same networks and other options."""
+        ...
 
 
 @runtime_checkable
@@ -96,6 +98,7 @@ class AlignsFaces(Protocol):
 
     def align(self, faces: Faces) -> Faces:
         """Returns the faces with those crops, for ``swap`` and for pasting."""
+        ...
 
 
 @runtime_checkable

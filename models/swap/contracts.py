@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..files.cache import file_hash
-from ..files.catalogue import Row, SwapContract, catalogue, row_by_hash, rows
+from ..files.catalogue import Row, SwapContract, as_net_contract, as_swap_contract, catalogue, row_by_hash, rows
 from ..files.contents import Contents
 from ..files.find import find_by_name
 from ..runtime.input import describe_ports
@@ -33,7 +33,7 @@ def open_onnx(file: Contents, loading: Loading) -> OnnxEngine:
     """
     model = open_session(file.path, providers=loading.providers, kind="swap")
     row = file.row or row_by_hash(file_hash(file.path))
-    contract, ports = bind_ports(loading.contract or _contract_of(row, model), model)
+    contract, ports = bind_ports(as_swap_contract(loading.contract) if loading.contract else _contract_of(row, model), model)
     name = row.name if row and "*" not in row.file else file.path.stem
     return OnnxEngine(name, model, contract, ports, _latents(contract, model, loading))
 
@@ -49,14 +49,14 @@ def _contract_of(row: Row | None, model: OnnxModel) -> SwapContract:
 
 def _contract_by_graph(model: OnnxModel) -> SwapContract:
     """Finds the only contract that the graph agrees with; FaceLoomError where none or several do."""
-    fitting: dict[SwapContract, Row] = {}
+    fitting: dict[SwapContract, tuple[SwapContract, Row]] = {}
     for row in rows("swap"):
         if isinstance(row.contract, SwapContract) and _fits(row.contract, model):
-            fitting.setdefault(replace(row.contract, source_input=None, target_input=None, outputs=()), row)
+            fitting.setdefault(replace(row.contract, source_input=None, target_input=None, outputs=()), (row.contract, row))
     if len(fitting) == 1:
-        return next(iter(fitting.values())).contract
+        return next(iter(fitting.values()))[0]
     if fitting:
-        names = ", ".join(row.name for row in fitting.values())
+        names = ", ".join(row.name for _, row in fitting.values())
         raise FaceLoomError(f"{model.name} could be any of {names}; rename the file so that it begins with the right one of these.")
     raise FaceLoomError(f"{model.name} is no swap model FaceLoom knows: it takes {describe_ports(model.inputs)} and returns "
                         f"{describe_ports(model.outputs)}. If it is another export of one, rename the file so that it begins with "
@@ -94,5 +94,5 @@ def _latents(contract: SwapContract, model: OnnxModel, loading: Loading) -> Late
     converter = None
     if contract.converter:
         converter = open_session(find_by_name(contract.converter, loading.folders).path, providers=loading.providers, kind="converter")
-    adapter = catalogue()[contract.adapter].contract.space if contract.adapter else None
+    adapter = as_net_contract(catalogue()[contract.adapter].contract).space if contract.adapter else None
     return Latents(contract, cache(lambda space: recognizer_for(space, loading)), converter, emap, adapter)

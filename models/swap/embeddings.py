@@ -35,14 +35,14 @@ class Latents:
 
     def of_identity(self, identity: Identity) -> np.ndarray:
         """Returns the identity's latent ``[1, L]``."""
-        vector = self._identity_vector(identity, self.contract.space, self.contract.unit)
+        vector = self._identity_vector(identity, self.contract.embedding_space, self.contract.unit)
         if self.adapter:
             vector = vector + self._identity_vector(identity, self.adapter, True)
         return self._convert(vector[None])
 
     def of_faces(self, images: torch.Tensor, faces: Faces, progress: Progress = silent) -> np.ndarray:
         """Returns the faces' own latents ``[N, L]``."""
-        vectors = self._face_vectors(images, faces, self.contract.space, self.contract.unit, progress)
+        vectors = self._face_vectors(images, faces, self.contract.embedding_space, self.contract.unit, progress)
         if self.adapter:
             vectors = vectors + self._face_vectors(images, faces, self.adapter, True, silent)
         return self._convert(vectors)
@@ -73,7 +73,7 @@ class Latents:
                 f"This identity has no {space} embedding and no photos to take one from; make it again from photos with ArcFace Embed "
                 f"and a {space} recognizer."
             )
-        return self._face_vectors(*reference_photos(identity, self.contract.space), space, unit, silent)
+        return self._face_vectors(*reference_photos(identity, self.contract.embedding_space), space, unit, silent)
 
     def _face_vectors(self, images: torch.Tensor, faces: Faces, space: str, unit: bool, progress: Progress) -> np.ndarray:
         if unit and all(space in face.embeddings for face in faces):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
 
 from ..detect.load import load_landmarker
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, given
 from ..face3d.points106 import Landmarker
-from ..files.catalogue import rows
+from ..files.catalogue import NetContract, rows
 from ..files.find import list_choices
 from ..files.folders import Folders
 from ..identity import Recognizer
@@ -28,21 +28,22 @@ LANDMARKS = "2d106det"
 class LateParser:
     """A ``Parser`` whose file is opened when it is first asked; not all systems ask."""
 
-    def __init__(self, name: str, open_file: Callable[[], Parser]) -> None:
+    def __init__(self, name: str, open_file: Callable[[], Parser | None]) -> None:
         self.name = name
         self._open = cache(open_file)
 
     def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
-        return self._open().parse(crops, progress)
+        return given(self._open(), f"{self.name} is no face parser; connect one from Load Face Parser.").parse(crops, progress)
 
 
 def parser_for(loading: Loading) -> Parser | None:
     """Returns the connected parser, else the one the systems were published with where it is on disk."""
     if loading.parser is not None:
         return loading.parser
-    on_disk = (choice for choice in list_choices("parser", loading.folders) if choice.path and choice.row and choice.row.contract)
-    choice = next((choice for choice in on_disk if choice.row.contract.family == "bisenet"), None)
-    return choice and LateParser(choice.name, lambda: load_parser(choice.path, _for_helper(loading)))
+    for choice in list_choices("parser", loading.folders):
+        if choice.path and choice.row and isinstance(choice.row.contract, NetContract) and choice.row.contract.family == "bisenet":
+            return LateParser(choice.name, partial(load_parser, choice.path, _for_helper(loading)))
+    return None
 
 
 def landmarker_for(loading: Loading) -> Landmarker | None:
@@ -51,8 +52,10 @@ def landmarker_for(loading: Loading) -> Landmarker | None:
         return loading.landmarker
     choices = (choice for choice in list_choices("landmarker", loading.folders) if choice.row and choice.row.name == LANDMARKS)
     path = next((choice.path for choice in choices if choice.path), None)
+    if path is None or not find_spec("onnxruntime"):
+        return None
     opened = cache(lambda: load_landmarker(path, _for_helper(loading)))
-    return (lambda crops: opened()(crops)) if path and find_spec("onnxruntime") else None
+    return lambda crops: opened()(crops)
 
 
 def recognizer_for(space: str, loading: Loading) -> Recognizer:

@@ -37,7 +37,7 @@ def bind_ports(contract: SwapContract, model: OnnxModel) -> tuple[SwapContract, 
     if [port for port in rest if port is not morph]:
         raise FaceLoomError(f"{model.name} takes more than its kind of model does: {describe_ports(model.inputs)}.")
     size = _image_size(contract, target, contract.size, model)
-    if contract.source == "image":
+    if contract.source == "image" and source is not None:
         _image_size(contract, source, contract.source_size, model)
     elif source is not None and (source.shape or (None,))[-1] not in (None, VECTOR_LENGTH):
         raise FaceLoomError(f"{model.name} should take a vector of {VECTOR_LENGTH} numbers, but takes {describe_ports([source])}.")

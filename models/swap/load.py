@@ -44,9 +44,9 @@ def with_options(engine: SwapEngine | WithOptions, method: str, **values: Value)
     """Returns ``engine`` with other options of a method of ``options_by_method``; the networks are shared, ``engine`` stays as it is."""
     from . import WithOptions
 
-    has_options = isinstance(engine, WithOptions)
-    own = next((name for name, kind in options_by_method().items() if has_options and isinstance(engine.options, kind)), None)
-    if own != method:
+    options = engine.options if isinstance(engine, WithOptions) else None
+    own = next((name for name, kind in options_by_method().items() if isinstance(options, kind)), None)
+    if own != method or not isinstance(engine, WithOptions):
         what = f"is {own}; choose the options of {own}" if own else "has no options; connect it to One-Shot Swap directly"
         raise FaceLoomError(f"These are the options of {method}, but {engine.name} {what}.")
     return engine.with_options(**values)

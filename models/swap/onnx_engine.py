@@ -9,7 +9,7 @@ import torch
 
 from ..crops.crop import crop_faces
 from ..crops.templates import template_matrix
-from ..errors import FaceLoomError, check_finite
+from ..errors import FaceLoomError, check_finite, given
 from ..faces import Faces, Identity
 from ..files.catalogue import SwapContract
 from ..pixels.sampling import sample_crops
@@ -42,7 +42,7 @@ class OnnxEngine:
     @property
     def size(self) -> int:
         """Edge of the network's picture, pixels."""
-        return self.contract.size
+        return self.contract.fixed_size
 
     def prepare(self, identity: Identity) -> np.ndarray | None:
         """Returns what goes into the network's source input for one tile: a latent ``[1, L]`` or a picture ``[1, 3, s, s]``; None for a
@@ -81,15 +81,16 @@ class OnnxEngine:
     def _source_picture(self, identity: Identity) -> np.ndarray:
         contract = self.contract
         photo, face = best_photo(identity)
-        matrix = template_matrix(face.keypoints, contract.source_template, contract.source_size)
-        picture = sample_crops(photo, [0], matrix[None], contract.source_size)
+        unknown = f"{self.name} takes a picture, but its contract does not state which; fetch the file again."
+        template, size = given(contract.source_template, unknown), given(contract.source_size, unknown)
+        picture = sample_crops(photo, [0], template_matrix(face.keypoints, template, size)[None], size)
         return to_network_input(picture, replace(contract, mean=contract.source_mean, std=contract.source_std)).cpu().numpy()
 
     def _source_feeds(self, source: np.ndarray | None, images: torch.Tensor, faces: Faces, strength: float, tiles: int
                       ) -> dict[str, torch.Tensor]:
         """Returns the inputs besides the target's, by name: one row for each tile, or one for all."""
         feeds = {}
-        if self._ports.source:
+        if self._ports.source and source is not None:
             if self._latents and strength != 1:
                 source = np.repeat(mix(self._latents.of_faces(images, faces), source, strength), tiles, 0)
             feeds[self._ports.source.name] = torch.from_numpy(source).to(images.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ..files.contents import Contents
 from ..identity.photos import reference_photos
 from ..pixels.sampling import sample_crops
 from ..progress import Progress, silent
-from ..runtime.devices import TorchModel
+from ..runtime.devices import Net, TorchModel
 from ..runtime.memory import run_chunks
 from ..runtime.method import Loading
 from ..runtime.options import Options, Value
@@ -29,14 +29,16 @@ from .square import draw_outputs, join_outputs, sample_tiles
 # Bytes one face of 256×256 takes in a network besides its weights, measured; larger pictures take as many times more.
 BYTES_PER_FACE = 400 << 20
 
+OwnOptions = TypeVar("OwnOptions", bound=Options)
+
 
 def common_settings(file: Contents, loading: Loading, half: bool = False) -> dict[str, Any]:
     """Returns what every engine is made with: name, devices and dtype. half: whether the system may run in half precision."""
     return {"name": file.path.stem, "devices": loading.devices, "dtype": torch.float16 if loading.half and half else torch.float32}
 
 
-class TorchEngine(ABC):
-    """A ``SwapEngine`` around torch networks.
+class TorchEngine(ABC, Generic[Net, OwnOptions]):
+    """A ``SwapEngine`` around torch networks: of a module that holds them, and with options of its own.
 
     size: edge of the square the network swaps. chunk: faces that go through it together. mixes: whether what ``encode_faces`` returns for
     a target lies in one space with what it returns for a source, so that strengths between can be had; else the outputs are faded.
@@ -49,24 +51,24 @@ class TorchEngine(ABC):
     chunk = 8
     mixes = True
     layout = torch.channels_last
-    options: Options = Options()
+    options: OwnOptions
     note = ""  # what the user should know about what is missing
 
-    def __init__(self, name: str, model: TorchModel, **options: Value) -> None:
+    def __init__(self, name: str, model: TorchModel[Net], **options: Value) -> None:
         self.name = name
         self.model = model
         set_memory_format(model.net, self.layout)
         self.options = self.options.changed(name, **options)
         self.check()
 
-    def with_options(self, **options: Value) -> TorchEngine:
+    def with_options(self, **options: Value) -> TorchEngine[Net, OwnOptions]:
         """Returns an engine with the same networks and other options; this one stays as it is."""
         changed = copy.copy(self)
         changed.options = self.options.changed(self.name, **options)
         changed.check()
         return changed
 
-    def check(self) -> None:  # noqa: B027  (most need nothing)
+    def check(self) -> None:
         """Raises FaceLoomError where an option needs what this engine was made without."""
 
     @abstractmethod

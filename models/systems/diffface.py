@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from ..diffusion.blending import target_preserving_factor
 from ..diffusion.ddpm import DdpmSchedule, ddpm_schedule
 from ..diffusion.guidance import FACE_CLASSES, eye_crops, gaze_loss, identity_loss, parser_loss
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, given
 from ..progress import Progress, silent
 from ..runtime.input import normalize_channels
 from .diffface_views import UNCHANGED, View, apply_view, random_view
@@ -26,6 +28,12 @@ SIZE = 256
 # Edges in pixels of what the recognizer and the parser are given, and of the scores that are compared.
 _RECOGNIZER_SIZE, _PARSER_SIZE, _SCORES_SIZE = 112, 512, 256
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NO_PARSER = "DiffFace finds the face and holds its expression by a face parser; hand one in, or hand in masks and set expression to 0."
+_NO_GAZE = "DiffFace holds the gaze by a gaze estimator and boxes of the eyes; hand both in, or set gaze to 0."
+_OTHER_WEIGHTS = "The scene was made with other weights than the faces are painted with; make it with the same."
+
+# Of both eyes of each crop, ``[N, 2, 4]``: x0, y0, x1, y1.
+EyeBoxes = Sequence[np.ndarray] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -104,14 +112,14 @@ class Networks:
 class Scene:
     """What stays fixed while faces are painted.
 
-    targets: crops. masks: ``[N, 1, n, n]`` of 0 and 1, where to paint. identities: unit ``[N, 512]``. eye_boxes: ``[2, 4]`` per face.
-    scores, gazes: the parser's and the gaze estimator's outputs for the targets.
+    targets: crops. masks: ``[N, 1, n, n]`` of 0 and 1, where to paint. identities: unit ``[N, 512]``. eye_boxes: where the gaze acts.
+    scores, gazes: the parser's and the gaze estimator's outputs for the targets, where expression and gaze act.
     """
 
     targets: Tensor
     masks: Tensor
     identities: Tensor
-    eye_boxes: Sequence[np.ndarray] | None = None
+    eye_boxes: EyeBoxes | None = None
     scores: Tensor | None = None
     gazes: Tensor | None = None
 
@@ -124,13 +132,13 @@ def normalize(crops: Tensor) -> Tensor:
 def parser_scores(networks: Networks, crops: Tensor, size: int = _SCORES_SIZE) -> Tensor:
     """Return the parser's scores ``[N, 19, size, size]``. It is given crops that are normalized twice, as in the released program."""
     large = F.interpolate((normalize(crops) - 0.5) / 0.5, (_PARSER_SIZE, _PARSER_SIZE), mode="bilinear", align_corners=False)
-    return F.interpolate(networks.parse(large), (size, size), mode="bilinear", align_corners=False)
+    return F.interpolate(given(networks.parse, _NO_PARSER)(large), (size, size), mode="bilinear", align_corners=False)
 
 
-def estimate_gazes(networks: Networks, crops: Tensor, boxes: Sequence[np.ndarray]) -> Tensor:
-    """Return pitch and yaw ``[N, 2, 2]`` of both eyes, in radians. boxes: ``[2, 4]`` per crop."""
+def estimate_gazes(networks: Networks, crops: Tensor, boxes: EyeBoxes) -> Tensor:
+    """Return pitch and yaw ``[N, 2, 2]`` of both eyes, in radians."""
     eyes = torch.cat([eye_crops((crop[None] + 1) / 2, pair) for crop, pair in zip(crops, boxes, strict=True)])
-    return networks.gaze(eyes.flatten(0, 1)).reshape(len(crops), 2, 2)
+    return given(networks.gaze, _NO_GAZE)(eyes.flatten(0, 1)).reshape(len(crops), 2, 2)
 
 
 def shrink_for_recognizer(crops: Tensor) -> Tensor:
@@ -151,7 +159,7 @@ def find_face_masks(networks: Networks, targets: Tensor) -> Tensor:
 
 
 def make_scene(networks: Networks, targets: Tensor, identity: Tensor, weights: LossWeights, masks: Tensor | None = None,
-               boxes: Sequence[np.ndarray] | None = None) -> Scene:
+               boxes: EyeBoxes | None = None) -> Scene:
     """Run the networks that the weights need on the target crops.
 
     identity: unit ``[512]``. masks: where to paint; None paints the face that the parser finds. boxes: of the eyes, needed for the gaze.
@@ -161,7 +169,7 @@ def make_scene(networks: Networks, targets: Tensor, identity: Tensor, weights: L
     if weights.expression > 0:
         scene = replace(scene, scores=parser_scores(networks, targets))
     if weights.gaze > 0:
-        scene = replace(scene, gazes=estimate_gazes(networks, targets, boxes))
+        scene = replace(scene, gazes=estimate_gazes(networks, targets, given(boxes, _NO_GAZE)))
     return scene
 
 
@@ -175,9 +183,11 @@ def weighted_losses(networks: Networks, scene: Scene, crops: Tensor, time: float
         vectors = networks.embed(viewed.flatten(0, 1)).unflatten(0, viewed.shape[:2])
         losses["identity"] = weights.identity * identity_loss(vectors, scene.identities)
     if weights.expression > 0:
-        losses["expression"] = weights.expression * parser_loss(parser_scores(networks, crops), scene.scores, weights.squared)
+        wanted = given(scene.scores, _OTHER_WEIGHTS)
+        losses["expression"] = weights.expression * parser_loss(parser_scores(networks, crops), wanted, weights.squared)
     if weights.gaze_at(time) > 0:
-        losses["gaze"] = weights.gaze * gaze_loss(estimate_gazes(networks, crops, scene.eye_boxes), scene.gazes)
+        gazes = estimate_gazes(networks, crops, given(scene.eye_boxes, _OTHER_WEIGHTS))
+        losses["gaze"] = weights.gaze * gaze_loss(gazes, given(scene.gazes, _OTHER_WEIGHTS))
     if weights.keep > 0:
         losses["keep"] = weights.keep * (crops - scene.targets).square().mean((1, 2, 3))
     return losses
@@ -212,7 +222,7 @@ def guided_step(networks: Networks, schedule: DdpmSchedule, scene: Scene, x: Ten
         with torch.enable_grad():
             mixed = mix_with_prediction(schedule, schedule.clean(leaf, noise, step), leaf, step)
             losses = weighted_losses(networks, scene, mixed, time, weights, views)
-            gradient = -torch.autograd.grad(sum(losses.values()).sum(), leaf)[0]
+            gradient = -torch.autograd.grad(reduce(add, losses.values()).sum(), leaf)[0]
     clean = schedule.clean(x, noise.detach(), step)
     return GuidedStep(clean, *schedule.step_back(x, clean, variance_share.detach(), step), gradient)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..crops.crop import crop_faces, crop_matrix
 from ..diffusion.crop import composite
 from ..diffusion.gaze import build_eyenet, eye_boxes
 from ..errors import FaceLoomError
-from ..faces import Face, Faces, Identity
+from ..faces import Faces, Identity
 from ..files.checkpoints import load_weights
 from ..files.contents import Contents
 from ..files.find import FoundFile, find_companion
@@ -25,7 +24,7 @@ from ..identity.photos import check_photos, reference_photos
 from ..networks import build
 from ..networks.arcface_se import build_arcface
 from ..networks.bisenet import build_bisenet
-from ..networks.guided_unet import guided_unet_for
+from ..networks.guided_unet import GuidedUNet, guided_unet_for
 from ..pixels.affine import transform
 from ..pixels.masks import fit_mask
 from ..pixels.resize import resize_area_or_lanczos
@@ -46,7 +45,7 @@ from .diffface import (
     make_scene,
     paint,
 )
-from .engine import SystemEngine
+from .engine import SystemEngine, engine_method
 from .options import DiffFaceOptions
 
 # Bytes that a step needs besides the weights, with the gradient through the denoiser (True) and without.
@@ -59,13 +58,14 @@ _EYES = (range(36, 42), range(42, 48))  # of 68 points
 class DiffFaceNets(nn.Module):
     """The networks as one module that moves between devices. gaze: may be missing."""
 
-    def __init__(self, denoiser: nn.Module, recognizer: nn.Module, parser: nn.Module, gaze: nn.Module | None = None) -> None:
+    def __init__(self, denoiser: GuidedUNet, recognizer: nn.Module, parser: nn.Module, gaze: nn.Module | None = None) -> None:
         super().__init__()
         self.denoiser, self.recognizer, self.parser, self.gaze = denoiser, recognizer, parser, gaze
 
     def as_functions(self) -> Networks:
         """Return the networks as ``diffface.paint`` takes them."""
-        return Networks(self.denoiser, self.recognizer, self.parser, self.gaze and (lambda eyes: self.gaze(eyes)[2]))
+        gaze = self.gaze
+        return Networks(self.denoiser, self.recognizer, self.parser, None if gaze is None else lambda eyes: gaze(eyes)[2])
 
 
 class DiffFace:
@@ -131,8 +131,8 @@ class DiffFace:
         if settings.weights.gaze > 0 and self.model.net.gaze is None:
             raise FaceLoomError("gaze_weight needs DiffFace's GazeEstimator.pt beside its Model.pt; put it there, or set weights to own "
                                 "and gaze_weight to 0.")
-        if self.size % self.model.net.denoiser.multiple:
-            multiple = self.model.net.denoiser.multiple
+        multiple = self.model.net.denoiser.multiple
+        if self.size % multiple:
             raise FaceLoomError(f"The edge of DiffFace's crops must be a multiple of {multiple} pixels, not {self.size}.")
 
     def _networks(self, settings: Settings) -> tuple[Networks, torch.device]:
@@ -164,12 +164,13 @@ def find_eye_boxes(faces: Faces, size: int) -> np.ndarray:
     They follow from the 68 points where a face has them, else from its keypoints.
     """
     return np.concatenate([eye_boxes(1, size, faces.take([i])) if face.points68 is None
-                           else _boxes_of_68_points(face, size, faces.framing)[None] for i, face in enumerate(faces)])
+                           else _boxes_of_68_points(transform(face.points68, crop_matrix(face, size, faces.framing)), size)[None]
+                           for i, face in enumerate(faces)])
 
 
-def _boxes_of_68_points(face: Face, size: int, framing: float) -> np.ndarray:
-    points, scale = transform(face.points68, crop_matrix(face, size, framing)), size / SIZE
-    boxes = []
+def _boxes_of_68_points(points: np.ndarray, size: int) -> np.ndarray:
+    """Return the boxes ``[2, 4]`` around the eyes of points ``[68, 2]`` in a crop of ``size`` pixels."""
+    boxes, scale = [], size / SIZE
     for eye in _EYES:
         left, right, middle = points[eye[0], 0], points[eye[3], 0], points[list(eye), 1].mean()
         low = np.array([min(left, right) - _EYE_MARGIN_X * scale, middle - _EYE_MARGIN_Y * scale])
@@ -222,10 +223,10 @@ class DiffFaceEngine(SystemEngine):
 
 
 def _open_engine(file: Contents, loading: Loading, **options: Value) -> DiffFaceEngine:
-    chosen = DiffFaceOptions(**options)
+    chosen = DiffFaceOptions().changed(METHOD.name, **options)
     system = METHOD.open(file, loading)
     weights = PRESETS[chosen.weights]
     return DiffFaceEngine(system, Settings(chosen.steps, chosen.steps // 4, chosen.repeats, weights, seed=chosen.seed))
 
 
-ENGINE = replace(METHOD, open=_open_engine, options=DiffFaceOptions)
+ENGINE = engine_method(METHOD, _open_engine, DiffFaceOptions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ from ..runtime.memory import run_chunks
 from ..runtime.method import Loading, Method, is_row
 from ..runtime.options import Value
 from .diffswap_picture import identity_view, latent_mask, organ_masks
-from .engine import SystemEngine
+from .engine import SystemEngine, engine_method
 from .options import ORGAN_SOURCES, SHAPES, DiffSwapOptions
 
 ALIGNMENT = "FFHQ quad"
@@ -205,8 +205,9 @@ def make_swap_mask(faces: Faces, identity: Identity, shape: str, points: np.ndar
 def starts_from_noise(steps: tuple[DdimStep, ...]) -> bool:
     """Tell whether a schedule starts where nothing of a picture is left: a step of the same width before its first one would lie beyond
     the training steps."""
-    width = steps[0].timestep - steps[1].timestep if len(steps) > 1 else TRAINING_STEPS
-    return steps[0].timestep + width >= TRAINING_STEPS
+    first = steps[0].timestep
+    width = first - steps[1].timestep if len(steps) > 1 else TRAINING_STEPS
+    return first + width >= TRAINING_STEPS
 
 
 def masked_ddim(denoise: Denoise, x: Tensor, target: Tensor, replaced: Tensor, steps: tuple[DdimStep, ...], draw: DrawNoise,
@@ -321,9 +322,9 @@ METHOD = Method("DiffSwap", kind="research", recognizes=is_row("diffswap", lambd
 
 
 def _open_engine(file: Contents, loading: Loading, **options: Value) -> DiffSwapEngine:
-    chosen = DiffSwapOptions(**options)
+    chosen = DiffSwapOptions().changed(METHOD.name, **options)
     settings = Settings(chosen.steps, chosen.target_guidance, chosen.seed)
     return DiffSwapEngine(METHOD.open(file, loading), settings, ConditioningSettings(chosen.organ_source, chosen.shape))
 
 
-ENGINE = replace(METHOD, open=_open_engine, options=DiffSwapOptions)
+ENGINE = engine_method(METHOD, _open_engine, DiffSwapOptions)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,6 +14,8 @@ from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..identity.photos import check_photos
 from ..progress import Progress, silent
+from ..runtime.method import Method
+from ..runtime.options import Options
 from ..swap import USUAL, SwapSettings
 
 
@@ -50,3 +54,11 @@ class SystemEngine(ABC):
     @abstractmethod
     def paint_faces(self, images: torch.Tensor, faces: Faces, source: Any, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns painted crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of at least one face."""
+
+
+Engine = TypeVar("Engine", bound=SystemEngine)
+
+
+def engine_method(system: Method[Any], open: Callable[..., Engine], options: type[Options]) -> Method[Engine]:
+    """Returns the method that opens the same files as ``system`` as a swap engine. open: as ``Method.open``, with these options."""
+    return replace(system, open=open, options=options)

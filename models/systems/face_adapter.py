@@ -18,10 +18,11 @@ from torch.nn import functional
 from ..crops.crop import crop_matrices, crop_matrix
 from ..crops.squares import box_square
 from ..crops.templates import TEMPLATES
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, given
 from ..face3d.basel_model import FaceModel
 from ..faces import Faces, Identity
 from ..identity.photos import reference_photos
+from ..networks.face_adapter import TokenDecoder
 from ..networks.iresnet import IResNet
 from ..parse import Parser, region_labels
 from ..pixels.affine import compose, invert, similarity
@@ -36,6 +37,7 @@ MODES = ("swap", "reenact")
 ALIGNMENT = "box"
 TEMPLATE = TEMPLATES["arcface_112_v2"] * 224 + (16, 0)  # of the five points, in the aligned crop of 256
 _RECOGNIZER_SIZE = 128  # edge of what ArcFace sees
+_NO_AREA = "Reenactment needs Face-Adapter's mask network; put net_seg_res18.pth beside the other files."
 # Bytes one face takes in the networks besides their weights, and how many faces go through them together.
 _BYTES_PER_FACE, _CHUNK = 400 << 20, 8
 
@@ -100,7 +102,7 @@ class Source:
 class FaceAdapterNets(nn.Module):
     """The networks as one module that moves between devices. area: for reenactment only."""
 
-    def __init__(self, arcface: IResNet, id_tokens: nn.Module, image_tokens: nn.Module, coefficients: nn.Module,
+    def __init__(self, arcface: IResNet, id_tokens: TokenDecoder, image_tokens: TokenDecoder, coefficients: nn.Module,
                  area: nn.Module | None = None) -> None:
         super().__init__()
         self.arcface, self.id_tokens, self.image_tokens = arcface, id_tokens, image_tokens
@@ -113,7 +115,7 @@ class FaceAdapter:
     shape: the 3-D face model that the coefficients belong to. parser: the one the system was trained with, where its file is there.
     """
 
-    def __init__(self, name: str, model: TorchModel, shape: FaceModel, parser: Parser | None = None) -> None:
+    def __init__(self, name: str, model: TorchModel[FaceAdapterNets], shape: FaceModel, parser: Parser | None = None) -> None:
         self.name, self.model, self.shape, self.parser = name, model, shape, parser
 
     def conditions(self, crops: Tensor, faces: Faces, source: Identity | Source, vision: Vision, *, mode: str = "swap",
@@ -127,8 +129,8 @@ class FaceAdapter:
         """
         if mode not in MODES:
             raise FaceLoomError(f"Face-Adapter's mode must be {' or '.join(MODES)}, not {mode!r}.")
-        if mode == "reenact" and self.model.net.area is None:
-            raise FaceLoomError("Reenactment needs Face-Adapter's mask network; put net_seg_res18.pth beside the other files.")
+        if mode == "reenact":
+            given(self.model.net.area, _NO_AREA)
         if not len(faces):
             return self._empty_conditions()
         resized = resize_bicubic(crops[..., :3], SIZE)
@@ -186,7 +188,7 @@ class FaceAdapter:
         """Return ``[n, 512, 512]`` of 0 and 1: what changes in a source crop ``[1, 512, 512, 3]`` when its face moves to these points."""
         pair = torch.cat([source.expand_as(points), points], -1).movedim(-1, 1) * 2 - 1
         (pair,) = self._to_device(pair)
-        return (_to_cpu(self.model.net.area(pair))[:, 0] > 0.5).float()
+        return (_to_cpu(given(self.model.net.area, _NO_AREA)(pair))[:, 0] > 0.5).float()
 
     def labels(self, targets: Tensor, faces: Faces, parser: Parser | None) -> Tensor:
         """Return labels ``[n, 512, 512]`` (indices into ``REGIONS``) by ``parser``, the adapter's own parser, or the landmarks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..networks.ldm import import_diffusers
 from ..runtime.devices import TorchModel
 from ..runtime.method import Loading
 from ..runtime.options import Value
+from .engine import engine_method
 from .face_adapter_load import CONTROL_FOLDER, METHOD, VISION_FOLDER, ClipVision, find_weights_in_folder
 from .face_adapter_swap import BaseModels, Denoise, FaceAdapterEngine, Settings
 from .options import FaceAdapterOptions
@@ -26,6 +26,8 @@ _BYTES = 4 << 30  # that two crops take in the UNet, the ControlNet and the VAE,
 
 class StableDiffusion(nn.Module):
     """diffusers' networks as one module that moves between devices."""
+
+    vae: Any  # diffusers' ``AutoencoderKL``; the package is optional
 
     def __init__(self, unet: nn.Module, control_net: nn.Module, vae: nn.Module) -> None:
         super().__init__()
@@ -73,8 +75,8 @@ def load_base_models(file: Path, base: str, loading: Loading) -> BaseModels:
 
     def denoise(x: Tensor, time: float, *conditions: Tensor) -> Tensor:
         net, device = model.ready(_BYTES)
-        x, *conditions = (value.to(device, dtype) for value in (x, *conditions))
-        return diffusers_denoiser(net.unet, net.control_net)(x, time, *conditions).float().cpu()
+        x, *moved = (value.to(device, dtype) for value in (x, *conditions))
+        return diffusers_denoiser(net.unet, net.control_net)(x, time, *moved).float().cpu()
 
     def decode(latents: Tensor) -> Tensor:
         net, device = model.ready(_BYTES)
@@ -93,7 +95,7 @@ def empty_prompt(folder: Path) -> Tensor:
 
 
 def _open_engine(file: Contents, loading: Loading, **options: Value) -> FaceAdapterEngine:
-    chosen = FaceAdapterOptions(**options)
+    chosen = FaceAdapterOptions().changed(METHOD.name, **options)
     models = load_base_models(file.path, chosen.base, loading)
     adapter = METHOD.open(file, loading)
     width = adapter.model.net.id_tokens.query.shape[-1]
@@ -103,4 +105,4 @@ def _open_engine(file: Contents, loading: Loading, **options: Value) -> FaceAdap
     return FaceAdapterEngine(adapter, models, Settings(chosen.seed, chosen.steps, chosen.cfg), loading.parser)
 
 
-ENGINE = replace(METHOD, open=_open_engine, options=FaceAdapterOptions)
+ENGINE = engine_method(METHOD, _open_engine, FaceAdapterOptions)

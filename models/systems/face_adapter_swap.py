@@ -15,6 +15,7 @@ from ..crops.crop import crop_faces
 from ..diffusion.ddim import classifier_free_guidance
 from ..diffusion.euler import sample_euler
 from ..diffusion.noise import seeded_noise
+from ..errors import given
 from ..faces import Faces, Identity
 from ..parse import Parser
 from ..progress import Progress, silent
@@ -91,6 +92,7 @@ class FaceAdapterEngine(SystemEngine):
 
     def __init__(self, adapter: FaceAdapter, models: BaseModels, settings: Settings = Settings(), parser: Parser | None = None) -> None:
         self.adapter, self.models, self.settings, self.parser = adapter, models, settings, parser
+        self.vision = given(models.vision, "Face-Adapter as a swap engine needs a CLIP vision model; hand one in with the other models.")
 
     def prepare(self, identity: Identity) -> Source:
         """Returns what the adapter needs of the identity; FaceLoomError where it has no photo."""
@@ -98,5 +100,5 @@ class FaceAdapterEngine(SystemEngine):
 
     def paint_faces(self, images: Tensor, faces: Faces, source: Identity | Source, progress: Progress) -> tuple[Tensor, Tensor]:
         """Returns painted crops and masks; see ``SystemEngine``."""
-        conditions = self.adapter.conditions(crop_faces(images, faces), faces, source, self.models.vision, parser=self.parser)
+        conditions = self.adapter.conditions(crop_faces(images, faces), faces, source, self.vision, parser=self.parser)
         return paint(conditions, self.models, self.settings, progress), conditions.mask

@@ -38,7 +38,7 @@ from ..runtime.memory import run_chunks
 from ..runtime.method import Loading, Method, is_row
 from ..runtime.options import Value
 from ..swap.helpers import parser_for
-from .engine import SystemEngine
+from .engine import SystemEngine, engine_method
 from .options import REFaceOptions
 
 ALIGNMENT = "FFHQ quad"
@@ -228,7 +228,8 @@ class REFace:
         def denoise(x: Tensor, timestep: int) -> Tensor:
             both = torch.cat([x, extra_channels], 1).repeat(2, 1, 1, 1).to(device, dtype)
             output = net(both, torch.full((len(both),), timestep, device=device), tokens)
-            return classifier_free_guidance(*output.float().to(x.device).chunk(2), scale)
+            plain, conditioned = output.float().to(x.device).chunk(2)
+            return classifier_free_guidance(plain, conditioned, scale)
 
         return denoise
 
@@ -273,9 +274,9 @@ METHOD = Method("REFace", kind="research", recognizes=is_row("reface", lambda fi
 
 
 def _open_engine(file: Contents, loading: Loading, **options: Value) -> REFaceEngine:
-    chosen = REFaceOptions(**options)
+    chosen = REFaceOptions().changed(METHOD.name, **options)
     settings = Settings(chosen.steps, chosen.cfg, chosen.seed, chosen.start_from_target)
     return REFaceEngine(METHOD.open(file, loading), settings, parser_for(loading))
 
 
-ENGINE = replace(METHOD, open=_open_engine, options=REFaceOptions)
+ENGINE = engine_method(METHOD, _open_engine, REFaceOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -46,6 +47,23 @@ def test_user_errors_are_one_sentence_without_a_traceback(tmp_path):
     assert done.returncode == USER_ERROR and done.stdout == ""
     assert done.stderr == "faceloom: The source none.jpg does not exist.\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_output_that_is_no_terminals_is_written_to_as_it_is(monkeypatch):
+    written, told = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", written)
+    monkeypatch.setattr(sys, "stderr", told)
+    monkeypatch.setattr("faceloom.cli._run", lambda *_: sys.stdout.write("→\n") - 2)
+    assert main(["demo"]) == 0 and written.getvalue() == "→\n" and told.getvalue() == ""
+
+
+def test_a_missing_package_without_a_name_is_not_made_up(monkeypatch):
+    def fail(*_):
+        raise ModuleNotFoundError("something else")
+
+    monkeypatch.setattr("faceloom.cli.import_module", fail)
+    with pytest.raises(ModuleNotFoundError, match="something else"):
+        main(["demo"])
 
 
 def test_interrupted(monkeypatch, capsys):

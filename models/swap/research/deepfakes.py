@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.contents import Contents
 from ...runtime.method import Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from .keras_files import is_keras, keras_net, sees_two_pictures
 from .words import MASK_HELP, OUTLINE
 
@@ -38,7 +38,7 @@ def _recognizes(file: Contents) -> bool:
     return is_keras(file) and sees_two_pictures(file)
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> DeepfakesEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> DeepfakesEngine:
     from ..helpers import parser_for
     from ..torch_engine import common_settings
     from .deepfakes_engine import deepfakes_engine

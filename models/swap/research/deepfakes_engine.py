@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...crops.faceswap_square import square_matrix
-from ...errors import FaceLoomError
+from ...errors import FaceLoomError, given
 from ...faces import Face, Faces, Identity
 from ...networks.keras_graph import input_shapes
 from ...networks.keras_net import KerasNet, needed_weights
@@ -58,16 +58,18 @@ class Autoencoder(nn.Module):
         return self.buffers(recurse)
 
 
-class DeepfakesEngine(TorchEngine):
+class DeepfakesEngine(TorchEngine[Autoencoder, DeepfakesOptions]):
     """A ``SwapEngine``; its options are ``DeepfakesOptions``."""
 
     options = DeepfakesOptions()
     mixes = False
     note = NOTE
 
-    def __init__(self, name: str, model: TorchModel, sides: dict[str, Side], parser: Parser | None = None, **options: Value) -> None:
+    def __init__(self, name: str, model: TorchModel[Autoencoder], sides: dict[str, Side], parser: Parser | None = None, **options: Value
+                 ) -> None:
         self.sides, self.parser = sides, parser
-        self.input_edge = input_shapes(model.net.net.graph)[0][0]  # of the picture the encoder sees
+        edge = input_shapes(model.net.net.graph)[0][0]  # of the picture the encoder sees
+        self.input_edge = given(edge, f"{name} does not say how large the pictures are that it takes; export it with fixed sizes.")
         super().__init__(name, model, **options)
 
     @property
@@ -126,9 +128,9 @@ class DeepfakesEngine(TorchEngine):
     def _masks(self, points: list[np.ndarray], matrices: np.ndarray, targets: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
         """Returns ``[N, size, size]`` 0..1: where the faces are, without a soft border."""
         kind = self.options.mask
-        if kind == "predicted":
+        if kind == "predicted" and own is not None:
             return resize_bilinear(own, self.size, self.size)
-        if kind == "parsed":
+        if kind == "parsed" and self.parser is not None:
             return parsed_mask(self.parser, targets.permute(0, 3, 1, 2), FACE)
         if kind == "whole square":
             return torch.ones_like(targets[..., 0])
@@ -167,8 +169,9 @@ def deepfakes_engine(net: KerasNet, *, name: str = "deepfakes", parser: Parser |
     """Makes the engine of a graph of ``networks.keras_net.load_keras``; options: ``DeepfakesOptions``. parser: for the mask ``parsed``."""
     _, outputs = needed_weights(net.graph)
     half = len(outputs) // 2
-    sides = {who: _side(outputs, range(first, first + half)) for who, first in (("A", 0), ("B", half))}
-    if len(outputs) % 2 or not all(sides.values()):
+    found = {who: _side(outputs, range(first, first + half)) for who, first in (("A", 0), ("B", half))}
+    sides = {who: side for who, side in found.items() if side is not None}
+    if len(outputs) % 2 or len(sides) < 2:
         raise FaceLoomError(f"{name} should return a picture for each of two people, but returns {len(outputs)} of other shapes.")
     return DeepfakesEngine(name, TorchModel(name, Autoencoder(net.to(dtype)), devices), sides, parser, **options)
 

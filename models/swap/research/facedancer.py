@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.contents import Contents
 from ...runtime.method import Companion, Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from .keras_files import is_keras, keras_net, sees_two_pictures
 from .words import MASK_HELP, OUTLINE
 
@@ -28,7 +28,7 @@ def _recognizes(file: Contents) -> bool:
     return is_keras(file) and not sees_two_pictures(file)
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> FaceDancerEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> FaceDancerEngine:
     from ...networks.keras_net import load_keras
     from ..torch_engine import common_settings
     from .facedancer_engine import facedancer_engine

@@ -45,7 +45,7 @@ class FaceDancerNets(nn.Module):
         return self.buffers(recurse)
 
 
-class FaceDancerEngine(TorchEngine):
+class FaceDancerEngine(TorchEngine[FaceDancerNets, FaceDancerOptions]):
     """A ``SwapEngine``; its options are ``FaceDancerOptions``."""
 
     options = FaceDancerOptions()

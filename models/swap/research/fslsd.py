@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import FaceLoomError
 from ...files.contents import Contents
 from ...files.terminal import command
 from ...runtime.method import Companion, Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from .weights import under_prefix
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class FSLSDOptions(Options):
                        least=0, most=512, step=2, unit="pixels")
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> FSLSDEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> FSLSDEngine:
     from ..helpers import landmarker_for, parser_for
     from ..torch_engine import common_settings
     from .fslsd_engine import fslsd_engine
 
     parser, landmarker = parser_for(loading), landmarker_for(loading)
-    missing = [what for what, helper in ((PARSER, parser), (LANDMARKER, landmarker)) if helper is None]
-    if missing:
+    if parser is None or landmarker is None:
+        missing = [what for what, helper in ((PARSER, parser), (LANDMARKER, landmarker)) if helper is None]
         raise FaceLoomError(f"{file.path.name} is FSLSD, which needs {' and '.join(missing)}.")
     inverter, average = _load_psp(PSP.find(file.path, loading))
     return fslsd_engine(file.parts, inverter, average, landmarker, parser, **common_settings(file, loading), **options)

@@ -52,7 +52,7 @@ class FSLSDNets(nn.Module):
         self.register_buffer("average", average)
 
 
-class FSLSDEngine(TorchEngine):
+class FSLSDEngine(TorchEngine[FSLSDNets, FSLSDOptions]):
     """A ``SwapEngine`` of 1024 pixels. landmarker: 106 points of crops, in the order the network was trained with (H3R's); parser: which
     regions are swapped, the hair among them. Its options are ``FSLSDOptions``."""
 
@@ -61,7 +61,7 @@ class FSLSDEngine(TorchEngine):
     mixes = False
     options = FSLSDOptions()
 
-    def __init__(self, name: str, model: TorchModel, landmarker: Landmarker, parser: Parser, **options: Value) -> None:
+    def __init__(self, name: str, model: TorchModel[FSLSDNets], landmarker: Landmarker, parser: Parser, **options: Value) -> None:
         self.landmarker, self.parser = landmarker, parser
         super().__init__(name, model, **options)
 

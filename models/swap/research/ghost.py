@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.contents import Contents
 from ...runtime.method import Companion, Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from .words import MASK_HELP, OUTLINE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _recognizes(file: Contents) -> bool:
     return {"generator.up1.weight", "generator.AADBlk1.add_blocks.0.conv1.weight"} <= file.tensors.keys()
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> GhostEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> GhostEngine:
     from ...files.checkpoints import load_weights
     from ..helpers import landmarker_for
     from ..torch_engine import common_settings

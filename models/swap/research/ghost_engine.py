@@ -66,25 +66,29 @@ class GhostNets(nn.Module):
         self.generator, self.arcface = generator, arcface
 
 
-class GhostEngine(TorchEngine):
+class GhostEngine(TorchEngine[GhostNets, GhostOptions]):
     """A ``SwapEngine``; its options are ``GhostOptions``. enhancer: gives the super-resolution network where that is wanted. landmarker:
     106 points of crops, for GHOST's own mask; without it the mask is the face's outline."""
 
     options = GhostOptions()
 
-    def __init__(self, name: str, model: TorchModel, *, enhancer: Callable[[], TorchModel] | None = None,
+    def __init__(self, name: str, model: TorchModel[GhostNets], *, enhancer: Callable[[], TorchModel[SuperResolutionNet]] | None = None,
                  landmarker: Landmarker | None = None, **options: Value) -> None:
         self.enhancer, self.landmarker = enhancer, landmarker
         super().__init__(name, model, **options)
 
     def check(self) -> None:
         if self.options.enhance != "off":
-            if self.enhancer is None:
-                raise FaceLoomError("GHOST's super-resolution network (10_net_G.pth) is not loaded; load it, or set the option to off.")
-            self.enhancer()
+            self._super_resolution()
         if self.options.mask in ("whole clip", "own numbers") and self.landmarker is None:
             raise FaceLoomError("GHOST's own mask needs 106 landmarks; connect a detector that has them to Load Swap Model, or put "
                                 "2d106det.onnx into models/insightface.")
+
+    def _super_resolution(self) -> TorchModel[SuperResolutionNet]:
+        """Opens the super-resolution network where it was not opened before; FaceLoomError where the engine was made without."""
+        if self.enhancer is None:
+            raise FaceLoomError("GHOST's super-resolution network (10_net_G.pth) is not loaded; load it, or set the option to off.")
+        return self.enhancer()
 
     @property
     def note(self) -> str:
@@ -144,14 +148,13 @@ class GhostEngine(TorchEngine):
 
     def generate(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         pictures = self._pictures(targets, sources)
-        own = self.landmarker is not None and self.options.mask != OUTLINE
-        return pictures, self.own_masks(pictures, targets) if own else None
+        return pictures, None if self.landmarker is None or self.options.mask == OUTLINE else self.own_masks(pictures, targets)
 
     def _pictures(self, targets: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         pictures = self.model.net.generator(targets * 2 - 1, sources)[0].mul(.5).add_(.5)
         if self.options.enhance == "off":
             return pictures
-        enhancer, device = self.enhancer().ready(BYTES_PER_FACE * len(pictures))
+        enhancer, device = self._super_resolution().ready(BYTES_PER_FACE * len(pictures))
         pictures = pictures.to(device, next(enhancer.parameters()).dtype)
         if self.options.enhance == "eval":
             return enhancer(pictures)
@@ -167,26 +170,28 @@ class GhostEngine(TorchEngine):
 
     def _points(self, *sides: torch.Tensor) -> list[np.ndarray]:
         """Finds 106 points in each of several batches of pictures ``[N, 3, S, S]``, in crops of 224 pixels."""
-        return [self.landmarker(_resize(side.float().cpu().clamp(0, 1), CROP)) for side in sides]
+        if self.landmarker is None:
+            raise FaceLoomError("GHOST's own mask needs 106 landmarks; choose the face outline as its mask.")
+        return [np.asarray(self.landmarker(_resize(side.float().cpu().clamp(0, 1), CROP))) for side in sides]
 
 
 def _resize(pictures: torch.Tensor, size: int) -> torch.Tensor:
     return functional.interpolate(pictures, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def ghost_engine(generator: Weights, arcface: Weights, enhancer: Callable[[], Weights] | None = None, *, name: str = "ghost",
-                 devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options: Value) -> GhostEngine:
+def ghost_engine(generator: Weights, arcface: Weights, enhancer: Callable[[], Weights] | None = None, *,
+                 landmarker: Landmarker | None = None, name: str = "ghost", devices: DeviceManager | None = None,
+                 dtype: torch.dtype = torch.float32, **options: Value) -> GhostEngine:
     """Makes the engine of the weights of ``G_unet_*.pth`` and ArcFace's ``backbone.pth``. enhancer: reads those of ``10_net_G.pth``, which
-    happens when an option asks for them. options: landmarker and ``GhostOptions``."""
-
-    @cache
-    def super_resolution() -> TorchModel:
-        label = f"{name}'s super-resolution"
-        return TorchModel(label, build(SuperResolutionNet, enhancer(), label), devices)
+    happens when an option asks for them. options: ``GhostOptions``."""
+    super_resolution = None
+    if enhancer is not None:
+        label, read = f"{name}'s super-resolution", enhancer
+        super_resolution = cache(lambda: TorchModel(label, build(SuperResolutionNet, read(), label), devices))
 
     nets = GhostNets(build(lambda: AEINet(*variant(generator)), generator, name, dtype=dtype),
                      build(lambda: IResNet(iresnet_depth(arcface)), arcface, f"{name}'s ArcFace", dtype=dtype))
-    return GhostEngine(name, TorchModel(name, nets, devices), enhancer=super_resolution if enhancer else None, **options)
+    return GhostEngine(name, TorchModel(name, nets, devices), enhancer=super_resolution, landmarker=landmarker, **options)
 
 
 def variant(weights: Weights) -> tuple[str, int]:

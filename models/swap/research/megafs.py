@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.contents import Contents
 from ...runtime.method import Companion, Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from .words import MASK_HELP, OUTLINE, PUBLISHED
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class MegaFSOptions(Options):
     mask: str = option(PUBLISHED, MASK_HELP, choices=(PUBLISHED, OUTLINE))
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> MegaFSEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> MegaFSEngine:
     from ...files.checkpoints import load_weights
     from ..helpers import parser_for
     from ..torch_engine import common_settings

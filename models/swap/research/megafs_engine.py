@@ -18,10 +18,11 @@ from ...networks.stylegan2 import StyleGAN2
 from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
-from ..torch_engine import TorchEngine, sample_squares
+from ..torch_engine import sample_squares
 from .megafs import MegaFSOptions
-from .regions import FACE, NO_PARSER, kept_mask
-from .words import OUTLINE, PUBLISHED
+from .parser_engine import ParserEngine
+from .regions import FACE, kept_mask
+from .words import OUTLINE
 
 Weights = Mapping[str, torch.Tensor]
 INPUT_EDGE = 256  # of the picture the encoder sees
@@ -35,7 +36,7 @@ class MegaFSNets(nn.Module):
         self.encoder, self.swapper, self.generator = encoder, swapper, generator
 
 
-class MegaFSEngine(TorchEngine):
+class MegaFSEngine(ParserEngine[MegaFSNets, MegaFSOptions]):
     """A ``SwapEngine`` of 1024 pixels.
 
     parser: with one, the mask is the published one (parsed face and mouth, eroded softly), else the face's outline. Its options are
@@ -44,23 +45,13 @@ class MegaFSEngine(TorchEngine):
 
     options = MegaFSOptions()
 
-    size = 1024
     chunk = 1
     mixes = False
-
-    def __init__(self, name: str, model: TorchModel, *, parser: Parser | None = None, **options: Value) -> None:
-        self.parser = parser
-        super().__init__(name, model, **options)
-        self.size = model.net.generator.noises.noise_0.shape[-1] << (len(model.net.generator.to_rgbs))
 
     def check(self) -> None:
         if self.options.refine and self.parser is None:
             raise FaceLoomError("MegaFS refines the pasted face and needs a face parser for it; connect one to Load Swap Model, or set "
                                 "refine to off.")
-
-    @property
-    def note(self) -> str:
-        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return template_matrix(keypoints, "ffhq_512", self.size)
@@ -78,7 +69,7 @@ class MegaFSEngine(TorchEngine):
         latents, structure = self._encode(targets)
         latents = self.model.net.swapper(sources, latents)
         picture = self._as_picture(self.model.net.generator(latents, structure)[0])
-        if self.options.refine:
+        if self.options.refine and mask is not None:  # ``check`` sees to it that there is a parser
             pasted = torch.lerp(targets, picture, mask[:, None])
             latents, structure = self._encode(pasted)
             picture = self._as_picture(self.model.net.generator(latents, structure)[0])
@@ -98,7 +89,8 @@ class MegaFSEngine(TorchEngine):
 
 
 def megafs_engine(encoder: Weights, swapper: Weights, generator: Weights, *, name: str = "megafs",
-                  devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32, **options: Value) -> MegaFSEngine:
+                  parser: Parser | None = None, devices: DeviceManager | None = None, dtype: torch.dtype = torch.float32,
+                  **options: Value) -> MegaFSEngine:
     """Makes the engine of the entries ``e`` and ``s`` of ``*_final.pth`` and ``g_ema`` of the generator's file; options: ``MegaFSOptions``.
 
     Entries of the generator's file that are not the generator's are left out, as in the published program.
@@ -110,4 +102,4 @@ def megafs_engine(encoder: Weights, swapper: Weights, generator: Weights, *, nam
     nets = MegaFSNets(build(HierarchicalEncoder, encoder, f"{name}'s encoder", dtype=dtype),
                       build(lambda: swapper_for(swapper), swapper, f"{name}'s swapper", dtype=dtype),
                       build(lambda: StyleGAN2(edge), generator, f"{name}'s generator", dtype=dtype))
-    return MegaFSEngine(name, TorchModel(name, nets, devices), **options)
+    return MegaFSEngine(name, TorchModel(name, nets, devices), edge, parser, **options)

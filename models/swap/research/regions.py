@@ -11,7 +11,6 @@ from ...parse import REGIONS, Parser
 from ...pixels.soft_erosion import soft_erosion
 
 FACE = ("skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "nose", "mouth", "upper_lip", "lower_lip")
-NO_PARSER = "Its mask is the face's outline: the face parser for its own is neither connected nor on this machine."
 
 
 def parsed_mask(parser: Parser, targets: torch.Tensor, names: Sequence[str]) -> torch.Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.contents import Contents
 from ...runtime.method import Companion, Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from . import simswap
 from .weights import under_prefix, without_prefix
 from .words import MASK_HELP, OUTLINE, PUBLISHED
@@ -47,7 +47,7 @@ def _recognizes(file: Contents) -> bool:
     return bool(_faceshifter(file) or _simswap(file))
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> FfhqEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> FfhqEngine[Any]:
     from ..helpers import parser_for
     from ..torch_engine import common_settings
     from .reliableswap_engine import faceshifter_engine, simswap_engine
@@ -60,7 +60,7 @@ def _open(file: Contents, loading: Loading, **options: Value) -> FfhqEngine:
 
 
 def _identity_networks(generator: Mapping[str, torch.Tensor], file: Contents, loading: Loading
-                       ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
+                       ) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor] | None]:
     """Reads the weights of ArcFace and, where the generator was trained with it, of FixerNet: from the training checkpoint, else from
     companion files."""
     from ...files.checkpoints import load_weights

@@ -21,29 +21,21 @@ from ...networks.faceshifter import FaceShifterNet, FixerNet, fixer_form, resize
 from ...networks.iresnet import iresnet_depth
 from ...networks.simswap import SimSwapNet, simswap_form
 from ...parse import Parser
-from ...runtime.devices import DeviceManager, TorchModel
+from ...runtime.devices import DeviceManager, Net, TorchModel
 from ...runtime.options import Value
-from ..torch_engine import TorchEngine, sample_squares
-from .regions import NO_PARSER, kept_mask
+from ..torch_engine import sample_squares
+from .parser_engine import ParserEngine
+from .regions import kept_mask
 from .reliableswap import ReliableSwapOptions
-from .words import OUTLINE, PUBLISHED
 
 FIXER = "mouth_net.backbone."
 
 
-class FfhqEngine(TorchEngine):
+class FfhqEngine(ParserEngine[Net, ReliableSwapOptions]):
     """An engine that sees FFHQ crops. parser: with one, hair and background stay the target's, as the published programs have it;
     without, the mask is the face's outline. Its options are ``ReliableSwapOptions``."""
 
     options = ReliableSwapOptions()
-
-    def __init__(self, name: str, model: TorchModel, size: int = 256, parser: Parser | None = None, **options: Value) -> None:
-        self.size, self.parser = size, parser
-        super().__init__(name, model, **options)
-
-    @property
-    def note(self) -> str:
-        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return template_matrix(keypoints, "ffhq_512", self.size)
@@ -51,9 +43,8 @@ class FfhqEngine(TorchEngine):
     def own_masks(self, targets: torch.Tensor) -> torch.Tensor | None:
         """Returns masks ``[n, size, size]``, 0 in hair and background, softly; None where the face's outline is wanted or no parser is
         at hand."""
-        if self.parser is None or self.options.mask == OUTLINE:
-            return None
-        return 1 - kept_mask(self.parser, targets, ("hair", "background"))
+        parser = self.mask_parser
+        return None if parser is None else 1 - kept_mask(parser, targets, ("hair", "background"))
 
     @torch.inference_mode()
     def encode_faces(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
@@ -72,7 +63,7 @@ class FfhqEngine(TorchEngine):
         return self.draw(targets * 2 - 1, sources).clamp(-1, 1).mul(.5).add_(.5), self.own_masks(targets)
 
 
-class FaceShifterEngine(FfhqEngine):
+class FaceShifterEngine(FfhqEngine[FaceShifterNet]):
     """FaceShifter's generator as ReliableSwap trained it."""
 
     layout = torch.contiguous_format
@@ -92,7 +83,7 @@ class SimSwapNets(nn.Module):
         self.generator, self.arcface, self.mouth = generator, arcface, mouth
 
 
-class SimSwapEngine(FfhqEngine):
+class SimSwapEngine(FfhqEngine[SimSwapNets]):
     """SimSwap's generator as ReliableSwap trained it."""
 
     def check(self) -> None:
@@ -126,8 +117,10 @@ def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, 
     form = simswap_form(generator)
     if form["vector"] > 512 and mouth is None:
         raise FaceLoomError(f"{name} was trained with FixerNet; put mouth_net_28_56_84_112.pth beside it.")
-    nets = SimSwapNets(
-        build(lambda: SimSwapNet(**form), generator, name, dtype=dtype), build_arcface(arcface, f"{name}'s ArcFace", dtype),
-        None if form["vector"] == 512 else build(lambda: FixerNet(**fixer_form(mouth)), mouth, f"{name}'s FixerNet", dtype=dtype),
-    )
+    fixer = None
+    if mouth is not None and form["vector"] > 512:
+        weights = mouth
+        fixer = build(lambda: FixerNet(**fixer_form(weights)), weights, f"{name}'s FixerNet", dtype=dtype)
+    nets = SimSwapNets(build(lambda: SimSwapNet(**form), generator, name, dtype=dtype),
+                       build_arcface(arcface, f"{name}'s ArcFace", dtype), fixer)
     return SimSwapEngine(name, TorchModel(name, nets, devices), 256, parser, **options)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...files.contents import Contents
 from ...runtime.method import Companion, Loading, Method
-from ...runtime.options import Options, Value, option
+from ...runtime.options import Options, option
 from .weights import without_prefix
 from .words import MASK_HELP, OUTLINE, PUBLISHED
 
@@ -46,7 +46,7 @@ def _recognizes(file: Contents) -> bool:
     return bool(generator) and "trans_matrix" not in generator  # ReliableSwap's files hold an alignment
 
 
-def _open(file: Contents, loading: Loading, **options: Value) -> SimSwapEngine:
+def _open(file: Contents, loading: Loading, **options: Any) -> SimSwapEngine:
     from ..helpers import parser_for
     from ..torch_engine import common_settings
     from .simswap_engine import simswap_engine

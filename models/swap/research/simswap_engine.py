@@ -18,11 +18,11 @@ from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.input import normalize_channels
 from ...runtime.options import Value
-from ..torch_engine import TorchEngine, sample_squares
+from ..torch_engine import sample_squares
 from .ghost_engine import nearest_template
-from .regions import FACE, NO_PARSER, kept_mask
+from .parser_engine import ParserEngine
+from .regions import FACE, kept_mask
 from .simswap import SimSwapOptions
-from .words import OUTLINE, PUBLISHED
 
 MEAN, STD = (.485, .456, .406), (.229, .224, .225)
 
@@ -35,7 +35,7 @@ class SimSwapNets(nn.Module):
         self.generator, self.arcface = generator, arcface
 
 
-class SimSwapEngine(TorchEngine):
+class SimSwapEngine(ParserEngine[SimSwapNets, SimSwapOptions]):
     """A ``SwapEngine``. At 224 pixels faces are aligned by the best of the old five templates, at 512 as FFHQ's are.
 
     parser: with one, the mask is the published one (parsed face and mouth, eroded softly), else the face's outline. Its options are
@@ -43,14 +43,6 @@ class SimSwapEngine(TorchEngine):
     """
 
     options = SimSwapOptions()
-
-    def __init__(self, name: str, model: TorchModel, size: int, parser: Parser | None = None, **options: Value) -> None:
-        self.size, self.parser = size, parser
-        super().__init__(name, model, **options)
-
-    @property
-    def note(self) -> str:
-        return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return nearest_template(keypoints)[0] if self.size == 224 else template_matrix(keypoints, "ffhq_512", self.size)
@@ -65,9 +57,8 @@ class SimSwapEngine(TorchEngine):
 
     def generate(self, targets: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         pictures = self.model.net.generator(targets, sources).tanh().add_(1).div_(2)
-        if self.parser is None or self.options.mask == OUTLINE:
-            return pictures, None
-        return pictures, kept_mask(self.parser, targets, FACE, self.size)
+        parser = self.mask_parser
+        return pictures, None if parser is None else kept_mask(parser, targets, FACE, self.size)
 
 
 def simswap_engine(generator: Mapping[str, torch.Tensor], arcface: Mapping[str, torch.Tensor], *, name: str = "simswap",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from faceloom.models.diffusion.dreambooth import DreamBoothSettings, center_squares, train_dreambooth
-from faceloom.models.diffusion.lora import LoraLayers, text_encoder_linear_layers, unet_linear_layers
+from faceloom.models.diffusion.lora import LoraLayers, read_flat_lora, text_encoder_linear_layers, unet_linear_layers
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.checkpoints import load_weights
 from faceloom.models.interop.convert import convert
@@ -170,3 +172,20 @@ class TestFlatLists:
             torch.save([value for pair in bad for value in pair], tmp_path / "lora.pt")
             with pytest.raises(FaceLoomError, match=r"lora\.pt is a LoRA of another model than Stable Diffusion 1\.x"):
                 convert(tmp_path / "lora.pt")
+
+    @pytest.mark.parametrize("key, value", [
+        ("unet:0:up", None), ("unet:143:down", None), ("text_encoder:5:up", torch.zeros(768)), ("unet:7:down", torch.zeros(4, 320, 1, 1)),
+        ("unet:9:up", torch.zeros(())), ("unet:144:up", torch.zeros(320, 4)),
+    ])
+    def test_numbered_keys_without_two_matrices_a_layer_are_refused(self, pairs, tmp_path, key, value):
+        numbered = {f"{part}:{i}:{which}": matrix for part, each in pairs.items() for i, (up, down) in enumerate(each)
+                    for which, matrix in (("up", up), ("down", down))}
+        numbered.pop(key, None)
+        save_file(numbered if value is None else numbered | {key: value}, tmp_path / "sks.safetensors")
+        with pytest.raises(FaceLoomError, match=r"sks\.safetensors is a LoRA of another model than Stable Diffusion 1\.x"):
+            convert(tmp_path / "sks.safetensors", tmp_path / "out.safetensors")
+
+    @pytest.mark.parametrize("extra", ["unet:0:rank", "note"])
+    def test_other_keys_beside_numbered_ones_make_no_flat_list(self, pairs, extra):
+        data = {"unet:0:up": torch.zeros(320, 4), "unet:0:down": torch.zeros(4, 320), extra: torch.zeros(1)}
+        assert read_flat_lora(data, Path("sks.safetensors")) is None

@@ -15,6 +15,7 @@ from faceloom.models.diffusion.parsing import differentiable_parser
 from faceloom.models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
 from faceloom.models.diffusion.text import adam_step
 from faceloom.models.errors import FaceLoomError
+from faceloom.models.files.catalogue import NetContract
 from faceloom.models.identity.differentiable import align_crops, alignment_matrices, as_differentiable
 from faceloom.models.identity.load import load_recognizer
 from faceloom.models.options.detect import DetectSettings
@@ -92,7 +93,7 @@ def test_what_answered_nan_is_named(make, told):
 
 
 def test_a_recognizer_that_answers_nan_is_named():
-    contract = SimpleNamespace(size=16)
+    contract = NetContract("arcface", 16)
     embedder = type("Broken", (), {"contract": contract, "__call__": lambda self, p: p.flatten(1)[:, :4] * float("nan")})()
     loss = IdentityLoss(embedder, torch.ones(4), np.eye(2, 3)[None])
     with pytest.raises(FaceLoomError, match=r"^The recognizer returned NaN; connect another one or set identity_strength to 0"):
@@ -126,6 +127,23 @@ def test_which_crops_are_sampled():
 @pytest.fixture(scope="module")
 def recognizer(shared):
     return load_recognizer(shared / "models" / "mobilefacenet_128.onnx", Loading(providers="cpu"))
+
+
+@pytest.mark.parametrize("strengths, sentence", [
+    (GuidanceStrengths(identity=0.5), "Identity guidance needs an ArcFace recognizer; connect Load Face Recognizer or set "),
+    (GuidanceStrengths(expression=0.5), "expression_strength needs a parser; connect one from Load Face Parser or set it to 0"),
+    (GuidanceStrengths(gaze=0.5), "gaze_strength needs a gaze estimator; connect one from Load Gaze Estimator or set it to 0"),
+])
+def test_guidance_says_what_a_strength_lacks(strengths, sentence):
+    with pytest.raises(FaceLoomError, match=sentence):
+        make_guidance(strengths, lambda z: z, torch.zeros(1, 16, 16, 3))
+    with pytest.raises(FaceLoomError, match=sentence):
+        strengths.check(1, None, None, None, None)
+
+
+def test_guidance_of_nobody_is_a_sentence():
+    with pytest.raises(FaceLoomError, match="Identity guidance needs an identity; connect ArcFace Embed or set identity_strength to 0"):
+        GuidanceStrengths(identity=0.5).check(1, None, SimpleNamespace(space="w600k"), None, None)
 
 
 @pytest.fixture(scope="module")

@@ -291,6 +291,8 @@ def test_a_graph_of_any_size_takes_the_catalogues(tmp_path):
     assert restorer.restore(crops_of(), .5).shape == (2, 512, 512, 3)
     with pytest.raises(FaceLoomError, match="does not say how large"):
         load_restorer(tmp_path / "mine.onnx", Loading(contract=NetContract("mine")))
+    with pytest.raises(FaceLoomError, match="no contract that a network of its kind can be held to"):
+        load_restorer(tmp_path / "mine.onnx", Loading(contract=catalogue()["inswapper_128"].contract))
 
 
 # Descriptors

@@ -32,6 +32,7 @@ from faceloom.models.systems.diffface import (
     guided_step,
     make_scene,
     paint,
+    weighted_losses,
 )
 from faceloom.models.systems.diffface_model import DiffFace, DiffFaceNets, cut_portraits, find_eye_boxes, load_diffface
 from faceloom.models.systems.diffface_views import UNCHANGED, View, apply_view, homography, random_view
@@ -169,6 +170,23 @@ class TestSampling:
             made = guided_step(networks, plan, scene, x, step, settings, [[UNCHANGED]] * 2)
             assert torch.allclose(made.gradient, -outer * slope, atol=1e-5)
             assert torch.allclose(made.sample(None), made.mean + made.log_variance.exp() * made.gradient)
+
+    @pytest.mark.parametrize("weights, sentence", [
+        (LossWeights(0, 1, 0, 0), "DiffFace finds the face and holds its expression by a face parser; hand one in"),
+        (LossWeights(0, 0, 1, 0), "DiffFace holds the gaze by a gaze estimator and boxes of the eyes; hand both in"),
+    ])
+    @pytest.mark.parametrize("boxes", [None, np.array([[[0, 0, 8, 8], [8, 0, 16, 8]]])])
+    def test_a_scene_says_which_network_its_weights_lack(self, weights, sentence, boxes):
+        targets = torch.zeros(1, 3, 16, 16)
+        with pytest.raises(FaceLoomError, match=sentence):
+            make_scene(Networks(knowing(targets), None), targets, torch.ones(512), weights, torch.ones(1, 1, 16, 16), boxes)
+
+    @pytest.mark.parametrize("weights", [LossWeights(0, 1, 0, 0), LossWeights(0, 0, 1, 0)])
+    def test_a_scene_made_with_other_weights_is_said(self, nets, weights):
+        targets = torch.zeros(1, 3, 16, 16)
+        scene = make_scene(nets.as_functions(), targets, torch.ones(512), OFF, torch.ones(1, 1, 16, 16))
+        with pytest.raises(FaceLoomError, match="scene was made with other weights"):
+            weighted_losses(nets.as_functions(), scene, targets, 0.3, weights, [[UNCHANGED]])
 
     def test_gaze_acts_in_its_time_only(self):
         assert [PRESETS["released"].gaze_at(t / 100) for t in (10, 11, 49, 50)] == [0, 200, 200, 0]

@@ -457,6 +457,8 @@ class TestSampling:
 
         with pytest.raises(Stop):
             paint(made, stable_diffusion, FEW, progress)
+        with pytest.raises(FaceLoomError, match="needs a CLIP vision model; hand one in"):
+            FaceAdapterEngine(adapter, replace(stable_diffusion, vision=None))
         nobody = Faces((), 1, *collins.shape[1:3])
         assert swap_photo(FaceAdapterEngine(adapter, stable_diffusion), collins, nobody, source).equal(collins)
 

@@ -266,7 +266,7 @@ def test_companions_lie_beside_the_file_or_where_the_models_folders_have_them(tm
 def test_simswap_has_no_alignment_to_leave_out():
     model = TorchModel("simswap", SimSwapNets(Gan(), Arc(), None))
     with pytest.raises(FaceLoomError, match="SimSwap form, for which the source is never moved"):
-        SimSwapEngine("G_mouth1_st5", model, align=False)
+        SimSwapEngine("G_mouth1_st5", model, 256, align=False)
 
 
 @pytest.mark.parametrize("pixels", [0, 4, 50])

@@ -270,7 +270,7 @@ class Swapper(nn.Module):
 def test_megafs_takes_latents_from_the_source_and_structure_from_the_target(scene):
     images, faces, identity = scene
     nets = MegaFSNets(Encode(), Swapper(), Draw())
-    engine = MegaFSEngine("megafs", TorchModel("megafs", nets), parser=Discs())
+    engine = MegaFSEngine("megafs", TorchModel("megafs", nets), 64, Discs())
     assert engine.size == 64
     crops, masks = swapped(engine, images, faces, identity, 128)
     latents, structure = nets.generator.given
@@ -279,12 +279,12 @@ def test_megafs_takes_latents_from_the_source_and_structure_from_the_target(scen
     middle = crops[0, 64]
     assert float(middle[64, 0]) == pytest.approx(.5, abs=.02)  # stretched over the whole range, as published
     assert 0 < float(masks.mean()) < .5 and float(masks[0, 64, 64]) == 1
-    plain = MegaFSEngine("megafs", TorchModel("megafs", nets), parser=Discs(), stretch=False)
+    plain = MegaFSEngine("megafs", TorchModel("megafs", nets), 64, Discs(), stretch=False)
     assert float(swapped(plain, images, faces, identity, 128)[0][0, 64, 64, 0]) == pytest.approx(0, abs=.04)
     with pytest.raises(FaceLoomError, match="strength from 0 to 1"):
         swapped(engine, images, faces, identity, 128, strength=1.5)
     with pytest.raises(FaceLoomError, match="parser"):
-        MegaFSEngine("megafs", TorchModel("megafs", nets), refine=True)
+        MegaFSEngine("megafs", TorchModel("megafs", nets), 64, refine=True)
 
 
 def test_soft_erosion_keeps_the_middle_and_shrinks_the_border():
@@ -362,7 +362,7 @@ def test_networks_are_where_they_run_though_others_needed_the_room(scene):
     megafs = MegaFSNets(Encode(), Swapper(), Draw())
     fslsd = FSLSDNets(Decode(), Invert(), torch.full((18, 512), .25))
     landmarker = crowd.evicting(lambda crops: np.repeat(points[None], len(crops), 0))
-    swapped(MegaFSEngine("megafs", TorchModel("megafs", megafs, crowd), parser=parser), images, faces, identity, 64)
+    swapped(MegaFSEngine("megafs", TorchModel("megafs", megafs, crowd), 64, parser), images, faces, identity, 64)
     engine = FSLSDEngine("fslsd", TorchModel("fslsd", fslsd, crowd), landmarker, parser)
     engine.size = 64
     swapped(engine, images, faces, identity, 64)
