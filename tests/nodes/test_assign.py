@@ -10,7 +10,7 @@ import torch
 
 
 def test_each_twin_becomes_their_own_person_in_one_swap(nodes, twins, source):
-    """The left face becomes Hopper, the right one the same picture with its colours turned; what each becomes is what a swap of its own gives."""
+    """The right face becomes Hopper, the left one the same picture with other colours; each is what a swap of its own gives."""
     from faceloom.models.crops.crop import crop_faces
 
     faces, _ = twins(256)
