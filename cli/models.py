@@ -12,7 +12,7 @@ from typing import TypeVar
 from ..models.errors import FaceLoomError
 from ..models.files.cache import expected_hash, file_hash
 from ..models.files.catalogue import KINDS, Pack, Row, packs, rows_by_names
-from ..models.files.download import download_file, download_pack
+from ..models.files.download import check_sha256, download_file, download_pack
 from ..models.files.find import Choice, FoundFile, find_by_name, list_choices
 from ..models.files.folders import FOLDER_DEPTHS, Folders, default_folders
 from ..models.files.terminal import command
@@ -58,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise FaceLoomError(f"Name the models to get; `{command('models', 'list')}` shows all.")
     if arguments.sha256 and len(rows_by_names(arguments.names)) != 1:
         raise FaceLoomError("--sha256 goes with one model at a time.")
+    if arguments.sha256:
+        check_sha256(arguments.sha256)
     items = [packs().get(name) or rows_by_names([name])[0] for name in arguments.names]  # all are looked up before anything is fetched
     return _each(items, lambda item: _get(item, arguments, folders))
 

@@ -13,6 +13,8 @@ Value = TypeVar("Value")
 class FaceLoomError(ValueError):
     """Something the user can put right. The message is one sentence that says what to do."""
 
+    __module__ = "faceloom"  # ComfyUI shows it with the name, and a custom node's module is called by its path on the machine
+
 
 def given(value: Value | None, sentence: str) -> Value:
     """Return a value that must be there; raise the sentence where it is None."""

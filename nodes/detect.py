@@ -57,7 +57,8 @@ class FaceDetect(Node, title="Face Detect", aliases=["face detection", "find fac
         Faces.Output("faces", tooltip="All faces that were kept, frame by frame, for the other FaceLoom nodes."),
         io.Image.Output("crops", tooltip="One upright square picture per face, in the order of the faces. One black picture when there is "
                                          "no face."),
-        BoundingBox.Output("bboxes", tooltip="The box of every face per frame, for ComfyUI's own detection nodes."),
+        BoundingBox.Output("bboxes", tooltip="The box of every face per frame, for ComfyUI's own nodes. Crop Image takes the first "
+                                             "face's."),
         io.Int.Output("count", tooltip="How many faces there are in the whole batch."),
     ]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import urllib.parse
 import zipfile
@@ -22,6 +23,14 @@ from .terminal import command
 from .transfer import DEFAULT_POLICY, PIECE_BYTES, AddressError, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
 
 
+def check_sha256(text: str) -> str:
+    """Return a sha256 that somebody wrote, in small letters; FaceLoomError where it cannot be one."""
+    digest = text.strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise FaceLoomError(f"A sha256 has 64 digits from 0 to 9 and a to f, not {len(digest)} characters such as {text[:20]!r}.")
+    return digest
+
+
 def download_file(row: Row, folders: Folders, *, mirror: str | None = None, sha256: str | None = None, force: bool = False,
                   policy: RetryPolicy = DEFAULT_POLICY, progress: Progress = silent) -> Path:
     """Download a row's file into its folder, unless it is there and has the right hash. Returns its path.
@@ -32,7 +41,7 @@ def download_file(row: Row, folders: Folders, *, mirror: str | None = None, sha2
     fetched by hand, and where another file of its name is there.
     """
     target = folders.target(row)
-    expected = sha256 or expected_hash(row, target)
+    expected = check_sha256(sha256) if sha256 else expected_hash(row, target)
     if target.is_file() and not force:
         _check_present(target, row, expected)
         return target

@@ -28,6 +28,7 @@ from .terminal import command
 
 PIECE_BYTES = 1 << 20  # read at a time
 SPARE_DISK_BYTES = 64 << 20  # to leave free on the disk
+DISK_CHECK_BYTES = 64 << 20  # after each of which the disk is looked at, where nobody states how many will come
 # Errors of file systems that cannot lock files, such as some network drives.
 LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -37,7 +38,9 @@ class RetryPolicy:
     """How long to wait for an address and how often to try it.
 
     connect, read: seconds until a connection that is not made, or that brings no data, is given up. attempts: in a row without any new
-    byte, for each address. pause: seconds before the second attempt, doubled for each further one. sleep: called to wait.
+    byte, for each address. pause: seconds before the second attempt, doubled for each further one. sleep: called to wait. requests: to one
+    address at most, whatever they bring. slowest: bytes a second, over ``read`` seconds, below which a connection is given up. most: bytes
+    of a file whose size nobody states. clock: tells the time, in seconds.
     """
 
     connect: float = 15.0
@@ -45,17 +48,22 @@ class RetryPolicy:
     attempts: int = 4
     pause: float = 1.0
     sleep: Callable[[float], None] = time.sleep
+    requests: int = 100
+    slowest: float = 1024.0
+    most: int = 64 << 30
+    clock: Callable[[], float] = time.monotonic
 
 
 DEFAULT_POLICY = RetryPolicy()
 
 
 class AddressError(Exception):
-    """Why one address did not give the file. retry: whether another attempt may succeed. sha256: of the file it gave instead, or None."""
+    """Why one address did not give the file. retry: whether another attempt may succeed. sha256: of the file it gave instead, or None.
+    slow: what it brought was too little to count."""
 
-    def __init__(self, reason: str, retry: bool = False, sha256: str | None = None) -> None:
+    def __init__(self, reason: str, retry: bool = False, sha256: str | None = None, slow: bool = False) -> None:
         super().__init__(reason)
-        self.retry, self.sha256 = retry, sha256
+        self.retry, self.sha256, self.slow = retry, sha256, slow
 
 
 @dataclass(frozen=True)
@@ -127,17 +135,19 @@ def _advise(job: DownloadJob, failures: list[tuple[str, AddressError]]) -> str:
 
 def _try_address(job: DownloadJob, url: str) -> str:
     """Download from one address to ``job.part``, in as many attempts as bring new bytes, and check the file. Returns its sha256."""
-    attempts_left = job.policy.attempts
-    while True:
-        size_before = _size(job.part)
+    attempts_left, most_had = job.policy.attempts, _size(job.part)
+    for request in range(1, job.policy.requests + 1):
         try:
             resumed = _is_complete(job) or _request(job, url)
             return verify_download(job, resumed)
         except AddressError as error:
-            attempts_left = job.policy.attempts if _size(job.part) > size_before else attempts_left - 1
-            if not error.retry or attempts_left <= 0:
+            # Bytes that are thrown away, because the file changes again and again, are no progress when they come once more.
+            attempts_left = job.policy.attempts if _size(job.part) > most_had and not error.slow else attempts_left - 1
+            most_had = max(most_had, _size(job.part))
+            if not error.retry or attempts_left <= 0 or request == job.policy.requests:
                 raise
             job.policy.sleep(job.policy.pause * 2 ** (job.policy.attempts - attempts_left))
+    raise AssertionError("a policy allows one request at least")
 
 
 def _request(job: DownloadJob, url: str) -> bool:
@@ -182,20 +192,41 @@ def _receive(job: DownloadJob, url: str, response, offset: int) -> bool:
         raise AddressError(f"it offers {total} bytes where the catalogue says {job.size}")
     check_disk_space(job, (total or job.size or 0) - offset)
     write_json(job.state, {"url": url, "version": version, "total": total})
-    done, limit = offset, total or job.size
+    stated = total or job.size
+    done, limit = offset, stated or job.policy.most
+    pace = _Pace(job.policy)
     with job.part.open("ab" if offset else "wb") as stream:
         while piece := _read_piece(job, response):
             stream.write(piece)
             done += len(piece)
-            if limit and done > limit:
+            if done > limit:
                 break
-            job.progress(done, limit or done)
+            if stated is None and done // DISK_CHECK_BYTES != (done - len(piece)) // DISK_CHECK_BYTES:
+                check_disk_space(job, 0)
+            job.progress(done, stated or done)
+            pace.check(done)
     if total is not None and done < total:
         raise AddressError("the connection broke", retry=True)
-    if limit and done > limit:
+    if done > limit:
         _discard(job)
         raise AddressError(f"it sent more than the {limit} bytes it should have")
     return offset > 0
+
+
+class _Pace:
+    """Gives a connection up that brings less than the policy's slowest pace over as long as no data may take."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy, self.since, self.had = policy, policy.clock(), 0
+
+    def check(self, done: int) -> None:
+        """Note how many bytes there are; AddressError where they came too slowly."""
+        now = self.policy.clock()
+        if now - self.since < self.policy.read:
+            return
+        if done - self.had < self.policy.slowest * (now - self.since):
+            raise AddressError(f"fewer than {self.policy.slowest:g} bytes a second", retry=True, slow=True)
+        self.since, self.had = now, done
 
 
 def _check_response(job: DownloadJob, url: str, response, offset: int) -> tuple[int, int | None, str | None]:

@@ -56,7 +56,7 @@ def check_images(images: torch.Tensor, name: str = "image") -> None:
     """Raise unless a tensor has the form that ``as_images`` gives, ``[B, H, W, 3]`` float32. Values are not looked at."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.float32:
         raise FaceLoomError(f"{name} must be a float32 tensor [B, H, W, 3], not {images.dtype} {tuple(images.shape)}; bring it to that "
-                            "form with models.pixels.tensors.as_images.")
+                            "form with as_images.")
 
 
 def check_squares(crops: torch.Tensor) -> None:

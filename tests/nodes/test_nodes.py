@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ class TestFaceDetect:
     def test_finds_the_face(self, run, hopper):
         faces, crops, boxes, count = run("FaceDetect", image=hopper, crop_size=256)
         assert count == len(faces) == 1 and crops.shape == (1, 256, 256, 3)
-        x0, y0, x1, y1 = faces[0].box
+        x0, y0, x1, y1 = faces[0].box.round().astype(int).tolist()
         assert boxes == [[{"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": "face", "score": faces[0].score}]]
         # The eyes lie where the FFHQ template puts them, whatever the photograph.
         assert crops.dtype == torch.float32 and crops.min() >= 0 and crops.max() <= 1
@@ -249,6 +250,8 @@ class TestFaceParseMask:
         assert run("FaceParseMask", **given, image=hopper, occluder=Occluder())[0] == pytest.approx(plain / 4)
 
         class CropOccluder:
+            name = "a half"
+
             def visible(self, images, faces, size, progress=None):
                 assert torch.equal(images, crops) and faces.frames == 1 and (faces.width, faces.height) == (512, 512)
                 assert faces[0].keypoints[0] == pytest.approx((193, 240), abs=12)  # where the FFHQ template has the eye
@@ -256,7 +259,8 @@ class TestFaceParseMask:
 
         assert run("FaceParseMask", **given, occluder=CropOccluder())[0] == pytest.approx(plain / 2)
         with pytest.raises(error, match="connect the faces"):
-            run("FaceParseMask", crops=crops, regions={"regions": "face"}, occluder=Occluder(), parser=object())
+            run("FaceParseMask", crops=crops, regions={"regions": "face"}, occluder=Occluder(),
+                parser=SimpleNamespace(name="parser", parse=lambda crops: crops))
         middle = float(faces[0].keypoints[2, 0])
         hand = torch.zeros(hopper.shape[:3])
         hand[:, :, :round(middle)] = 1  # all that is left of the nose, in the picture and in the upright crop

@@ -670,3 +670,104 @@ def test_packs_that_are_not_right(server, folders, pack, content, words):
 
 def test_nothing_in_the_catalogue_is_fetched_over_plain_http():
     assert all(url.startswith("https://") for each in catalogue().values() for url in each.urls)
+
+
+def sends(data: bytes, stop: int | None = None, headers: dict | None = None, code: int = 200) -> Callable:
+    """An answer of these bytes, cut after ``stop``."""
+
+    def answer(handler) -> None:
+        handler.send_response(code)
+        for key, value in ({"Content-Length": str(len(data))} | (headers or {})).items():
+            handler.send_header(key, value)
+        handler.end_headers()
+        handler.wfile.write(data[:stop])
+        handler.wfile.flush()
+        handler.close_connection = True
+
+    return answer
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_a_server_whose_file_changes_at_every_request_is_given_up(server, folders, number):
+    """Each answer is a new version and breaks off; what came before is thrown away, so the same bytes again are no progress."""
+    versions = iter(range(10**6))
+
+    def changing(handler) -> None:
+        sends(DATA, 300_000, {"ETag": f'"{next(versions)}"'})(handler)
+
+    with pytest.raises(FaceLoomError, match=r"the connection broke|changed between"):
+        download_file(row(server.give("/tiny.onnx", changing)), folders, policy=replace(QUICK, attempts=number))
+    assert len(server.requests) <= number + 1
+
+
+def test_a_content_range_that_lies_is_given_up(server, folders):
+    def lying(handler) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        where = {"ETag": '"one"', "Content-Range": f"bytes {start + 1}-{len(DATA) - 1}/{len(DATA)}"}
+        (sends(DATA[start:], 1000, where, 206) if start else sends(DATA, 1000, {"ETag": '"one"'}))(handler)
+
+    with pytest.raises(FaceLoomError, match=r"changed between two attempts|broke"):
+        download_file(row(server.give("/tiny.onnx", lying)), folders, policy=QUICK)
+    assert len(server.requests) <= 2 * QUICK.attempts + 1
+
+
+def test_a_server_that_gives_a_little_each_time_is_asked_no_more_than_so_often(server, folders):
+    def a_little(handler) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        where = {"ETag": '"one"'} | ({"Content-Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"} if start else {})
+        sends(DATA[start:], 10, where, 206 if start else 200)(handler)
+
+    with pytest.raises(FaceLoomError, match="broke"):
+        download_file(row(server.give("/tiny.onnx", a_little)), folders, policy=replace(QUICK, requests=12))
+    assert len(server.requests) == 12
+
+
+def test_a_body_without_an_end_is_bounded(server, folders, monkeypatch):
+    """Nobody states a size: neither the catalogue nor the server."""
+    def endless(handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with pytest.raises(OSError):
+            while True:
+                handler.wfile.write(DATA)
+        handler.close_connection = True
+
+    unstated = row(server.give("/tiny.onnx", endless), sha256=None, bytes=None)
+    with pytest.raises(FaceLoomError, match="it sent more than the 5000000 bytes it should have"):
+        download_file(unstated, folders, policy=replace(QUICK, most=5_000_000))
+    assert not left_over(folders)
+    monkeypatch.setattr(transfer, "DISK_CHECK_BYTES", 1 << 20)
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(100 << 20, 99 << 20, 1 << 20))
+    with pytest.raises(FaceLoomError, match="has only 1 MB free"):
+        download_file(unstated, folders, policy=QUICK)
+
+
+def test_a_trickle_is_given_up(server, folders):
+    """A few bytes come again and again, and no read ever times out."""
+    now = iter(range(0, 10**6, 1))
+
+    def trickle(handler) -> None:
+        sends(DATA, 0, {"ETag": '"one"'})
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(DATA)))
+        handler.end_headers()
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                handler.wfile.write(b"x" * 100)
+                handler.wfile.flush()
+                time.sleep(.002)
+        handler.close_connection = True
+
+    with pytest.raises(FaceLoomError, match="fewer than 1024 bytes a second"):
+        download_file(row(server.give("/tiny.onnx", trickle)), folders, policy=replace(QUICK, clock=lambda: float(next(now))))
+    assert len(server.requests) <= QUICK.attempts
+
+
+def test_a_hash_is_read_before_anything_is_asked_for(server, folders):
+    url = server.give("/tiny.onnx", whole())
+    assert download_file(row(url), folders, sha256=f" {SHA.upper()}", policy=QUICK).read_bytes() == DATA
+    for wrong in ("abc", SHA[:-1], SHA + "0", "g" * 64):
+        server.requests.clear()
+        with pytest.raises(FaceLoomError, match="64 digits"):
+            download_file(row(url, file="b.onnx"), folders, sha256=wrong, force=True, policy=QUICK)
+        assert not server.requests
