@@ -30,6 +30,7 @@ def open_hdf5(file: str | io.BytesIO, path: str) -> Iterator[Any]:
     try:
         with h5py.File(file, "r") as opened:
             _check_links(opened, path)
+            _check_datasets(opened, path)
             yield opened
     except FaceLoomError:
         raise
@@ -49,14 +50,39 @@ def _check_links(file: Any, path: str) -> None:
         raise _elsewhere(path, found.decode(errors="replace"))
 
 
-def read_dataset(dataset: Any, declared: Declared, path: str) -> torch.Tensor:
-    """Read the numbers of a dataset. declared: counts them. FaceLoomError where they are in another file, or more than the file holds."""
-    if not isinstance(dataset.dtype, np.dtype) or dataset.dtype.kind not in "fiub":
-        raise FaceLoomError(f"{os.path.basename(path)} holds something else than numbers in {dataset.name}; fetch it again.")
+def _check_datasets(file: Any, path: str) -> None:
+    """Raise FaceLoomError where any dataset takes its numbers from another file, or where all declare more than the file holds."""
+    from h5py import Dataset
+
+    declared = Declared(path)
+
+    def fault(_: str, item: Any) -> FaceLoomError | None:
+        try:
+            if isinstance(item, Dataset) and item.shape is not None:
+                _check_dataset(item, declared, path)
+        except FaceLoomError as error:
+            return error
+        return None
+
+    error = file.visititems(fault)
+    if error is not None:
+        raise error
+
+
+def _check_dataset(dataset: Any, declared: Declared, path: str) -> None:
+    """Raise FaceLoomError where the numbers of a dataset are in another file, or more than the file holds."""
     if dataset.external or dataset.is_virtual:
         raise _elsewhere(path, dataset.name)
     with named(path):
         declared.add(max(math.prod(dataset.shape), math.prod(dataset.chunks or (0,))) * dataset.dtype.itemsize)
+
+
+def read_dataset(dataset: Any, declared: Declared, path: str) -> torch.Tensor:
+    """Read the numbers of a dataset. declared: counts them, since one dataset may have many names. FaceLoomError where they are none, in
+    another file, or more than the file holds."""
+    if dataset.dtype.kind not in "fiub":
+        raise FaceLoomError(f"{os.path.basename(path)} holds something else than numbers in {dataset.name}; fetch it again.")
+    _check_dataset(dataset, declared, path)
     return torch.from_numpy(np.asarray(dataset[()]))
 
 

@@ -18,5 +18,5 @@ def read_object(text: object) -> dict[str, Any]:
         raise ValueError("no JSON") from error
     if not isinstance(value, dict):
         kinds = {list: "a list", str: "a text", type(None): "null", bool: "a truth value"}
-        raise ValueError(f"{kinds.get(type(value), 'a number')} instead of a description")
+        raise ValueError(f"{kinds.get(type(value), 'a number')} instead of an object")
     return value

@@ -54,7 +54,7 @@ class _SizeReader(PickleReader):
 
     def __init__(self, stream: IO[bytes], path: Path, held: Mapping[str, int] | None = None) -> None:
         super().__init__(stream)
-        self.tensors, self.storages, self.held = Declared(path, SHARED), Declared(path, 1), held
+        self.tensors, self.held, self.left = Declared(path, SHARED), held, path.stat().st_size
 
     def find_class(self, module: str, name: str) -> Any:
         safe = SAFE_NAMES.get((module, name))
@@ -69,10 +69,9 @@ class _SizeReader(PickleReader):
         return noted
 
     def note_storage(self, key: str, size: int) -> None:
-        if self.held is None:
-            self.storages.add(size)
-        elif size > self.held.get(key, 0):
-            raise ValueError("a storage that is larger than its entry")
+        self.left -= size
+        if size > (self.left + size if self.held is None else self.held.get(key, 0)):
+            raise ValueError("a storage that is larger than what the file has for it")
 
 
 def _check_zip_sizes(stream: BinaryIO, path: Path) -> None:

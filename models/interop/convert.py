@@ -12,6 +12,7 @@ from ..diffusion.lora import load_flat_lora
 from ..errors import FaceLoomError
 from ..files.cache import replacement_path
 from ..files.checkpoints import WRAPPERS, load_parts, load_weights
+from ..files.damaged import check_model_file
 
 
 def convert(path: Path, target: Path | None = None, *, half: bool = False, force: bool = False) -> Path:
@@ -21,6 +22,7 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
     networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in half precision. A file
     that is there already is an error unless ``force``. Who may read and write the new file is as it was for ``path``.
     """
+    check_model_file(path)
     target = target or path.with_suffix(".safetensors")
     if target.exists() and not force:
         raise FaceLoomError(f"{target} is already there; move it away, or use --force.")

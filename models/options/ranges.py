@@ -32,5 +32,5 @@ def check_fields(settings: object, limits: Mapping[str, tuple[float, float, bool
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raises FaceLoomError where ``value`` is none of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise FaceLoomError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")

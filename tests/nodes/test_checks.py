@@ -121,3 +121,14 @@ def test_several_masks_for_one_face_are_taken_together(nodes, scene):
     pasted = nodes["PasteBack"].execute(photo, faces, torch.ones_like(crops), "none", "feather", 0.0, 1.0, mask=masks).args[1]
     together = nodes["PasteBack"].execute(photo, faces, torch.ones_like(crops), "none", "feather", 0.0, 1.0, mask=masks.amax(0)).args[1]
     assert torch.equal(pasted, together) and float(pasted.max()) == 1
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_pictures_and_masks_are_given_within_0_and_1(pack, kind):
+    from faceloom.nodes._runtime import give, place
+
+    pixels = torch.tensor([-1.15e-7, 0.0, 0.5, 1.0, 1 + 2**-7]).to(kind)
+    assert give(pixels).tolist() == [0, 0, 0.5, 1, 1]
+    assert place(pixels)[-1] > 1
+    inside = torch.rand(1, 2, 2)
+    assert give(inside) is inside  # Paste Back knows crops by their memory
