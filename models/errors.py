@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -30,11 +31,19 @@ def check_finite(values: Tensor | None, sentence: str) -> None:
 
 
 def check_number(words: str, value: float, least: float, most: float, whole: bool = False) -> None:
-    """Raises FaceLoomError where ``value`` does not lie between ``least`` and ``most``, is NaN or no number. words: what it is, in the
-    error. whole: it must have no fraction."""
-    try:
-        good = bool(least <= value <= most) and not (whole and value != int(value))
-    except (TypeError, ValueError, RuntimeError):  # text, None, or an array or tensor of several
-        good = False
-    if not good:
-        raise FaceLoomError(f"{words} must be {'a whole number ' if whole else ''}from {least:g} to {most:g}, not {value}.")
+    """Raises FaceLoomError where ``value`` does not lie between ``least`` and ``most``, is NaN or no number (a tensor of one is none).
+    words: what it is, in the error. whole: it must be an integer."""
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not least <= value <= most:
+        raise FaceLoomError(f"{words} must be {'a whole number ' if whole else ''}from {least:g} to {most:g}, not {brief(value)}.")
+
+
+def brief(value: object) -> str:
+    """Return what a value is in a few words, for a sentence: a word or number as it is, an array by its shape, and never several lines."""
+    if value is None:
+        return "nothing"
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"an array {list(shape)}" if shape else str(value)
+    text = repr(value) if isinstance(value, str) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

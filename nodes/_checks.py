@@ -3,10 +3,11 @@ through the API, and a bypassed node hands on what it was given."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from comfy_api.latest import io
 
@@ -14,14 +15,14 @@ from ..models import faces as values
 from ..models.crops.crop import check_crops_are_of
 from ..models.detect import Detector
 from ..models.diffusion.gaze import GazeEstimator
-from ..models.errors import FaceLoomError
+from ..models.errors import FaceLoomError, brief, check_number
 from ..models.identity import Recognizer
+from ..models.options.ranges import check_choice
 from ..models.parse import Parser
 from ..models.parse.occlude import Occluder
 from ..models.restore import Restorer
 from ..models.swap import SwapEngine
-
-NUMBERS = {"INT": "a whole number", "FLOAT": "a number"}
+from ._inputs import FileList
 
 
 def _has(*names: str):
@@ -30,6 +31,18 @@ def _has(*names: str):
 
 def _is(*kinds: type):
     return lambda value: isinstance(value, kinds)
+
+
+def _is_tensor(dimensions: Collection[int], channels: Collection[int] = ()):
+    """Returns what tells a tensor of real numbers with as many dimensions, at least one value, and one of these sizes at its end."""
+    return lambda value: (
+        isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_meta and not value.is_complex()
+        and value.ndim in dimensions and value.numel() > 0 and (not channels or value.shape[-1] in channels))
+
+
+def _is_analysis(value) -> bool:
+    """Tells an insightface object: it holds its networks by their tasks."""
+    return isinstance(getattr(value, "models", None), Mapping)
 
 
 # What a socket takes: whether it takes a value, what that is, and which node gives it.
@@ -48,53 +61,59 @@ SOCKETS = {
     "DIFFFACE": (_has("swap"), "DiffFace's networks", "Load DiffFace"),
     "DIFFSWAP": (_has("tokens"), "DiffSwap's networks", "Load DiffSwap"),
     "FACE_ADAPTER": (_has("conditions"), "Face-Adapter's networks", "Load Face-Adapter"),
-    "INSIGHTFACE": (_has("models"), "an InsightFace object", "an InsightFace loader"),
-    "FACEANALYSIS": (_has("models"), "an InsightFace object", "an InsightFace loader"),
+    "INSIGHTFACE": (_is_analysis, "an InsightFace object", "an InsightFace loader"),
+    "FACEANALYSIS": (_is_analysis, "an InsightFace object", "an InsightFace loader"),
     "FACE_LANDMARKS": (_is(Mapping), "face landmarks", "ComfyUI's MediaPipe node"),
     "BOUNDING_BOX": (_is(Mapping, list, tuple), "bounding boxes", "a detection node"),
-    "IMAGE": (lambda value: isinstance(value, torch.Tensor) and value.ndim in (3, 4), "a picture [B, H, W, C]", "an image node"),
-    "MASK": (lambda value: isinstance(value, torch.Tensor) and value.ndim in (2, 3, 4), "a mask [B, H, W]", "a mask node"),
+    "IMAGE": (_is_tensor((3, 4), (1, 3, 4)), "a picture [B, H, W, 1, 3 or 4] with at least one pixel", "an image node"),
+    "MASK": (_is_tensor((2, 3, 4)), "a mask [B, H, W] with at least one pixel", "a mask node"),
 }  # fmt: skip
 
 
 def check_inputs(title: str, inputs: Sequence[io.Input], given: Mapping[str, Any], lists: bool = False) -> None:
     """Raise FaceLoomError for a value that its input does not take, before the node works.
 
-    title: of the node. given: values by the inputs' names. lists: every value comes as a list, as nodes with ``is_input_list`` have it.
+    title: of the node. given: values by the inputs' names; one that is not there takes its default. lists: every value comes as a list, as
+    nodes with ``is_input_list`` have it.
     """
     for item in inputs:
-        value = given.get(item.id)
-        if value is None:
-            if item.id in given and not item.optional and item.get_io_type() in SOCKETS:
-                _refuse(title, item, value)
+        if item.id not in given:
             continue
-        if isinstance(item, io.DynamicCombo.Input):
-            chosen = next((option for option in item.options if isinstance(value, Mapping) and option.key == value.get(item.id)), None)
-            if chosen is not None:
-                check_inputs(title, chosen.inputs, value)
-        elif isinstance(item, io.Autogrow.Input):
-            for each in value.values() if isinstance(value, Mapping) else ():
-                check_inputs(title, [item.template.input], {item.template.input.id: each})
-        else:
-            for each in value if lists and isinstance(value, list) else [value]:
+        value = given[item.id]
+        for each in (value or [None]) if lists and isinstance(value, list) else [value]:
+            if each is not None or not item.optional:
                 _check_value(title, item, each)
 
 
 def _check_value(title: str, item: io.Input, value: Any) -> None:
     kinds = str(item.get_io_type()).split(",")
-    if kinds[0] in NUMBERS:
-        _check_number(item, value)
+    if isinstance(item, io.DynamicCombo.Input):
+        chosen = value.get(item.id) if isinstance(value, Mapping) else value
+        check_choice(item.id, chosen, [option.key for option in item.options])
+        if isinstance(value, Mapping):
+            check_inputs(title, next(option.inputs for option in item.options if option.key == chosen), value)
+    elif isinstance(item, io.Autogrow.Input):
+        for each in value.values() if isinstance(value, Mapping) else [value]:
+            check_inputs(title, [item.template.input], {item.template.input.id: each})
+    elif isinstance(item, FileList):
+        _check_text(item, value, 1024)
+    elif isinstance(item, io.Combo.Input):
+        check_choice(item.id, value, item.options)
+    elif kinds[0] in ("INT", "FLOAT"):
+        check_number(item.id, value, item.min, item.max, whole=kinds[0] == "INT")
+    elif kinds[0] == "STRING":
+        _check_text(item, value, 100_000)
+    elif kinds[0] == "BOOLEAN":
+        if not isinstance(value, numbers.Real | np.bool_):
+            raise FaceLoomError(f"{item.id} must be true or false, not {brief(value)}.")
     elif all(kind in SOCKETS for kind in kinds) and not any(SOCKETS[kind][0](value) for kind in kinds):
         _refuse(title, item, value)
 
 
-def _check_number(item: io.Input, value: Any) -> None:
-    least, most = getattr(item, "min", None), getattr(item, "max", None)
-    good = isinstance(value, int | float) and math.isfinite(value)
-    good = good and (least is None or value >= least) and (most is None or value <= most)
-    if not good or (item.get_io_type() == "INT" and value != int(value)):
-        limits = "" if least is None or most is None else f" from {least:g} to {most:g}"
-        raise FaceLoomError(f"{item.id} must be {NUMBERS[item.get_io_type()]}{limits}, not {value!r}.")
+def _check_text(item: io.Input, value: Any, longest: int) -> None:
+    """Raise FaceLoomError where a text is none, or longer than ``longest`` characters."""
+    if not isinstance(value, str) or len(value) > longest:
+        raise FaceLoomError(f"{item.id} must be a text of at most {longest} characters, not {brief(value)}.")
 
 
 def _refuse(title: str, item: io.Input, value: Any) -> None:

@@ -7,6 +7,10 @@ from comfy_api.latest import io
 from ._sockets import FaceAnalysis, FaceDetector, FaceRecognizer, Faces, Identity, InsightFace
 
 
+class FileList(io.Combo.Input):
+    """A list of files. What is not listed is taken too, for a file may come later."""
+
+
 def detector_input(tooltip: str) -> io.Input:
     """Returns an optional detector, insightface's objects included; ``as_detector`` or ``as_landmarker`` takes what comes in."""
     return io.MultiType.Input("detector", [FaceDetector, InsightFace, FaceAnalysis], optional=True, tooltip=tooltip)

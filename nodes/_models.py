@@ -18,6 +18,7 @@ from ..models.runtime.devices import TorchModel
 from ..models.runtime.method import HasModel, HasNote, Loading, Method, built_in_method
 from ..models.runtime.onnx import OnnxModel
 from ._devices import ComfyDevices, half, show_patcher
+from ._inputs import FileList
 from ._runtime import listener, show
 from ._schema import Node
 
@@ -90,7 +91,7 @@ def _is_known(methods: Sequence[Method], row: Row) -> bool:
 def file_input(methods: Sequence[Method], kind: str, tooltip: str, name: str = "file", optional: bool = False) -> io.Input:
     """Returns the list of a loader's files; see ``list_names``."""
     names = list_names(methods, kind)
-    return io.Combo.Input(name, options=names, default=names[0], optional=optional, tooltip=f"{tooltip} {commercial_use(methods, kind)}")
+    return FileList(name, options=names, default=names[0], optional=optional, tooltip=f"{tooltip} {commercial_use(methods, kind)}")
 
 
 def provider_input() -> io.Input:
@@ -189,7 +190,7 @@ class ResearchLoader(FileLoader):
         """Returns the list of that one file, here or not."""
         chosen = [choice for choice in list_choices("research", folders()) if choice.row and choice.row.name == cls.row_name]
         options = [choice.name if choice.path else choice.name + NOT_HERE for choice in chosen]
-        return [io.Combo.Input("file", options=options, default=options[0], tooltip=cls.file_tooltip)]
+        return [FileList("file", options=options, default=options[0], tooltip=cls.file_tooltip)]
 
 
 class ResearchModelLoader(ResearchLoader):

@@ -65,6 +65,7 @@ class FaceDetect(Node, title="Face Detect", aliases=["face detection", "find fac
     @classmethod
     def execute(cls, image, threshold, order, keep, crop_size, min_size, framing, no_face,
                 detector=None, face_landmarks=None, bboxes=None, bbox_use=BBOX_USES[0]) -> io.NodeOutput:
+        image = image[None] if image.ndim == 3 else image
         whites = whites_of(image)
         images = as_images(image, whites=whites)
         settings = DetectSettings(threshold, order, keep, min_size, crop_size, framing, no_face, bbox_use)

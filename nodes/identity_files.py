@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ..models.errors import FaceLoomError
 from ..models.identity.files import identity_path, load_identity, save_identity
+from ._inputs import FileList
 from ._runtime import show
 from ._schema import Node
 from ._sockets import Identity
@@ -62,8 +63,8 @@ class IdentityLoad(Node, title="Identity Load", aliases=["load face model", "rea
     @classmethod
     def inputs(cls):
         return [
-            io.Combo.Input("file", options=folder_paths.get_filename_list(FOLDER),
-                           tooltip="The identity file, from models/faceloom/identities or models/reactor/faces."),
+            FileList("file", options=folder_paths.get_filename_list(FOLDER),
+                     tooltip="The identity file, from models/faceloom/identities or models/reactor/faces."),
         ]
 
     outputs = [Identity.Output("identity", tooltip="The person in the file.")]

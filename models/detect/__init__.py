@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, brief
 from ..faces import Face, Faces
 from ..options.detect import ORDERS, DetectSettings
 from ..pixels.tensors import check_images
@@ -113,7 +113,7 @@ def _positions(part: str, count: int) -> list[int]:
     """Return the positions that one part of ``keep`` names: a number, or a range such as ``0-3``."""
     match = re.fullmatch(r"(-?\d{1,9})(?:\s*-\s*(-?\d{1,9}))?", part, re.ASCII)
     if not match:
-        raise FaceLoomError(f"{part!r} is not a face number; write all, first, or numbers such as 0,2,-1 or 0-3.")
+        raise FaceLoomError(f"{brief(part)} is not a face number; write all, first, or numbers such as 0,2,-1 or 0-3.")
     first, last = int(match[1]), int(match[2] or match[1])
     first, last = (n + count if n < 0 else n for n in (first, last))
     return list(range(max(first, 0), min(last, count - 1) + 1))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, brief
 
 
 class FaceBoxes(list):
@@ -63,7 +63,7 @@ def boxes_per_frame(bboxes: Sequence | Mapping, frames: int) -> list[tuple[np.nd
     if isinstance(bboxes, Mapping):
         bboxes = [bboxes]
     if not isinstance(bboxes, Sequence) or isinstance(bboxes, str | bytes):
-        raise FaceLoomError(f"bboxes must be bounding boxes, not {_short(bboxes)}; connect the boxes of a detection node.")
+        raise FaceLoomError(f"bboxes must be bounding boxes, not {brief(bboxes)}; connect the boxes of a detection node.")
     bboxes = list(bboxes)
     if all(isinstance(item, Mapping) for item in bboxes):
         bboxes = [bboxes]
@@ -85,16 +85,11 @@ def _boxes_and_scores(items: Sequence | Mapping) -> tuple[np.ndarray, np.ndarray
             x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
             score = item.get("score")
             score = 1.0 if score is None else float(score)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            raise FaceLoomError(f"A bounding box must have numbers x, y, width and height, not {_short(item)}.") from None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError):
+            raise FaceLoomError(f"A bounding box must have numbers x, y, width and height, not {brief(item)}.") from None
         if not np.isfinite([x, y, width, height, score]).all():
-            raise FaceLoomError(f"A bounding box must have finite numbers, not {_short(item)}; remove that box, or repair the node that "
+            raise FaceLoomError(f"A bounding box must have finite numbers, not {brief(item)}; remove that box, or repair the node that "
                                 "made it.")
         boxes.append((x, y, x + width, y + height))
         scores.append(min(max(score, 0.0), 1.0))
     return np.array(boxes, np.float64).reshape(-1, 4), np.array(scores, np.float64)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

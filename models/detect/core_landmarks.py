@@ -26,7 +26,7 @@ def faces_from_core(landmarks: Mapping, frames: int, height: int, width: int) ->
     ``landmarks_3d`` are in units of that network's crop; their z is scaled to image pixels by the similarity between the two.
     """
     try:
-        found, size = list(landmarks["frames"]), tuple(int(v) for v in landmarks["image_size"])
+        found, size = [list(items) for items in landmarks["frames"]], tuple(int(v) for v in landmarks["image_size"])
     except (KeyError, TypeError, ValueError):
         raise FaceLoomError("face_landmarks is not what ComfyUI's MediaPipe Face Landmarker gives; connect its first output.") from None
     if len(found) != frames or size != (height, width):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, brief
 from ..faces import Face, Identity
 from ..files.cache import write_file
 from ..pixels.tensors import to_uint8
@@ -37,7 +37,7 @@ def identity_path(folder: str | os.PathLike, name: str) -> Path:
         stem = stem[: -len(SUFFIX)]
     bad = re.search(r'[\x00-\x1f<>:"/\\|?*]', stem) or stem.startswith(".") or stem.endswith((".", " "))
     if not stem or bad or stem.split(".")[0].upper() in _RESERVED_NAMES or len((stem + SUFFIX).encode()) > _LONGEST_NAME:
-        raise FaceLoomError(f"{name!r} cannot be a file name; use letters, digits, spaces, - and _ only.")
+        raise FaceLoomError(f"{brief(name)} cannot be a file name; use letters, digits, spaces, - and _ only.")
     return Path(folder) / (stem + SUFFIX)
 
 

@@ -7,6 +7,7 @@ them images that were not rounded to 8 bits before. The networks stay open as lo
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -69,6 +70,6 @@ def _file_of(analysis, task: str) -> Path:
     if model is None:
         raise FaceLoomError(f"The connected insightface object has no {task} network; load it with a pack such as buffalo_l or antelopev2.")
     path = getattr(model, "model_file", None)
-    if path is None or not Path(path).is_file():
+    if not isinstance(path, str | os.PathLike) or not Path(path).is_file():
         raise FaceLoomError(f"The {task} network of the connected insightface object is not a file on this machine; load it with FaceLoom.")
     return Path(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..errors import FaceLoomError, check_number
+from ..errors import FaceLoomError, brief, check_number
 
 # The least and the largest value of each number. feather is a fraction of the crop's edge; crop_size counts pixels.
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -33,4 +33,4 @@ def check_fields(settings: object, limits: Mapping[str, tuple[float, float, bool
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raises FaceLoomError where ``value`` is none of ``choices``."""
     if not isinstance(value, str) or value not in choices:
-        raise FaceLoomError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        raise FaceLoomError(f"{name} must be one of {', '.join(choices)}, not {brief(value)}.")
