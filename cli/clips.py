@@ -90,7 +90,7 @@ def _find(target: Path, info: ClipInfo, session: Session, quiet: bool) -> tuple[
             for frame in frames:
                 times.append(float(frame.time))
                 bar.update()
-                yield tone_mapped(frame.image(), info.hdr, info.marks.primaries) if info.hdr else frame.image()
+                yield tone_mapped(frame.image(), info.marks.transfer, info.marks.primaries)
 
         search = ClipSearch(session.settings.detect, SEARCH_EVERY)
         return find_faces(images(), search, session.models.detector, session.models.recognizer), times

@@ -12,7 +12,8 @@ import torch
 SMALL = torch.full((1, 64, 64, 3), 0.5)
 # By the kind of what they are; an input that takes one of them gives a result, and every other one sentence.
 FOREIGN = {
-    "nothing": None, "a word": "nonsense", "an empty word": "", "a long number in words": "9" * 5000, "a number": 3, "a fraction": 0.37, "a whole fraction": 64.0,
+    "nothing": None, "a word": "nonsense", "an empty word": "", "a long number in words": "9" * 5000, "a number": 3, "a fraction": 0.37,
+    "a whole fraction": 64.0,
     "a negative number": -7, "NaN": math.nan, "infinity": math.inf, "a huge number": 10**400, "a NumPy number": np.int64(2),
     "a NumPy fraction": np.float32(0.5), "true": True, "bytes": b"x", "a list": [], "a list of nothing": [None], "a list of lists": [[[]]],
     "a list of pictures": [SMALL], "a list of words": ["x"], "a dict": {}, "a dict of nothing": {"frames": None, "image_size": None},
@@ -21,9 +22,11 @@ FOREIGN = {
     "an analysis without networks": types.SimpleNamespace(models=None), "an analysis of a list": types.SimpleNamespace(models=[1]),
     "an analysis of numbers": types.SimpleNamespace(models={key: types.SimpleNamespace(model_file=3) for key in (
         "detection", "recognition", "genderage", "landmark_2d_106")}),
-    "a latent": {"samples": torch.zeros(1, 4, 8, 8)}, "a NumPy picture": np.zeros((1, 64, 64, 3), np.float32), "a scalar": torch.tensor(1.0),
+    "a latent": {"samples": torch.zeros(1, 4, 8, 8)}, "a NumPy picture": np.zeros((1, 64, 64, 3), np.float32),
+    "a scalar": torch.tensor(1.0),
     "a row": torch.zeros(5), "a mask": torch.ones(1, 64, 64), "several masks": torch.ones(3, 64, 64), "a wide mask": torch.ones(1, 8, 90),
-    "no masks": torch.zeros(0, 64, 64), "a mask of no size": torch.zeros(1, 0, 0), "a picture": SMALL, "two pictures": SMALL.repeat(2, 1, 1, 1),
+    "no masks": torch.zeros(0, 64, 64), "a mask of no size": torch.zeros(1, 0, 0), "a picture": SMALL,
+    "two pictures": SMALL.repeat(2, 1, 1, 1),
     "one picture without a batch": SMALL[0], "no pictures": torch.zeros(0, 64, 64, 3), "pictures without pixels": torch.zeros(1, 0, 64, 3),
     "two channels": torch.zeros(1, 64, 64, 2), "five channels": torch.zeros(1, 64, 64, 5), "channels first": torch.zeros(1, 3, 64, 64),
     "a clip of five dimensions": torch.zeros(1, 1, 64, 64, 3), "whole numbers": torch.ones(1, 64, 64, 3, dtype=torch.int64),
