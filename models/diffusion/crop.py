@@ -22,7 +22,7 @@ _MAX_GAIN = 1.25
 
 def sampling_size(wanted: int, vae_multiple: int) -> int:
     """Return the edge in pixels nearest to ``wanted`` that both the VAE and the UNet divide evenly, at least one such multiple."""
-    check_number("The size to sample at", wanted, 0, _LARGEST_SIZE)
+    check_number("The size to sample at", wanted, 1, _LARGEST_SIZE)
     check_number("The pixels of one latent pixel", vae_multiple, 1, _LARGEST_SIZE, whole=True)
     step = math.lcm(_UNET_MULTIPLE, vae_multiple)
     return max(1, round(wanted / step)) * step
