@@ -111,6 +111,8 @@ def _add_look(add: Callable) -> None:
     add("--blend", default=PasteSettings.blend, choices=BLENDS, help="how the face is joined to the photograph (default: feather)")
     add("--feather", type=number("feather"), default=PasteSettings.feather,
         help="softness of the mask's border, a fraction of the crop's edge from 0 to 0.5 (default: 0)")
+    add("--keep-gray", action=argparse.BooleanOptionalAction, default=PasteSettings.keep_gray,
+        help="where the photograph has no colour around a face, the face gets none")
     add("--restore-model", default=BUILT_IN.restorer, metavar="NAME",
         help=f'"{BUILT_IN.restorer}" (built in: its sharpness and grain), or a restoration network: {MODEL}')
     add("--restore", type=number("amount"), default=RestoreSettings.amount, help="how much is restored, 0 to 1 (default: 1)")
@@ -166,7 +168,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     regions = () if arguments.regions is None else read_regions(arguments.regions, arguments.parser != BUILT_IN.parser)
     settings = Settings(detect, arguments.crop_size, SwapSettings(arguments.strength, arguments.pixel_boost), regions,
                         RestoreSettings(arguments.restore, arguments.fidelity),
-                        PasteSettings(arguments.color, arguments.blend, arguments.feather))
+                        PasteSettings(arguments.color, arguments.blend, arguments.feather, keep_gray=arguments.keep_gray))
     settings.check()
     return settings
 

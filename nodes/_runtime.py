@@ -13,6 +13,7 @@ from comfy_api.latest import ui
 from comfy_execution.utils import get_executing_context
 from PIL import Image
 
+from ..models.pixels.tensors import within_0_and_1
 from ..models.progress import Progress
 
 # A clip's preview is its first frames: every one is a PNG file on the user's disk.
@@ -48,9 +49,14 @@ def painter() -> tuple[Progress, Callable[[torch.Tensor], None] | None]:
     return listen, preview
 
 
-def give(tensor: torch.Tensor) -> torch.Tensor:
-    """A result on the device and in the float type ComfyUI keeps results in."""
+def place(tensor: torch.Tensor) -> torch.Tensor:
+    """A result on the device and in the float type ComfyUI keeps results in, with the values it has."""
     return tensor.to(device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype())
+
+
+def give(pixels: torch.Tensor) -> torch.Tensor:
+    """A picture or mask as an output, see ``place``: within 0..1, which rounding leaves by a hair. What lies there is not copied."""
+    return place(within_0_and_1(pixels))
 
 
 def give_crops(crops: torch.Tensor, size: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from ..models.systems.face_adapter_load import CONTROL_FOLDER, VISION_FOLDER, fi
 from ..models.systems.face_adapter_swap import LATENT_SHAPE
 from ._inputs import conditioning_outputs, target_and_source
 from ._models import ResearchLoader, load_research, loading
-from ._runtime import give, listener, show
+from ._runtime import give, listener, place, show
 from ._schema import Node
 from ._sockets import FaceAdapter, FaceParser
 
@@ -96,7 +96,8 @@ class FaceAdapterEncode(Node, title="Face-Adapter Encode", aliases=["face adapte
         empty = empty.to(told.tokens).expand(len(told), -1, -1)
         # SD 1.5's ControlNets take hints as they are, and this one was trained on -1 to 1.
         control = control_net.copy().set_cond_hint(told.hint.movedim(-1, 1) * 2 - 1, strength)
-        positive, negative = ([[give(prompt), {"cross_attn_controlnet": give(seen), "control": control, "control_apply_to_uncond": False}]]
+        hints = {"control": control, "control_apply_to_uncond": False}
+        positive, negative = ([[place(prompt), {"cross_attn_controlnet": place(seen), **hints}]]
                               for prompt, seen in ((told.tokens, told.image_tokens), (empty, empty)))
-        latent = {"samples": give(torch.zeros(len(told), *LATENT_SHAPE))}
+        latent = {"samples": place(torch.zeros(len(told), *LATENT_SHAPE))}
         return io.NodeOutput(positive, negative, latent, give(told.mask), give(told.hint), give(told.background))

@@ -8,7 +8,7 @@ from ..models.options.paste import BLENDS, COLORS, PasteSettings
 from ..models.paste import paste
 from ..models.pixels.tensors import as_crops
 from ._inputs import amount_input, mask_input
-from ._runtime import give, listener
+from ._runtime import give, listener, place
 from ._schema import Node
 from ._sockets import Faces
 
@@ -49,4 +49,4 @@ class PasteBack(Node, title="Paste Back", aliases=["paste face", "composite face
         crops = as_crops(crops) if len(faces) else crops  # else one black picture comes along, which stands for no crop
         settings = PasteSettings(color_match, blend, feather, opacity, keep_gray=keep_gray)
         pasted, pasted_mask = paste(image, faces, crops, mask, settings, listener())
-        return io.NodeOutput(give(pasted), give(pasted_mask))
+        return io.NodeOutput(place(pasted), give(pasted_mask))  # what came in outside 0..1 stays there

@@ -12,7 +12,9 @@ import torch
 
 from ..errors import FaceLoomError
 from .onnx import name_other_format, read_onnx
+from .pickled_sizes import check_sizes
 from .terminal import command
+from .unpickle import READ_ERRORS, read_objects
 
 # Keys under which training code puts the tensors, the one to prefer first.
 WRAPPERS = ("params_ema", "g_ema", "params", "state_dict", "model_state_dict")
@@ -116,14 +118,15 @@ def _read(path: Path, objects: bool = False) -> Any:
         except SafetensorError as error:
             raise _damaged_error(path, "safetensors file") from error
     try:
+        check_sizes(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except FaceLoomError:
+        raise
     except pickle.UnpicklingError as error:
         if _holds_objects(error) and objects:
-            from .unpickle import read_objects
-
             return read_objects(path)
         raise (_objects_error(path) if _holds_objects(error) else _damaged_error(path, "PyTorch checkpoint")) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except READ_ERRORS as error:
         raise _damaged_error(path, "PyTorch checkpoint") from error
 
 

@@ -8,17 +8,18 @@ metadata. The first two are read with h5py.
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..errors import FaceLoomError
+from .declared import Declared, check_zip, named
+from .hdf5 import open_hdf5, read_dataset
+from .json_text import read_object
 
 Graph = Mapping[str, Any]
 
@@ -45,61 +46,59 @@ def _read_safetensors(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
             graph = (file.metadata() or {}).get("model_config")
             if graph is None:
                 raise FaceLoomError(f"{os.path.basename(path)} holds no Keras graph; convert the .h5 file again.")
-            return json.loads(graph), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            return _graph(graph, path, "safetensors file"), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
         raise FaceLoomError(f"{os.path.basename(path)} is not a whole safetensors file; fetch it again.") from error
 
 
 def _read_h5(path: str) -> tuple[Graph, dict[str, torch.Tensor]]:
-    with _open_hdf5(path, path) as file:
+    with open_hdf5(path, path) as file:
         graph = file.attrs.get("model_config")
         if graph is None or "model_weights" not in file:
             raise FaceLoomError(f"{os.path.basename(path)} holds only weights, not the whole Keras model with its graph.")
-        return json.loads(graph if isinstance(graph, str) else graph.decode()), _named_weights(file["model_weights"])
+        return _graph(graph, path, "Keras file"), _named_weights(file["model_weights"], path)
 
 
 def _read_archive(path: str, weight_names: Callable[[Graph], Mapping[str, Sequence[str]]]) -> tuple[Graph, dict[str, torch.Tensor]]:
     """Read a Keras 3 archive, which keeps a layer's weights, numbered, in a group ``vars`` that has the layer's name."""
     name = os.path.basename(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            graph, stored = json.loads(archive.read("config.json")), io.BytesIO(archive.read("model.weights.h5"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive, named(path):
+            check_zip(archive, path)
+            graph, stored = archive.read("config.json"), io.BytesIO(archive.read("model.weights.h5"))
+    except FaceLoomError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise FaceLoomError(f"{name} is not a whole Keras archive; copy or save it again.") from error
-    names = weight_names(graph)
+    graph = _graph(graph, path, "Keras archive")
+    names, declared = weight_names(graph), Declared(path)
     weights: dict[str, torch.Tensor] = {}
 
     def take(_: str, group: Any) -> None:
         for key, number in zip(names.get(group.attrs.get("name"), ()), group):
             if key in weights:
                 raise FaceLoomError(f"{name} has two layers of one name ({key}), so their weights cannot be told apart.")
-            weights[key] = torch.from_numpy(np.asarray(group[number]))
+            weights[key] = read_dataset(group[number], declared, path)
 
-    with _open_hdf5(stored, path) as file:
+    with open_hdf5(stored, path) as file:
         file.visititems(take)
     return graph, weights
 
 
-@contextmanager
-def _open_hdf5(file: str | io.BytesIO, path: str) -> Iterator[Any]:
-    """Open an HDF5 file or its content in memory; ``path`` is what errors name."""
+def _graph(text: object, path: str, kind: str) -> Graph:
+    """Read the graph of a model, which is JSON. kind: what the file should be, for errors."""
     try:
-        import h5py
-    except ImportError as error:
-        raise FaceLoomError("Keras files (.keras, .h5) are read with h5py; run: pip install h5py, or convert the file to .safetensors."
+        return read_object(text)
+    except ValueError as error:
+        raise FaceLoomError(f"{os.path.basename(path)} is not a whole {kind}: the description of its network is {error}; fetch it again."
                             ) from error
-    try:
-        with h5py.File(file) as opened:
-            yield opened
-    except OSError as error:
-        raise FaceLoomError(f"{os.path.basename(path)} is not a whole HDF5 file; fetch it again.") from error
 
 
-def _named_weights(group: Any) -> dict[str, torch.Tensor]:
+def _named_weights(group: Any, path: str) -> dict[str, torch.Tensor]:
     """Read the datasets of an ``.h5`` file by their weights' own names, without the groups around them and the ``:0``."""
-    weights = {}
+    weights, declared = {}, Declared(path)
     for layer in group.values():
         for name in layer.attrs.get("weight_names", ()):
             name = name if isinstance(name, str) else name.decode()
-            weights[name.removesuffix(":0")] = torch.from_numpy(np.asarray(layer[name]))
+            weights[name.removesuffix(":0")] = read_dataset(layer[name], declared, path)
     return weights

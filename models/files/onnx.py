@@ -162,12 +162,12 @@ def name_other_format(head: bytes) -> str | None:
         return "the placeholder of a Git LFS file; fetch the file itself"
     if head.startswith(b"PK\x03\x04"):
         return "a zip file or a PyTorch checkpoint"
+    if len(head) > 9 and head[8:9] == b"{" and head[7:8] == b"\0":
+        return "a safetensors file"
     if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05" and len(head) > 1:
         return "a Python pickle or an old PyTorch checkpoint"
     if head.startswith(b"\x89HDF\r\n"):
         return "a Keras (HDF5) file"
-    if len(head) > 9 and head[8:9] == b"{" and head[7:8] == b"\0":
-        return "a safetensors file"
     return None
 
 

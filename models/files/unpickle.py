@@ -11,6 +11,7 @@ import math
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from typing import IO, Any, BinaryIO
 import torch
 
 from ..errors import FaceLoomError
+from .declared import named
 
 # The errors that reading a damaged or hostile file can raise.
 READ_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, LookupError, RuntimeError, MemoryError,
-               OverflowError, struct.error, zipfile.BadZipFile, NotImplementedError)
+               OverflowError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
 # The first two pickles of torch's format before 1.6.
-_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _STORAGE_DTYPES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
     "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8,
@@ -44,19 +46,24 @@ def read_objects(path: Path) -> Any:
     and where its pickle asks for anything to be called but what makes tensors and plain containers.
     """
     try:
-        with path.open("rb") as stream:
-            zipped = zipfile.is_zipfile(stream)
-            stream.seek(0)
-            noted, read_storage = _read_zip(stream) if zipped else _read_legacy(stream)
+        with named(path), path.open("rb") as stream:
+            noted, read_storage = _read_zip(stream) if is_zip(stream) else _read_legacy(stream)
             data = _PlainData(read_storage).convert(noted)
-    except FaceLoomError as error:
-        raise FaceLoomError(f"{path.name} {error}") from error
+    except FaceLoomError:
+        raise
     except READ_ERRORS as error:
         raise FaceLoomError(f"{path.name} is not a whole PyTorch checkpoint; fetch it again.") from error
     if isinstance(data, StateDict):
         return data
     weights = [value for value in data.values() if isinstance(value, StateDict | torch.Tensor)] if isinstance(data, Mapping) else []
     return weights[0] if len(weights) == 1 and isinstance(weights[0], StateDict) else data
+
+
+def is_zip(stream: BinaryIO) -> bool:
+    """Whether a file begins as torch's zip format does. Its end does not count: torch does not look at it either."""
+    head = stream.read(4)
+    stream.seek(0)
+    return head == b"PK\x03\x04"
 
 
 class StateDict(dict):
@@ -73,7 +80,7 @@ class _Storage:
 
 
 @dataclass(frozen=True)
-class _NotedTensor:
+class NotedTensor:
     """A tensor as a pickle describes it: where its numbers are, and where its own begin; size and stride as of torch."""
 
     storage: _Storage
@@ -83,10 +90,12 @@ class _NotedTensor:
     dtype: torch.dtype
 
     def __setstate__(self, state: Any) -> None:
-        """Ignore hooks and the like."""
+        """Ignore hooks and the like. ValueError for other numbers, which torch would put in place of the tensor's."""
+        if isinstance(state, tuple) and any(isinstance(part, _Storage) for part in state):
+            raise ValueError("not a tensor's state")
 
 
-class _EmptyClass(type):
+class EmptyClass(type):
     """The type of the classes that stand for the classes and functions a pickle names.
 
     The pickle cannot change them. Calling one gives an empty object for names of ``_HARMLESS_PACKAGES`` and is refused for others.
@@ -101,18 +110,18 @@ class _EmptyClass(type):
         raise FaceLoomError("changes a class, which weights never need, so it is refused.")
 
 
-class _EmptyObject(metaclass=_EmptyClass):
+class EmptyObject(metaclass=EmptyClass):
     """An object of a class that is not imported: it keeps the state it was saved with and ignores the rest."""
 
     state: Any
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> _EmptyObject:
+    def __new__(cls, *args: Any, **kwargs: Any) -> EmptyObject:
         return object.__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         object.__setattr__(self, "state", state)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> _EmptyObject:
+    def __call__(self, *args: Any, **kwargs: Any) -> EmptyObject:
         return self
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -124,7 +133,7 @@ class _EmptyObject(metaclass=_EmptyClass):
     add = append
 
 
-class _SafeFunction:
+class SafeFunction:
     """A function of this module in place of one of torch's. The pickle can call it but cannot change it."""
 
     __slots__ = ("_make",)
@@ -142,16 +151,16 @@ class _SafeFunction:
         raise AttributeError("__setstate__")
 
 
-def _note_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: torch.dtype | None = None) -> _NotedTensor:
+def _note_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: torch.dtype | None = None) -> NotedTensor:
     """Note a tensor; stands for torch's ``_rebuild_tensor`` and ``_rebuild_tensor_v2``. ValueError where the description is none."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, _Storage) or not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise ValueError("not a tensor")
-    return _NotedTensor(storage, storage.offset + offset, tuple(size), tuple(stride), dtype or storage.dtype)
+    return NotedTensor(storage, storage.offset + offset, tuple(size), tuple(stride), dtype or storage.dtype)
 
 
 def _note_typed_tensor(storage: Any, offset: Any, size: Any, stride: Any, gradient: Any, hooks: Any, dtype: Any, *rest: Any
-                       ) -> _NotedTensor:
+                       ) -> NotedTensor:
     """Note a tensor whose storage has no type; stands for torch's ``_rebuild_tensor_v3``."""
     name = getattr(dtype, "__qualname__", "")
     found = {str(known).removeprefix("torch."): known for known in _STORAGE_DTYPES.values()}.get(name)
@@ -165,23 +174,31 @@ def _note_parameter(data: Any = None, *rest: Any) -> Any:
     return data
 
 
+def _note_of_type(function: Any, kind: Any, arguments: Any, *rest: Any) -> Any:
+    """Note a tensor that was saved with attributes; stands for torch's ``_rebuild_from_type_v2``."""
+    if not isinstance(function, SafeFunction):
+        raise ValueError("not a function that makes tensors")
+    return function(*arguments)
+
+
 def _reconstruct(kind: Any, *rest: Any) -> Any:
     """Make an object without calling its class; stands for ``copyreg._reconstructor``."""
-    if not isinstance(kind, _EmptyClass):
+    if not isinstance(kind, EmptyClass):
         raise ValueError("not a class")
     return object.__new__(kind)
 
 
 # What stands for the names that checkpoints call; every other name stands for an empty class.
-_SAFE_NAMES = {
-    ("torch._utils", "_rebuild_tensor"): _SafeFunction(_note_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _SafeFunction(_note_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): _SafeFunction(_note_typed_tensor),
-    ("torch._utils", "_rebuild_parameter"): _SafeFunction(_note_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): _SafeFunction(_note_parameter),
-    ("torch.nn.parameter", "Parameter"): _SafeFunction(_note_parameter),
-    ("copyreg", "_reconstructor"): _SafeFunction(_reconstruct),
-    ("copy_reg", "_reconstructor"): _SafeFunction(_reconstruct),
+SAFE_NAMES = {
+    ("torch._utils", "_rebuild_tensor"): SafeFunction(_note_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): SafeFunction(_note_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): SafeFunction(_note_typed_tensor),
+    ("torch._tensor", "_rebuild_from_type_v2"): SafeFunction(_note_of_type),
+    ("torch._utils", "_rebuild_parameter"): SafeFunction(_note_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): SafeFunction(_note_parameter),
+    ("torch.nn.parameter", "Parameter"): SafeFunction(_note_parameter),
+    ("copyreg", "_reconstructor"): SafeFunction(_reconstruct),
+    ("copy_reg", "_reconstructor"): SafeFunction(_reconstruct),
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
@@ -190,34 +207,43 @@ _SAFE_NAMES = {
 }
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that imports nothing. dtypes: the type of each storage's numbers, by key."""
+class PickleReader(pickle._Unpickler):  # the C one takes gigabytes for a pickle of a few bytes that numbers an object 2147483647
+    """An unpickler that imports nothing. dtypes, sizes: the type and bytes of each storage's numbers, by key."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream, encoding="utf-8")
-        self.classes: dict[tuple[str, str], _EmptyClass] = {}
+        self.classes: dict[tuple[str, str], EmptyClass] = {}
         self.dtypes: dict[str, torch.dtype] = {}
+        self.sizes: dict[str, int] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name: a safe function or container, else an empty class. Nothing is imported."""
-        safe = _SAFE_NAMES.get((module, name))
+        safe = SAFE_NAMES.get((module, name))
         if safe is not None:
             return safe
-        return self.classes.setdefault((module, name), _EmptyClass(name, (_EmptyObject,), {"__module__": module, "__qualname__": name}))
+        return self.classes.setdefault((module, name), EmptyClass(name, (EmptyObject,), {"__module__": module, "__qualname__": name}))
 
     def persistent_load(self, saved: Any) -> Any:
         """Note a storage."""
         tag, *rest = saved
         if tag == "module":  # old files bring their classes' source text along
             return rest[0]
-        storage_class, key, _, _, *view = rest
+        storage_class, key, _, count, *view = rest
         dtype = _STORAGE_DTYPES.get(getattr(storage_class, "__qualname__", ""))
         if tag != "storage" or not isinstance(key, str) or dtype is None:
             kind = getattr(storage_class, "__qualname__", storage_class)
             raise FaceLoomError(f"holds numbers of the kind {kind!r}, which are not read here.")
-        self.dtypes[key] = dtype
+        if not isinstance(count, int) or self.dtypes.get(key, dtype).itemsize != dtype.itemsize:
+            raise ValueError("not a storage")
+        if key not in self.dtypes or self.sizes[key] < count * dtype.itemsize:
+            self.note_storage(key, count * dtype.itemsize)
+        self.dtypes[key], self.sizes[key] = dtype, count * dtype.itemsize
         offset = view[0][1] if view and view[0] is not None else 0
         return _Storage(key, dtype, int(offset))
+
+
+    def note_storage(self, key: str, size: int) -> None:
+        """Note the size in bytes that the pickle declares for a storage."""
 
 
 def _read_zip(stream: BinaryIO) -> tuple[Any, Callable[[_Storage], bytes]]:
@@ -230,7 +256,7 @@ def _read_zip(stream: BinaryIO) -> tuple[Any, Callable[[_Storage], bytes]]:
     if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
         raise FaceLoomError("was saved on a big-endian machine; save it again on a usual one.")
     with archive.open(f"{folder}data.pkl") as pickled:
-        data = _Reader(pickled).load()
+        data = PickleReader(pickled).load()
     return data, lambda storage: archive.read(f"{folder}data/{storage.key}")
 
 
@@ -239,13 +265,13 @@ def _read_legacy(stream: BinaryIO) -> tuple[Any, Callable[[_Storage], bytes]]:
 
     Returns the object, and a function that reads the numbers of a storage.
     """
-    if (_Reader(stream).load(), _Reader(stream).load()) != (_MAGIC, _PROTOCOL):
+    if (PickleReader(stream).load(), PickleReader(stream).load()) != (MAGIC, PROTOCOL):
         raise FaceLoomError("is a Python pickle, not a PyTorch checkpoint.")
-    _Reader(stream).load()
-    reader = _Reader(stream)
+    PickleReader(stream).load()
+    reader = PickleReader(stream)
     data = reader.load()
     places: dict[str, tuple[int, int]] = {}
-    for key in _Reader(stream).load():
+    for key in PickleReader(stream).load():
         (count,) = struct.unpack("<q", stream.read(8))
         length = count * reader.dtypes[key].itemsize
         places[key] = stream.tell(), length
@@ -270,17 +296,17 @@ class _PlainData:
 
     def convert(self, value: Any) -> Any:
         """Return noted tensors as tensors and modules as state dicts, in dicts too; other values as they are."""
-        if isinstance(value, _NotedTensor):
+        if isinstance(value, NotedTensor):
             return self.tensor(value)
         if isinstance(value, dict):
             if id(value) not in self.converted_dicts:  # a dict that is in many places is converted once
                 self.converted_dicts[id(value)] = {key: self.convert(item) for key, item in value.items() if isinstance(key, str)}
             return self.converted_dicts[id(value)]
-        if isinstance(value, _EmptyObject) and _is_module(value):
+        if isinstance(value, EmptyObject) and _is_module(value):
             return StateDict(self.state_dict(value, ""))
         return value
 
-    def state_dict(self, module: _EmptyObject, prefix: str) -> dict[str, torch.Tensor]:
+    def state_dict(self, module: EmptyObject, prefix: str) -> dict[str, torch.Tensor]:
         """Collect the tensors of a module and of the modules in it, with ``prefix`` before their names."""
         self.module_count += 1
         if self.module_count > _MAX_MODULES:
@@ -288,13 +314,13 @@ class _PlainData:
         state = module.state
         not_saved = state.get("_non_persistent_buffers_set", ())
         saved = {**state["_parameters"], **{name: value for name, value in state.get("_buffers", {}).items() if name not in not_saved}}
-        tensors = {f"{prefix}{name}": self.tensor(value) for name, value in saved.items() if isinstance(value, _NotedTensor)}
+        tensors = {f"{prefix}{name}": self.tensor(value) for name, value in saved.items() if isinstance(value, NotedTensor)}
         for name, inner in state["_modules"].items():
-            if isinstance(inner, _EmptyObject) and _is_module(inner):
+            if isinstance(inner, EmptyObject) and _is_module(inner):
                 tensors |= self.state_dict(inner, f"{prefix}{name}.")
         return tensors
 
-    def tensor(self, noted: _NotedTensor) -> torch.Tensor:
+    def tensor(self, noted: NotedTensor) -> torch.Tensor:
         """Make a tensor of its description."""
         if math.prod(noted.size) == 0:
             return torch.empty(noted.size, dtype=noted.dtype)
@@ -306,7 +332,7 @@ class _PlainData:
         return self.storages[key].as_strided(noted.size, noted.stride, noted.offset)
 
 
-def _is_module(value: _EmptyObject) -> bool:
+def _is_module(value: EmptyObject) -> bool:
     """Whether an object was saved with the state of a ``torch.nn.Module``."""
     state = getattr(value, "state", None)
     return isinstance(state, dict) and all(isinstance(state.get(part), dict) for part in ("_parameters", "_modules"))

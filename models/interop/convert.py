@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from ..diffusion.lora import load_flat_lora
 from ..errors import FaceLoomError
 from ..files.cache import replacement_path
 from ..files.checkpoints import WRAPPERS, load_parts, load_weights
+from ..files.damaged import check_model_file
 
 
 def convert(path: Path, target: Path | None = None, *, half: bool = False, force: bool = False) -> Path:
@@ -17,8 +20,9 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
 
     Of pickled modules the weights are taken out; nothing in them is run, and what asks for more than that is refused. Of files with several
     networks all are kept, as ``part.weight``; what only training needs is left out. half: floating-point weights in half precision. A file
-    that is there already is an error unless ``force``.
+    that is there already is an error unless ``force``. Who may read and write the new file is as it was for ``path``.
     """
+    check_model_file(path)
     target = target or path.with_suffix(".safetensors")
     if target.exists() and not force:
         raise FaceLoomError(f"{target} is already there; move it away, or use --force.")
@@ -39,6 +43,8 @@ def convert(path: Path, target: Path | None = None, *, half: bool = False, force
     try:
         with replacement_path(target) as temporary:
             save_file({key: as_saved(value) for key, value in tensors.items()}, temporary, metadata)
+            with suppress(OSError):  # file systems without modes
+                os.chmod(temporary, path.stat().st_mode & 0o666)
     except (OSError, SafetensorError) as error:
         raise FaceLoomError(f"{target} cannot be written ({error}).") from error
     return target

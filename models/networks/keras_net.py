@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -151,16 +152,33 @@ def load_keras(path: str | os.PathLike, dtype: torch.dtype | None = None) -> Ker
 
     dtype: of the weights; None keeps the file's.
     """
-    graph, weights = read_keras(path, _names_by_layer)
-    check_weights(graph, weights, os.path.basename(path))
-    net = KerasNet(graph, weights).eval()
+    name = os.path.basename(path)
+    graph, weights = read_keras(path, lambda graph: _names_by_layer(graph, name))
+    with _graph_errors(name):
+        check_weights(graph, weights, name)
+        net = KerasNet(graph, weights).eval()
     return net if dtype is None else net.to(dtype)
 
 
-def _names_by_layer(graph: Graph) -> dict[str, list[str]]:
-    """List the names of the weights that a graph needs, by the name of their layer, in the order of the layer's kind."""
+@contextmanager
+def _graph_errors(name: str) -> Iterator[None]:
+    """Turn what a graph raises that is not as Keras writes it into a sentence. name: what errors call the file."""
+    try:
+        yield
+    except FaceLoomError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:
+        raise FaceLoomError(f"{name} describes a network in another way than Keras does; export it again as a whole functional model."
+                            ) from error
+
+
+def _names_by_layer(graph: Graph, name: str) -> dict[str, list[str]]:
+    """List the names of the weights that a graph needs, by the name of their layer, in the order of the layer's kind. name: what errors
+    call the file."""
     names: dict[str, list[str]] = {}
-    for key in needed_weights(graph)[0]:
+    with _graph_errors(name):
+        needed = needed_weights(graph)[0]
+    for key in needed:
         names.setdefault(key.rpartition("/")[0], []).append(key)
     return names
 

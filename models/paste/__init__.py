@@ -33,8 +33,8 @@ from .color import match_color
 _BILINEAR_FROM = 1.4
 # Crop values this close to what the photograph gives were not edited: as floats, or after a way through an 8-bit picture.
 _SAME, _SAME_8_BIT = 0.25 / 255, 1.5 / 255
-# Channels that differ by no more than this are equal.
-_GRAY = 0.5 / 255
+# Channels that differ by no more than this are equal: a step of JPEG's colours, from which grey pictures come out as tinted, is 2.1 / 255.
+_GRAY = 2.5 / 255
 # Rec. 709 luma, for grey photographs.
 _LUMA = (0.2126, 0.7152, 0.0722)
 
@@ -184,7 +184,7 @@ def _within(mixed: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
 
 
 def is_gray(picture: torch.Tensor) -> bool:
-    """Tell whether a picture ``[H, W, 3]`` 0..1 has no colour: its channels are equal, to half an 8-bit step."""
+    """Tell whether a picture ``[H, W, 3]`` 0..1 has no colour: its channels are equal, to ``_GRAY``."""
     red, green, blue = picture.unbind(-1)
     return all(bool(((red - other).abs() <= _GRAY).all()) for other in (green, blue))
 

@@ -40,6 +40,11 @@ def as_images(image: torch.Tensor, name: str = "image", within: Callable[[], Seq
     return rgb.clamp(0, 1) if min(low, default=0) < 0 or max(high, default=1) > 1 else rgb
 
 
+def within_0_and_1(pixels: torch.Tensor) -> torch.Tensor:
+    """Return pictures or masks of any shape with values clipped to 0..1; where all lie there, the tensor itself."""
+    return pixels.clamp(0, 1) if pixels.numel() and (float(pixels.amin()) < 0 or float(pixels.amax()) > 1) else pixels
+
+
 def as_crops(image: torch.Tensor, name: str = "crops") -> torch.Tensor:
     """Bring any IMAGE of squares to ``[N, S, S, 3]``, as ``as_images`` does; a picture of another shape is no crop and an error."""
     crops = as_images(image, name)

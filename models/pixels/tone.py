@@ -10,10 +10,15 @@ KNEE = 0.75  # below it the curve leaves every value as it is
 
 
 def whites_of(images: torch.Tensor) -> tuple[float, ...]:
-    """Return the brightest value of every frame of ``[B, H, W, 3]`` that has one above 1, else 1; none at all where no frame has one."""
+    """Return the brightest value of every frame of ``[B, H, W, C]`` that has one above 1, else 1; none at all where no frame has one.
+
+    C is 1, 3 or 4 (alpha is not looked at); one frame may come as ``[H, W, C]``.
+    """
     if not images.is_floating_point():
         return ()
-    whites = [max(1.0, float(white)) for white in images.amax((1, 2, 3)).tolist()]
+    frames = images[None] if images.ndim == 3 else images
+    colors = frames[..., :3] if frames.shape[-1] == 4 else frames
+    whites = [max(1.0, float(white)) for white in colors.amax((1, 2, 3)).tolist()]
     return tuple(whites) if max(whites) > 1 else ()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, over
 from ..errors import FaceLoomError
 from ..files.catalogue import KINDS, NetContract, Row, SwapContract
 from ..files.contents import Contents
+from ..files.damaged import check_model_file
 from ..files.find import FoundFile, find_by_path_or_name, find_companion
 from ..files.folders import Folders, default_folders
 from .options import Options, Value
@@ -130,14 +131,15 @@ def open_model(methods: Iterable[Method[Model]], kind: str, path_or_name: str | 
     """Opens a built-in method by its name or label, or a file by its path or its name in the models folders.
 
     methods: the stage's rows; the first one that recognizes the file opens it. kind: what the file should be (a key of
-    ``catalogue.KINDS``). FaceLoomError where the file is of another kind, where no method recognizes it, and where the method does not have
-    one of the options or refuses its value.
+    ``catalogue.KINDS``). FaceLoomError where the file is damaged or of another kind, where no method recognizes it, and where the method
+    does not have one of the options or refuses its value.
     """
     methods, loading, options = tuple(methods), loading or Loading(), options or {}
     if built_in := built_in_method(methods, path_or_name):
         _check_options(built_in, f"The engine {built_in.name} is built in and", options, ", or name a model's file")
         return built_in.open(None, loading, **options)
     file = Contents(find_by_path_or_name(path_or_name, kind, loading.folders))
+    check_model_file(file.path)
     _check_kind(file, kind, methods)
     method = next((method for method in methods if method.recognizes(file)), None)
     if method is None:

@@ -297,7 +297,6 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     ``catalogue.KINDS``); None: any. name: for messages, by default the file's. threads: for the CPU; None: torch's number. FaceLoomError
     where the file is no whole ONNX model, of another kind, without its weights, or cannot be opened by onnxruntime.
     """
-    onnxruntime()
     file = read_onnx(source)
     label = name or ("model" if isinstance(source, bytes) else Path(source).name)
     if kind:
@@ -305,6 +304,7 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     missing = None if isinstance(source, bytes) else file.missing_weights_file(Path(source).parent)
     if missing:
         raise FaceLoomError(f"{label} keeps its weights in {missing}, which is not beside it; put both into one folder.")
+    onnxruntime()  # what is wrong with the file is said first, and without it
     return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)
 
 

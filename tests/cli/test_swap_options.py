@@ -140,6 +140,7 @@ def photographs(tmp_path_factory, hopper, collins):
     for name, picture in (("one.png", one), ("two.png", two), ("wall.png", torch.full((40, 50, 3), 0.5)), ("deeper/more.png", one)):
         write_image(folder / "photos" / name, picture, about=Metadata(text={"Author": "Ann"}))
     write_image(folder / "source.png", one)
+    write_image(folder / "grey.png", one.mean(-1, keepdim=True).expand(-1, -1, 3).contiguous())
     mask = torch.zeros(96, 80, 3)
     mask[:, 40:] = 1
     write_image(folder / "mask.png", mask)
@@ -202,6 +203,7 @@ CASES = {
     "--color": Case("--color mean-std"),
     "--blend": Case("--blend multi-band"),
     "--feather": Case("--feather 0.2"),
+    "--keep-gray": Case("--no-keep-gray", target="grey.png"),
     "--restore-model": Case("--restore-model network", "--restore 1"),
     "--restore": Case("--restore 0.4", "--restore-model network --restore 1"),
     "--fidelity": Case("--fidelity 0.1", "--restore-model network --restore 1"),

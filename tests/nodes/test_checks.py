@@ -173,3 +173,14 @@ def test_texts_that_are_none_are_one_sentence(nodes, check, error, value):
     for _, item in sockets(nodes, {"STRING"}):
         with pytest.raises(error, match=f"^{item.id} must be a text of at most"):
             check("X", [item], {item.id: value})
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_pictures_and_masks_are_given_within_0_and_1(pack, kind):
+    from faceloom.nodes._runtime import give, place
+
+    pixels = torch.tensor([-1.15e-7, 0.0, 0.5, 1.0, 1 + 2**-7]).to(kind)
+    assert give(pixels).tolist() == [0, 0, 0.5, 1, 1]
+    assert place(pixels)[-1] > 1
+    inside = torch.rand(1, 2, 2)
+    assert give(inside) is inside  # Paste Back knows crops by their memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -258,7 +259,8 @@ class TestFaceParseMask:
 
         assert run("FaceParseMask", **given, occluder=CropOccluder())[0] == pytest.approx(plain / 2)
         with pytest.raises(error, match="connect the faces"):
-            run("FaceParseMask", crops=crops, regions={"regions": "face"}, occluder=Occluder(), parser=object())
+            run("FaceParseMask", crops=crops, regions={"regions": "face"}, occluder=Occluder(),
+                parser=SimpleNamespace(name="parser", parse=lambda crops: crops))
         middle = float(faces[0].keypoints[2, 0])
         hand = torch.zeros(hopper.shape[:3])
         hand[:, :, :round(middle)] = 1  # all that is left of the nose, in the picture and in the upright crop

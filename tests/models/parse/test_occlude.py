@@ -28,6 +28,7 @@ from faceloom.models.pixels.masks import feather_mask, grow_mask
 from faceloom.models.runtime.method import Loading
 from faceloom.models.runtime.onnx import open_session
 from graphs import A128, DFL, FFHQ, PLAIN, Graph, apply, fit, grid, inverse
+from smallest import SMALLEST_ONNX
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -186,7 +187,7 @@ def test_a_foreign_file_and_both_kinds(tmp_path, folders):
         load_parser("xseg_1", Loading(folders))
     with pytest.raises(FaceLoomError, match="is a face restorer, not an occlusion model"):
         path = tmp_path / "gfpgan_1.4.onnx"
-        path.write_bytes(b"")
+        path.write_bytes(SMALLEST_ONNX)
         load_occluder(path)
 
 

@@ -93,3 +93,13 @@ def test_several_masks_for_one_face_are_taken_together():
     one, _ = paste(images, faces_in(images), crop, masks)
     other, _ = paste(images, faces_in(images), crop, masks.amax(0, keepdim=True))
     assert torch.equal(one, other) and not torch.equal(one, images)
+
+
+def test_a_grey_photograph_that_jpeg_has_tinted_stays_grey():
+    """One step of JPEG's colours: 1.4 / 255 of red more, and 0.7 / 255 of green less. A picture of pale colours is not grey."""
+    gray = (photo() * .9 + .05).mean(-1, keepdim=True).expand(1, 160, 160, 3)
+    crop = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
+    for tint, stays in ((1, True), (4, False)):
+        images = gray + torch.tensor([1.4, -.72, 0]) * tint / 255
+        pasted, _ = paste(images, faces_in(images), crop, torch.ones(1, 128, 128))
+        assert (float(pasted.diff(dim=-1).abs().max()) < 3 / 255) == stays

@@ -30,3 +30,11 @@ def test_the_brightest_values_are_those_of_frames_that_pass_1():
     images[1, 2, 3, 0] = 2.5
     assert whites_of(images) == (1.0, 2.5, 1.0)
     assert white_of(whites_of(images), 1) == 2.5 and white_of((), 7) == 1
+
+
+def test_alpha_is_no_brightness_and_one_frame_may_come_alone():
+    images = torch.zeros(2, 4, 5, 4)
+    images[..., 3] = 255
+    assert whites_of(images) == ()
+    images[1, 0, 0, 2] = 3
+    assert whites_of(images) == (1.0, 3.0) and whites_of(images[1]) == (3.0,) and whites_of(images[..., 2:3]) == (1.0, 3.0)

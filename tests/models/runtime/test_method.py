@@ -14,6 +14,7 @@ from faceloom.models.files.folders import Folders
 from faceloom.models.runtime.method import Loading, Method, any_file, built_in_method, has_suffix, is_row, open_model
 from faceloom.models.runtime.options import Options, option
 from safetensors.torch import save_file
+from smallest import SMALLEST_ONNX
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def test_a_file_that_no_row_recognizes(lamp, loading):
 
 def test_a_file_of_another_kind(tmp_path, loading):
     path = tmp_path / "w600k_r50.onnx"
-    path.write_bytes(b"not read")
+    path.write_bytes(SMALLEST_ONNX)
     with pytest.raises(FaceLoomError, match=r"w600k_r50\.onnx is a face recognizer, not a swap model"):
         open_model([opens("any", recognizes=any_file)], "swap", path, loading)
     assert open_model([opens("any", recognizes=any_file, kind="recognizer")], "swap", path, loading)[0] == "any"
@@ -83,7 +84,7 @@ def test_a_file_of_another_kind(tmp_path, loading):
 
 def test_a_row_is_recognized_by_its_name_and_is_not_read(tmp_path, loading):
     path = tmp_path / "inswapper_128.onnx"
-    path.write_bytes(b"not read")
+    path.write_bytes(SMALLEST_ONNX)
     known = Contents(find_by_path_or_name(path, "swap", loading.folders))
     path = path.rename(tmp_path / "mine.onnx")
     unknown = Contents(find_by_path_or_name(path, "swap", loading.folders))

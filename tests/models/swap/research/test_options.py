@@ -24,6 +24,7 @@ from faceloom.models.swap.research.fslsd_engine import grow_masks
 from faceloom.models.swap.research.ghost_engine import TEMPLATES, GhostEngine, GhostNets, nearest_template
 from faceloom.models.swap.research.ghost_mask import MaskParameters, blend_mask, mask_parameters
 from faceloom.models.swap.research.reliableswap_engine import SimSwapEngine, SimSwapNets
+from smallest import SMALLEST_ONNX
 from swapping import swapped
 from torch import nn
 
@@ -242,7 +243,7 @@ def test_pixels_that_crops_have_no_room_for_are_told(scene):
 
 
 def test_an_onnx_file_has_no_options(tmp_path):
-    (tmp_path / "hyperswap_1a_256.onnx").write_bytes(b"x")
+    (tmp_path / "hyperswap_1a_256.onnx").write_bytes(SMALLEST_ONNX)
     with pytest.raises(FaceLoomError, match=r"hyperswap_1a_256\.onnx is opened as ONNX, which has no options; leave enhance out"):
         load_engine(tmp_path / "hyperswap_1a_256.onnx", enhance="eval")
 
