@@ -13,7 +13,8 @@ SMALL = torch.full((1, 64, 64, 3), 0.5)
 # By the kind of what they are; an input that takes one of them gives a result, and every other one sentence.
 FOREIGN = {
     "nothing": None, "a word": "nonsense", "an empty word": "", "a long number in words": "9" * 5000, "a number": 3, "a fraction": 0.37,
-    "a whole fraction": 64.0, "a negative number": -7, "NaN": math.nan, "infinity": math.inf, "a huge number": 10**400, "a NumPy number": np.int64(2),
+    "a whole fraction": 64.0, "a negative number": -7,
+    "NaN": math.nan, "infinity": math.inf, "a huge number": 10**400, "a NumPy number": np.int64(2),
     "a NumPy fraction": np.float32(0.5), "true": True, "bytes": b"x", "a list": [], "a list of nothing": [None], "a list of lists": [[[]]],
     "a list of pictures": [SMALL], "a list of words": ["x"], "a dict": {}, "a dict of nothing": {"frames": None, "image_size": None},
     "landmarks of nothing": {"frames": [None], "image_size": (600, 512)}, "landmarks of numbers": {"frames": [3], "image_size": 3},
