@@ -22,6 +22,10 @@ from ..models.parse import Parser
 from ..models.parse.occlude import Occluder
 from ..models.restore import Restorer
 from ..models.swap import SwapEngine
+from ..models.systems.diffface_model import DiffFace
+from ..models.systems.diffswap import DiffSwapConditioner
+from ..models.systems.face_adapter import FaceAdapter
+from ..models.systems.reface import REFaceConditioner
 from ._inputs import FileList
 
 
@@ -45,6 +49,12 @@ def _is_analysis(value) -> bool:
     return isinstance(getattr(value, "models", None), Mapping)
 
 
+def _is_conditioning(value) -> bool:
+    """Tells conditioning: pairs of tokens and a dictionary."""
+    pairs = value if isinstance(value, list) else [None]
+    return all(isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[1], dict) for pair in pairs)
+
+
 # What a socket takes: whether it takes a value, what that is, and which node gives it.
 SOCKETS = {
     "FACES": (_is(values.Faces), "faces", "Face Detect"),
@@ -55,17 +65,21 @@ SOCKETS = {
     "FACE_OCCLUDER": (_is(Occluder), "an occluder", "Load Face Parser"),
     "SWAP_MODEL": (_is(SwapEngine), "a swap model", "Load Swap Model"),
     "RESTORE_MODEL": (_is(Restorer), "a restoration model", "Load Restore Model"),
-    "UPSCALE_MODEL": (_has("model"), "an upscale model", "Load Upscale Model"),
+    "UPSCALE_MODEL": (_has("model", "purpose", "architecture"), "an upscale model", "Load Upscale Model"),
     "GAZE_ESTIMATOR": (_is(GazeEstimator), "a gaze estimator", "Load Gaze Estimator"),
-    "REFACE": (_has("net"), "REFace's networks", "Load REFace"),
-    "DIFFFACE": (_has("swap"), "DiffFace's networks", "Load DiffFace"),
-    "DIFFSWAP": (_has("tokens"), "DiffSwap's networks", "Load DiffSwap"),
-    "FACE_ADAPTER": (_has("conditions"), "Face-Adapter's networks", "Load Face-Adapter"),
+    "REFACE": (_is(REFaceConditioner), "REFace's networks", "Load REFace"),
+    "DIFFFACE": (_is(DiffFace), "DiffFace's networks", "Load DiffFace"),
+    "DIFFSWAP": (_is(DiffSwapConditioner), "DiffSwap's networks", "Load DiffSwap"),
+    "FACE_ADAPTER": (_is(FaceAdapter), "Face-Adapter's networks", "Load Face-Adapter"),
     "INSIGHTFACE": (_is_analysis, "an InsightFace object", "an InsightFace loader"),
     "FACEANALYSIS": (_is_analysis, "an InsightFace object", "an InsightFace loader"),
     "FACE_LANDMARKS": (_is(Mapping), "face landmarks", "ComfyUI's MediaPipe node"),
     "BOUNDING_BOX": (_is(Mapping, list, tuple), "bounding boxes", "a detection node"),
     "IMAGE": (_is_tensor((3, 4), (1, 3, 4)), "a picture [B, H, W, 1, 3 or 4] with at least one pixel", "an image node"),
+    "MODEL": (_has("model", "clone"), "a diffusion model", "a checkpoint loader"),
+    "VAE": (_has("encode", "decode"), "a VAE", "a checkpoint loader"),
+    "CLIP": (_has("tokenize", "encode_from_tokens_scheduled"), "a CLIP", "a checkpoint loader"),
+    "CONDITIONING": (_is_conditioning, "conditioning", "CLIP Text Encode"),
     "MASK": (_is_tensor((2, 3, 4)), "a mask [B, H, W] with at least one pixel", "a mask node"),
 }  # fmt: skip
 

@@ -123,6 +123,58 @@ def test_several_masks_for_one_face_are_taken_together(nodes, scene):
     assert torch.equal(pasted, together) and float(pasted.max()) == 1
 
 
+def test_several_masks_of_what_hides_one_face_hide_together(nodes, scene):
+    _, faces, crops = scene
+    hiding = torch.zeros(2, 512, 512)
+    hiding[0, :, :256] = 1
+    hiding[1, 256:] = 1
+    given = {"crops": crops, "regions": {"regions": "face"}, "grow": 0, "feather": 0, "side": "inside", "faces": faces}
+    whole, seen = (nodes["FaceParseMask"].execute(**given, occluder=mask).args[0] for mask in (None, hiding))
+    assert float(whole[:, 300:, 200:].sum()) > 1000 and not seen[:, :, :256].any() and not seen[:, 256:].any()
+    assert torch.equal(seen[:, :256, 256:], whole[:, :256, 256:]) and seen.any()
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.float16])
+def test_a_mask_of_what_hides_a_face_may_have_any_type(nodes, scene, kind):
+    _, faces, crops = scene
+    given = {"crops": crops, "regions": {"regions": "face"}, "grow": 0, "feather": 0, "side": "inside", "faces": faces}
+    hiding = torch.zeros(1, 512, 512, dtype=kind)
+    hiding[:, :, :256] = 255 if kind == torch.uint8 else 1
+    whole, seen = (nodes["FaceParseMask"].execute(**given, occluder=mask).args[0] for mask in (None, hiding))
+    assert not seen[:, :, :256].any() and torch.equal(seen[:, :, 256:], whole[:, :, 256:])
+
+
+MODELS = {"MODEL", "VAE", "CLIP", "CONDITIONING"}
+
+
+def test_foreign_values_on_comfyuis_model_sockets_are_one_sentence(nodes, check, error):
+    places = sockets(nodes, MODELS)
+    assert {item.get_io_type() for _, item in places} == MODELS
+    for _, item in places:
+        for value in (*FOREIGN, None):
+            with pytest.raises(error, match=f"^The input {item.id} of X takes .* from .*, but .* came"):
+                check("X", [item], {item.id: value})
+
+
+@pytest.mark.parametrize("value", ["nonsense", "", None, 3, [], {"hint": 1}, torch.zeros(2)])
+def test_words_that_are_no_choice_are_one_sentence(nodes, check, error, value):
+    """Choices can come from other nodes, and then ComfyUI does not look at them."""
+    tried = 0
+    for _, item in sockets(nodes, {"COMBO", "COMFY_DYNAMICCOMBO_V3"}):
+        if type(item).__name__ != "FileList" and not (value is None and item.optional):
+            tried += 1
+            with pytest.raises(error, match=f"^{item.id} must be one of "):
+                check("X", [item], {item.id: value})
+    assert tried > 20
+
+
+@pytest.mark.parametrize("value", [None, 3, [], b"x", "x" * 200_000])
+def test_texts_that_are_none_are_one_sentence(nodes, check, error, value):
+    for _, item in sockets(nodes, {"STRING"}):
+        with pytest.raises(error, match=f"^{item.id} must be a text of at most"):
+            check("X", [item], {item.id: value})
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_pictures_and_masks_are_given_within_0_and_1(pack, kind):
     from faceloom.nodes._runtime import give, place
