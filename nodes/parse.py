@@ -9,6 +9,7 @@ from ..models.errors import FaceLoomError
 from ..models.options.regions import LANDMARK_REGIONS, PRESETS
 from ..models.parse import REGIONS, MaskEdge, parse_preview, region_mask
 from ..models.parse.occlude import faces_in_crops, occlusion_mask
+from ..models.pixels.masks import fit_shared_mask
 from ..models.pixels.tensors import as_crops, as_images
 from ._inputs import crop_edge_inputs
 from ._runtime import give, give_crops, listener, show
@@ -76,7 +77,7 @@ def _visible(occluder, image, crops, faces, size, progress) -> torch.Tensor:
     """What can be seen of every face, ``[N, size, size]`` or one for all."""
     painted = isinstance(occluder, torch.Tensor)
     if painted and image is None:
-        return 1 - occluder
+        return 1 - fit_shared_mask(occluder, len(crops), None, "occluder mask")
     if faces is None:
         raise FaceLoomError("What hides a face can only be looked for where a face is; connect the faces to Face Parse Mask.")
     if image is None:
