@@ -126,7 +126,7 @@ def _read(path: Path, objects: bool = False) -> Any:
         if _holds_objects(error) and objects:
             return read_objects(path)
         raise (_objects_error(path) if _holds_objects(error) else _damaged_error(path, "PyTorch checkpoint")) from error
-    except READ_ERRORS as error:
+    except (*READ_ERRORS, OSError) as error:  # a damaged zip file sends its reader to places that no file has
         raise _damaged_error(path, "PyTorch checkpoint") from error
 
 

@@ -25,7 +25,7 @@ from .declared import named
 
 # The errors that reading a damaged or hostile file can raise.
 READ_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, LookupError, RuntimeError, MemoryError,
-               OverflowError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
+               AssertionError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
 # The first two pickles of torch's format before 1.6.
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _STORAGE_DTYPES = {
