@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more: C:/ is a drive
 
 
+# Video files that are read.
+CLIP_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv",
+                 ".vob")  # fmt: skip
+
+
+def is_clip(target: str) -> bool:
+    """Returns whether TARGET is a video file, by its suffix."""
+    return os.path.isfile(target) and os.path.splitext(target)[1].lower() in CLIP_SUFFIXES
+
+
 @dataclass(frozen=True)
 class Job:
     """One photograph to swap and where the result goes."""

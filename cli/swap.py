@@ -1,9 +1,9 @@
-"""Put one person's face into photographs.
+"""Put one person's face into photographs, or into a clip.
 
 SOURCE   photo(s) of the person: files, folders of photos, or comma-separated; several show the same person. Or one saved
          identity (.safetensors).
-TARGET   the photograph, or a folder of photographs, to put the face into
-OUT      the picture, or the folder, to write
+TARGET   the photograph, a folder of photographs, or a clip (.mp4, .mov, .mkv, .webm and others) to put the face into
+OUT      the picture, the folder, or the clip to write; a clip that was interrupted goes on where it stopped
 
 exit codes: 0 all done; 1 some pictures failed (named on stderr, the others are written); 2 the request cannot be carried out
 (nothing is written); 130 interrupted (what is written stays, nothing is half-written)
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from . import INTERRUPTED, OK, SOME_FAILED
 from .folder import sentence
-from .jobs import Job, check, plan, source_files
+from .jobs import Job, check, is_clip, plan, source_files
 from .swap_arguments import add_arguments, engine_options_of, settings_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Swaps the faces. Returns the exit code; see ``cli/__init__.py``."""
     settings, options = settings_of(arguments), engine_options_of(arguments)  # what cannot be is refused before anything is read
     sources = source_files(arguments.source)
+    if is_clip(arguments.target):
+        from .clips import run_clip
+
+        return run_clip(arguments, settings, options, sources.pictures)
     todo = plan(arguments.target, arguments.out, arguments.recursive)
     check(todo.jobs, sources.pictures, arguments.overwrite, arguments.provenance)
     left_out = {**sources.left_out, **todo.left_out}

@@ -63,7 +63,8 @@ class Face:
     points68: ``[68, 2]`` iBUG points. mesh: ``[478, 3]`` MediaPipe's mesh, x and y in pixels, z in the same unit, negative
     towards the camera. embeddings: unit vectors by space name (``dlib128``, ``w600k`` ...). sex: ``"female"`` or ``"male"``.
     age: years. track: the same number for the same person along a clip. square: ``[2, 3]`` float64, image → the square that is this
-    face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/crops/squares.py).
+    face's crop, whose edges are 0 and 1, where that is not FFHQ's (models/crops/squares.py). identity: whom this face becomes, where that
+    is settled for it alone.
     """
 
     frame: int
@@ -77,6 +78,7 @@ class Face:
     age: float | None = None
     track: int | None = None
     square: np.ndarray | None = None
+    identity: Identity | None = None
 
     def __post_init__(self) -> None:
         fix = object.__setattr__
@@ -152,6 +154,7 @@ class Faces:
     items: the faces. frames: how many images the batch has. height, width: of every image, pixels.
     framing: how much the canonical crop takes in (1.0 = FFHQ, larger = more). crop_size: edge of the canonical crop, pixels.
     whites: the brightest value of each image, where one has values above 1 (``pixels/tone.py``); else empty.
+    cuts: frames with which a new shot of a clip begins, as far as they are known.
     cut: crops of these faces that were cut before, if any; only what saves work.
     """
 
@@ -162,6 +165,7 @@ class Faces:
     framing: float = 1.0
     crop_size: int = 512
     whites: tuple[float, ...] = ()
+    cuts: frozenset[int] = frozenset()
     cut: CutCrops | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:

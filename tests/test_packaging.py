@@ -34,6 +34,7 @@ def names(path: Path) -> str:
 def imports(tree: ast.AST, top: bool = False):
     """Absolute module names a tree imports; with ``top`` only those that run when the module is imported."""
     body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.If | ast.Try)] if top else [tree]
+    body = [node for node in body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]  # these never run
     for node in (inner for outer in body for inner in ast.walk(outer)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -14,7 +14,7 @@ ORDER = (
     "models/errors.py", "models/progress.py", "models/pixels", "models/faces.py", "models/options", "models/files", "models/runtime",
     "models/networks", "models/crops", "models/face3d", "models/detect", "models/identity", "models/select", "models/parse",
     "models/swap", "models/train", "models/restore", "models/paste", "models/evaluate", "models/diffusion", "models/systems",
-    "models/interop", "models/pipeline.py", "nodes", "cli", "bench",
+    "models/interop", "models/pipeline.py", "models/clip", "nodes", "cli", "bench",
 )  # fmt: skip
 SOURCES = sorted(path for folder in ("models", "nodes", "cli", "bench") for path in (ROOT / folder).rglob("*.py"))
 

@@ -24,7 +24,8 @@ WANTED = {
 _BEGINNINGS = {
     b"\x1f\x8b": "a gzip archive; unpack it", b"7z\xbc\xaf": "a 7z archive; unpack it", b"Rar!": "a RAR archive; unpack it",
     b"BZh": "a bzip2 archive; unpack it", b"\xfd7zXZ": "an xz archive; unpack it", b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it",
-    b"PK\x05\x06": "an empty zip file; fetch it again", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"GIF8": "a picture", b"RIFF": "a picture or a sound",
+    b"PK\x05\x06": "an empty zip file; fetch it again", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture", b"GIF8": "a picture",
+    b"RIFF": "a picture or a sound",
     b"%PDF": "a PDF document", b"MZ": "a program for Windows", b"\x7fELF": "a program", b"GGUF": "a GGUF language model",
 }  # fmt: skip
 _HDF5_MARK = b"\x89HDF\r\n\x1a\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import os
@@ -40,10 +41,10 @@ def open_hdf5(file: str | io.BytesIO, path: str) -> Iterator[Any]:
 
 def _check_links(file: Any, path: str) -> None:
     """Raise FaceLoomError where a name in the file stands for something that is in another file."""
-    from h5py import h5l
+    links = importlib.import_module("h5py.h5l")  # a compiled module without stubs
 
     def outward(name: bytes, link: Any) -> bytes | None:  # raising in here would be lost in h5py
-        return None if link.type in (h5l.TYPE_HARD, h5l.TYPE_SOFT) else name
+        return None if link.type in (links.TYPE_HARD, links.TYPE_SOFT) else name
 
     found = file.id.links.visit(outward, info=True)
     if found is not None:

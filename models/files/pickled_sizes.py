@@ -31,7 +31,7 @@ def check_sizes(path: Path) -> None:
 class _AnyClass(EmptyClass):
     """The type of the classes of ``_SizeReader``: calling one gives an empty object, whatever its name, since nothing is kept."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: Any, *args: Any, **kwargs: Any) -> Any:
         return cls.__new__(cls, *args)
 
 

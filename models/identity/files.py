@@ -7,25 +7,23 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ..errors import FaceLoomError, brief
-from ..faces import Face, Identity
+from ..faces import Identity
 from ..files.cache import write_file
 from ..pixels.tensors import to_uint8
 from .combine import unit_vectors
+from .stored import EMBEDDING_PREFIX, EMBEDDING_SIZES, OPTIONAL_POINTS, read_stored, read_version
 
 SUFFIX = ".safetensors"
 _FORMAT, _VERSION = "faceloom-identity", 1
-_EMBEDDING_PREFIX = "embedding."  # of the tensors that hold an embedding, before the name of its space
 _THUMBNAIL_EDGE = 256
+_REACTOR_SPACE = "w600k"  # of the embeddings in its face models
 _LONGEST_NAME = 255  # bytes; what file systems take
-# Points that not every face has: the tensor's name by the name in ``Face``, and their shape.
-_OPTIONAL_POINTS = {"points68": ("points68", (68, 2)), "mesh": ("dense", (478, 3))}
 # Names that Windows keeps for devices.
 _RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
@@ -48,13 +46,13 @@ def save_identity(identity: Identity, path: str | os.PathLike) -> None:
 
     path = Path(path)
     faces = identity.faces
-    tensors: dict[str, np.ndarray] = {f"{_EMBEDDING_PREFIX}{space}": np.asarray(vector, np.float32)
+    tensors: dict[str, np.ndarray] = {f"{EMBEDDING_PREFIX}{space}": np.asarray(vector, np.float32)
                                       for space, vector in identity.embeddings.items()}
     tensors["crops"] = to_uint8(torch.from_numpy(np.array(identity.crops)))
     tensors["boxes"] = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
     tensors["keypoints"] = np.array([face.keypoints for face in faces], np.float32).reshape(-1, 5, 2)
     tensors["scores"] = np.array([face.score for face in faces], np.float64)
-    for name, (key, shape) in _OPTIONAL_POINTS.items():
+    for name, (key, shape) in OPTIONAL_POINTS.items():
         tensors[key] = np.array([_points_or_nan(getattr(face, name), shape) for face in faces], np.float32).reshape(-1, *shape)
     if len(identity.crops):
         tensors["thumbnail"] = np.frombuffer(_thumbnail_jpeg(tensors["crops"][0]), np.uint8)
@@ -70,48 +68,50 @@ def load_identity(path: str | os.PathLike) -> Identity:
 
     FaceLoomError where there is no such file, or where it is damaged, too new, or something else.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise FaceLoomError(f"There is no identity file {path}.")
+    tensors, metadata = _read(path)
+    own = metadata.get("format") == _FORMAT
+    if not own and not {"embedding", "bbox", "kps"} <= set(tensors):
+        raise FaceLoomError(f"{path} is not an identity: it is neither FaceLoom's nor a ReActor face model.")
+    try:
+        if not own:
+            return _from_reactor(tensors["embedding"], path.stem)
+        if read_version(metadata, _VERSION):
+            return read_stored(tensors, metadata)
+    except FaceLoomError as error:
+        raise FaceLoomError(f"{path} is damaged: {str(error).removesuffix('.')}; save the identity again.") from error
+    raise FaceLoomError(f"{path} was written by a newer FaceLoom; update FaceLoom.")
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise FaceLoomError(f"{path} is damaged or not a safetensors file ({error}); save the identity again.") from error
+        raise FaceLoomError(f"{path} is damaged or not a safetensors file; save the identity again.") from error
+    except (TypeError, AttributeError) as error:  # how safetensors meets what numpy lacks
+        raise FaceLoomError(f"{path} holds a kind of numbers that identities do not have, so it is damaged; save the identity again."
+                            ) from error
+
+
+def _from_reactor(embedding: np.ndarray, name: str) -> Identity:
+    """Make an identity of the embedding of a ReActor face model."""
+    size = EMBEDDING_SIZES[_REACTOR_SPACE]
+    if embedding.dtype.kind != "f" or embedding.size != size:
+        raise FaceLoomError(f"its embedding must be {size} fractions, not {embedding.dtype} {list(embedding.shape)}.")
+    raw = embedding.reshape(-1).astype(np.float64)
     try:
-        if metadata.get("format") == _FORMAT:
-            return _read_own_format(tensors, metadata, path)
-        if {"embedding", "bbox", "kps"} <= set(tensors):
-            raw = np.asarray(tensors["embedding"], np.float32).reshape(-1)
-            no_crops, length = np.zeros((0, 256, 256, 3)), float(np.linalg.norm(raw))
-            return Identity({"w600k": unit_vectors(raw)}, no_crops, (), name=path.stem, norms={"w600k": length})
+        with np.errstate(over="ignore"):
+            unit = unit_vectors(raw)
     except FaceLoomError as error:
-        raise FaceLoomError(f"{path} is damaged ({error})") from error
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise FaceLoomError(f"{path} is damaged ({error!r}); save the identity again.") from error
-    raise FaceLoomError(f"{path} is not an identity: it is neither FaceLoom's nor a ReActor face model.")
-
-
-def _read_own_format(tensors: dict[str, np.ndarray], metadata: dict[str, str], path: Path) -> Identity:
-    if int(metadata["version"]) > _VERSION:
-        raise FaceLoomError(f"{path} was written by a newer FaceLoom; update FaceLoom.")
-    embeddings = {key.removeprefix(_EMBEDDING_PREFIX): value for key, value in tensors.items() if key.startswith(_EMBEDDING_PREFIX)}
-    for space, vector in embeddings.items():
-        unit_vectors(vector)
-        if vector.ndim != 1:
-            raise FaceLoomError(f"the embedding {space} has shape {vector.shape}.")
-    faces = []
-    for i, attributes in enumerate(json.loads(metadata["faces"])):
-        points: dict[str, Any] = {name: None if np.isnan(tensors[key][i]).any() else tensors[key][i]
-                                  for name, (key, _) in _OPTIONAL_POINTS.items()}
-        score = float(tensors["scores"][i])
-        faces.append(Face(0, tensors["boxes"][i], tensors["keypoints"][i], score, sex=attributes["sex"], age=attributes["age"], **points))
-    crops = tensors["crops"].astype(np.float32) / np.float32(255)
-    return Identity(embeddings, crops, tuple(faces), float(metadata["framing"]), metadata["name"], int(metadata["photos"]),
-                    json.loads(metadata.get("norms", "{}")))
+        raise FaceLoomError("its embedding is zero or not finite.") from error
+    length = float(np.linalg.norm(raw.astype(np.float32)))
+    return Identity({_REACTOR_SPACE: unit}, np.zeros((0, 256, 256, 3)), (), name=name, norms={_REACTOR_SPACE: length})
 
 
 def _points_or_nan(points: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:

@@ -60,11 +60,16 @@ def skin_likelihood(crop: torch.Tensor, sure: torch.Tensor, slack: torch.Tensor 
     scale = spread[:, None, None] + torch.stack([torch.ones_like(light) * slack, *torch.zeros_like(axes[1:])])
     distance = (((axes - near) / scale) ** 2).sum(0)
     likelihood = torch.exp(-(distance - 5).clamp_min(0) / 4)
-    reach = 2 * max(1, round(_THIN_HALF_WIDTH * edge)) + 1
-    other = 1 - fast_gaussian_blur(likelihood[None], 0.004 * edge)[0]
-    other = -F.max_pool2d(-other[None, None], reach, 1, reach // 2)
-    other = F.max_pool2d(other, reach, 1, reach // 2)[0]
+    reach = max(1, round(_THIN_HALF_WIDTH * edge))
+    other = 1 - fast_gaussian_blur(likelihood[None], 0.004 * edge)
+    other = _square_maximum(-_square_maximum(-other, reach), reach)
     return fast_gaussian_blur(_keep_connected(1 - other, known.float()[None]), 0.006 * edge)[0]
+
+
+def _square_maximum(planes: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return the largest value within ``reach`` pixels to every side, of planes ``[C, H, W]``: along the rows, then along the columns."""
+    along = F.max_pool2d(planes, (1, 2 * reach + 1), 1, (0, reach))
+    return F.max_pool2d(along, (2 * reach + 1, 1), 1, (reach, 0))
 
 
 def _keep_connected(likelihood: torch.Tensor, start: torch.Tensor, grid: int = 96) -> torch.Tensor:
@@ -73,6 +78,8 @@ def _keep_connected(likelihood: torch.Tensor, start: torch.Tensor, grid: int = 9
     small = F.adaptive_avg_pool2d(likelihood, grid)
     reached = torch.minimum(small, F.adaptive_max_pool2d(start, grid))
     for _ in range(grid):
-        reached = torch.minimum(F.max_pool2d(reached, 3, 1, 1), small)
+        before, reached = reached, torch.minimum(_square_maximum(reached, 1), small)
+        if torch.equal(reached, before):
+            break
     kept = F.interpolate((reached / small.clamp_min(1e-3))[None], size=likelihood.shape[-2:], mode="bilinear", align_corners=False)[0]
     return likelihood * kept.clamp(0, 1)

@@ -93,16 +93,18 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
                progress: Progress = silent) -> tuple[torch.Tensor, torch.Tensor]:
     """Swaps faces of ``images`` ``[B, H, W, 3]`` float32 0..1. Returns crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces``.
 
-    source: an ``Identity``, or what ``engine.prepare`` made of one, which spares working it out for every call. engine: None is the
-    built-in mesh warp. which: the faces to swap, ``"all"``, ``"first"`` or positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces
-    keep the target's crop and get a mask of zeros. mask: how much of the new faces may show where (any mask form, crop space, one for all
-    faces or one for each); the engine's masks are multiplied by it, where it is 0 the crops are the target's, bit for bit, and a face it
-    leaves nothing of is not swapped. LoadImage's placeholder is no mask.
+    source: an ``Identity``, or what ``engine.prepare`` made of one, which spares working it out for every call; faces that have an
+    ``identity`` of their own become that one instead. engine: None is the built-in mesh warp. which: the faces to swap, ``"all"``,
+    ``"first"`` or positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces keep the target's crop and get a mask of zeros. mask: how
+    much of the new faces may show where (any mask form, crop space, one for all faces or one for each); the engine's masks are multiplied
+    by it, where it is 0 the crops are the target's, bit for bit, and a face it leaves nothing of is not swapped. LoadImage's placeholder
+    is no mask.
     """
     import torch
 
     from ..crops.crop import crop_faces
     from ..pixels.tensors import check_images
+    from ..select.assign import group_by_identity
     from ..select.which import which_faces
 
     settings.check()
@@ -114,19 +116,24 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     if shown is not None:
         left = (shown.amax((1, 2)) > 0).tolist()
         chosen = [i for i in chosen if left[i]]
-    others = [i for i in range(len(faces)) if i not in chosen]
-    if chosen:
-        taken = faces.take(chosen)
-        swapped = _swap(images, taken, source, engine or _default_engine(), settings, progress)
+    engine = engine or _default_engine()
+
+    def swap(person: Identity | None, positions: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        taken = faces.take(positions)
+        swapped = _swap(images, taken, source if person is None else person, engine, settings, progress)
         if shown is not None:
-            swapped = _behind_mask(crop_faces(images, taken, size), *swapped, shown[chosen] if others else shown)
-        if not others:
-            return swapped
+            swapped = _behind_mask(crop_faces(images, taken, size), *swapped, shown if len(taken) == len(faces) else shown[positions])
+        return swapped
+
+    people = [(person, [chosen[i] for i in members]) for person, members in group_by_identity(faces.take(chosen))]
+    if len(people) == 1 and len(chosen) == len(faces):
+        return swap(*people[0])
     crops = torch.empty((len(faces), size, size, 3), device=images.device)
+    others = [i for i in range(len(faces)) if i not in chosen]
     crops[others] = crop_faces(images, faces.take(others), size)
     masks = crops.new_zeros(crops.shape[:3])
-    if chosen:
-        crops[chosen], masks[chosen] = swapped
+    for person, members in people:
+        crops[members], masks[members] = swap(person, members)
     return crops, masks
 
 

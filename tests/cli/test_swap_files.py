@@ -386,7 +386,8 @@ def test_a_second_interrupt_says_nothing_more(gap):
     script = ("import atexit, time\nimport faceloom.cli as cli\natexit.register(time.sleep, 2.5)\n"
               "def work(*_):\n    print('ready', flush=True)\n    try:\n        time.sleep(60)\n    finally:\n        time.sleep(0.5)\n"
               "cli._run = work\nimport sys\nsys.argv = ['faceloom', 'demo']\ncli.run_program()")
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:  # also where these tests ignore it
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         time.sleep(gap)

@@ -235,6 +235,15 @@ class TestFaceParseMask:
         unhidden = run("FaceParseMask", crops=crops, faces=faces, regions={"regions": "face"}, occluder=torch.zeros(1, 64, 64))[0]
         assert torch.equal(unhidden, plain)
 
+    def test_several_masks_of_what_hides_one_face_are_taken_together(self, run, detected):
+        """As SAM 3 gives them, one of each thing."""
+        faces, crops = detected[0], detected[1]
+        given = {"crops": crops, "faces": faces, "regions": {"regions": "face"}, "grow": 0, "feather": 0, "side": "inside"}
+        hands = torch.zeros(3, 512, 512)
+        hands[0, :200], hands[2, 300:] = 1, 0.5
+        apart, together = (run("FaceParseMask", **given, occluder=mask)[0] for mask in (hands, hands.amax(0, keepdim=True)))
+        assert torch.equal(apart, together) and float(apart[0, :200].max()) == 0 and 0 < float(apart[0, 300:].max()) <= 0.5
+
     def test_what_hides_the_face_in_the_photograph(self, run, error, hopper, detected):
         faces, crops = detected
         given = {"crops": crops, "faces": faces, "regions": {"regions": "face"}}

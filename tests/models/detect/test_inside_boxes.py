@@ -108,7 +108,7 @@ def test_numbers_that_are_none(use, value, key):
     assert len(str(error.value)) < 250
 
 
-@pytest.mark.parametrize("bboxes", [3, "boxes", [None], [[None]], torch.zeros(1, 4), [[[1, 2, 3, 4]]], object(), {"x": {}}], ids=repr)
+@pytest.mark.parametrize("bboxes", [3, "boxes", [None], [[None]], torch.zeros(1, 4), [[[1, 2, 3, 4]]], object(), {"x": {}}])
 def test_what_is_no_box_at_all(bboxes):
     with pytest.raises(FaceLoomError):
         detect_faces(torch.zeros(1, 40, 40, 3), Seeing(), bboxes=bboxes)

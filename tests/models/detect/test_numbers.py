@@ -72,7 +72,7 @@ def test_framing_of_crops(framing):
 def test_size_of_crops(size):
     image = torch.zeros(1, 40, 40, 3)
     for work in (lambda: crop_matrix(FACE, size), lambda: crop_matrices(FACES, size), lambda: crop_faces(image, FACES, size),
-                 lambda: crop_faces(image, replace(FACES, crop_size=size)), lambda: align_faces(FACES, "box", size),
+                 lambda: crop_faces(image, replace(FACES, crop_size=size)), lambda: align_faces(FACES, "box", size or -1),
                  lambda: template_matrix(FACE.keypoints, "ffhq_512", size), lambda: padding("face", size)):
         with pytest.raises(FaceLoomError, match="edge"):
             work()

@@ -61,10 +61,11 @@ def test_outside_its_mask_a_crop_is_the_targets_own(people, source, target):
     assert crops.min() >= 0 and crops.max() <= 1
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1.05, 2.0, float("nan")])
-def test_strength_beyond_the_photograph_is_an_error(people, strength):
+@pytest.mark.parametrize("strength, words", [(-0.1, "Strength must be from 0 to 2"), (1.05, "strength from 0 to 1"),
+                                             (2.0, "strength from 0 to 1"), (float("nan"), "Strength must be from 0 to 2")])
+def test_strength_beyond_the_photograph_is_an_error(people, strength, words):
     image, faces, identity = people["hopper"]
-    with pytest.raises(FaceLoomError, match="strength from 0 to 1"):
+    with pytest.raises(FaceLoomError, match=words):
         swap_faces(image, faces, identity, settings=SwapSettings(strength=strength, size=64))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -53,6 +54,34 @@ def test_chosen_faces_are_swapped_and_the_others_left():
     for i in (0, 2):
         assert (crops[i, :, :12] == 1).all() and torch.equal(crops[i, :, 12:], own[i, :, 12:])
         assert masks[i].mean() == .5
+
+
+class Colorist(Painter):
+    """Paints every face in the grey that is the person's name."""
+
+    def prepare(self, identity):
+        return float(identity.name)
+
+    def swap(self, images, faces, source, settings, progress=None):
+        size = settings.edge(faces)
+        self.asked.append((source, len(faces)))
+        return torch.full((len(faces), size, size, 3), source), torch.full((len(faces), size, size), source)
+
+
+@pytest.mark.parametrize("which, wanted", [("all", [.25, .5, .75]), ("0,2", [.25, 0, .75]), ("1", [0, .5, 0])])
+def test_faces_that_are_somebodys_become_that_person_and_the_others_the_source(which, wanted):
+    anna, bert, cleo = (Identity({}, np.zeros((0, 8, 8, 3)), (), name=name) for name in ("0.25", "0.5", "0.75"))
+    faces = replace(FACES, items=(replace(FACES[0], identity=anna), FACES[1], replace(FACES[2], identity=cleo)))
+    crops, masks = swap_faces(IMAGES, faces, bert, Colorist(), which=which)
+    assert masks.mean((1, 2)).tolist() == wanted
+    own = crop_faces(IMAGES, faces)
+    for i, shade in enumerate(wanted):
+        assert (crops[i] == shade).all() if shade else torch.equal(crops[i], own[i])
+    engine = Colorist()
+    crops, masks = swap_faces(IMAGES, faces, bert, engine, mask=torch.tensor([1.0, 1, 0])[:, None, None].expand(3, 8, 8))
+    assert masks.mean((1, 2)).tolist() == [.25, .5, 0] and engine.asked == [(.25, 1), (.5, 1)]
+    everyone = replace(FACES, items=tuple(replace(face, identity=anna) for face in FACES))
+    assert swap_faces(IMAGES, everyone, None, engine)[1].mean((1, 2)).tolist() == [.25] * 3 and engine.asked[-1] == (.25, 3)
 
 
 def test_size_and_pictures_of_other_forms():

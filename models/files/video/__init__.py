@@ -1,0 +1,34 @@
+"""Reads and writes clips frame by frame: a video file, GIF, APNG, animated WebP or TIFF of several pages comes in, its frames with their
+times go out and back into a file, in memory that does not grow with the clip's length.
+
+``probe`` says what a clip is, ``read_frames`` gives its frames, ``open_writer`` takes them back.
+PyAV is imported when the first clip is opened.
+"""
+
+from .animation import AnimationWriter
+from .color import tone_mapped
+from .frame import ClipFrame
+from .info import ClipInfo, ColorMarks, StreamInfo, count_frames, probe
+from .open import open_writer
+from .read import FrameReader, read_frames
+from .settings import CODECS, CONTAINERS, EncodeSettings, check_output
+from .write import ClipWriter
+
+__all__ = [
+    "CODECS",
+    "CONTAINERS",
+    "AnimationWriter",
+    "ClipFrame",
+    "ClipInfo",
+    "ClipWriter",
+    "ColorMarks",
+    "EncodeSettings",
+    "FrameReader",
+    "StreamInfo",
+    "check_output",
+    "count_frames",
+    "open_writer",
+    "probe",
+    "read_frames",
+    "tone_mapped",
+]

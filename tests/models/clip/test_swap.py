@@ -1,0 +1,133 @@
+"""Pass two of a clip: the frames with new faces, a few at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from faceloom.models.clip.swap import ClipPlan, ClipSwapper, frames_together, swap_frames, track_crop_sizes
+from faceloom.models.errors import FaceLoomError
+from faceloom.models.faces import FFHQ_TEMPLATE, Face, Faces, Identity
+from faceloom.models.options.paste import PasteSettings
+from faceloom.models.options.restore import RestoreSettings
+from faceloom.models.pipeline import Models, Settings
+
+HEIGHT, WIDTH = 90, 160
+PLAIN = Settings(restore=RestoreSettings(amount=0), paste=PasteSettings(keep_unchanged=False))
+
+
+class Painter:
+    """An engine that paints crops in the colour that it is given as the source, and notes how many faces it was given together."""
+
+    name = "painter"
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+        self.prepared: list[str] = []
+
+    def prepare(self, identity):
+        self.prepared.append(identity.name)
+        return float(identity.name)
+
+    def swap(self, images, faces, source, settings=None, progress=None):
+        size = faces.crop_size
+        self.batches.append((len(faces), size))
+        crops = torch.full((len(faces), size, size, 3), float(source))
+        masks = torch.zeros(len(faces), size, size)
+        masks[:, size // 4 : -size // 4, size // 4 : -size // 4] = 1
+        return crops, masks
+
+
+def face(frame: int, x: float, track: int, edge: float = 40) -> Face:
+    """A face whose crop has this edge, its left side at x."""
+    return Face(frame, (x, 20, x + edge, 20 + edge), FFHQ_TEMPLATE * edge + (x, 20), track=track)
+
+
+def clip(*items: Face, frames: int) -> Faces:
+    return Faces(tuple(items), frames, HEIGHT, WIDTH)
+
+
+def frames(count: int, channels: int = 3) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return [torch.rand(HEIGHT, WIDTH, channels, generator=generator) * .4 for _ in range(count)]
+
+
+def swapper(faces: Faces, fade: int = 0, settings: Settings = PLAIN) -> tuple[ClipSwapper, Painter]:
+    engine = Painter()
+    return ClipSwapper(ClipPlan(faces, .9, Models(engine), settings, fade)), engine
+
+
+def test_every_frame_comes_out_in_order_and_only_those_with_faces_change():
+    pictures = frames(20)
+    work, engine = swapper(clip(face(2, 30, 0), face(3, 32, 0), face(3, 100, 1), face(9, 40, 0), frames=20))
+    heard = []
+    out = list(swap_frames(iter(pictures), work, listen=heard.append))
+    assert heard == list(range(20)) and [changed for _, changed in out] == [i in (2, 3, 9) for i in range(20)]
+    for i, (image, changed) in enumerate(out):
+        assert image is pictures[i] or changed
+    for i, x in ((2, 50), (3, 52), (3, 120), (9, 60)):
+        assert torch.allclose(out[i][0][38:42, x - 2 : x + 2], torch.tensor(.9), atol=1e-3)
+        assert not torch.equal(out[i][0], pictures[i])
+    assert torch.equal(out[2][0][:, 90:], pictures[2][:, 90:]) and torch.equal(out[9][0][:, 90:], pictures[9][:, 90:])
+    assert engine.batches == [(3, 256), (1, 256)]  # faces of frames that follow each other go in together
+
+
+def test_what_a_frame_becomes_does_not_depend_on_where_the_work_began():
+    faces = clip(*(face(i, 30 + i, 0) for i in range(20)), frames=20)
+    pictures = frames(20)
+    whole = [image for image, _ in swap_frames(iter(pictures), swapper(faces)[0])]
+    part = [image for image, _ in swap_frames(iter(pictures[8:]), swapper(faces)[0], first=8)]
+    assert len(part) == 12 and all(torch.equal(one, other) for one, other in zip(part, whole[8:]))
+
+
+def test_every_person_is_prepared_once_and_each_face_becomes_its_own():
+    anna, bert = (Identity({}, np.zeros((0, 8, 8, 3)), (), name=name) for name in (".5", ".7"))
+    faces = clip(*(replace(face(i, x, t), identity=who) for i in range(18) for x, t, who in ((0, 0, anna), (50, 1, None), (100, 2, bert))),
+                 frames=18)
+    work, engine = swapper(faces)
+    for image, _ in swap_frames(iter(frames(18)), work):
+        assert [float(image[40, x, 0]) for x in (20, 70, 120)] == pytest.approx([.5, .9, .7], abs=1e-3)
+    assert engine.prepared == [".5", ".7"]
+
+
+def test_a_fading_swap_shows_in_part_and_not_at_all_where_its_weight_is_0():
+    pictures = [torch.full((HEIGHT, WIDTH, 3), .1)] * 8
+    work, _ = swapper(clip(*(face(i, 30, 0) for i in range(2, 8)), frames=8), fade=3)
+    shown = [float(image[40, 50, 0]) for image, _ in swap_frames(iter(pictures), work)]
+    np.testing.assert_allclose(shown, [.1, .1, .3, .5, .7, .9, .9, .9], atol=1e-3)
+
+
+def test_transparency_and_frames_are_left_alone():
+    pictures = frames(3, 4)
+    copies = [picture.clone() for picture in pictures]
+    out = [image for image, _ in swap_frames(iter(pictures), swapper(clip(face(1, 30, 0), frames=3))[0])]
+    assert all(torch.equal(picture, copy) for picture, copy in zip(pictures, copies))
+    assert torch.equal(out[1][..., 3], pictures[1][..., 3]) and not torch.equal(out[1][..., :3], pictures[1][..., :3])
+
+
+def test_the_crops_of_one_track_have_one_size():
+    """Of its largest face, at the frames' resolution, in steps of 64; at least and at most what is useful."""
+    faces = clip(face(0, 0, 0, 300), face(0, 0, 1, 90), face(1, 0, 0, 420), face(1, 0, 2, 3000), face(2, 0, None, 500), frames=3)
+    np.testing.assert_array_equal(track_crop_sizes(faces), [448, 256, 448, 1024, 512])
+    np.testing.assert_array_equal(track_crop_sizes(faces, 512), [512, 512, 512, 1024, 512])
+    assert len(track_crop_sizes(clip(frames=1))) == 0
+
+
+def test_settings_of_their_own_size_hold_for_all():
+    work, engine = swapper(clip(face(0, 30, 0), face(0, 90, 1), frames=1), settings=replace(PLAIN, crop_size=128))
+    list(swap_frames(iter(frames(1)), work))
+    assert engine.batches == [(2, 128)]
+
+
+@pytest.mark.parametrize("size, count", [((90, 160, 3), 8), ((1080, 1920, 3), 8), ((2160, 3840, 3), 2), ((4320, 7680, 4), 1)])
+def test_fewer_large_frames_are_worked_on_together(size, count):
+    assert frames_together(*size) == count
+
+
+def test_settings_that_cannot_be_are_refused_before_a_frame_is_read():
+    with pytest.raises(FaceLoomError, match="fade"):
+        swapper(clip(frames=1), fade=-1)
+    with pytest.raises(FaceLoomError, match="Opacity"):
+        swapper(clip(frames=1), settings=replace(PLAIN, paste=PasteSettings(opacity=2)))
