@@ -69,6 +69,7 @@ def good(nodes, hopper, source):
                         "bbox_use": "box is the face"}],
         "FaceAlign": [{"image": hopper, "faces": faces, "alignment": "FFHQ quad", "crop_size": 64, "framing": 1.0}],
         "FaceSelect": [{"faces": faces, "rule": rule} for rule in rules],
+        "FaceAssign": [{"faces": faces, "chosen": faces, "identity": source}],
         "FaceSmooth": [{"image": hopper, "faces": faces, "method": chosen, "gap": 0} for chosen in (
             method, {"method": "kalman", "process": .03, "measure": .01}, {"method": "savitzky-golay", "window": 25, "order": 2})],
         "FaceKeypointsImage": [{"faces": faces, "where": "crop", "size": 64, "thickness": 1.0}],
