@@ -56,10 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _each(_single(arguments.names), lambda name: _show_place(name, folders)) if arguments.names else _show_folders(folders)
     if not arguments.names:
         raise FaceLoomError(f"Name the models to get; `{command('models', 'list')}` shows all.")
-    if arguments.sha256 and len(rows_by_names(arguments.names)) != 1:
-        raise FaceLoomError("--sha256 goes with one model at a time.")
-    if arguments.sha256:
+    if arguments.sha256 is not None:
         check_sha256(arguments.sha256)
+        if len(rows_by_names(arguments.names)) != 1:
+            raise FaceLoomError("--sha256 goes with one model at a time.")
     items = [packs().get(name) or rows_by_names([name])[0] for name in arguments.names]  # all are looked up before anything is fetched
     return _each(items, lambda item: _get(item, arguments, folders))
 

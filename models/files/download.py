@@ -20,12 +20,13 @@ from .cache import expected_hash, file_hash, record_hash
 from .catalogue import Pack, Row, packs
 from .folders import Folders
 from .terminal import command
-from .transfer import DEFAULT_POLICY, PIECE_BYTES, AddressError, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
+from .transfer import DEFAULT_POLICY, PIECE_BYTES, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
+from .web import AddressError
 
 
 def check_sha256(text: str) -> str:
-    """Return a sha256 that somebody wrote, in small letters; FaceLoomError where it cannot be one."""
-    digest = text.strip().lower()
+    """Return a sha256 that somebody wrote, in small letters and without ``sha256:`` before it; FaceLoomError where it cannot be one."""
+    digest = text.strip().lower().removeprefix("sha256:").strip()
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise FaceLoomError(f"A sha256 has 64 digits from 0 to 9 and a to f, not {len(digest)} characters such as {text[:20]!r}.")
     return digest
@@ -41,7 +42,7 @@ def download_file(row: Row, folders: Folders, *, mirror: str | None = None, sha2
     fetched by hand, and where another file of its name is there.
     """
     target = folders.target(row)
-    expected = check_sha256(sha256) if sha256 else expected_hash(row, target)
+    expected = check_sha256(sha256) if sha256 is not None else expected_hash(row, target)
     if target.is_file() and not force:
         _check_present(target, row, expected)
         return target

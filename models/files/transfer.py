@@ -25,6 +25,7 @@ from ..errors import FaceLoomError
 from ..progress import Progress
 from .cache import read_json, write_json
 from .terminal import command
+from .web import AddressError, web_opener
 
 PIECE_BYTES = 1 << 20  # read at a time
 SPARE_DISK_BYTES = 64 << 20  # to leave free on the disk
@@ -37,10 +38,10 @@ LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP
 class RetryPolicy:
     """How long to wait for an address and how often to try it.
 
-    connect, read: seconds until a connection that is not made, or that brings no data, is given up. attempts: in a row without any new
-    byte, for each address. pause: seconds before the second attempt, doubled for each further one. sleep: called to wait. requests: to one
-    address at most, whatever they bring. slowest: bytes a second, over ``read`` seconds, below which a connection is given up. most: bytes
-    of a file whose size nobody states. clock: tells the time, in seconds.
+    connect, read: seconds until a connection that is not made, or that brings no data, is given up. attempts: for each address, in a row
+    without any new byte, and altogether that throw bytes away. pause: seconds before the second attempt, doubled for each further one.
+    sleep: called to wait. requests: to one address at most, whatever they bring. slowest: bytes a second, over ``read`` seconds, below
+    which a connection is given up. most: bytes of a file whose size the catalogue does not state. clock: tells the time, in seconds.
     """
 
     connect: float = 15.0
@@ -55,15 +56,6 @@ class RetryPolicy:
 
 
 DEFAULT_POLICY = RetryPolicy()
-
-
-class AddressError(Exception):
-    """Why one address did not give the file. retry: whether another attempt may succeed. sha256: of the file it gave instead, or None.
-    slow: what it brought was too little to count."""
-
-    def __init__(self, reason: str, retry: bool = False, sha256: str | None = None, slow: bool = False) -> None:
-        super().__init__(reason)
-        self.retry, self.sha256, self.slow = retry, sha256, slow
 
 
 @dataclass(frozen=True)
@@ -135,8 +127,9 @@ def _advise(job: DownloadJob, failures: list[tuple[str, AddressError]]) -> str:
 
 def _try_address(job: DownloadJob, url: str) -> str:
     """Download from one address to ``job.part``, in as many attempts as bring new bytes, and check the file. Returns its sha256."""
-    attempts_left, most_had = job.policy.attempts, _size(job.part)
+    attempts_left, losses, most_had = job.policy.attempts, 0, _size(job.part)
     for request in range(1, job.policy.requests + 1):
+        had = _size(job.part)
         try:
             resumed = _is_complete(job) or _request(job, url)
             return verify_download(job, resumed)
@@ -144,7 +137,8 @@ def _try_address(job: DownloadJob, url: str) -> str:
             # Bytes that are thrown away, because the file changes again and again, are no progress when they come once more.
             attempts_left = job.policy.attempts if _size(job.part) > most_had and not error.slow else attempts_left - 1
             most_had = max(most_had, _size(job.part))
-            if not error.retry or attempts_left <= 0 or request == job.policy.requests:
+            losses += error.lost or _size(job.part) < had
+            if not error.retry or attempts_left <= 0 or losses >= job.policy.attempts or request == job.policy.requests:
                 raise
             job.policy.sleep(job.policy.pause * 2 ** (job.policy.attempts - attempts_left))
     raise AssertionError("a policy allows one request at least")
@@ -158,7 +152,7 @@ def _request(job: DownloadJob, url: str) -> bool:
     offset, headers = _resume_point(job, url)
     request = urllib.request.Request(url, headers={"User-Agent": "FaceLoom", "Accept-Encoding": "identity", **headers})
     with _network_errors(job):
-        response = _opener(job.policy).open(request, timeout=job.policy.connect)
+        response = web_opener(job.policy.connect, job.policy.read).open(request, timeout=job.policy.connect)
     with response:
         return _receive(job, url, response, offset)
 
@@ -190,34 +184,49 @@ def _receive(job: DownloadJob, url: str, response, offset: int) -> bool:
     if job.size is not None and total is not None and total != job.size:
         _discard(job)
         raise AddressError(f"it offers {total} bytes where the catalogue says {job.size}")
-    check_disk_space(job, (total or job.size or 0) - offset)
-    write_json(job.state, {"url": url, "version": version, "total": total})
     stated = total or job.size
-    done, limit = offset, stated or job.policy.most
-    pace = _Pace(job.policy)
-    with job.part.open("ab" if offset else "wb") as stream:
-        while piece := _read_piece(job, response):
-            stream.write(piece)
-            done += len(piece)
-            if done > limit:
-                break
-            if stated is None and done // DISK_CHECK_BYTES != (done - len(piece)) // DISK_CHECK_BYTES:
-                check_disk_space(job, 0)
-            job.progress(done, stated or done)
-            pace.check(done)
-    if total is not None and done < total:
-        raise AddressError("the connection broke", retry=True)
+    limit = stated or job.policy.most
+    if job.size is None and limit > job.policy.most:
+        _discard(job)
+        raise AddressError(f"it offers {limit} bytes, and no model has more than {job.policy.most}")
+    check_disk_space(job, (stated or 0) - offset)
+    write_json(job.state, {"url": url, "version": version, "total": total})
+    lost = offset == 0 < _size(job.part)  # an address that does not go on throws away what was there
+    try:
+        done = _write_body(job, response, offset, stated)
+        if total is not None and done < total:
+            raise AddressError("the connection broke", retry=True)
+    except AddressError as error:
+        error.lost = lost
+        raise
     if done > limit:
         _discard(job)
         raise AddressError(f"it sent more than the {limit} bytes it should have")
     return offset > 0
 
 
+def _write_body(job: DownloadJob, response, offset: int, stated: int | None) -> int:
+    """Write what comes to ``job.part``, from the byte ``offset`` on, until it ends or is more than ``stated`` (None: than the policy's
+    most). Returns the size of the file then."""
+    done, pace = offset, _Pace(job.policy, offset)
+    with job.part.open("ab" if offset else "wb") as stream:
+        while piece := _read_piece(job, response):
+            stream.write(piece)
+            done += len(piece)
+            if done > (stated or job.policy.most):
+                break
+            if stated is None and done // DISK_CHECK_BYTES != (done - len(piece)) // DISK_CHECK_BYTES:
+                check_disk_space(job, 0)
+            job.progress(done, stated or done)
+            pace.check(done)
+    return done
+
+
 class _Pace:
     """Gives a connection up that brings less than the policy's slowest pace over as long as no data may take."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self.policy, self.since, self.had = policy, policy.clock(), 0
+    def __init__(self, policy: RetryPolicy, had: int) -> None:
+        self.policy, self.since, self.had = policy, policy.clock(), had
 
     def check(self, done: int) -> None:
         """Note how many bytes there are; AddressError where they came too slowly."""
@@ -370,41 +379,3 @@ def _lock(stream) -> None:
         import fcntl
 
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, to other hosts too, but never from https to http nor to anything but http and https."""
-
-    def redirect_request(self, request, stream, code, message, headers, address):
-        scheme = urllib.parse.urlsplit(address).scheme
-        if scheme not in ("http", "https") or (scheme == "http" and request.full_url.startswith("https:")):
-            raise AddressError(f"it redirects to {address}, which is not encrypted" if scheme == "http" else f"it redirects to {address}")
-        return super().redirect_request(request, stream, code, message, headers, address)
-
-
-def _opener(policy: RetryPolicy) -> urllib.request.OpenerDirector:
-    """Return an opener for http and https only (no file or ftp), which waits for connections and for data as the policy says."""
-
-    class Plain(http.client.HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock.settimeout(policy.read)
-
-    class Secure(http.client.HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock.settimeout(policy.read)
-
-    class PlainHandler(urllib.request.HTTPHandler):
-        def http_open(self, request):
-            return self.do_open(Plain, request)
-
-    class SecureHandler(urllib.request.HTTPSHandler):
-        def https_open(self, request):
-            return self.do_open(Secure, request)
-
-    opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, urllib.request.UnknownHandler, PlainHandler, SecureHandler, _Redirects,
-                    urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPErrorProcessor):  # fmt: skip
-        opener.add_handler(handler())
-    return opener

@@ -15,6 +15,7 @@ from PIL import Image
 from ..errors import FaceLoomError, brief
 from ..faces import Identity
 from ..files.cache import write_file
+from ..files.damaged import fault_of
 from ..pixels.tensors import to_uint8
 from .combine import unit_vectors
 from .stored import EMBEDDING_PREFIX, EMBEDDING_SIZES, OPTIONAL_POINTS, read_stored, read_version
@@ -89,6 +90,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read the tensors and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
+    fault = fault_of(path)
+    if fault:
+        raise FaceLoomError(f"{path} is damaged: it {fault}.")
     try:
         with safe_open(path, "np") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118

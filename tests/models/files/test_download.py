@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from faceloom.models.errors import FaceLoomError
-from faceloom.models.files import download, transfer
+from faceloom.models.files import download, transfer, web
 from faceloom.models.files.cache import HASH_RECORD, read_json
 from faceloom.models.files.catalogue import Pack, Row, catalogue
 from faceloom.models.files.download import download_file, download_pack, list_addresses
@@ -405,7 +405,7 @@ def test_endless_redirects_end(server, folders):
 
 
 def test_encryption_is_never_given_up():
-    handler = transfer._Redirects()
+    handler = web.Redirects()
     secure = transfer.urllib.request.Request("https://huggingface.co/x")
     with pytest.raises(transfer.AddressError, match=r"redirects to http://cdn.example/x, which is not encrypted"):
         handler.redirect_request(secure, io.BytesIO(), 302, "Found", {}, "http://cdn.example/x")
@@ -771,3 +771,93 @@ def test_a_hash_is_read_before_anything_is_asked_for(server, folders):
         with pytest.raises(FaceLoomError, match="64 digits"):
             download_file(row(url, file="b.onnx"), folders, sha256=wrong, force=True, policy=QUICK)
         assert not server.requests
+
+
+def send(*pieces: bytes, pause: float = 0, code: int = 200, **headers) -> Callable:
+    """A body in pieces, with a pause after each; it ends with the connection."""
+
+    def answer(handler) -> None:
+        handler.send_response(code)
+        for key, value in {"Connection": "close", **headers}.items():
+            handler.send_header(key.replace("_", "-"), value)
+        handler.end_headers()
+        for piece in pieces:
+            handler.wfile.write(piece)
+            handler.wfile.flush()
+            time.sleep(pause)
+        handler.close_connection = True
+
+    return answer
+
+
+def changing(code: int, first: int = 200_000, growth: int = 0, **lies: str) -> Callable:
+    """Another version at each request, of which ``first`` bytes come, and ``growth`` more at each request; as resumed where ``code`` is
+    206, from a byte of ``lies``' choice."""
+    count = iter(range(10_000))
+
+    def answer(handler) -> None:
+        number = next(count)
+        start = int((handler.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        headers = {"ETag": f'"{number}"', "Content-Length": str(len(DATA))}
+        if code == 206 and start:
+            headers["Content-Range"] = lies.get("span", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+            return send(DATA[start : start + first], code=206, **headers)(handler)
+        return send(DATA[: first + growth * number], **headers)(handler)
+
+    return answer
+
+
+@pytest.mark.parametrize("answer", [
+    lambda: changing(200), lambda: changing(200, growth=70_000), lambda: changing(206), lambda: changing(200, first=10, growth=1),
+    lambda: changing(206, span="bytes 0-99/1048576"), lambda: changing(206, span="bytes 200000-300000/200001"),
+    lambda: changing(206, span="nonsense"), lambda: changing(206, span="bytes 200000-1048575/*"), lambda: whole(stop=0, etag=None),
+], ids=["restarts", "longer restarts", "resumed", "a byte more", "from the start", "shorter", "no span", "no total", "nothing"])
+@pytest.mark.parametrize("known", [{}, {"bytes": None, "sha256": None}], ids=["known", "unknown"])
+def test_tries_that_get_nowhere_end(server, folders, answer, known):
+    url = server.give("/tiny.onnx", answer())
+    with pytest.raises(FaceLoomError, match=r"tiny\.onnx could not be downloaded"):
+        download_file(row(url, **known), folders, policy=QUICK)
+    assert len(server.requests) <= 3 * QUICK.attempts
+    assert not folders.target(row()).exists()
+
+
+def test_an_answer_that_does_not_begin_is_given_up(server, folders):
+    def drip(handler) -> None:
+        for letter in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 400:
+            handler.wfile.write(bytes([letter]))
+            handler.wfile.flush()
+            time.sleep(0.02)
+
+    began = time.monotonic()
+    with pytest.raises(FaceLoomError, match="could not be downloaded"):
+        download_file(row(server.give("/tiny.onnx", drip)), folders, policy=replace(QUICK, connect=0.2, read=0.2, attempts=2))
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("written", [str.upper, "sha256:{}".format, "  {}\n".format, lambda text: f"SHA256:{text.upper()}"])
+def test_a_hash_may_be_written_in_other_ways(server, folders, written):
+    url = server.give("/tiny.onnx", whole(OTHER))
+    assert download_file(row(url), folders, policy=QUICK, sha256=written(hashlib.sha256(OTHER).hexdigest())).read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("word", ["", "yes", SHA[:-1], SHA + "0", "g" * 64, "md5:" + SHA])
+def test_a_word_that_is_no_hash_is_found_before_anything_is_asked_for(server, folders, word):
+    with pytest.raises(FaceLoomError, match="A sha256 has 64 digits"):
+        download_file(row(server.give("/tiny.onnx", whole())), folders, policy=QUICK, sha256=word)
+    assert server.requests == []
+
+
+def test_a_size_that_no_model_has_is_refused(server, folders):
+    url = server.give("/tiny.onnx", send(b"", Content_Length="5000001"))
+    with pytest.raises(FaceLoomError, match="it offers 5000001 bytes, and no model has more than 5000000"):
+        download_file(row(url, bytes=None, sha256=None), folders, policy=replace(QUICK, most=5_000_000))
+    assert left_over(folders) == []
+
+
+def test_a_trickle_after_a_part_is_given_up_too(server, folders):
+    """What was there before does not count for the pace."""
+    now = iter(range(10**6))
+    url = server.give("/tiny.onnx", whole(stop=500_000), send(
+        *[b"x"] * 60, pause=0.002, code=206, ETag='"one"', Content_Range=f"bytes 500000-{len(DATA) - 1}/{len(DATA)}"))
+    with pytest.raises(FaceLoomError, match="fewer than 1024 bytes a second"):
+        download_file(row(url), folders, policy=replace(QUICK, clock=lambda: float(next(now)), read=5, attempts=1))

@@ -106,6 +106,19 @@ def test_other_files(identity, tmp_path):
         load_identity(tmp_path / "zero.safetensors")
 
 
+@pytest.mark.parametrize(("content", "words"), [
+    (b"", "empty"), (b"<!DOCTYPE html><html>", "a web page"), (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
+    (b"\x80\x02}q\x00.", "a Python pickle"), (b'{"error": "no"}', "a JSON text"),
+    ((1 << 40).to_bytes(8, "little") + b"{}", "states a header"),
+    ((100_000).to_bytes(8, "little") + b"[" * 100_000, "nested more deeply"), (bytes(5000), "only zeros"),
+])
+def test_files_that_hold_something_else(tmp_path, content, words):
+    path = tmp_path / "someone.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(FaceLoomError, match=rf"^[^\n]*someone\.safetensors is damaged: it is not [^\n]*{words}[^\n]*\.$"):
+        load_identity(path)
+
+
 def test_unwritable(identity, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FaceLoomError, match="cannot be written"):
