@@ -8,18 +8,16 @@ import json
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from ..models.clip.find import ClipSearch, FoundFaces, find_faces
-from ..models.clip.swap import ClipPlan, ClipSwapper, swap_frames
+from ..models.clip.find import ClipSearch, FoundFaces
+from ..models.clip.run import find_in_clip, swap_clip
+from ..models.clip.swap import ClipPlan, ClipSwapper
 from ..models.clip.who import people
 from ..models.errors import FaceLoomError
 from ..models.faces import Faces
-from ..models.files.video import CONTAINERS, ClipFrame, ClipInfo, EncodeSettings, check_output, open_writer, probe, read_frames, tone_mapped
+from ..models.files.video import CONTAINERS, ClipInfo, EncodeSettings, check_output, open_writer, probe
 from ..models.pipeline import Settings
 from ..models.runtime.options import Value
 from ..models.select.fill import fill_gaps
@@ -56,7 +54,7 @@ def run_clip(arguments: argparse.Namespace, settings: Settings, options: Mapping
     session = Session.start(arguments, settings, options, sources, arguments.no_face or "error")
     started = time.perf_counter()
     try:
-        found, times = _find(target, info, session, arguments.quiet)
+        found = _find(target, info, session, arguments.quiet)
         faces = smooth_faces(fill_gaps(found.faces, FILL), jump=0)
         if not len(faces):
             raise FaceLoomError(f"There is no face in {target}; lower --threshold.")
@@ -67,7 +65,7 @@ def run_clip(arguments: argparse.Namespace, settings: Settings, options: Mapping
         return INTERRUPTED
     filled = sum(face.score == 0 for face in faces)
     report = {"frames": faces.frames, "frames_with_a_face": len(set(faces.frame_indices.tolist())), "filled": filled,
-              "people": [str(person) for person in people(faces, times)], "seconds": round(time.perf_counter() - started, 3)}
+              "people": [str(person) for person in people(faces, found.times)], "seconds": round(time.perf_counter() - started, 3)}
     if arguments.json:
         print(json.dumps(session.summary() | {"target": str(target), "out": str(out), **report}, indent=2))
     else:
@@ -81,38 +79,20 @@ def _progress(what: str, count: int | None, quiet: bool):
     return tqdm(total=count, desc=what, unit="frame", file=sys.stderr, disable=quiet)
 
 
-def _find(target: Path, info: ClipInfo, session: Session, quiet: bool) -> tuple[FoundFaces, list[float]]:
-    """Pass one. Returns what was found, and the time of every frame in seconds."""
-    times: list[float] = []
-    with read_frames(target) as frames, _progress("finding", info.frames, quiet) as bar, session.clock.stage("detect"):
-
-        def images() -> Iterator[torch.Tensor]:
-            for frame in frames:
-                times.append(float(frame.time))
-                bar.update()
-                yield tone_mapped(frame.image(), info.marks.transfer, info.marks.primaries)
-
+def _find(target: Path, info: ClipInfo, session: Session, quiet: bool) -> FoundFaces:
+    """Pass one."""
+    with _progress("finding", info.frames, quiet) as bar, session.clock.stage("detect"):
         search = ClipSearch(session.settings.detect, SEARCH_EVERY)
-        return find_faces(images(), search, session.models.detector, session.models.recognizer), times
+        return find_in_clip(target, search, session.models.detector, session.models.recognizer, progress=lambda done, total: bar.update())
 
 
 def _swap(target: Path, out: Path, info: ClipInfo, encode: EncodeSettings, faces: Faces, session: Session, key: str, quiet: bool) -> None:
     """Pass two: writes the frames, from where an earlier run with the same request stopped."""
     swapper = ClipSwapper(ClipPlan(faces, session.source, session.models, session.settings), session.clock)
     with open_writer(out, target, info, encode, key=key) as writer:
-        done = writer.frames_done
-        with read_frames(target, after=writer.last_pts, first_index=done) as frames, _progress("swapping", faces.frames, quiet) as bar:
-            bar.update(done)
-            waiting: deque[ClipFrame] = deque()
-
-            def images() -> Iterator[torch.Tensor]:
-                for frame in frames:
-                    waiting.append(frame)
-                    yield frame.image()
-
-            for image, changed in swap_frames(images(), swapper, done):
-                writer.write(waiting.popleft(), image if changed else None)
-                bar.update()
+        with _progress("swapping", faces.frames, quiet) as bar:
+            bar.update(writer.frames_done)
+            swap_clip(target, writer, swapper, watch=lambda done, total, picture: bar.update())
         with session.clock.stage("write"):
             writer.finish()
 

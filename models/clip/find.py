@@ -52,12 +52,14 @@ class FoundFaces:
     """What pass one finds.
 
     faces: of all frames, with ``track``, the embedding of each track where one was made, and the cuts. views: for each track the view of
-    its largest face, ``[VIEW_EDGE, VIEW_EDGE, 3]``. searched: how many frames were searched whole.
+    its largest face, ``[VIEW_EDGE, VIEW_EDGE, 3]``. searched: how many frames were searched whole. times: when each frame is shown, in
+    seconds of the clip's own clock; empty where frames came without times.
     """
 
     faces: Faces
     views: Mapping[int, torch.Tensor]
     searched: int
+    times: tuple[float, ...] = ()
 
 
 class ClipFinder:

@@ -30,7 +30,8 @@ def save_found(found: FoundFaces, path: str | os.PathLike) -> None:
     faces = found.faces
     tensors: dict[str, np.ndarray] = {
         "frames": faces.frame_indices, "boxes": _stack([face.box for face in faces], (4,)), "keypoints": faces.keypoints,
-        "scores": np.array([face.score for face in faces], np.float64), "cuts": np.array(sorted(faces.cuts), np.int64)}
+        "scores": np.array([face.score for face in faces], np.float64), "cuts": np.array(sorted(faces.cuts), np.int64),
+        "times": np.array(found.times, np.float64)}
     for name, shape in OPTIONAL_POINTS.items():
         missing = np.full(shape, np.nan)
         points = [missing if getattr(face, name) is None else getattr(face, name) for face in faces]
@@ -78,7 +79,7 @@ def _read(words: dict[str, Any], tensors: dict[str, np.ndarray]) -> FoundFaces:
     frames, height, width = words["size"]
     faces = Faces(tuple(items), frames, height, width, words["framing"], words["crop_size"], cuts=frozenset(tensors["cuts"].tolist()))
     views = {int(key.removeprefix("view.")): torch.from_numpy(value) for key, value in tensors.items() if key.startswith("view.")}
-    return FoundFaces(faces, views, words["searched"])
+    return FoundFaces(faces, views, words["searched"], tuple(tensors["times"].tolist()))
 
 
 def _stack(rows: list[np.ndarray], shape: tuple[int, ...], kind: type = np.float32) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import groupby
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from ..crops.crop import crop_faces, crop_matrices
+from ..crops.crop import crop_faces, crop_matrices, face_windows
 from ..errors import FaceLoomError
 from ..faces import Faces, Identity
 from ..paste import paste_into
@@ -24,6 +25,7 @@ from ..swap import AlignsFaces, DrawsAtSize, swap_faces
 FEWEST_PIXELS, STEP, MOST_PIXELS = 256, 64, 1024  # edges of the crops of a clip
 MOST_FRAMES = 8  # that are worked on together
 MOST_BYTES = 256 << 20  # of these frames
+WINDOW = 1.1  # crop edges that the part of a frame which may change is wide; a crop is read a few pixels beyond its own edge
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,14 @@ class ClipSwapper:
     def has_faces(self, frame: int) -> bool:
         """Tell whether anything is swapped in a frame."""
         return any(self.weights[i] > 0 for i in self.members.get(frame, ()))
+
+    def window(self, frame: int) -> tuple[int, int, int, int]:
+        """Return the part of a frame outside of which nothing is changed: top, bottom, left and right (the last ones excluded)."""
+        here = self.faces.take([i for i in self.members.get(frame, ()) if self.weights[i] > 0])
+        if not len(here):
+            return 0, 0, 0, 0
+        ((_, rows, columns),) = face_windows(here, WINDOW)
+        return rows.start, min(rows.stop, here.height), columns.start, min(columns.stop, here.width)
 
     def swap(self, images: torch.Tensor, first: int, progress: Progress = silent) -> torch.Tensor:
         """Return the frames ``[B, H, W, C]`` float32, with their faces swapped; where there are none they are as they were.
@@ -150,44 +160,44 @@ def frames_together(height: int, width: int, channels: int = 3) -> int:
     return int(np.clip(MOST_BYTES // (height * width * channels * 4), 1, MOST_FRAMES))
 
 
-def swap_frames(images: Iterable[torch.Tensor], swapper: ClipSwapper, first: int = 0, *,
-                listen: Callable[[int], None] = lambda frame: None) -> Iterator[tuple[torch.Tensor, bool]]:
-    """Swap the frames of a clip, one after another: yields each frame ``[H, W, C]``, and whether it was changed.
+class Picture(Protocol):
+    """A frame whose colours are made when they are asked for."""
 
-    images: frames ``[H, W, C]`` float32 0..1. first: the number of the first. listen: is called with the number of each frame that is done.
-    A frame without a face is passed on as it is.
+    def image(self) -> torch.Tensor:
+        """Return the colours ``[H, W, C]`` float32 0..1."""
+        ...
+
+
+P = TypeVar("P", bound=Picture)
+
+
+def swap_frames(frames: Iterable[P], swapper: ClipSwapper, first: int = 0, *, progress: Progress = silent
+                ) -> Iterator[tuple[P, torch.Tensor | None]]:
+    """Swap the frames of a clip, one after another: yields each frame with its new picture ``[H, W, C]``, None where nothing is swapped.
+
+    first: the number of the first frame. progress: of the faces of the frames that are worked on together. A frame without a face is not
+    even asked for its colours.
     """
-    waiting: list[torch.Tensor] = []
+    waiting: list[tuple[P, torch.Tensor | None]] = []
+    together = frames_together(swapper.faces.height, swapper.faces.width)
     done = first
-    for image in images:
-        waiting.append(image)
-        height, width, channels = image.shape
-        if len(waiting) >= frames_together(height, width, channels):
-            yield from _swap_waiting(waiting, swapper, done, listen)
+    for number, frame in enumerate(frames, first):
+        waiting.append((frame, frame.image() if swapper.has_faces(number) else None))
+        if len(waiting) == together:
+            yield from _swap_waiting(waiting, swapper, done, progress)
             done += len(waiting)
             waiting = []
-    yield from _swap_waiting(waiting, swapper, done, listen)
+    yield from _swap_waiting(waiting, swapper, done, progress)
 
 
-def _swap_waiting(images: Sequence[torch.Tensor], swapper: ClipSwapper, first: int, listen: Callable[[int], None]
-                  ) -> Iterator[tuple[torch.Tensor, bool]]:
-    """Swap frames together, without those that have no face."""
-    with_faces = [i for i in range(len(images)) if swapper.has_faces(first + i)]
-    swapped = {}
-    for start, stop in _runs(with_faces):
-        frames = swapper.swap(torch.stack([images[i] for i in range(start, stop)]), first + start)
-        swapped.update(zip(range(start, stop), frames, strict=True))
-    for i, image in enumerate(images):
-        listen(first + i)
-        yield swapped.get(i, image), i in swapped
-
-
-def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return first and last + 1 of the runs of numbers that follow each other."""
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number:
-            runs[-1] = runs[-1][0], number + 1
-        else:
-            runs.append((number, number + 1))
-    return runs
+def _swap_waiting(waiting: Sequence[tuple[P, torch.Tensor | None]], swapper: ClipSwapper, first: int, progress: Progress
+                  ) -> Iterator[tuple[P, torch.Tensor | None]]:
+    """Swap frames together: those that follow each other and have faces."""
+    swapped: dict[int, torch.Tensor] = {}
+    for with_faces, run in groupby(range(len(waiting)), key=lambda i: waiting[i][1] is not None):
+        if with_faces:
+            numbers = list(run)
+            images = torch.stack([image for i in numbers if (image := waiting[i][1]) is not None])
+            swapped.update(zip(numbers, swapper.swap(images, first + numbers[0], progress), strict=True))
+    for i, (frame, _) in enumerate(waiting):
+        yield frame, swapped.get(i)

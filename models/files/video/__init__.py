@@ -6,8 +6,8 @@ PyAV is imported when the first clip is opened.
 """
 
 from .animation import AnimationWriter
-from .color import tone_mapped
 from .frame import ClipFrame
+from .hdr import put_back, tone_mapped
 from .info import ClipInfo, ColorMarks, StreamInfo, count_frames, probe
 from .open import open_writer
 from .read import FrameReader, read_frames
@@ -29,6 +29,7 @@ __all__ = [
     "count_frames",
     "open_writer",
     "probe",
+    "put_back",
     "read_frames",
     "tone_mapped",
 ]

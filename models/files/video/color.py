@@ -1,4 +1,4 @@
-"""Converts between a clip's YUV and RGB by its matrix and range, and shows high dynamic range as standard range."""
+"""Converts between a clip's YUV and RGB by its matrix and range."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ...errors import FaceLoomError
-from .marks import BT2020, HLG, PQ, RGB
+from .marks import RGB
 from .pixel_formats import Layout, layout_of
 from .planes import EXACT, planes_of, same_range_reformat
 
@@ -155,43 +155,3 @@ def alpha_plane(alpha: torch.Tensor, layout: Layout) -> np.ndarray:
     """Convert ``[H, W]`` in 0..1 to a plane of alpha."""
     values = np.rint(alpha.detach().to("cpu", torch.float32).clamp(0, 1).numpy() * ((1 << layout.bits) - 1))
     return values.astype(np.uint8 if layout.bits == 8 else np.dtype("<u2"))
-
-
-def tone_mapped(image: torch.Tensor, transfer: int, primaries: int = BT2020) -> torch.Tensor:
-    """Show high dynamic range as standard range, for networks that know only that.
-
-    image: ``[..., 3]`` float32 in the clip's own transfer, in 0..1. transfer, primaries: the clip's marks (16 PQ, 18 HLG; every other
-    transfer gives the image back as it is). Light up to three quarters of diffuse white (203 cd/m², ITU-R BT.2408) keeps its proportions,
-    what is brighter is rolled off, and colours go from BT.2020 to BT.709 where the marks say BT.2020. Result: the same shape, in BT.709's
-    transfer.
-    """
-    if transfer not in (PQ, HLG):
-        return image
-    values = image.to(torch.float32).clamp(0, 1)
-    light = (_pq_light(values) if transfer == PQ else _hlg_light(values)) / 203.0
-    if primaries == BT2020:
-        light = light @ _BT2020_TO_BT709.to(light).T
-    light = light.clamp_min(0)
-    brightest = light.amax(-1, keepdim=True).clamp_min(1e-6)
-    # The curve of the brightest channel applies to all three, which keeps the hue: straight up to 0.6, above that a shoulder that ends at
-    # 1.
-    linear = 0.8 * brightest
-    mapped = torch.where(linear <= 0.6, linear, 1 - 0.4 * torch.exp((0.6 - linear) / 0.4))
-    light = (light * (mapped / brightest)).clamp(0, 1)
-    return torch.where(light < 0.018, 4.5 * light, 1.099 * light.clamp_min(0.018) ** 0.45 - 0.099)
-
-
-_BT2020_TO_BT709 = torch.tensor([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
-
-
-def _pq_light(values: torch.Tensor) -> torch.Tensor:
-    """Return cd/m² of PQ values (SMPTE ST 2084)."""
-    power = values ** (1 / 78.84375)
-    return 10_000 * ((power - 0.8359375).clamp_min(0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
-
-
-def _hlg_light(values: torch.Tensor) -> torch.Tensor:
-    """Return cd/m² of HLG values on a display of 1,000 cd/m² (ITU-R BT.2100)."""
-    scene = torch.where(values <= 0.5, values.square() / 3, (torch.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-    luma = (scene * torch.tensor([0.2627, 0.6780, 0.0593]).to(scene)).sum(-1, keepdim=True)
-    return 1000 * scene * luma.clamp_min(1e-6) ** 0.2

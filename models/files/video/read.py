@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# What asks for RGB: every frame, none, or those of which the function says so by their ``pts``.
+# What asks for RGB: every frame, none, or those of which the function says so by their number.
 Converts = bool | Callable[[int], bool]
 
 _SEEK_MARGINS = (0, 1, 5, 30)  # seconds before the start at which decoding begins, until one of them reaches back far enough
@@ -69,10 +69,10 @@ def read_frames(
 
     source: path or BytesIO. start, end: seconds of the clip's own clock; frames shown at ``start`` or later and before ``end`` are read.
     after: only frames with a larger ``pts``; with first_index, the number that the first of them gets: so a broken-off run goes on.
-    convert: which frames are converted to RGB on that thread (True all, False none, or a function of ``pts``); the others are when they are
-    asked. keep_damaged: give what can be decoded of a damaged clip instead of an error. ahead: how many frames may wait. Where a clip's
-    times do not rise, a frame is moved by one tick. FaceLoomError as of ``probe``, while reading where the clip is damaged, and where no
-    frame lies in the section.
+    convert: which frames are converted to RGB on that thread (True all, False none, or a function of their number); the others are when
+    they are asked. keep_damaged: give what can be decoded of a damaged clip instead of an error. ahead: how many frames may wait. Where a
+    clip's times do not rise, a frame is moved by one tick. FaceLoomError as of ``probe``, while reading where the clip is damaged, and
+    where no frame lies in the section.
     """
     info = probe(source)
     if is_paged(source):
@@ -114,7 +114,7 @@ def _converted(frames: Iterator[ClipFrame], index: int, convert: Converts) -> It
     """Number the frames and convert those that somebody will ask."""
     for number, frame in enumerate(frames, index):
         frame.index = number
-        if convert(frame.pts) if callable(convert) else convert:
+        if convert(number) if callable(convert) else convert:
             frame.convert()
         yield frame
 

@@ -18,7 +18,8 @@ def found() -> FoundFaces:
                   embeddings={"dlib128": RANDOM.random(128).astype(np.float32)}, sex="female", age=31.5, track=3),
              Face(7, RANDOM.random(4), FFHQ_TEMPLATE * 90, 0.0, square=RANDOM.random((2, 3)), track=0),
              Face(7, RANDOM.random(4), FFHQ_TEMPLATE))
-    return FoundFaces(Faces(faces, 9, 90, 160, 1.25, 384, cuts=frozenset({2, 5})), {3: torch.rand(128, 128, 3)}, 4)
+    return FoundFaces(Faces(faces, 9, 90, 160, 1.25, 384, cuts=frozenset({2, 5})), {3: torch.rand(128, 128, 3)}, 4,
+                      tuple(i / 3 for i in range(9)))
 
 
 def test_everything_comes_back_bit_for_bit(tmp_path):
@@ -33,7 +34,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
         assert all(np.array_equal(one.embeddings[space], other.embeddings[space]) for space in one.embeddings)
     for name in ("frames", "height", "width", "framing", "crop_size", "cuts"):
         assert getattr(before.faces, name) == getattr(after.faces, name)
-    assert after.searched == 4 and torch.equal(after.views[3], before.views[3])
+    assert after.searched == 4 and after.times == before.times and torch.equal(after.views[3], before.views[3])
 
 
 def test_a_clip_without_faces_comes_back(tmp_path):

@@ -54,6 +54,22 @@ def frames(count: int, channels: int = 3) -> list[torch.Tensor]:
     return [torch.rand(HEIGHT, WIDTH, channels, generator=generator) * .4 for _ in range(count)]
 
 
+class Shown:
+    """A frame that notes whether it was asked for its colours."""
+
+    def __init__(self, picture: torch.Tensor) -> None:
+        self.picture, self.asked = picture, False
+
+    def image(self) -> torch.Tensor:
+        self.asked = True
+        return self.picture
+
+
+def swapped(pictures: list[torch.Tensor], work: ClipSwapper, first: int = 0) -> list[torch.Tensor]:
+    """The frames after the swap."""
+    return [frame.picture if image is None else image for frame, image in swap_frames(map(Shown, pictures), work, first)]
+
+
 def swapper(faces: Faces, fade: int = 0, settings: Settings = PLAIN) -> tuple[ClipSwapper, Painter]:
     engine = Painter()
     return ClipSwapper(ClipPlan(faces, .9, Models(engine), settings, fade)), engine
@@ -63,22 +79,23 @@ def test_every_frame_comes_out_in_order_and_only_those_with_faces_change():
     pictures = frames(20)
     work, engine = swapper(clip(face(2, 30, 0), face(3, 32, 0), face(3, 100, 1), face(9, 40, 0), frames=20))
     heard = []
-    out = list(swap_frames(iter(pictures), work, listen=heard.append))
-    assert heard == list(range(20)) and [changed for _, changed in out] == [i in (2, 3, 9) for i in range(20)]
-    for i, (image, changed) in enumerate(out):
-        assert image is pictures[i] or changed
+    shown = [Shown(picture) for picture in pictures]
+    done = list(swap_frames(iter(shown), work, progress=lambda *at: heard.append(at)))
+    assert [frame for frame, _ in done] == shown and [image is not None for _, image in done] == [i in (2, 3, 9) for i in range(20)]
+    assert [frame.asked for frame in shown] == [i in (2, 3, 9) for i in range(20)] and heard[-1] == (1, 1)
+    out = [frame.picture if image is None else image for frame, image in done]
     for i, x in ((2, 50), (3, 52), (3, 120), (9, 60)):
-        assert torch.allclose(out[i][0][38:42, x - 2 : x + 2], torch.tensor(.9), atol=1e-3)
-        assert not torch.equal(out[i][0], pictures[i])
-    assert torch.equal(out[2][0][:, 90:], pictures[2][:, 90:]) and torch.equal(out[9][0][:, 90:], pictures[9][:, 90:])
+        assert torch.allclose(out[i][38:42, x - 2 : x + 2], torch.tensor(.9), atol=1e-3)
+        assert not torch.equal(out[i], pictures[i])
+    assert torch.equal(out[2][:, 90:], pictures[2][:, 90:]) and torch.equal(out[9][:, 90:], pictures[9][:, 90:])
     assert engine.batches == [(3, 256), (1, 256)]  # faces of frames that follow each other go in together
 
 
 def test_what_a_frame_becomes_does_not_depend_on_where_the_work_began():
     faces = clip(*(face(i, 30 + i, 0) for i in range(20)), frames=20)
     pictures = frames(20)
-    whole = [image for image, _ in swap_frames(iter(pictures), swapper(faces)[0])]
-    part = [image for image, _ in swap_frames(iter(pictures[8:]), swapper(faces)[0], first=8)]
+    whole = swapped(pictures, swapper(faces)[0])
+    part = swapped(pictures[8:], swapper(faces)[0], first=8)
     assert len(part) == 12 and all(torch.equal(one, other) for one, other in zip(part, whole[8:]))
 
 
@@ -87,7 +104,7 @@ def test_every_person_is_prepared_once_and_each_face_becomes_its_own():
     faces = clip(*(replace(face(i, x, t), identity=who) for i in range(18) for x, t, who in ((0, 0, anna), (50, 1, None), (100, 2, bert))),
                  frames=18)
     work, engine = swapper(faces)
-    for image, _ in swap_frames(iter(frames(18)), work):
+    for image in swapped(frames(18), work):
         assert [float(image[40, x, 0]) for x in (20, 70, 120)] == pytest.approx([.5, .9, .7], abs=1e-3)
     assert engine.prepared == [".5", ".7"]
 
@@ -95,14 +112,14 @@ def test_every_person_is_prepared_once_and_each_face_becomes_its_own():
 def test_a_fading_swap_shows_in_part_and_not_at_all_where_its_weight_is_0():
     pictures = [torch.full((HEIGHT, WIDTH, 3), .1)] * 8
     work, _ = swapper(clip(*(face(i, 30, 0) for i in range(2, 8)), frames=8), fade=3)
-    shown = [float(image[40, 50, 0]) for image, _ in swap_frames(iter(pictures), work)]
+    shown = [float(image[40, 50, 0]) for image in swapped(pictures, work)]
     np.testing.assert_allclose(shown, [.1, .1, .3, .5, .7, .9, .9, .9], atol=1e-3)
 
 
 def test_transparency_and_frames_are_left_alone():
     pictures = frames(3, 4)
     copies = [picture.clone() for picture in pictures]
-    out = [image for image, _ in swap_frames(iter(pictures), swapper(clip(face(1, 30, 0), frames=3))[0])]
+    out = swapped(pictures, swapper(clip(face(1, 30, 0), frames=3))[0])
     assert all(torch.equal(picture, copy) for picture, copy in zip(pictures, copies))
     assert torch.equal(out[1][..., 3], pictures[1][..., 3]) and not torch.equal(out[1][..., :3], pictures[1][..., :3])
 
@@ -117,8 +134,22 @@ def test_the_crops_of_one_track_have_one_size():
 
 def test_settings_of_their_own_size_hold_for_all():
     work, engine = swapper(clip(face(0, 30, 0), face(0, 90, 1), frames=1), settings=replace(PLAIN, crop_size=128))
-    list(swap_frames(iter(frames(1)), work))
+    swapped(frames(1), work)
     assert engine.batches == [(2, 128)]
+
+
+def test_nothing_outside_the_window_changes():
+    """Also where a face reaches beyond the frame or lies wholly outside of it."""
+    items = (face(0, 30, 0), face(0, 70, 1), face(1, 140, 0), face(2, 300, 0), face(3, -15, 0))
+    pictures = frames(4)
+    work, _ = swapper(clip(*items, frames=4))
+    for number, (picture, image) in enumerate(zip(pictures, swapped(pictures, work), strict=True)):
+        top, bottom, left, right = work.window(number)
+        assert 0 <= top <= bottom <= HEIGHT and left >= 0 and right <= WIDTH
+        outside = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
+        outside[top:bottom, left:right] = False
+        assert torch.equal(picture[outside], image[outside]) and torch.equal(picture, image) == (number == 2)
+    assert work.window(0)[2:] == (28, 114) and swapper(clip(frames=1))[0].window(0) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("size, count", [((90, 160, 3), 8), ((1080, 1920, 3), 8), ((2160, 3840, 3), 2), ((4320, 7680, 4), 1)])

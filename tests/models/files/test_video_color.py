@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("av")
 
-from faceloom.models.files.video import tone_mapped
+from faceloom.models.files.video import ColorMarks, put_back, tone_mapped
 from faceloom.models.files.video.pixel_formats import Layout, choose, layout_of, nearest_planar
 
 
@@ -45,6 +45,20 @@ def test_colors_of_bt2020_become_those_of_bt709():
 def test_standard_range_is_given_back(transfer):
     image = torch.rand(3, 4, 3)
     assert tone_mapped(image, transfer) is image
+
+
+@pytest.mark.parametrize("transfer, primaries", [(16, 9), (18, 9), (16, 1), (18, 1)])
+def test_what_is_changed_in_standard_range_is_seen_so_in_the_clip(transfer, primaries):
+    """A face put over a skin of 100 cd/m² looks in the clip as it looks when it is tone-mapped; what is as it was stays bit for bit."""
+    image = torch.tensor([.50, .47, .45]).repeat(8, 8, 1) + torch.linspace(0, .05, 64).reshape(8, 8, 1)
+    image[0] = torch.tensor([.98, .2, .9])  # a light that the tone curve cannot give back
+    seen = tone_mapped(image, transfer, primaries)
+    changed = seen.clone()
+    changed[2:] = changed[2:] * .7 + torch.tensor([.15, .1, .05])
+    back = put_back(image, seen, changed, ColorMarks(primaries, transfer, 9))
+    assert torch.equal(back[:2], image[:2]) and (back[2:] - image[2:]).abs().max() > .01
+    assert (tone_mapped(back, transfer, primaries) - changed).abs().max() < 2e-3
+    assert torch.equal(put_back(image, seen, changed, ColorMarks(primaries, 1, 9)), changed)
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuva444p12le", "gbrp", "gbrap16le", "gray10le", "yuv411p", "yuv440p12le"])
