@@ -48,7 +48,7 @@ class _Seen:
 
 
 # watch(done, total, picture): is called after every frame; ``picture()`` gives it as ``[H, W, 3]`` float32 0..1 in standard range.
-Watch = Callable[[int, int, Callable[[], torch.Tensor]], None]
+Watch = Callable[[int, int, Callable[[], torch.Tensor]], object]
 
 
 def unwatched(done: int, total: int, picture: Callable[[], torch.Tensor]) -> None:
