@@ -79,8 +79,8 @@ class Look:
 
     def towards(self, other: Look, part: float) -> Look:
         """Return the look between this one and another, ``part`` 0..1 of the way."""
-        def mix(one, another):
-            return tuple((1 - part) * a + part * b for a, b in zip(one, another, strict=True))
+        def mix(one: tuple[float, float], another: tuple[float, float]) -> tuple[float, float]:
+            return (1 - part) * one[0] + part * another[0], (1 - part) * one[1] + part * another[1]
 
         nearer = self if part < .5 else other
         widths = mix(self.widths, other.widths) if self.widths and other.widths else nearer.widths

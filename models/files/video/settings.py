@@ -65,14 +65,14 @@ class EncodeSettings:
     codec: one of ``CODECS``; "auto" takes the source's own, or H.264 where that cannot be written. quality: the encoder's constant rate
     factor (lower is better; None for its default; ProRes and FFV1 have none). streams: "copy" the sound and subtitles, or "none". options:
     further options of the encoder by FFmpeg's names. segment_frames: after how many frames a new segment begins; what a broken-off run
-    keeps is whole segments.
+    keeps is whole segments, so that it goes on at a multiple of this.
     """
 
     codec: str = "auto"
     quality: float | None = None
     streams: str = "copy"
     options: Mapping[str, str] = field(default_factory=dict)
-    segment_frames: int = 250
+    segment_frames: int = 256
 
     def check(self) -> None:
         """Raise FaceLoomError where a value is out of range."""
