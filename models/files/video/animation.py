@@ -45,7 +45,7 @@ class AnimationWriter:
         self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None, part: Part | None = None
     ) -> None:
         """Add a frame; as of ``ClipWriter``."""
-        pixels = self._pixels(frame, frame.with_part(image, part), alpha)
+        pixels = self._pixels(frame, None if image is None else frame.with_part(image, part), alpha)
         start = frame.pts * frame.time_base
         self._began = start if self._began is None else self._began
         ends = start - self._began + frame.duration * frame.time_base

@@ -61,9 +61,9 @@ class ClipFrame:
         each time."""
         return to_tensor(self.convert()[(*part, slice(3))], self.white)
 
-    def with_part(self, image: torch.Tensor | None, part: tuple[slice, slice] | None) -> torch.Tensor | None:
+    def with_part(self, image: torch.Tensor, part: tuple[slice, slice] | None) -> torch.Tensor:
         """Return the whole picture ``[H, W, 3]`` of which ``image`` is new: all, or a part (rows and columns)."""
-        if image is None or part is None:
+        if part is None:
             return image
         whole = self.image()
         whole[part] = image.to(whole)

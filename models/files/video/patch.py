@@ -35,7 +35,7 @@ def frame_to_encode(
     """
     base = _base(frame, layout)
     if base is None:
-        return _converted(frame, frame.with_part(image, part), alpha, layout, colors)
+        return _converted(frame, None if image is None else frame.with_part(image, part), alpha, layout, colors)
     if image is not None:
         base = _patched(base, image, frame, layout, colors, part)
     if alpha is not None and layout.alpha:
@@ -81,12 +81,11 @@ def _check_size(image: torch.Tensor, frame: ClipFrame) -> None:
         _refuse_size(image, frame)
 
 
-def _refuse_size(image: torch.Tensor | None, frame: ClipFrame) -> NoReturn:
+def _refuse_size(image: torch.Tensor, frame: ClipFrame) -> NoReturn:
     """Raise FaceLoomError for an image that is not of the frame's size."""
     height, width = frame.convert().shape[:2]
     raise FaceLoomError(
-        f"Frame {frame.index} is {width}x{height} but the image for it is {None if image is None else tuple(image.shape)}; give [{height}, "
-        f"{width}, 3]."
+        f"Frame {frame.index} is {width}x{height} but the image for it is {tuple(image.shape)}; give [{height}, {width}, 3]."
     )
 
 
@@ -99,7 +98,7 @@ def _patched(
     if part is None or not _holds_whole_blocks(part, layout, height, width):
         image, part = frame.with_part(image, part), (slice(0, height), slice(0, width))
     own = frame.image(part)
-    if image is None or image.shape != own.shape:
+    if image.shape != own.shape:
         _refuse_size(image, frame)
     changed = (image.detach().cpu() != own).any(-1).numpy()
     box = _box_of(changed, layout)
