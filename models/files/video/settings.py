@@ -171,6 +171,24 @@ def make_plan(path: str | Path, info: ClipInfo, settings: EncodeSettings) -> Enc
     )
 
 
+def suffix_for(info: ClipInfo, codec: str) -> str:
+    """Return the suffix of a file that holds the clip encoded by ``codec`` (of ``CODECS``): the source's own kind where that can."""
+    if "matroska" in info.container:
+        codecs = {info.codec, *(stream.codec for stream in info.streams)}
+        own = ".webm" if codecs <= {"vp8", "vp9", "av1", "opus", "vorbis", "webvtt"} else ".mkv"
+    else:
+        own = ".mp4"
+    if codec == "auto":
+        return own
+    offered = _ENCODERS[codec].suffixes
+    return own if own in offered else ".mkv" if own == ".webm" and ".mkv" in offered else offered[0]
+
+
+def quality_of(codec: str) -> tuple[float, float, float] | None:
+    """Return the range and the default of a codec's quality (smallest, largest, default; lower is better); None where it has none."""
+    return _ENCODERS[codec].quality
+
+
 def _auto_codec(info: ClipInfo, suffix: str) -> str:
     """Return the source's own codec where it can be written into such a file, else one that everybody plays."""
     own = {"h265": "hevc"}.get(info.codec, info.codec)
