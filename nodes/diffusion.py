@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import comfy.samplers
-import torch
 from comfy_api.latest import io
 
 from ..models.diffusion.blending import BLENDINGS
 from ..models.diffusion.crop import composite, remove_color_drift, sampling_size
 from ..models.diffusion.guidance import Guidance
 from ..models.diffusion.parsing import differentiable_parser
-from ..models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample
+from ..models.diffusion.swap import GuidanceStrengths, make_guidance, rows_to_sample, wanted_embeddings
 from ..models.identity.differentiable import as_differentiable
 from ..models.pixels.masks import fit_mask
 from ..models.pixels.resize import resize_area_or_lanczos
@@ -76,8 +75,9 @@ class DiffusionInpaintSwap(Node, title="Diffusion Inpaint Swap",
                                    "denoiser takes the gradient through the whole model, and text improves the prompt's tokens step "
                                    "by step. The last two need memory for a second model."),
             Identity.Input("identity", optional=True,
-                           tooltip="Who the face is pulled towards, from ArcFace Embed with the same recognizer. Left unconnected, only "
-                                   "the prompt and your adapters decide."),
+                           tooltip="Who the face is pulled towards, from ArcFace Embed with the same recognizer. Faces that have a person "
+                                   "of their own, from Face Assign, are pulled towards that one. Without either only the prompt and your "
+                                   "adapters decide."),
             recognizer_input("The ArcFace network that measures the likeness, from Load Face Recognizer or an InsightFace loader."),
             FaceParser.Input("parser", optional=True, tooltip="The parsing network for expression_strength."),
             Faces.Input("faces", optional=True,
@@ -98,7 +98,8 @@ class DiffusionInpaintSwap(Node, title="Diffusion Inpaint Swap",
         rows = rows_to_sample(images, masks)
         if not rows or denoise == 0:
             return io.NodeOutput(give(images))
-        pull = GuidanceStrengths(identity_strength if identity is not None else 0.0, expression_strength, gaze_strength, views, seed)
+        known = identity is not None or (faces is not None and any(face.identity is not None for face in faces))
+        pull = GuidanceStrengths(identity_strength if known else 0.0, expression_strength, gaze_strength, views, seed)
         recognizer = as_recognizer(recognizer) if pull.identity > 0 else None
         pull.check(len(images), identity, recognizer, parser, faces, gaze_estimator)
         edge = sampling_size(size or _sampling.native_size(model), vae.spacial_compression_encode())
@@ -117,13 +118,14 @@ class DiffusionInpaintSwap(Node, title="Diffusion Inpaint Swap",
             look = _sampling.vae_decoder(model, vae) if guidance_decode == "vae" else _sampling.preview_decoder(model, edge)
             decoding = _memory.decoding(vae, latents.shape) if guidance_decode == "vae" else 0
             embedder = as_differentiable(recognizer) if pull.identity > 0 else None
-            wanted = torch.tensor(identity.embeddings[recognizer.space]) if pull.identity > 0 else None
+            wanted = wanted_embeddings(len(images), identity, faces, recognizer.space) if pull.identity > 0 else None
             parse = differentiable_parser(parser) if pull.expression > 0 else None
             eyes = gaze_estimator.differentiable() if pull.gaze > 0 else None
 
             def guidance(chunk: list[int]) -> Guidance:
                 shown = None if faces is None else faces.take([rows[i] for i in chunk])
-                return make_guidance(pull, look, pictures[chunk].to(model.load_device), shown, embedder, wanted, parse, eyes)
+                whom = None if wanted is None else wanted[[rows[i] for i in chunk]]
+                return make_guidance(pull, look, pictures[chunk].to(model.load_device), shown, embedder, whom, parse, eyes)
 
         latents = _sampling.sample(model, positive, negative, latents, holes[:, None], settings, guidance, rows, decoding)
         results = _sampling.decode(vae, latents).to(pictures.device)

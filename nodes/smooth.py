@@ -67,7 +67,7 @@ class FaceSmooth(Node, title="Face Smooth", shows_text=True,
         if images is not None:
             faces.check_image(images.shape)
         numbers = {name: value for name, value in method.items() if name != "method"}
-        filled = fill_gaps(faces, fill)
+        filled = fill_gaps(faces, fill or 0)
         smooth = smooth_faces(filled, method["method"], gap=gap, **numbers)
         text = f"{_count(len(smooth), 'face')} of {_count(len({face.track for face in smooth}), 'track')}"
         text += f", {len(filled) - len(faces)} filled in" if len(filled) > len(faces) else ""

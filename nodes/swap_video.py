@@ -10,7 +10,6 @@ from comfy_api.latest import InputImpl, io
 
 from ..models.clip.run import swap_clip
 from ..models.clip.swap import ClipPlan, ClipSwapper
-from ..models.errors import FaceLoomError
 from ..models.files.video import CODECS, CONTAINERS, EncodeSettings, open_writer, probe, quality_of, suffix_for
 from ..models.options.paste import BLENDS, COLORS, PasteSettings
 from ..models.options.pipeline import BUILT_IN
@@ -20,6 +19,7 @@ from ..models.options.swap import SwapSettings
 from ..models.pipeline import Models, Settings
 from ..models.restore import Restorer
 from ..models.restore.descriptor import restorer_from_descriptor
+from ..models.select.assign import check_everyone_known
 from ..models.swap.load import load_engine
 from ._devices import ComfyDevices, patcher_of
 from ._inputs import amount_input
@@ -109,8 +109,7 @@ class SwapVideo(Node, title="Swap Video", shows_text=True, hidden=[io.Hidden.pro
         if restore_model is not None and not isinstance(restore_model, Restorer):
             restore_model = restorer_from_descriptor(restore_model, ComfyDevices(patcher_of(restore_model)))
         models = Models(swap_model or load_engine(BUILT_IN.engine), parser=parser, occluder=occluder, restorer=restore_model)
-        if identity is None and any(face.identity is None for face in faces):
-            raise FaceLoomError("Connect the identity that the faces become, or give every face its own with Face Assign.")
+        check_everyone_known(faces, identity)
         source = None if identity is None else models.engine.prepare(identity)
         plan = ClipPlan(faces, source, models, settings, fade, mask)
         encode = EncodeSettings(codec["codec"], codec.get("quality"))

@@ -90,8 +90,9 @@ def eye_crops(crops: Tensor, boxes: Sequence | np.ndarray) -> Tensor:
 class IdentityLoss:
     """1 - cosine between the identity's embedding and a recognizer's output for crops, averaged over several views of each crop.
 
-    embedding: unit ``[D]``. matrices: ``[N, 2, 3]`` crop → aligned. views: 1 is the aligned face alone; more add rotated and shifted ones,
-    which keeps the guidance from drawing noise that only fools the network. The views follow from ``seed``.
+    embedding: unit ``[D]``, or ``[N, D]``, one for each crop. matrices: ``[N, 2, 3]`` crop → aligned. views: 1 is the aligned face alone;
+    more add rotated and shifted ones, which keeps the guidance from drawing noise that only fools the network. The views follow from
+    ``seed``.
     """
 
     nan_message = "The recognizer returned NaN; connect another one or set identity_strength to 0."

@@ -44,19 +44,29 @@ class GuidanceStrengths:
         return max(self.identity, self.expression, self.gaze) > 0
 
     def check(self, count: int, identity: Identity | None, recognizer: Any, parser: Any, faces: Faces | None, gaze: Any = None) -> None:
-        """Raise where something that a strength needs is missing, or where the faces are not those of the ``count`` crops."""
+        """Raise where something that a strength needs is missing, or where the faces are not those of the ``count`` crops. identity: whom
+        the faces become that have none of their own."""
         if faces is not None:
             check_crop_count(count, faces)
         check_fields(self, _LIMITS)
         if self.identity > 0:
-            space, embeddings = given(recognizer, _NO_RECOGNIZER).space, given(identity, _NO_IDENTITY).embeddings
-            if space not in embeddings:
-                raise FaceLoomError(f"This identity has no embedding of {space}, only of {', '.join(sorted(embeddings))}; make it with "
-                                    "ArcFace Embed and the same recognizer.")
+            wanted_embeddings(count, identity, faces, given(recognizer, _NO_RECOGNIZER).space)
         if self.expression > 0:
             given(parser, _NO_PARSER)
         if self.gaze > 0:
             given(gaze, _NO_GAZE)
+
+
+def wanted_embeddings(count: int, identity: Identity | None, faces: Faces | None, space: str) -> Tensor:
+    """Return whom each of ``count`` crops becomes, unit vectors ``[count, D]`` of a space: the face's own ``identity``, else ``identity``.
+    FaceLoomError where a face has neither, or an identity no embedding of that space."""
+    people = [identity if face is None or face.identity is None else face.identity for face in (faces or [None] * count)]
+    for person in people:
+        embeddings = given(person, _NO_IDENTITY).embeddings
+        if space not in embeddings:
+            raise FaceLoomError(f"This identity has no embedding of {space}, only of {', '.join(sorted(embeddings))}; make it with "
+                                "ArcFace Embed and the same recognizer.")
+    return torch.stack([torch.tensor(given(person, _NO_IDENTITY).embeddings[space]) for person in people])
 
 
 def rows_to_sample(crops: Tensor, masks: Tensor) -> list[int]:
@@ -77,9 +87,9 @@ def make_guidance(strengths: GuidanceStrengths, decode: Callable[[Tensor], Tenso
                   parse: Callable[[Tensor], Tensor] | None = None, eyes: EyeNet | None = None) -> Guidance:
     """Return the guidance of crops ``[N, S, S, 3]`` 0..1, which are at sampling size and on the device that samples.
 
-    decode: as in ``Guidance``. faces: those that the crops show, for exact alignment. embedder and embedding (unit ``[D]``): for the
-    identity. parse: crops ``[N, 3, S, S]`` to scores, for the expression. eyes: for the gaze. FaceLoomError where one is missing whose
-    strength is above 0.
+    decode: as in ``Guidance``. faces: those that the crops show, for exact alignment. embedder and embedding (unit ``[D]``, or ``[N, D]``,
+    one for each crop): for the identity. parse: crops ``[N, 3, S, S]`` to scores, for the expression. eyes: for the gaze. FaceLoomError
+    where one is missing whose strength is above 0.
     """
     with torch.inference_mode(False):
         targets = crops.movedim(-1, 1).clone()

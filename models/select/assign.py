@@ -26,6 +26,12 @@ def assign_identity(faces: Faces, chosen: Faces, identity: Identity) -> Faces:
     return replace(faces, items=items)
 
 
+def check_everyone_known(faces: Faces, identity: Identity | None) -> None:
+    """Raise FaceLoomError where a face has no identity of its own and there is none for the others."""
+    if identity is None and any(face.identity is None for face in faces):
+        raise FaceLoomError("Connect the identity that the faces become, or give every face its own with Face Assign.")
+
+
 def group_by_identity(faces: Faces) -> list[tuple[Identity | None, list[int]]]:
     """Return the positions of the faces that become the same person, in the order in which the people first appear; None are those for whom
     nothing is settled."""

@@ -37,3 +37,15 @@ def test_chosen_faces_of_another_picture_are_refused(nodes, twins, source):
     moved = replace(faces, items=tuple(replace(face, keypoints=face.keypoints + np.float32(2)) for face in faces))
     with pytest.raises(FaceLoomError, match="not among the faces"):
         nodes["FaceAssign"].execute(faces, moved, source)
+
+
+def test_no_identity_is_needed_where_every_face_has_its_own(nodes, twins, source):
+    from faceloom.models.errors import FaceLoomError
+
+    faces, _ = twins(256)
+    photo = torch.full((1, faces.height, faces.width, 3), .5)
+    (assigned,) = nodes["FaceAssign"].execute(faces, faces, source).args
+    for one, other in zip(nodes["OneShotSwap"].execute(photo, assigned).args, nodes["OneShotSwap"].execute(photo, faces, source).args):
+        assert torch.equal(one, other)
+    with pytest.raises(FaceLoomError, match="Connect the identity"):
+        nodes["OneShotSwap"].execute(photo, replace(assigned, items=(assigned[0], faces[1])))

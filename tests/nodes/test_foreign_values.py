@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -53,16 +54,22 @@ def error(pack):
 @pytest.fixture(scope="module")
 def good(nodes, hopper, source):
     """For every node that runs by itself, arguments with which it does, one set for each choice that brings inputs of its own."""
+    from comfy_api.latest import InputImpl, Types
+    from faceloom.models.select.track import assign_tracks
+
     faces, crops, boxes, _ = nodes["FaceDetect"].execute(hopper, .5, "large-small", "all", 64, 0, 1.0, "pass").args
     mask = torch.ones(1, 64, 64)
     canny, method = {"hint": "canny", "low": 100, "high": 200}, {"method": "running mean", "reach": 2, "jump": 5.0}
-    rules = [{"rule": "index", "index": "0"}, {"rule": "largest", "count": 1}, {"rule": "size", "minimum": 0.0, "maximum": 0.0},
+    rules = [{"rule": "index", "index": "0"}, {"rule": "person", "person": "0"}, {"rule": "largest", "count": 1},
+             {"rule": "size", "minimum": 0.0, "maximum": 0.0},
              {"rule": "score", "minimum": 0.0, "maximum": 0.0}, {"rule": "mask", "mask": torch.ones(1, 600, 512)},
              {"rule": "sex", "sex": "female", "image": hopper, "insightface": None},
              {"rule": "age", "minimum": 0.0, "maximum": 0.0, "image": hopper, "insightface": None},
              {"rule": "same-person", "identity": source, "image": hopper, "similarity": 0.0, "one_per_frame": True, "margin": 0.0,
               "recognizer": None},
              {"rule": "first-person", "image": hopper, "similarity": 0.0, "recognizer": None}]
+    followed = assign_tracks(faces)
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=hopper, frame_rate=Fraction(25)))
     return {
         "FaceDetect": [{"image": hopper, "threshold": .5, "order": "large-small", "keep": "all", "crop_size": 64, "min_size": 0,
                         "framing": 1.0, "no_face": "pass", "detector": None, "face_landmarks": None, "bboxes": boxes,
@@ -70,7 +77,13 @@ def good(nodes, hopper, source):
         "FaceAlign": [{"image": hopper, "faces": faces, "alignment": "FFHQ quad", "crop_size": 64, "framing": 1.0}],
         "FaceSelect": [{"faces": faces, "rule": rule} for rule in rules],
         "FaceAssign": [{"faces": faces, "chosen": faces, "identity": source}],
-        "FaceSmooth": [{"image": hopper, "faces": faces, "method": chosen, "gap": 0} for chosen in (
+        "FaceDetectVideo": [{"video": video, "threshold": .5, "order": "large-small", "keep": "all", "min_size": 0, "every": 8, "gap": 12,
+                             "framing": 1.0, "detector": None, "recognizer": None}],
+        "SwapVideo": [{"video": video, "faces": followed, "strength": 1.0, "fade": 0, "restore": 0.0, "codec": codec, "container": "auto",
+                       "pixel_boost": 1, "crop_size": 64, "regions": "", "color_match": "none", "blend": "feather", "feather": 0.0,
+                       "fidelity": .5, "identity": source, "swap_model": None, "restore_model": None, "parser": None, "occluder": None,
+                       "mask": mask} for codec in ({"codec": "auto"}, {"codec": "h264", "quality": 30.0})],
+        "FaceSmooth": [{"image": hopper, "faces": faces, "method": chosen, "gap": 0, "fill": 2} for chosen in (
             method, {"method": "kalman", "process": .03, "measure": .01}, {"method": "savitzky-golay", "window": 25, "order": 2})],
         "FaceKeypointsImage": [{"faces": faces, "where": "crop", "size": 64, "thickness": 1.0}],
         "FaceControlHints": [{"crops": crops, "hint": hint, "faces": faces} for hint in (canny, {"hint": "mesh"})],

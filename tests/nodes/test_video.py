@@ -49,8 +49,8 @@ def found(nodes, video):
 
 
 def swap(nodes, video, faces, **more):
-    given = dict(strength=1.0, fade=0, restore=0.0, codec={"codec": "auto"}, container="auto", pixel_boost=1, crop_size=0, regions="",
-                 color_match="none", blend="feather", feather=0.0, fidelity=.5) | more
+    given = {"strength": 1.0, "fade": 0, "restore": 0.0, "codec": {"codec": "auto"}, "container": "auto", "pixel_boost": 1, "crop_size": 0,
+             "regions": "", "color_match": "none", "blend": "feather", "feather": 0.0, "fidelity": .5} | more
     return nodes["SwapVideo"].execute(video, faces, **given)
 
 
@@ -151,7 +151,7 @@ def test_what_is_missing_or_does_not_fit_is_one_sentence(nodes, video, found, so
         swap(nodes, video, faces)
     with pytest.raises(FaceLoomError, match="faces were found in"):
         swap(nodes, video, replace(faces, frames=FRAMES + 3), identity=source)
-    with pytest.raises(FaceLoomError, match="cannot be written to a .webm"):
+    with pytest.raises(FaceLoomError, match=r"cannot be written to a \.webm"):
         swap(nodes, video, faces, identity=source, codec={"codec": "h264", "quality": 20.0}, container="webm")
     with pytest.raises(FaceLoomError, match="The input video of Face Detect"):
         nodes["FaceDetectVideo"].execute(torch.zeros(1, 8, 8, 3), .5, "large-small", "all", 0, 8, 12, 1.0)

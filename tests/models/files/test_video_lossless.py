@@ -7,8 +7,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-av = pytest.importorskip("av")
+pytest.importorskip("av")
 
+import av
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.video import probe, read_frames, write_lossless
 
