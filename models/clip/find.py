@@ -10,6 +10,7 @@ import torch
 
 from ..crops.crop import crop_faces
 from ..detect import Detector, kept_positions
+from ..detect.boxes import overlaps
 from ..detect.dlib import DlibDetector
 from ..errors import FaceLoomError
 from ..faces import Face, Faces
@@ -21,8 +22,8 @@ from ..pixels.cuts import CutFinder
 from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from ..select.track import Tracker
+from .look import look_for
 
-LOOK_AROUND = 1.0  # edges of a face's box by which its surroundings reach to every side
 VIEW_EDGE = 128  # pixels of the small view of each person
 BETTER = 1.2  # how much larger a face must be than in the view before for a new one
 
@@ -33,7 +34,8 @@ class ClipSearch:
 
     detect: as for a picture; order and keep hold in every frame. every: after how many frames the whole frame is searched again, which it
     also is where a shot begins and where a face that was followed is not found; in the other frames the detector looks only where faces are
-    expected. gap: frames a face may be missing from and still be followed by its place.
+    expected. A face that a search finds anew is followed back through the frames before it. gap: frames a face may be missing
+    from and still be followed by its place.
     """
 
     detect: DetectSettings = field(default_factory=DetectSettings)
@@ -76,6 +78,8 @@ class ClipFinder:
         self.views: dict[int, tuple[float, torch.Tensor]] = {}
         self.size: tuple[int, int] | None = None
         self.frames = self.searched = 0
+        self.last_whole = -search.every  # the frame that was searched whole last, and those since then, uint8
+        self.skipped: list[torch.Tensor] = []
 
     def see(self, image: torch.Tensor) -> list[Face]:
         """Find the faces of the next frame ``[H, W, 3]`` float32 0..1 and return them, with ``track``."""
@@ -87,6 +91,8 @@ class ClipFinder:
         cut = self.cut_finder.is_cut(image)
         if cut:
             self.cuts.add(frame)
+            self.skipped.clear()
+        before = {track.number for track in self.tracker.tracks if track.face.frame == frame - 1}
         found = [replace(face, frame=frame) for face in self._find(image, frame, cut)]
         here = Faces(tuple(replace(face, frame=0) for face in found), 1, *self.size)
 
@@ -98,27 +104,38 @@ class ClipFinder:
         self._view(images, here, followed)
         self.items += followed
         self.frames += 1
+        if self.last_whole == frame:
+            self._look_back(frame, [face for face, number in zip(followed, numbers, strict=True) if number not in before])
+            self.skipped.clear()
+        elif self.search.every > 1:
+            self.skipped.append((image * 255).round().to(torch.uint8))
         return followed
 
     def _find(self, image: torch.Tensor, frame: int, cut: bool) -> list[Face]:
-        """Search the whole frame, or only around the faces that are followed."""
-        minimum = self.search.detect.min_size
-        expected = [] if cut else self.tracker.expected_boxes(frame)
-        if not cut and frame % self.search.every:
-            found = self._look_around(image, expected)
-            if found is not None:
-                return [face for face in found if face.size >= minimum]
+        """Search the whole frame, or only where the faces that are followed are expected."""
+        settings = self.search.detect
+        if not cut and frame - self.last_whole < self.search.every:
+            expected = self.tracker.expected_faces(frame)
+            recent = [face for face in expected if face.frame == frame - 1]
+            found = look_for(self.detector, image, recent, settings.threshold)
+            if None not in found:
+                return [face for face in found if face is not None and face.size >= settings.min_size]
+        self.last_whole = frame
         self.searched += 1
-        (found,) = self.detector.detect(image[None], self.search.detect.threshold)
-        return [face for face in found if face.size >= minimum]
+        (found,) = self.detector.detect(image[None], settings.threshold)
+        return [face for face in found if face.size >= settings.min_size]
 
-    def _look_around(self, image: torch.Tensor, boxes: Sequence[np.ndarray]) -> list[Face] | None:
-        """Search the surroundings of every box ``[4]``. None where a face is missing, so that the whole frame has to be searched."""
-        found: list[Face] = []
-        for x0, y0, x1, y1 in _merged([_surroundings(box, image.shape) for box in boxes]):
-            (inside,) = self.detector.detect(image[None, y0:y1, x0:x1], self.search.detect.threshold)
-            found += [_shifted(face, x0, y0) for face in inside]
-        return found if len(found) >= len(boxes) else None
+    def _look_back(self, frame: int, new: Sequence[Face]) -> None:
+        """Follow faces that a search found, and that were not in the frame before, back through the frames since the last search."""
+        for face in new:
+            for back, pixels in enumerate(reversed(self.skipped), 1):
+                image = pixels.to(torch.float32) / 255
+                (found,) = look_for(self.detector, image, [face], self.search.detect.threshold)
+                here = [other.box for other in reversed(self.items) if other.frame == frame - back]
+                if found is None or (here and (overlaps(found.box, np.stack(here))[0] > .3).any()):
+                    break
+                face = replace(found, frame=frame - back, track=face.track)
+                self.items.append(face)
 
     def _view(self, images: torch.Tensor, here: Faces, followed: Sequence[Face]) -> None:
         """Keep the view of each person's largest face."""
@@ -133,7 +150,8 @@ class ClipFinder:
             raise FaceLoomError("The clip has no frames.")
         settings, space = self.search.detect, self.recognizer.space
         vectors = {track.number: unit_vectors(np.mean(track.vectors, 0)) for track in self.tracker.tracks if track.vectors}
-        items = [replace(face, embeddings={space: vectors[face.track]}) if face.track in vectors else face for face in self.items]
+        ordered = sorted(self.items, key=lambda face: face.frame)
+        items = [replace(face, embeddings={space: vectors[face.track]}) if face.track in vectors else face for face in ordered]
         faces = Faces(tuple(items), self.frames, *self.size, settings.framing, settings.crop_size, cuts=frozenset(self.cuts))
         kept: list[int] = []
         for members in faces.positions_by_frame().values():
@@ -154,32 +172,3 @@ def find_faces(images: Iterable[torch.Tensor], search: ClipSearch, detector: Det
         finder.see(image)
         progress(finder.frames, max(count, finder.frames))
     return finder.finish()
-
-
-def _surroundings(box: np.ndarray, shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return the part x0, y0, x1, y1 of a picture ``[H, W, 3]`` that reaches ``LOOK_AROUND`` edges of the box beyond it."""
-    edge = float(max(box[2] - box[0], box[3] - box[1])) * LOOK_AROUND
-    x0, y0 = (int(np.clip(low - edge, 0, most - 1)) for low, most in zip(box[:2], (shape[1], shape[0])))
-    x1, y1 = (int(np.clip(np.ceil(high + edge), low + 1, most)) for high, low, most in zip(box[2:], (x0, y0), (shape[1], shape[0])))
-    return x0, y0, x1, y1
-
-
-def _merged(windows: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Join windows that overlap, so that no face is found twice."""
-    joined: list[tuple[int, int, int, int]] = []
-    for window in windows:
-        while True:
-            other = next((w for w in joined if w[0] < window[2] and window[0] < w[2] and w[1] < window[3] and window[1] < w[3]), None)
-            if other is None:
-                break
-            joined.remove(other)
-            window = (min(window[0], other[0]), min(window[1], other[1]), max(window[2], other[2]), max(window[3], other[3]))
-        joined.append(window)
-    return joined
-
-
-def _shifted(face: Face, x: int, y: int) -> Face:
-    """Return a face that was found in a part of a picture whose upper left corner is at x, y."""
-    points68 = None if face.points68 is None else face.points68 + np.array([x, y])
-    mesh = None if face.mesh is None else face.mesh + np.array([x, y, 0])
-    return replace(face, box=face.box + np.array([x, y, x, y]), keypoints=face.keypoints + np.array([x, y]), points68=points68, mesh=mesh)

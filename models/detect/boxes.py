@@ -36,6 +36,15 @@ def overlaps(box: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return shared / np.maximum(area + areas - shared, tiny), shared / np.maximum(np.minimum(area, areas), tiny)
 
 
+def surroundings(box: np.ndarray, shape: Sequence[int], reach: float = 1.0) -> tuple[int, int, int, int]:
+    """Return the part x0, y0, x1, y1 (exclusive) of a picture ``[H, W, ...]`` that reaches ``reach`` edges of a box ``[4]`` beyond it; at
+    least one pixel."""
+    edge = float(max(box[2] - box[0], box[3] - box[1])) * reach
+    x0, y0 = (int(np.clip(low - edge, 0, most - 1)) for low, most in zip(box[:2], (shape[1], shape[0])))
+    x1, y1 = (int(np.clip(np.ceil(high + edge), low + 1, most)) for high, low, most in zip(box[2:], (x0, y0), (shape[1], shape[0])))
+    return x0, y0, x1, y1
+
+
 def suppress(boxes: np.ndarray, scores: np.ndarray, union: float = 0.35, smaller: float | np.ndarray = 0.6) -> list[int]:
     """Return the indices of the boxes ``[K, 4]`` that remain when doubles are removed, best score first.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,14 @@ from ..faces import Face, box_from_68, keypoints_from_68
 from ..options.ranges import check_range
 from ..progress import Progress, silent
 from ..runtime.method import Method
-from .boxes import suppress
+from .boxes import suppress, surroundings
 from .dlib_calls import DlibModel
 from .dlib_format import read_face_network, scanning_at
 from .dlib_many_starts import ConsensusFitter
 from .dlib_mmod import MmodNetwork
 from .dlib_network import FaceNetwork, NetworkFace
 from .dlib_points import PointFitter, luma_uint8
-from .dlib_search import ENLARGED_LEVELS, HogDetectors, search_faces
+from .dlib_search import ENLARGED_LEVELS, HogDetectors, follow_face, search_faces
 from .strips import is_strip, strip_windows
 
 _FILE_NAMES = {
@@ -134,6 +135,20 @@ class DlibDetector:
             found.append([self._face(frame, points, score) for points, score in search(image, threshold)])
             progress(frame + 1, len(images))
         return found
+
+    def follow(self, image: torch.Tensor, faces: Sequence[Face], threshold: float = 0.5) -> list[Face | None]:
+        """See ``FollowsFaces``."""
+        check_range("threshold", threshold)
+        return [self._follow(image, face, threshold) for face in faces]
+
+    def _follow(self, image: torch.Tensor, face: Face, threshold: float) -> Face | None:
+        """Find one face again; its luma is made of its surroundings only."""
+        x0, y0, x1, y1 = surroundings(face.box, image.shape)
+        gray, corner = luma_uint8(image[y0:y1, x0:x1]), np.array([x0, y0], np.float32)
+        if min(gray.shape) < 8 or face.points68 is None:
+            return None
+        found = follow_face(gray, face.points68 - corner, self._hogs.every, self._fitter, threshold)
+        return None if found is None else self._face(face.frame, found[0] + corner, found[1])
 
     def _search(self, image: torch.Tensor, threshold: float) -> list[tuple[np.ndarray, float]]:
         """Find points ``[68, 2]`` and score of every face of ``[H, W, 3]`` 0..1."""

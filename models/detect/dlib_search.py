@@ -37,6 +37,7 @@ _SURE_MARGIN = 0.9  # a hit of this margin is not doubtful
 _DOUBT_PENALTY, _SCATTER_PENALTY = 0.12, 16.0
 _UNKNOWN_TILT_PENALTY = 0.5  # what a face of the network counts less than a turned one that HOG saw at its tilt
 _OTHER_SIZE = 0.16  # log of the ratio of edges from which a clearer hit is another square, not the same one
+_FOLLOWED_SLACK = 0.3  # how far below the wanted margin a face may lie that is where it is expected
 _TURNS = tuple(math.radians(degrees) for degrees in (90, 270, 180, 45, 315, 135, 225))
 
 # Levels of the pyramid that an enlarged scan needs: larger faces were seen in the scan before it.
@@ -95,6 +96,31 @@ def margin_of(score: float) -> float:
     """Convert a score 0..1 to a HOG margin, the inverse of ``score_of``; the ends stand for margins of about -1.2 and 2.3."""
     score = min(max(score, 0.01), 0.9999)
     return math.log(score / (1 - score)) / 4
+
+
+def upright_margin(gray: np.ndarray, points: np.ndarray, hog: DlibModel) -> float:
+    """Return the HOG margin of the face that ``[68, 2]`` points in ``gray`` ``[H, W]`` uint8 describe, upright, 120 pixels large; -1 where
+    HOG sees none."""
+    matrix = upright_matrix(*dlib_square(points)) * 0.75
+    rectangles, margins, _ = hog.call("run", upright_crop(gray, matrix, 240), 0, -1.0)
+    middle = np.array([60, 60, 180, 180])
+    found = [m for r, m in zip(rectangles, margins, strict=True)
+             if overlaps(middle, np.array([[r.left(), r.top(), r.right(), r.bottom()]]))[0][0] > 0.4]
+    return max(found, default=-1.0)
+
+
+def follow_face(gray: np.ndarray, points: np.ndarray, hog: DlibModel, fitter: PointFitter, threshold: float
+                ) -> tuple[np.ndarray, float] | None:
+    """Find a face again that was at ``points`` ``[68, 2]`` a moment ago: its points and score, or None where HOG sees none there.
+
+    gray: ``[H, W]`` uint8. threshold: least score, 0..1; a face in a place where one is expected may be ``_FOLLOWED_SLACK`` less clear.
+    """
+    points, _ = fitter.fit_once(gray, *dlib_square(points), jitter=1)
+    points, scatter = fitter.fit_once(gray, *dlib_square(points), jitter=3)
+    margin = upright_margin(gray, points, hog) - _SCATTER_PENALTY * max(0.0, scatter - 0.02)
+    if margin < margin_of(threshold) - _FOLLOWED_SLACK:
+        return None
+    return fitter.refine(gray, points), score_of(margin)
 
 
 def search_faces(gray: np.ndarray, hogs: HogDetectors, fitter: PointFitter, threshold: float,
@@ -230,7 +256,7 @@ class _Search:
         """Fit points in a hit and detect it again; add it to the faces if its margin is enough, else to the refused hits."""
         points, _ = self.fitter.fit_once(self.gray, hit.center, hit.edge, hit.angle, jitter=1)
         points, scatter = self.fitter.fit_once(self.gray, *dlib_square(points))
-        margin = (hit.margin + self._upright_margin(points)) / 2 - _SCATTER_PENALTY * max(0.0, scatter - 0.02)
+        margin = (hit.margin + upright_margin(self.gray, points, self.hogs.every)) / 2 - _SCATTER_PENALTY * max(0.0, scatter - 0.02)
         if hit.margin < _SURE_MARGIN:
             margin -= _DOUBT_PENALTY
         if margin < self.min_margin or not self._lies_in_frame(points):
@@ -238,16 +264,6 @@ class _Search:
             return
         points = self.fitter.refine(self.gray, points)
         self.faces.append(_FoundFace(points, margin, dlib_square(points)[1]))
-
-    def _upright_margin(self, points: np.ndarray) -> float:
-        """Return the HOG margin of the face that ``[68, 2]`` points describe, upright, 120 pixels large; -1 where HOG sees none."""
-        matrix = upright_matrix(*dlib_square(points)) * 0.75
-        crop = upright_crop(self.gray, matrix, 240)
-        rectangles, margins, _ = self.hogs.every.call("run", crop, 0, -1.0)
-        middle = np.array([60, 60, 180, 180])
-        found = [m for r, m in zip(rectangles, margins, strict=True)
-                 if overlaps(middle, np.array([[r.left(), r.top(), r.right(), r.bottom()]]))[0][0] > 0.4]
-        return max(found, default=-1.0)
 
     def _hits(self, scale: float, pad: float, detector: DlibModel, turn: float = 0.0, mode: _PadMode = "edge", slack: float = _HIT_SLACK,
               part: _Part | None = None) -> list[_Hit]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..crops.transformed import transform_face
 from ..detect.boxes import overlaps
 from ..errors import check_number
 from ..faces import Face, Faces
@@ -98,9 +99,10 @@ class Tracker:
                 matched[i].vectors.append(vectors[i])
         return [matched[i].number for i in range(len(faces))]
 
-    def expected_boxes(self, frame: int) -> list[np.ndarray]:
-        """Return the boxes ``[4]`` in which the faces that are followed are expected in ``frame``."""
-        return [track.face.box + np.tile(track.expected(frame), 2) for track in self._followed(frame)]
+    def expected_faces(self, frame: int) -> list[Face]:
+        """Return the faces that are followed, where they are expected in ``frame``, with ``track``; their own ``frame`` is still the one in
+        which each was last seen."""
+        return [_moved(replace(track.face, track=track.number), track.expected(frame)) for track in self._followed(frame)]
 
     def _followed(self, frame: int) -> list[Track]:
         """Return the tracks whose place says where their face may be in ``frame``."""
@@ -138,6 +140,11 @@ class Tracker:
         cosines = np.array([[track.cosine(vectors[i]) for i in open_faces] for track in absent])
         scores = np.where(cosines >= self.least, cosines + 1, 0)
         return {open_faces[i]: absent[row] for row, i in _assign(scores).items()}
+
+
+def _moved(face: Face, shift: np.ndarray) -> Face:
+    """Return a face elsewhere in the picture. shift: ``[2]`` pixels."""
+    return transform_face(face, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), face.frame)
 
 
 def _closeness(tracks: Sequence[Track], faces: Sequence[Face], frame: int) -> np.ndarray:
