@@ -33,7 +33,8 @@ class ClipPlan:
     """What is to be done with every frame of a clip.
 
     faces: of all frames, with ``track``. source: what ``engine.prepare`` made of the person whom those become that have no ``identity`` of
-    their own; None where all have one. fade: see ``fade_weights``.
+    their own; None where all have one. fade: see ``fade_weights``. mask: ``[1, h, w]`` 0..1 of any size, laid over every frame: where the
+    new faces may show.
     """
 
     faces: Faces
@@ -41,6 +42,7 @@ class ClipPlan:
     models: Models
     settings: Settings
     fade: int = 0
+    mask: torch.Tensor | None = None
 
     def check(self) -> None:
         """Raise FaceLoomError for settings that cannot be, before any frame is read."""
@@ -128,7 +130,7 @@ class ClipSwapper:
         rgb = images[..., :3]
         with self.clock.stage("swap"):
             crops = crop_faces(rgb, faces) if settings.regions else rgb[:0]
-            visible = visible_part(rgb, faces, crops, models, settings, None)
+            visible = visible_part(rgb, faces, crops, models, settings, self.plan.mask)
             swapped, masks = self._swapped(rgb, faces, visible, progress)
         with self.clock.stage("restore"):
             if settings.restore.amount > 0:

@@ -30,4 +30,4 @@ class FollowSettings:
     def check(self) -> None:
         """Raise FaceLoomError where a value is none of the choices or out of its range."""
         check_choice("smooth", self.smooth, (*SMOOTHING, "off"))
-        check_fields(self, {name: (0, MOST_FRAMES, True) for name in ("fill", "fade")})
+        check_fields(self, dict.fromkeys(("fill", "fade"), (0, MOST_FRAMES, True)))
