@@ -29,7 +29,7 @@ from .people import described, expected_frames, find_people, write_sheet
 from .progress import frames_bar
 from .session import Session, provenance
 
-SEGMENT_FRAMES = 250  # after which an interrupted run need not begin again
+SEGMENT_FRAMES = 256  # after which an interrupted run goes on; a multiple of how many frames are worked on together
 FACES = "faces.safetensors"  # what the first pass found, in the folder of a run that is not finished
 # Arguments that change nothing about what is written into a clip, or are files, which the key knows by their state.
 _NOT_IN_KEY = ("files", "source", "target", "out", "quiet", "json", "overwrite", "who", "resume", "recursive", "no_face")
@@ -99,7 +99,7 @@ class Clips:
             if not len(chosen) and (record := self._without_face(job, writer, count_people(found.faces))):
                 return record
             plan = ClipPlan(steady_faces(chosen, options.follow), session.source, session.models, session.settings, options.follow.fade,
-                            session.mask)
+                            frame_mask=session.mask)
             swapper = ClipSwapper(plan, clock)
             notes += [] if len(chosen) else [f"nobody to swap in {job.target}; its frames are written as they are."]
             notes += session.missing_positions(job, _people(count_people(found.faces)), count_people(found.faces))

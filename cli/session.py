@@ -15,7 +15,8 @@ import torch
 
 from ..models.clip.find import find_faces
 from ..models.clip.follow import choose_people, count_people, number_people, steady_faces
-from ..models.clip.swap import ClipPlan, ClipSwapper
+from ..models.clip.frames import swap_frames
+from ..models.clip.swap import Box, ClipPlan, ClipSwapper
 from ..models.detect import kept_positions
 from ..models.detect.seen import as_seen
 from ..models.errors import FaceLoomError
@@ -60,6 +61,17 @@ def read_mask(path: Path) -> torch.Tensor:
     picture = read_picture_file(path)
     mask = as_images(picture.image).mean(-1)
     return mask if picture.alpha is None else mask * picture.alpha
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A frame of an animated picture, as it is swapped."""
+
+    picture: PictureFile
+
+    def image(self, box: Box) -> torch.Tensor:
+        """Returns a part of it, ``[h, w, 3]``."""
+        return as_images(self.picture.image)[0][box.slices]
 
 
 @dataclass
@@ -167,11 +179,15 @@ class Session:
         if self.clips.who is not None:
             write_sheet(self.clips.who, found)
         faces = steady_faces(choose_people(found.faces, detect.keep), follow)
-        swapper = ClipSwapper(ClipPlan(faces, self.source, models, self.settings, follow.fade, self.mask), self.clock)
-        for number, picture in enumerate(read_frames(job.target)):
-            image = as_images(picture.image)
+        plan = ClipPlan(faces, self.source, models, self.settings, follow.fade, frame_mask=self.mask)
+        swapper = ClipSwapper(plan, self.clock)
+        for number, (frame, patch) in enumerate(swap_frames(map(_Shown, read_frames(job.target)), swapper)):
+            image = as_images(frame.picture.image)
             here = swapper.faces.take(swapper.members.get(number, []))
-            yield picture, Swapped(image, here, swapper.swap(image, number), found=count_people(found.faces))
+            result = image if patch is None else image.clone()
+            if patch is not None:
+                result[(slice(None), *patch.box.slices)] = patch.pixels
+            yield frame.picture, Swapped(image, here, result, found=count_people(found.faces))
 
     def _write(self, job: Job, result: Result, frames: Frames, swapped: bool) -> list[str]:
         """Writes the frames. Returns notes about what of the photograph's metadata was lost."""

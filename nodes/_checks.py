@@ -75,6 +75,7 @@ SOCKETS = {
     "FACEANALYSIS": (_is_analysis, "an InsightFace object", "an InsightFace loader"),
     "FACE_LANDMARKS": (_is(Mapping), "face landmarks", "ComfyUI's MediaPipe node"),
     "BOUNDING_BOX": (_is(Mapping, list, tuple), "bounding boxes", "a detection node"),
+    "VIDEO": (_has("get_components", "get_stream_source", "get_active_trim_window"), "a video", "Load Video"),
     "IMAGE": (_is_tensor((3, 4), (1, 3, 4)), "a picture [B, H, W, 1, 3 or 4] with at least one pixel", "an image node"),
     "MODEL": (_has("model", "clone"), "a diffusion model", "a checkpoint loader"),
     "VAE": (_has("encode", "decode"), "a VAE", "a checkpoint loader"),

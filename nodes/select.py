@@ -37,7 +37,8 @@ def _readers() -> list[io.Input]:
 def _rules() -> list[io.DynamicCombo.Option]:
     option = io.DynamicCombo.Option
     count = io.Int.Input("count", default=1, min=1, max=100, tooltip="How many faces of each frame to choose, counted from that end.")
-    image = io.Image.Input("image", tooltip="The picture the faces were found in.")
+    image = io.Image.Input("image", optional=True,
+                           tooltip="The picture the faces were found in. Faces from Face Detect (video) need none.")
     similarity = io.Float.Input("similarity", default=0.0, min=0.0, max=1.0, step=0.01,
                                 tooltip="How alike a face must be to be chosen. 0 takes the usual limit of the recognition network.")
     recognizer = recognizer_input("The recognition network to compare faces with, where there is an identity the one it was made with. "
@@ -47,6 +48,10 @@ def _rules() -> list[io.DynamicCombo.Option]:
             io.String.Input("index", default="0",
                             tooltip="The positions of the faces in each frame, in the order Face Detect gives them, for example 0,2 or "
                                     "1-3. Negative numbers count from the end."),
+        ]),
+        option("person", [
+            io.String.Input("person", default="0",
+                            tooltip="The numbers of people in a video, as the picture of Face Detect (video) shows them, for example 0,2."),
         ]),
         *(option(rank, [count]) for rank in RANKS),
         option("size", _limits(8192.0, 1.0)),

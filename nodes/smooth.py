@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
 from ..models.crops.crop import cut_crops
 from ..models.pixels.tensors import as_images
+from ..models.select.fill import fill_gaps
 from ..models.select.smooth import smooth_faces
 from ._inputs import recut_outputs
 from ._runtime import give_crops, show
@@ -43,26 +45,34 @@ class FaceSmooth(Node, title="Face Smooth", shows_text=True,
     @classmethod
     def inputs(cls):
         return [
-            io.Image.Input("image", tooltip="The frames of the clip, in order."),
-            Faces.Input("faces", tooltip="The faces of these frames, from Face Detect or Face Select."),
+            io.Image.Input("image", optional=True,
+                           tooltip="The frames of the clip, in order. Only the crops need them: leave it unconnected for a video."),
+            Faces.Input("faces", tooltip="The faces of a clip, from Face Detect (video), Face Detect or Face Select."),
             io.DynamicCombo.Input("method", options=_methods(),
                                   tooltip="Running mean is GHOST's, the other two are ReliableSwap's. The fields below it change with "
                                           "the method."),
             io.Int.Input("gap", default=0, min=0, max=100, step=1, advanced=True,
                          tooltip="A face that is missing for up to this many frames is still taken for the same person. It is never "
                                  "smoothed across the gap."),
+            io.Int.Input("fill", default=0, min=0, max=1000, step=1, optional=True,
+                         tooltip="A face that is missed for up to this many frames between two sightings is put in, so that the old face "
+                                 "does not flash up. Never across a cut."),
         ]
 
     outputs = recut_outputs("steady and numbered by person")
 
     @classmethod
-    def execute(cls, image, faces, method, gap) -> io.NodeOutput:
-        images = as_images(image, whites=faces.whites)
-        faces.check_image(images.shape)
+    def execute(cls, faces, method, gap, image=None, fill=0) -> io.NodeOutput:
+        images = None if image is None else as_images(image, whites=faces.whites)
+        if images is not None:
+            faces.check_image(images.shape)
         numbers = {name: value for name, value in method.items() if name != "method"}
-        smooth = smooth_faces(faces, method["method"], gap=gap, **numbers)
+        filled = fill_gaps(faces, fill)
+        smooth = smooth_faces(filled, method["method"], gap=gap, **numbers)
         text = f"{_count(len(smooth), 'face')} of {_count(len({face.track for face in smooth}), 'track')}"
-        smooth, crops = cut_crops(images, smooth)
+        text += f", {len(filled) - len(faces)} filled in" if len(filled) > len(faces) else ""
+        size = smooth.crop_size
+        smooth, crops = cut_crops(images, smooth) if images is not None else (smooth, torch.zeros(0, size, size, 3))
         return io.NodeOutput(smooth, give_crops(crops, smooth.crop_size), ui=show(cls, text=text))
 
 

@@ -153,7 +153,7 @@ def photographs(tmp_path_factory, hopper, collins):
 
 
 # Of the frames of the clip: the red that says what the detector does. Two people appear in the third frame, tremble, and are missed once.
-REDS = (255, 255, 0, 90, 0, 90, 255, 0, 90, 0)
+REDS = (255, 255, 0, 90, 0, 90, 255, *(0, 90) * 6)
 
 
 def write_clips(folder, picture: torch.Tensor) -> None:

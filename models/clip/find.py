@@ -149,7 +149,8 @@ class ClipFinder:
         if self.size is None:
             raise FaceLoomError("The clip has no frames.")
         settings, space = self.search.detect, self.recognizer.space
-        vectors = {track.number: unit_vectors(np.mean(track.vectors, 0)) for track in self.tracker.tracks if track.vectors}
+        vectors = {track.number: unit_vectors(np.mean(known, 0)) for track in self.tracker.tracks
+                   if (known := track.vectors or ([] if track.doubtful is None else [track.doubtful]))}
         ordered = sorted(self.items, key=lambda face: face.frame)
         items = [replace(face, embeddings={space: vectors[face.track]}) if face.track in vectors else face for face in ordered]
         faces = Faces(tuple(items), self.frames, *self.size, settings.framing, settings.crop_size, cuts=frozenset(self.cuts))
@@ -161,14 +162,14 @@ class ClipFinder:
 
 
 def find_faces(images: Iterable[torch.Tensor], search: ClipSearch, detector: Detector | None = None, recognizer: Recognizer | None = None,
-               *, count: int = 0, progress: Progress = silent) -> FoundFaces:
+               *, count: int = 0, times: Sequence[float] = (), progress: Progress = silent) -> FoundFaces:
     """Find and follow the faces of a clip.
 
     images: its frames ``[H, W, 3]`` float32 0..1, one after another. detector, recognizer: None is dlib. count: how many frames there
-    will be, for the progress; 0 where that is not known.
+    will be, for the progress; 0 where that is not known. times: of the frames, seconds, where they are known before.
     """
     finder = ClipFinder(search, detector, recognizer)
     for image in images:
         finder.see(image)
         progress(finder.frames, max(count, finder.frames))
-    return finder.finish()
+    return replace(finder.finish(), times=tuple(times))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..detect import kept_positions
 from ..faces import Face, Faces
 from ..options.clip import FollowSettings
 from ..options.detect import ORDERS
 from ..select.fill import fill_gaps
+from ..select.rules import SelectionRule, select_faces
 from ..select.smooth import smooth_faces
 from .find import FoundFaces
 
@@ -30,8 +30,7 @@ def number_people(found: FoundFaces, order: str) -> FoundFaces:
 def choose_people(faces: Faces, keep: str) -> Faces:
     """Return the faces of the people whose numbers ``keep`` names: all, first, or numbers as ``kept_positions`` reads them. FaceLoomError
     for other words."""
-    kept = set(kept_positions(keep, count_people(faces)))
-    return faces.take([i for i, face in enumerate(faces) if face.track in kept])
+    return select_faces(faces, SelectionRule("person", person=keep))[0]
 
 
 def count_people(faces: Faces) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -16,7 +17,8 @@ from ..files.video.library import ClipSource, name_of
 from ..identity import Recognizer
 from ..progress import Progress, silent
 from .find import ClipSearch, FoundFaces, find_faces
-from .swap import ClipSwapper, swap_frames
+from .frames import Patch, swap_frames
+from .swap import Box, ClipSwapper
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,17 @@ class Section:
 WHOLE = Section()
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Seen:
     """A frame as detectors and swap engines see it: in standard range."""
 
     frame: ClipFrame
     info: ClipInfo
-    shown: torch.Tensor | None = None
 
-    def image(self) -> torch.Tensor:
-        """Return ``[H, W, 3]`` float32 0..1, made once."""
-        if self.shown is None:
-            self.shown = tone_mapped(self.frame.image(), self.info.marks.transfer, self.info.marks.primaries)
-        return self.shown
+    def image(self, box: Box | None = None) -> torch.Tensor:
+        """Return a part of the frame, or all of it, ``[h, w, 3]`` float32 0..1; a new tensor each time."""
+        pixels = self.frame.image() if box is None else self.frame.image(box.slices)
+        return tone_mapped(pixels, self.info.marks.transfer, self.info.marks.primaries)
 
 
 # watch(done, total, picture): is called after every frame; ``picture()`` gives it as ``[H, W, 3]`` float32 0..1 in standard range.
@@ -87,13 +87,13 @@ def swap_clip(source: ClipSource, writer: ClipWriter | AnimationWriter, swapper:
                      keep_damaged=section.keep_damaged) as frames:
         _check_size(faces, frames.info, source)
         done = first
-        for seen, image in swap_frames((_Seen(frame, frames.info) for frame in frames), swapper, first, progress=progress):
+        for seen, patch in swap_frames((_Seen(frame, frames.info) for frame in frames), swapper, first, progress=progress):
             if done == faces.frames:
                 raise FaceLoomError(f"{name_of(source)} has more than the {faces.frames} frames in which the faces were found; find them "
                                     "in the same clip and section.")
-            _write(writer, seen, image, swapper, done)
+            _write(writer, seen, patch)
             done += 1
-            watch(done, faces.frames, seen.image if image is None else lambda image=image: image)
+            watch(done, faces.frames, partial(_picture, seen, patch))
     if done != faces.frames:
         raise FaceLoomError(f"{name_of(source)} has {done} frames, but the faces were found in {faces.frames}; find them in the same clip "
                             "and section.")
@@ -106,14 +106,20 @@ def _check_size(faces: Faces, info: ClipInfo, source: ClipSource) -> None:
                             f"{info.height}; connect the clip in which they were found.")
 
 
-def _write(writer: ClipWriter | AnimationWriter, seen: _Seen, image: torch.Tensor | None, swapper: ClipSwapper, number: int) -> None:
+def _write(writer: ClipWriter | AnimationWriter, seen: _Seen, patch: Patch | None) -> None:
     """Give a frame to the writer, in the clip's own range."""
-    if image is None:
+    if patch is None or not patch.pixels.numel():
         writer.write(seen.frame)
         return
-    top, bottom, left, right = within = swapper.window(number)
+    part, pixels = patch.box.slices, patch.pixels
     if seen.info.hdr:
-        own, part = seen.frame.image(), (slice(top, bottom), slice(left, right))
-        own[part] = put_back(own[part], seen.image()[part], image[part], seen.info.marks)
-        image = own
-    writer.write(seen.frame, image, within=within)
+        pixels = put_back(seen.frame.image(part), seen.image(patch.box), pixels, seen.info.marks)
+    writer.write(seen.frame, pixels, part=part)
+
+
+def _picture(seen: _Seen, patch: Patch | None) -> torch.Tensor:
+    """Return a frame with its new pixels, ``[H, W, 3]`` in standard range."""
+    whole = seen.image()
+    if patch is not None:
+        whole[patch.box.slices] = patch.pixels.to(whole)
+    return whole

@@ -1,31 +1,35 @@
-"""Pass two of a clip: swaps the faces of its frames, a few frames at a time."""
+"""Pass two of a clip: swaps the faces of its frames, a few frames at a time and only the part of them that has faces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..crops.crop import crop_faces, crop_matrices, face_windows
+from ..crops.transformed import transform_face
 from ..errors import FaceLoomError
-from ..faces import Faces, Identity
+from ..faces import Face, Faces, Identity
+from ..options.paste import PasteSettings
 from ..paste import paste_into
 from ..pipeline import Clock, Models, Settings, visible_part
-from ..pixels.affine import scale_of
+from ..pixels.affine import compose, invert, scale_of
+from ..pixels.masks import fit_mask
 from ..progress import Progress, silent
 from ..restore import restore_crops
 from ..select.assign import group_by_identity
 from ..select.fade import fade_weights
 from ..swap import AlignsFaces, DrawsAtSize, swap_faces
+from .appearance import Appearance, appearance_at, give_appearances, measure_appearances, track_of
 
 FEWEST_PIXELS, STEP, MOST_PIXELS = 256, 64, 1024  # edges of the crops of a clip
 MOST_FRAMES = 8  # that are worked on together
 MOST_BYTES = 256 << 20  # of these frames
-WINDOW = 1.1  # crop edges that the part of a frame which may change is wide; a crop is read a few pixels beyond its own edge
+SEEN, CHANGED = 2.0, 1.1  # crop edges that the part of a frame is wide which engines look at, and the part which may change
+GRID = 8  # pixels on which the sides of such parts lie
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +37,8 @@ class ClipPlan:
     """What is to be done with every frame of a clip.
 
     faces: of all frames, with ``track``. source: what ``engine.prepare`` made of the person whom those become that have no ``identity`` of
-    their own; None where all have one. fade: see ``fade_weights``. mask: ``[1, h, w]`` 0..1 of any size, laid over every frame: where the
-    new faces may show.
+    their own; None where all have one. fade: see ``fade_weights``. masks: where the new faces may show, in crop space, 0..1: ``[1, M, M]``
+    for all, or ``[T, M, M]`` for each track by its number. frame_mask: the same in the frame, ``[1, h, w]`` of any size.
     """
 
     faces: Faces
@@ -42,7 +46,8 @@ class ClipPlan:
     models: Models
     settings: Settings
     fade: int = 0
-    mask: torch.Tensor | None = None
+    masks: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
 
     def check(self) -> None:
         """Raise FaceLoomError for settings that cannot be, before any frame is read."""
@@ -50,10 +55,58 @@ class ClipPlan:
         self.models.check(self.settings)
         if not 0 <= self.fade <= 1000:
             raise FaceLoomError(f"fade must be 0 to 1000 frames, not {self.fade}.")
+        tracks = 1 + max((track_of(face) for face in self.faces), default=-1)
+        if self.masks is not None and len(self.masks) != 1 and len(self.masks) < tracks:
+            raise FaceLoomError(f"There are {len(self.masks)} masks but {tracks} people; give one mask for all or one for each person.")
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a frame, pixels; the last row and column are excluded."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """The swapped faces of one crop size. crops: ``[N, S, S, 3]``. masks: ``[N, S, S]``. weights: how much of each shows, ``[N]``.
+    appearances: of the first face of each track."""
+
+    faces: Faces
+    crops: torch.Tensor
+    masks: torch.Tensor
+    weights: np.ndarray
+    appearances: dict[int, Appearance]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Frames that are worked on together, after their faces were swapped and before they are pasted.
+
+    first: the number of the first frame. All are of one shot. box: the part of them that is worked on. images: that part of each,
+    ``[B, h, w, C]``. drawn: the faces, from those with the smallest crops to those with the largest.
+    """
+
+    first: int
+    box: Box
+    images: torch.Tensor
+    drawn: tuple[_Drawn, ...]
 
 
 class ClipSwapper:
-    """Swaps frames of a clip in any order of chunks; nothing but the plan says what comes out."""
+    """Swaps frames of a clip, chunk by chunk: ``draw`` each, then ``finish`` it with the next one at hand.
+
+    Chunks begin at whole multiples of ``together`` frames, and nothing but the plan and the frames says what comes out: work that begins
+    anew at the start of a chunk gives the same frames.
+    """
 
     def __init__(self, plan: ClipPlan, clock: Clock | None = None) -> None:
         plan.check()
@@ -62,9 +115,11 @@ class ClipSwapper:
             faces = engine.align(faces)
             fixed = faces.crop_size
         self.plan, self.faces, self.clock = plan, faces, clock or Clock()
+        self.together = frames_together(faces.height, faces.width)
         self.members = faces.positions_by_frame()
         self.sources: dict[int, Any] = {}
         self.weights = fade_weights(faces, plan.fade)
+        self.frame_mask = None if plan.frame_mask is None else fit_mask(plan.frame_mask, 1, faces.height, faces.width)
         self.sizes = np.full(len(faces), fixed) if fixed else track_crop_sizes(faces, self._least_size())
 
     def _least_size(self) -> int:
@@ -72,34 +127,88 @@ class ClipSwapper:
         engine, settings = self.plan.models.engine, self.plan.settings.swap
         return engine.size * settings.pixel_boost if isinstance(engine, DrawsAtSize) else FEWEST_PIXELS
 
+    def shown(self, frame: int, count: int = 1) -> list[int]:
+        """Return the positions of the faces of ``count`` frames of which anything shows."""
+        return [i for number in range(frame, frame + count) for i in self.members.get(number, ()) if self.weights[i] > 0]
+
     def has_faces(self, frame: int) -> bool:
         """Tell whether anything is swapped in a frame."""
-        return any(self.weights[i] > 0 for i in self.members.get(frame, ()))
+        return bool(self.shown(frame))
 
-    def window(self, frame: int) -> tuple[int, int, int, int]:
-        """Return the part of a frame outside of which nothing is changed: top, bottom, left and right (the last ones excluded)."""
-        here = self.faces.take([i for i in self.members.get(frame, ()) if self.weights[i] > 0])
-        if not len(here):
-            return 0, 0, 0, 0
-        ((_, rows, columns),) = face_windows(here, WINDOW)
-        return rows.start, min(rows.stop, here.height), columns.start, min(columns.stop, here.width)
+    def box(self, first: int, count: int, scale: float = SEEN) -> Box:
+        """Return the part of ``count`` frames that the crops of their faces cover, each taken ``scale`` times as wide; empty where there
+        are none. Its sides lie on multiples of 8 pixels or at the frame's ends, so that it holds whole blocks of chroma."""
+        height, width = self.faces.height, self.faces.width
+        windows = face_windows(self.faces.take(self.shown(first, count)), scale)
+        windows = [(rows, columns) for _, rows, columns in windows if rows.start < height and columns.start < width]
+        if not windows:
+            return Box(0, 0, 0, 0)
+        top, left = (min(window[axis].start for window in windows) // GRID * GRID for axis in (0, 1))
+        bottom, right = (max(-(-window[axis].stop // GRID) * GRID for window in windows) for axis in (0, 1))
+        return Box(top, min(bottom, height), left, min(right, width))
 
-    def swap(self, images: torch.Tensor, first: int, progress: Progress = silent) -> torch.Tensor:
-        """Return the frames ``[B, H, W, C]`` float32, with their faces swapped; where there are none they are as they were.
+    def draw(self, images: torch.Tensor, first: int, box: Box, progress: Progress = silent) -> Chunk:
+        """Swap the faces of frames that follow each other.
 
-        images: frames that follow each other, C 3 or 4. first: the number of the first of them.
+        images: the part ``box`` of each, ``[B, h, w, C]`` float32 0..1, C 3 or 4. first: the number of the first of them.
         """
-        count = len(images)
-        positions = [i for frame in range(first, first + count) for i in self.members.get(frame, ()) if self.weights[i] > 0]
-        if not positions:
-            return images
-        out = images.clone()
-        covered = torch.zeros(images.shape[:3], device=images.device)
+        positions = self.shown(first, len(images))
+        drawn: list[_Drawn] = []
         for size in sorted({int(self.sizes[i]) for i in positions}):  # nearer faces are larger and go over those behind them
             group = [i for i in positions if self.sizes[i] == size]
-            items = tuple(replace(self.faces[i], frame=self.faces[i].frame - first) for i in group)
-            here = replace(self.faces, items=items, frames=count, crop_size=size, cuts=frozenset(), cut=None)
-            self._swap_group(images, here, self.weights[group], out, covered, progress)
+            drawn.append(self._draw(images[..., :3], self._inside(group, first, len(images), box, size), self.weights[group], first, box,
+                                    progress))
+        return Chunk(first, box, images, tuple(drawn))
+
+    def _inside(self, positions: Sequence[int], first: int, count: int, box: Box, size: int) -> Faces:
+        """Return faces as those of a part of the frames from ``first`` on."""
+        shift = np.array([[1.0, 0, -box.left], [0, 1, -box.top]])
+        items = tuple(_moved(self.faces[i], shift, self.faces[i].frame - first) for i in positions)
+        return replace(self.faces, items=items, frames=count, height=box.bottom - box.top, width=box.right - box.left, crop_size=size,
+                       cuts=frozenset(), cut=None)
+
+    def _draw(self, images: torch.Tensor, faces: Faces, weights: np.ndarray, first: int, box: Box, progress: Progress) -> _Drawn:
+        """Swap faces of one crop size and measure the appearance of each track."""
+        models, settings = self.plan.models, self.plan.settings
+        with self.clock.stage("swap"):
+            crops = crop_faces(images, faces) if settings.regions else images[:0]
+            frame_mask = None if self.frame_mask is None else self.frame_mask[(slice(None), *box.slices)]
+            visible = self._behind_masks(faces, visible_part(images, faces, crops, models, settings, frame_mask))
+            swapped, masks = self._swapped(images, faces, visible, progress)
+        with self.clock.stage("restore"):
+            if settings.restore.amount > 0 and models.restorer is not None:
+                swapped = restore_crops(swapped, restorer=models.restorer, fidelity=settings.restore.fidelity,
+                                        amount=settings.restore.amount, images=images, faces=faces, masks=masks, progress=progress)
+            grain = settings.restore.amount > 0 and models.restorer is None
+            appearances = measure_appearances(images, faces, swapped, masks, color=settings.paste.color, grain=grain, first=first)
+        return _Drawn(faces, swapped, masks, weights, appearances)
+
+    def _behind_masks(self, faces: Faces, visible: torch.Tensor | None) -> torch.Tensor | None:
+        """Return where the faces may show, ``[N or 1, S, S]``, with the plan's masks; None where everywhere."""
+        masks, size = self.plan.masks, faces.crop_size
+        if masks is None:
+            return visible
+        own = fit_mask(masks if len(masks) == 1 else masks[[track_of(face) for face in faces]], len(faces), size, size)
+        return own if visible is None else own * visible
+
+    def finish(self, chunk: Chunk, after: Chunk | None = None, progress: Progress = silent) -> torch.Tensor:
+        """Paste the faces of a chunk: its frames ``[B, h, w, C]``. after: the chunk that follows, where there is one: within a
+        shot, appearances change evenly from one to the other."""
+        out = chunk.images.clone()
+        covered = torch.zeros(chunk.images.shape[:3], device=chunk.images.device)
+        same_shot = after is not None and not any(chunk.first < cut <= after.first for cut in self.faces.cuts)
+        later = {track: each for drawn in (after.drawn if after and same_shot else ()) for track, each in drawn.appearances.items()}
+        settings = self.plan.settings
+        for drawn in chunk.drawn:
+            faces, rgb = drawn.faces, chunk.images[..., :3]
+            with self.clock.stage("restore"):
+                appearances = [appearance_at(face, chunk.first + face.frame, drawn.appearances, later) for face in faces]
+                crops = give_appearances(rgb, faces, drawn.crops, drawn.masks, appearances, amount=settings.restore.amount,
+                                         progress=progress)
+            with self.clock.stage("paste"):
+                weights = torch.as_tensor(drawn.weights, dtype=drawn.masks.dtype, device=drawn.masks.device)
+                pasting = replace(settings.paste, color=PasteSettings.color)
+                paste_into(out, covered, chunk.images, faces, crops, drawn.masks * weights[:, None, None], pasting, progress)
         return out
 
     def _prepared(self, identity: Identity | None) -> Any:
@@ -123,22 +232,11 @@ class ClipSwapper:
         order = torch.tensor([i for members, _, _ in parts for i in members]).argsort()
         return torch.cat([crops for _, crops, _ in parts])[order], torch.cat([masks for _, _, masks in parts])[order]
 
-    def _swap_group(self, images: torch.Tensor, faces: Faces, weights: np.ndarray, out: torch.Tensor, covered: torch.Tensor,
-                    progress: Progress) -> None:
-        """Swap faces of one crop size and paste them into ``out``."""
-        models, settings = self.plan.models, self.plan.settings
-        rgb = images[..., :3]
-        with self.clock.stage("swap"):
-            crops = crop_faces(rgb, faces) if settings.regions else rgb[:0]
-            visible = visible_part(rgb, faces, crops, models, settings, self.plan.mask)
-            swapped, masks = self._swapped(rgb, faces, visible, progress)
-        with self.clock.stage("restore"):
-            if settings.restore.amount > 0:
-                swapped = restore_crops(swapped, restorer=models.restorer, fidelity=settings.restore.fidelity,
-                                        amount=settings.restore.amount, images=rgb, faces=faces, masks=masks, progress=progress)
-        with self.clock.stage("paste"):
-            faded = masks * torch.as_tensor(weights, dtype=masks.dtype, device=masks.device)[:, None, None]
-            paste_into(out, covered, images, faces, swapped, faded, settings.paste, progress)
+
+def _moved(face: Face, shift: np.ndarray, frame: int) -> Face:
+    """Return a face in a part of its frame, with its own square moved along. shift: frame → part, ``[2, 3]``, a translation."""
+    square = None if face.square is None else compose(face.square, invert(shift))
+    return replace(transform_face(face, shift, frame), box=face.box + np.tile(shift[:, 2], 2), square=square)
 
 
 def track_crop_sizes(faces: Faces, least: int = FEWEST_PIXELS) -> np.ndarray:
@@ -157,49 +255,9 @@ def track_crop_sizes(faces: Faces, least: int = FEWEST_PIXELS) -> np.ndarray:
     return sizes
 
 
-def frames_together(height: int, width: int, channels: int = 3) -> int:
-    """Return how many frames are worked on together: 8, or as many as take 256 MB, at least one."""
-    return int(np.clip(MOST_BYTES // (height * width * channels * 4), 1, MOST_FRAMES))
-
-
-class Picture(Protocol):
-    """A frame whose colours are made when they are asked for."""
-
-    def image(self) -> torch.Tensor:
-        """Return the colours ``[H, W, C]`` float32 0..1."""
-        ...
-
-
-P = TypeVar("P", bound=Picture)
-
-
-def swap_frames(frames: Iterable[P], swapper: ClipSwapper, first: int = 0, *, progress: Progress = silent
-                ) -> Iterator[tuple[P, torch.Tensor | None]]:
-    """Swap the frames of a clip, one after another: yields each frame with its new picture ``[H, W, C]``, None where nothing is swapped.
-
-    first: the number of the first frame. progress: of the faces of the frames that are worked on together. A frame without a face is not
-    even asked for its colours.
-    """
-    waiting: list[tuple[P, torch.Tensor | None]] = []
-    together = frames_together(swapper.faces.height, swapper.faces.width)
-    done = first
-    for number, frame in enumerate(frames, first):
-        waiting.append((frame, frame.image() if swapper.has_faces(number) else None))
-        if len(waiting) == together:
-            yield from _swap_waiting(waiting, swapper, done, progress)
-            done += len(waiting)
-            waiting = []
-    yield from _swap_waiting(waiting, swapper, done, progress)
-
-
-def _swap_waiting(waiting: Sequence[tuple[P, torch.Tensor | None]], swapper: ClipSwapper, first: int, progress: Progress
-                  ) -> Iterator[tuple[P, torch.Tensor | None]]:
-    """Swap frames together: those that follow each other and have faces."""
-    swapped: dict[int, torch.Tensor] = {}
-    for with_faces, run in groupby(range(len(waiting)), key=lambda i: waiting[i][1] is not None):
-        if with_faces:
-            numbers = list(run)
-            images = torch.stack([image for i in numbers if (image := waiting[i][1]) is not None])
-            swapped.update(zip(numbers, swapper.swap(images, first + numbers[0], progress), strict=True))
-    for i, (frame, _) in enumerate(waiting):
-        yield frame, swapped.get(i)
+def frames_together(height: int, width: int) -> int:
+    """Return how many frames are worked on together: 8, or half as many as often as it takes to stay within 256 MB, at least one."""
+    count = MOST_FRAMES
+    while count > 1 and count * height * width * 12 > MOST_BYTES:
+        count //= 2
+    return count

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,19 +45,54 @@ def match_color(crops: torch.Tensor, references: torch.Tensor, masks: torch.Tens
     linear Monge-Kantorovitch map of RGB (Pitié & Kokaram 2007), ``low-frequency`` the photograph's light at the scales above a sixteenth
     of the crop. amount: 0..1. Returns ``[N, S, S, 3]`` 0..1; a crop with an empty mask comes back as it was.
     """
-    if method not in METHODS:
-        raise FaceLoomError(f"The colour match must be one of {', '.join(METHODS)}, not {method!r}.")
     if not 0 <= amount <= 1:
         raise FaceLoomError(f"The amount of colour match must lie between 0 and 1, not {amount}.")
+    return apply_colors(crops, measure_colors(crops, references, masks, method), amount)
+
+
+@dataclass(frozen=True, eq=False)
+class ColorMap:
+    """What gives a crop the colours of its photograph.
+
+    method: one of ``METHODS``. values: the matrix ``[3, 3]`` and offset ``[3]`` that its colours go through (CIELAB for ``mean-std``, RGB
+    for ``mkl``), or for ``low-frequency`` what is added, ``[3, E, E]``.
+    """
+
+    method: str
+    values: tuple[torch.Tensor, ...]
+
+    def applied(self, crop: torch.Tensor) -> torch.Tensor:
+        """Return a crop ``[S, S, 3]`` with its colours mapped, 0..1."""
+        if self.method == "low-frequency":
+            size = crop.shape[0]
+            added = F.interpolate(self.values[0][None].to(crop), (size, size), mode="bicubic", align_corners=False)[0]
+            return (crop + added.permute(1, 2, 0)).clamp_(0, 1)
+        gain, offset = (value.to(crop) for value in self.values)
+        if self.method == "mkl":
+            return (crop @ gain.T + offset).clamp_(0, 1)
+        return lab_to_rgb(rgb_to_lab(crop) @ gain.T + offset).clamp_(0, 1)
+
+    def towards(self, other: ColorMap, part: float) -> ColorMap:
+        """Return the map between this one and another of the same method, ``part`` 0..1 of the way."""
+        return ColorMap(self.method, tuple(torch.lerp(one, another, part) for one, another in zip(self.values, other.values, strict=True)))
+
+
+def measure_colors(crops: torch.Tensor, references: torch.Tensor, masks: torch.Tensor, method: str) -> list[ColorMap | None]:
+    """Return for each crop the map that ``match_color`` applies, whose arguments these are; None where its mask is empty."""
+    if method not in METHODS:
+        raise FaceLoomError(f"The colour match must be one of {', '.join(METHODS)}, not {method!r}.")
     edge = min(_STATISTICS_EDGE, crops.shape[1], references.shape[1])
     masks = masks[..., None].to(torch.float32)
     small, reference, weights = _masked_means(crops, masks, edge), _masked_means(references, masks, edge), _area_means(masks, edge)
+    return [ColorMap(method, _MATCHES[method](small[i], reference[i], weights[i, ..., 0])) if float(weights[i].sum()) > 1 else None
+            for i in range(len(crops))]
+
+
+def apply_colors(crops: torch.Tensor, maps: Sequence[ColorMap | None], amount: float = 1.0) -> torch.Tensor:
+    """Return crops ``[N, S, S, 3]`` with each one's colours mapped; those without a map as they are."""
     out = torch.empty_like(crops)
-    for i, crop in enumerate(crops):
-        matched = crop
-        if float(weights[i].sum()) > 1:
-            matched = _MATCHES[method](crop, small[i], reference[i], weights[i, ..., 0]).clamp_(0, 1)
-        out[i] = torch.lerp(crop, matched, amount)
+    for i, (crop, mapping) in enumerate(zip(crops, maps, strict=True)):
+        out[i] = crop if mapping is None else torch.lerp(crop, mapping.applied(crop), amount)
     return out
 
 
@@ -78,20 +115,20 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055, linear * 12.92)
 
 
-# Each method takes a crop [S, S, 3], the crop and its reference averaged down to [E, E, 3], and the mask [E, E].
+# Each method takes a crop and its reference averaged down to [E, E, 3], and the mask [E, E], and returns the values of its ColorMap.
 
 
-def _mean_std(crop: torch.Tensor, small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _mean_std(small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Shift and scale each CIELAB channel to the reference's mean and standard deviation."""
     small, reference = rgb_to_lab(small), rgb_to_lab(reference)
     weights = _usual_color_weights(small, reference, mask, 100 * _MIN_SPREAD)
     (mean, cloud), (target_mean, target_cloud) = (_moments(picture, weights) for picture in (small, reference))
     deviations = (np.sqrt(np.diag(c) + (100 * _MIN_SPREAD) ** 2) for c in (target_cloud, cloud))
     gain = np.clip(np.divide(*deviations), 1 / _MAX_LAB_GAIN, _MAX_LAB_GAIN)
-    return lab_to_rgb(_affine(rgb_to_lab(crop), np.diag(gain), mean, target_mean))
+    return _affine(small, np.diag(gain), mean, target_mean)
 
 
-def _mkl(crop: torch.Tensor, small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _mkl(small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Map RGB linearly so that mean and covariance become the reference's, moving colours as little as possible."""
     weights = _usual_color_weights(small, reference, mask, _MIN_SPREAD)
     (mean, cloud), (target_mean, target_cloud) = (_moments(picture, weights) for picture in (small, reference))
@@ -100,10 +137,10 @@ def _mkl(crop: torch.Tensor, small: torch.Tensor, reference: torch.Tensor, mask:
     inverse = _power(cloud + floor, -0.5)
     gain = inverse @ _power(root @ (target_cloud + floor) @ root, 0.5) @ inverse
     values, vectors = np.linalg.eigh((gain + gain.T) / 2)
-    return _affine(crop, (vectors * np.clip(values, 1 / _MAX_GAIN, _MAX_GAIN)) @ vectors.T, mean, target_mean)
+    return _affine(small, (vectors * np.clip(values, 1 / _MAX_GAIN, _MAX_GAIN)) @ vectors.T, mean, target_mean)
 
 
-def _low_frequency(crop: torch.Tensor, small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _low_frequency(small: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Add the difference to the reference, blurred from coarse to fine.
 
     The blurs are normalized by the weights, so that nothing bleeds in from beyond the mask or from pixels where crop and reference show
@@ -120,8 +157,7 @@ def _low_frequency(crop: torch.Tensor, small: torch.Tensor, reference: torch.Ten
         sigma = band * mask.shape[0]
         share = _blur(weights[None], sigma)
         correction = correction + _blur((difference - correction) * weights, sigma) / (share + 1e-3)
-    size = crop.shape[0]
-    return crop + F.interpolate(correction[None], (size, size), mode="bicubic", align_corners=False)[0].permute(1, 2, 0)
+    return (correction,)
 
 
 _MATCHES = {"mean-std": _mean_std, "mkl": _mkl, "low-frequency": _low_frequency}
@@ -174,9 +210,9 @@ def _moments(picture: torch.Tensor, weights: torch.Tensor) -> tuple[np.ndarray, 
     return mean.cpu().double().numpy(), (away.T @ (away * weights)).cpu().double().numpy()
 
 
-def _affine(picture: torch.Tensor, gain: np.ndarray, mean: np.ndarray, target_mean: np.ndarray) -> torch.Tensor:
-    """Map colours linearly by ``gain`` ``[3, 3]`` so that ``mean`` becomes ``target_mean``."""
-    return picture @ picture.new_tensor(gain.T) + picture.new_tensor(target_mean - gain @ mean)
+def _affine(like: torch.Tensor, gain: np.ndarray, mean: np.ndarray, target_mean: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return matrix and offset of the linear map by ``gain`` ``[3, 3]`` that takes ``mean`` to ``target_mean``, tensors like ``like``."""
+    return like.new_tensor(gain), like.new_tensor(target_mean - gain @ mean)
 
 
 def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:

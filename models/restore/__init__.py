@@ -67,6 +67,11 @@ def restore_crops(crops: torch.Tensor, *, restorer: Restorer | None = None, fide
         faces.check_image(images.shape)
         masks = region_mask(("face",), height, faces=faces).to(crops.device) if masks is None else masks
         restored = match_photo(crops, images, faces, masks, progress)
+    return mix_restored(crops, restored, masks, amount)
+
+
+def mix_restored(crops: torch.Tensor, restored: torch.Tensor, masks: torch.Tensor, amount: float) -> torch.Tensor:
+    """Return crops ``[N, S, S, 3]`` with ``amount`` (0..1) of the restored ones inside the masks ``[N, S, S]``; outside bit for bit."""
     share = masks[..., None] * amount
     return torch.where(share > 0, (crops + (restored - crops) * share).clamp(0, 1), crops)
 

@@ -8,8 +8,9 @@ same distance from the camera and in the same light.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,33 +20,27 @@ import torch.nn.functional as F
 from ..crops.crop import crop_matrices
 from ..faces import Faces
 from ..pixels.affine import compose, invert, scale_of, transform
-from ..pixels.blur import gaussian_blur
 from ..pixels.checksum import checksum
 from ..pixels.sampling import warp
 from ..progress import Progress, silent
 from ..runtime.method import Method
+from .noise import OPPONENT, WIDTHS, Noise, bands, blur, measure_noise, smaller_noise
+from .sharpness import edge_width, match_sharpness
 
-# Orthonormal lightness and two colour differences: noise that is independent in R, G and B has equal variance in all three.
-_OPPONENT = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / torch.tensor([[3.0], [2.0], [6.0]]).sqrt()
-# Gaussian widths, photograph pixels, between the bands that grain is measured and made in.
-_WIDTHS = (0.6, 1.2, 2.4)
-_STRUCTURE = 4.8
-_BLOCK = 8
-# Sharpness within this ratio counts as equal: the estimate is no better on different faces.
-_DEAD_ZONE = 1.15
-_MOST_SHARPENING = 1.5
 # The largest edge in photograph pixels of a crop's square that is measured as it is.
 _MOST_PIXELS = 2048
 # Less missing variance than this (a third of an 8-bit step) is no grain.
 _NO_GRAIN = (0.3 / 255) ** 2
 
 
-def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
+def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: torch.Tensor, progress: Progress = silent, *,
+                looks: Sequence[Look | None] | None = None) -> torch.Tensor:
     """Give crops ``[N, S, S, 3]`` the sharpness and grain of ``images`` ``[B, H, W, 3]``, all float32 0..1.
 
     masks: ``[N, S, S]``, where the crops will be pasted. A crop that is sharper than the photograph is blurred, one that is softer is
     sharpened (without halos), and then the grain that it lacks is added. The grain follows from the photograph's own pixels alone: the
-    same face has the same grain wherever it stands in the batch, and no two frames have the same unless they are the same.
+    same face has the same grain wherever it stands in the batch, and no two frames have the same unless they are the same. looks: what
+    ``measure_looks`` found for each crop, or for the same face in frames nearby; None measures each crop.
     """
     size = crops.shape[1]
     matrices = crop_matrices(faces, size)
@@ -53,17 +48,77 @@ def match_photo(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: 
     for i, face in enumerate(faces):
         progress(i, len(faces))
         if bool((masks[i] > 0.5).any()):
-            image, matrix = _at_bounded_size(images[face.frame].to(crops.device), matrices[i], size)
-            whole = _site(image, matrix, (0, 0, size - 1, size - 1))
-            site = _site(image, matrix, _extent(masks[i], 16 * float(scale_of(matrix))))
-            where = site.sample(masks[i][..., None], "zeros")[..., 0] > 0.5
-            photo = _smaller_noise(measure_noise(whole.photo, _inside_square(whole, size)), measure_noise(site.photo, where))
-            maker = _GrainMaker(photo, site, where, size, seed=checksum(site.photo.contiguous()))
-            grain = maker.lacking_in(crops[i])
-            sharp = _match_sharpness(crops[i], grain, where, site)
-            out[i] = (sharp + (grain if sharp is crops[i] else maker.lacking_in(sharp))).clamp(0, 1)
+            work = _CropWork(crops[i], images[face.frame], matrices[i], masks[i])
+            look = work.measure() if looks is None else looks[i]
+            if look is not None:
+                out[i] = work.given(look)
     progress(len(faces), len(faces))
     return out
+
+
+def measure_looks(crops: torch.Tensor, images: torch.Tensor, faces: Faces, masks: torch.Tensor) -> list[Look | None]:
+    """Return for each crop what ``match_photo`` would do to it; None where its mask is empty. The arguments are those of
+    ``match_photo``."""
+    size = crops.shape[1]
+    matrices = crop_matrices(faces, size)
+    return [_CropWork(crops[i], images[face.frame], matrices[i], masks[i]).measure() if bool((masks[i] > 0.5).any()) else None
+            for i, face in enumerate(faces)]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a crop has to be given to look like its photograph.
+
+    widths: standard deviations of the crop's and of the photograph's edges, photograph pixels; None where the sharpness is left alone.
+    gains: ``[4, 3]``, the variance of each noise (``_parts``) in each channel (``opponent``). level: as of ``Noise``.
+    """
+
+    widths: tuple[float, float] | None
+    gains: np.ndarray
+    level: tuple[float, float]
+
+    def towards(self, other: Look, part: float) -> Look:
+        """Return the look between this one and another, ``part`` 0..1 of the way."""
+        def mix(one: tuple[float, float], another: tuple[float, float]) -> tuple[float, float]:
+            return (1 - part) * one[0] + part * another[0], (1 - part) * one[1] + part * another[1]
+
+        nearer = self if part < .5 else other
+        widths = mix(self.widths, other.widths) if self.widths and other.widths else nearer.widths
+        return Look(widths, (1 - part) * self.gains + part * other.gains, mix(self.level, other.level))
+
+
+class _CropWork:
+    """One crop ``[S, S, 3]`` and the part of its photograph ``[H, W, 3]`` under it. matrix: image → crop. mask: ``[S, S]``."""
+
+    def __init__(self, crop: torch.Tensor, image: torch.Tensor, matrix: np.ndarray, mask: torch.Tensor) -> None:
+        self.crop, self.size = crop, len(crop)
+        self.image, self.matrix = _at_bounded_size(image.to(crop.device), matrix, self.size)
+        self.site = _site(self.image, self.matrix, _extent(mask, 16 * float(scale_of(self.matrix))))
+        self.where = self.site.sample(mask[..., None], "zeros")[..., 0] > 0.5
+        self.maker = _GrainMaker(self.site, self.size, seed=checksum(self.site.photo.contiguous()))
+
+    def measure(self) -> Look:
+        """Compare the crop with its photograph."""
+        whole = _site(self.image, self.matrix, (0, 0, self.size - 1, self.size - 1))
+        around = measure_noise(whole.photo, _inside_square(whole, self.size))
+        photo = smaller_noise(around, measure_noise(self.site.photo, self.where))
+        if photo is None:
+            return Look(self._widths(self.crop), np.zeros((4, 3)), (1.0, 0.0))
+        wanted = _WantedGrain(photo, self.site, self.where, self.maker.mixing(self.where))
+        gains = wanted.lacking_in(self.crop)
+        widths = self._widths(self.crop + self.maker.grain(gains, photo.level, self.crop))
+        sharp = match_sharpness(self.crop, widths, float(scale_of(self.site.to_crop)))
+        return Look(widths, gains if sharp is self.crop else wanted.lacking_in(sharp), photo.level)
+
+    def _widths(self, crop: torch.Tensor) -> tuple[float, float] | None:
+        """Measure the edges of a crop that has its grain, for noise makes edges look sharper, in the photograph as well."""
+        photo, mine = edge_width(self.site.photo, self.where), edge_width(self.site.sample(crop), self.where)
+        return None if photo is None or mine is None else (mine, photo)
+
+    def given(self, look: Look) -> torch.Tensor:
+        """Return the crop with this look, ``[S, S, 3]`` 0..1."""
+        sharp = match_sharpness(self.crop, look.widths, float(scale_of(self.site.to_crop)))
+        return (sharp + self.maker.grain(look.gains, look.level, sharp)).clamp(0, 1)
 
 
 def _at_bounded_size(image: torch.Tensor, matrix: np.ndarray, size: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -110,98 +165,13 @@ def _site(image: torch.Tensor, matrix: np.ndarray, extent: tuple[float, float, f
     return _Site(image[y0:y1, x0:x1, :3].to(torch.float32), compose(matrix, shift))
 
 
-def _blur(channels: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Blur ``[C, H, W]`` with a Gaussian of this many pixels, mirrored at the borders."""
-    radius = min(math.ceil(3.5 * sigma), min(channels.shape[-2:]) - 1)
-    return channels if radius < 1 else gaussian_blur(channels, sigma, radius)
-
-
-def _opponent(picture: torch.Tensor) -> torch.Tensor:
-    """Convert RGB ``[h, w, 3]`` to lightness and two colour differences, ``[3, h, w]``."""
-    return torch.einsum("hwc,dc->dhw", picture, _OPPONENT.to(picture.device))
-
-
-def edge_width(picture: torch.Tensor, where: torch.Tensor) -> float | None:
-    """Measure how blurred the clear edges of a picture ``[h, w, 3]`` are inside ``where`` ``[h, w]`` bool.
-
-    Returns the standard deviation of the Gaussian that blurs them, pixels; None where there are too few edges.
-
-    The ratio of an edge's gradient before and after blurring it once more tells its width whatever its contrast (Zhuo & Sim 2011,
-    "Defocus map estimation from a single image"). Both are measured after a slight blur that keeps noise from passing for edges.
-    """
-    if min(picture.shape[:2]) < 16:
-        return None
-    grey = picture.mean(-1)[None]
-    if not bool(where.any()):
-        return None
-    for calm in (0.8, 1.6):
-        first = _slope(_blur(grey, calm))
-        # The quarter of flattest pixels has the slope that noise alone makes; an edge stands well above it.
-        floor = 5 * float(torch.quantile(first[where][::7], 0.25))
-        if floor < 0.012:
-            break
-    floor, again = max(0.012, floor), 1.5 * calm
-    second = _slope(_blur(grey, math.hypot(calm, again)))
-    edge = (first == F.max_pool2d(first[None], 3, 1, 1)[0]) & where & (first > floor)
-    ratio = (first[edge] / second[edge].clamp_min(1e-6)).clamp_min(1.0 + 1e-3)
-    if ratio.numel() < 30:
-        return None
-    strongest = first[edge] >= torch.quantile(first[edge], 0.5)
-    width = again / (ratio[strongest].square() - 1).sqrt()
-    return math.sqrt(max(float(torch.quantile(width, 0.6)) ** 2 - calm**2, 0.05))
-
-
-def _slope(grey: torch.Tensor) -> torch.Tensor:
-    """Return the length of the gradient of ``[1, h, w]``, by central differences."""
-    padded = F.pad(grey[None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    across, down = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    return torch.hypot(across, down)[None][0] / 2
-
-
-def _match_sharpness(crop: torch.Tensor, grain: torch.Tensor, where: torch.Tensor, site: _Site) -> torch.Tensor:
-    """Blur or sharpen a crop ``[S, S, 3]`` to the edge width of the photograph.
-
-    The crop is measured with the ``grain`` ``[S, S, 3]`` that it will get: noise makes edges look sharper, in the photograph as well.
-    """
-    photo, mine = edge_width(site.photo, where), edge_width(site.sample(crop + grain), where)
-    if photo is None or mine is None:
-        return crop
-    scale = float(scale_of(site.to_crop))
-    channels = crop.movedim(-1, 0)
-    if mine < photo / _DEAD_ZONE:
-        return _blur(channels, math.sqrt(photo**2 - mine**2) * scale).movedim(0, -1)
-    if mine > photo * _DEAD_ZONE:
-        return _sharpen(channels, mine * scale, photo * scale).movedim(0, -1)
-    return crop
-
-
-def _sharpen(channels: torch.Tensor, width: float, target_width: float) -> torch.Tensor:
-    """Sharpen ``[C, S, S]`` by an unsharp mask so that edges of Gaussian ``width`` get ``target_width`` (both in crop pixels).
-
-    The gain follows from the slope at the middle of a blurred step; the result stays within what the neighbourhood already holds.
-    """
-    gain = (1 / target_width - 1 / width) / (1 / width - 1 / math.hypot(width, width))
-    gain = min(gain, _MOST_SHARPENING)
-    detail = channels - _blur(channels, width)
-    reach = 2 * max(1, round(1.5 * width)) + 1
-    high = F.max_pool2d(channels[None], reach, 1, reach // 2)[0]
-    low = -F.max_pool2d(-channels[None], reach, 1, reach // 2)[0]
-    return torch.minimum(torch.maximum(channels + gain * detail, low), high)
-
-
-def _bands(channels: torch.Tensor) -> list[torch.Tensor]:
-    """Split ``[C, H, W]`` into differences of Gaussians, finest first."""
-    smooth = [channels, *(_blur(channels, width) for width in _WIDTHS)]
-    return [fine - coarse for fine, coarse in pairwise(smooth)]
-
-
 def _parts(noise: torch.Tensor) -> torch.Tensor:
     """Make the four noises that grain is mixed from, ``[4, C, H, W]`` of about unit variance, out of white noise ``[4, C, H, W]``.
 
     They are its finest band (to make up for resampling), white noise (a bare sensor), and two softer ones (demosaicing, denoising, JPEG).
     """
     _, norm = _spectra()
-    channels = [noise[0] - _blur(noise[0], _WIDTHS[0]), noise[1], _blur(noise[2], 0.7), _blur(noise[3], 1.4)]
+    channels = [noise[0] - blur(noise[0], WIDTHS[0]), noise[1], blur(noise[2], 0.7), blur(noise[3], 1.4)]
     return torch.stack([part / float(n) for part, n in zip(channels, norm, strict=True)])
 
 
@@ -210,120 +180,63 @@ def _spectra() -> tuple[np.ndarray, np.ndarray]:
     """Return how much variance noise k of unit variance has in band j, ``[3, 4]``, and the norm of each noise's filter, ``[4]``."""
     axis = np.fft.fftfreq(128) * 2 * np.pi
     square = axis[:, None] ** 2 + axis**2
-    smooth = [np.ones_like(square), *(np.exp(-square * width**2 / 2) for width in _WIDTHS)]
+    smooth = [np.ones_like(square), *(np.exp(-square * width**2 / 2) for width in WIDTHS)]
     band = np.stack([(fine - coarse) ** 2 for fine, coarse in pairwise(smooth)])
     part = np.stack([band[0], smooth[0], np.exp(-square * 0.7**2), np.exp(-square * 1.4**2)])
     norm = part.mean((1, 2))
     return np.einsum("jyx,kyx->jk", band, part) / square.size / norm, np.sqrt(norm)
 
 
-@dataclass(frozen=True)
-class _Noise:
-    """The noise of a picture.
-
-    variance: ``[3, 3]``, by band (finest first) and channel (``_opponent``). level: at lightness L the variance is
-    ``level[0] + level[1] · L`` times that.
-    """
-
-    variance: np.ndarray
-    level: tuple[float, float] = (1.0, 0.0)
-
-
-def measure_noise(picture: torch.Tensor, where: torch.Tensor) -> _Noise | None:
-    """Measure the noise of ``[h, w, 3]`` inside ``where`` ``[h, w]`` bool; None where fewer than four blocks can be judged.
-
-    Blocks are ranked by their structure coarser than grain. The flattest fifth are taken for noise alone, and the result is their median
-    variance in each band. The picture's blacks and whites, where clipping hides grain, are left out.
-    """
-    channels = _opponent(picture)
-    if min(picture.shape[:2]) < 4 * _BLOCK:
-        return None
-    full = F.avg_pool2d(where[None].to(torch.float32), _BLOCK)[0] > 0.999
-    light = F.avg_pool2d(picture.mean(-1)[None], _BLOCK)[0]
-    spare = F.avg_pool2d(((picture <= 0.004) | (picture >= 0.996)).any(-1)[None].to(torch.float32), _BLOCK)[0]
-    full &= (spare < 0.02) & (light > 0.03) & (light < 0.97)
-    if int(full.sum()) < 4:
-        return None
-    coarse = _blur(channels, _WIDTHS[-1])
-    structure = F.avg_pool2d((coarse - _blur(channels, _STRUCTURE)).square().sum(0)[None], _BLOCK)[0][full]
-    structure += F.avg_pool2d(_slope(coarse[:1]).square()[None], _BLOCK)[0][full] * 4
-    flat = _flattest(structure)
-    power = torch.stack([F.avg_pool2d(band.square(), _BLOCK)[:, full] for band in _bands(channels)])
-    variance = power[..., flat].median(-1).values.cpu().double().numpy()
-    return _Noise(variance, _level(light[full], power[:, 0], structure, flat))
-
-
-def _smaller_noise(around: _Noise | None, here: _Noise | None) -> _Noise | None:
-    """Return the noise of the square ``around``, but no more than the original face ``here`` has.
-
-    Texture adds to what is measured and never takes away from it, so the smaller of two measurements is the better one.
-    """
-    if around is None or here is None:
-        return around
-    return _Noise(np.minimum(around.variance, here.variance), around.level)
-
-
-def _flattest(structure: torch.Tensor) -> torch.Tensor:
-    """Return which of ``[K]`` blocks are the fifth with the least structure (a dozen at least), ``[K]`` bool."""
-    return structure <= torch.quantile(structure, max(0.2, min(1.0, 12 / structure.numel())))
-
-
-def _level(light: torch.Tensor, power: torch.Tensor, structure: torch.Tensor, flat: torch.Tensor) -> tuple[float, float]:
-    """Fit a line to how the variance of the finest band, relative to that of the ``flat`` blocks, depends on lightness.
-
-    light, structure: ``[K]`` of each block. power: ``[3, K]``, the lightness' variance in each band. The line goes through the medians of
-    the flattest darker and of the flattest brighter blocks. Hair is dark, textured and never flat: blocks whose coarse bands are stronger
-    than in noise are left out. Returns offset and slope; (1, 0) where the blocks are too few or too alike in lightness.
-    """
-    plain = power[2] / power[0].clamp_min(1e-12) < 2 * (power[2, flat].median() / power[0, flat].median().clamp_min(1e-12))
-    bright = light > light[plain].median() if bool(plain.any()) else plain
-    halves = (plain & ~bright, plain & bright)
-    if min(int(half.sum()) for half in halves) < 12:
-        return 1.0, 0.0
-    (x0, y0), (x1, y1) = ((float(light[half][quiet].median()), float(power[0, half][quiet].median()))
-                          for half in halves for quiet in (_flattest(structure[half]),))
-    middle = float(light[flat].median())
-    if x1 - x0 < 0.12:
-        return 1.0, 0.0
-    slope = (y1 - y0) / (x1 - x0)
-    base = max(y0 + slope * (middle - x0), 0.25 * max(y0, y1), 1e-12)
-    return (y0 - slope * x0) / base, slope / base
-
-
 class _GrainMaker:
-    """Makes grain for one crop that, pasted, looks like the photograph's.
+    """Makes grain for crops of ``size`` pixels on the pixels of a photograph."""
 
-    photo: the photograph's noise, or None where it could not be measured. parts: ``[4, 3, h, w]``, the noises that grain is mixed from.
-    mixing: ``[3, 4]``, the variance in each band that sampling to the crop and back leaves of each of them.
-    """
+    def __init__(self, site: _Site, size: int, seed: int) -> None:
+        self.site, self.size, self.seed = site, size, seed
 
-    def __init__(self, photo: _Noise | None, site: _Site, where: torch.Tensor, size: int, seed: int) -> None:
-        self.photo, self.site, self.where, self.size = photo, site, where, size
-        if photo is None:
-            return
-        height, width = site.photo.shape[:2]
-        noise = torch.randn((4, 3, height, width), generator=torch.Generator().manual_seed(seed)).to(site.photo.device)
-        self.parts = _parts(noise)
-        back = site.sample(warp(self.parts[:, 0].movedim(0, -1), site.to_crop, size, size, "zeros"), "zeros")
-        self.mixing = np.stack([band[:, where].square().mean(-1).cpu().numpy() for band in _bands(back.movedim(-1, 0))]).astype(np.float64)
+    @cached_property
+    def parts(self) -> torch.Tensor:
+        """``[4, 3, h, w]``: the noises that grain is mixed from."""
+        height, width = self.site.photo.shape[:2]
+        noise = torch.randn((4, 3, height, width), generator=torch.Generator().manual_seed(self.seed)).to(self.site.photo.device)
+        return _parts(noise)
 
-    def lacking_in(self, crop: torch.Tensor) -> torch.Tensor:
-        """Return the grain ``[S, S, 3]`` to add to a crop ``[S, S, 3]`` so that, pasted, it has as much as the photograph."""
-        mine = measure_noise(self.site.sample(crop), self.where)
-        if self.photo is None or mine is None:
+    def mixing(self, where: torch.Tensor) -> np.ndarray:
+        """Return ``[3, 4]``: the variance in each band that sampling to the crop and back leaves of each noise, inside ``where``."""
+        back = self.site.sample(warp(self.parts[:, 0].movedim(0, -1), self.site.to_crop, self.size, self.size, "zeros"), "zeros")
+        return np.stack([band[:, where].square().mean(-1).cpu().numpy() for band in bands(back.movedim(-1, 0))]).astype(np.float64)
+
+    def grain(self, gains: np.ndarray, level: tuple[float, float], crop: torch.Tensor) -> torch.Tensor:
+        """Return grain ``[S, S, 3]`` for a crop ``[S, S, 3]``; ``Look`` says what ``gains`` and ``level`` are."""
+        if not gains.any():
             return torch.zeros_like(crop)
+        weights = torch.from_numpy(np.sqrt(gains)).float().to(crop.device)
+        grain = torch.einsum("kdhw,kd,dc->hwc", self.parts, weights, OPPONENT.to(crop.device))
+        offset, slope = level
+        strength = (offset + slope * crop.mean(-1, keepdim=True)).clamp(0.4, 2.5).sqrt()
+        return warp(grain, self.site.to_crop, self.size, self.size, "zeros") * strength
+
+
+@dataclass(frozen=True, eq=False)
+class _WantedGrain:
+    """How much grain crops have to be given. photo: the photograph's noise. mixing: ``_GrainMaker.mixing`` inside ``where``."""
+
+    photo: Noise
+    site: _Site
+    where: torch.Tensor
+    mixing: np.ndarray
+
+    def lacking_in(self, crop: torch.Tensor) -> np.ndarray:
+        """Return the gains ``[4, 3]`` of the grain that a crop ``[S, S, 3]``, pasted, needs to have as much as the photograph."""
+        mine = measure_noise(self.site.sample(crop), self.where)
+        if mine is None:
+            return np.zeros((4, 3))
         # A face is seldom flat, and its texture passes for grain in the coarser bands. Taken as grain of the photograph's own spectrum,
         # the crop has as much of it as its poorest band shows.
         has = (mine.variance / np.maximum(self.photo.variance, 1e-12)).min(0)
         lacking = self.photo.variance * np.maximum(1 - has, 0)
         if lacking.sum() < _NO_GRAIN:
-            return torch.zeros_like(crop)
-        gains = np.stack([self._gains(lacking[:, channel]) for channel in range(3)], 1)
-        weights = torch.from_numpy(np.sqrt(gains)).float().to(crop.device)
-        grain = torch.einsum("kdhw,kd,dc->hwc", self.parts, weights, _OPPONENT.to(crop.device))
-        offset, slope = self.photo.level
-        strength = (offset + slope * crop.mean(-1, keepdim=True)).clamp(0.4, 2.5).sqrt()
-        return warp(grain, self.site.to_crop, self.size, self.size, "zeros") * strength
+            return np.zeros((4, 3))
+        return np.stack([self._gains(lacking[:, channel]) for channel in range(3)], 1)
 
     def _gains(self, lacking: np.ndarray) -> np.ndarray:
         """Return the variance ``[4]`` of each noise that gives the ``lacking`` variance ``[3]`` of each band.

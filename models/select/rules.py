@@ -30,7 +30,7 @@ RANKS: dict[str, Callable[[Face, Faces], float]] = {
     "center-most": lambda face, faces: float(np.hypot(*(face.center - (np.array([faces.width, faces.height]) - 1) / 2))),
     "best-score": lambda face, faces: -face.score,
 }
-RULES = ("index", *RANKS, "size", "score", "sex", "age", "mask", "same-person", "first-person")
+RULES = ("index", "person", *RANKS, "size", "score", "sex", "age", "mask", "same-person", "first-person")
 # GHOST's threshold for the cosine of one person in two frames, for vectors of ArcFace's kind, and where another space needs another:
 # dlib's vectors lie closer together.
 FIRST_PERSON_COSINE = .15
@@ -46,6 +46,7 @@ class SelectionRule:
     """A rule by which faces are chosen, with its settings; the others have no effect.
 
     ``index``: the positions ``index`` in each frame, such as ``"0,2,-1"`` or ``"0-3"``.
+    ``person``: the people of a clip with the numbers ``person``, written in the same way, in all frames.
     A key of ``RANKS``: the first ``count`` faces of each frame in that ranking.
     ``size`` (edge of the box in pixels), ``score`` (0..1) or ``age`` (years): from ``minimum`` to ``maximum`` (0 = no upper limit).
     ``sex``: ``"female"`` or ``"male"``.
@@ -59,6 +60,7 @@ class SelectionRule:
 
     rule: str
     index: str = "0"
+    person: str = "0"
     count: int = 1
     minimum: float = 0.0
     maximum: float = 0.0
@@ -106,6 +108,8 @@ def _by_attributes(faces: Faces, rule: SelectionRule) -> set[int]:
     """Choose faces by what they carry: place, size, score, sex or age."""
     if rule.rule == "index":
         return _per_frame(faces, lambda members: [members[i] for i in kept_positions(rule.index, len(members))])
+    if rule.rule == "person":
+        return _people(faces, rule.person)
     if rule.rule in RANKS:
         rank = RANKS[rule.rule]
         return _per_frame(faces, lambda members: sorted(members, key=lambda i: rank(faces[i], faces))[:rule.count])
@@ -113,6 +117,14 @@ def _by_attributes(faces: Faces, rule: SelectionRule) -> set[int]:
         return {i for i, face in enumerate(faces) if _required(face, "sex") == rule.sex}
     values = [_required(face, "age") if rule.rule == "age" else getattr(face, rule.rule) for face in faces]
     return {i for i, value in enumerate(values) if value >= rule.minimum and (rule.maximum <= 0 or value <= rule.maximum)}
+
+
+def _people(faces: Faces, words: str) -> set[int]:
+    """Choose the faces of the people that ``words`` name; FaceLoomError where faces are not numbered by person."""
+    if any(face.track is None for face in faces):
+        raise FaceLoomError("These faces are not numbered by person; take them from Face Detect (video) or through Face Smooth.")
+    chosen = set(kept_positions(words, 1 + max((face.track or 0 for face in faces), default=-1)))
+    return {i for i, face in enumerate(faces) if face.track in chosen}
 
 
 def _per_frame(faces: Faces, pick: Callable[[list[int]], list[int]]) -> set[int]:

@@ -26,8 +26,8 @@ Embed = Callable[[Sequence[int]], np.ndarray]
 class Track:
     """One person on the way through a clip, as far as it has been read.
 
-    face: as last seen. velocity: ``[2]``, pixels a frame. vectors: ``[k, D]``, embeddings from when nobody else was near. seen: in how many
-    frames it was seen.
+    face: as last seen. velocity: ``[2]``, pixels a frame. vectors: ``[k, D]``, embeddings from when nobody else was near. doubtful: one
+    from when somebody was, while there is none better. seen: in how many frames it was seen.
     """
 
     number: int
@@ -35,6 +35,7 @@ class Track:
     seen: int = 0
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     vectors: list[np.ndarray] = field(default_factory=list)
+    doubtful: np.ndarray | None = None
 
     def expected(self, frame: int) -> np.ndarray:
         """Return how far ``[2]`` the face is expected to have moved by ``frame``."""
@@ -97,6 +98,8 @@ class Tracker:
             matched[i].see(face)
             if i in vectors and i in alone and len(matched[i].vectors) < MOST_VECTORS:
                 matched[i].vectors.append(vectors[i])
+            elif i in vectors and matched[i].doubtful is None:
+                matched[i].doubtful = vectors[i]
         return [matched[i].number for i in range(len(faces))]
 
     def expected_faces(self, frame: int) -> list[Face]:

@@ -67,11 +67,11 @@ def test_a_folder_of_photographs_and_clips_is_swapped_with_models_opened_once(he
     assert (out / "empty.mov").read_bytes() == (here / "empty.mov").read_bytes()
     record = records["clip.mov"]
     assert {name: record[name] for name in ("frames", "frames_with_a_face", "frames_swapped", "faces", "filled")} == {
-        "frames": 10, "frames_with_a_face": 7, "frames_swapped": 8, "faces": 16, "filled": 2}
+        "frames": 19, "frames_with_a_face": 16, "frames_swapped": 17, "faces": 34, "filled": 2}
     assert record["faded"] == 8  # both people in the first four frames that show them
     assert {"detect", "swap", "paste", "write"} <= set(record["milliseconds"])
     assert [(person["number"], person["frames"], person["first"], person["last"]) for person in record["people"]] == [
-        (0, 7, 0.08, 0.36), (1, 7, 0.08, 0.36)]
+        (0, 16, 0.08, 0.72), (1, 16, 0.08, 0.72)]
     assert np.array_equal(pictures_of(out / "clip.mov"), pictures_of(out / "again.mp4"))
 
 
@@ -97,8 +97,8 @@ def test_what_a_clip_cannot_be_is_said_before_the_work(here, tmp_path, capsys):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Makes the next run end at a frame of its second pass, as Ctrl-C does; segments have three frames."""
-    monkeypatch.setattr(clips, "SEGMENT_FRAMES", 3)
+    """Makes the next run end at a frame of its second pass, as Ctrl-C does; segments have eight frames."""
+    monkeypatch.setattr(clips, "SEGMENT_FRAMES", 8)
     original = clips.swap_clip
 
     def after(frames: int) -> None:
@@ -122,14 +122,14 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_clip(here, tmp_path, caps
     monkeypatch.setattr(clips, "find_people", lambda *words: finding.append(1) or original(*words))
     assert swap(capsys, *words, tmp_path / "whole" / "clip.mov")[0] == OK
     out = tmp_path / "out" / "clip.mov"
-    interrupt(8)
+    interrupt(18)
     code, _, err = swap(capsys, *words, out)
     assert code == INTERRUPTED and "the same command goes on" in err and not out.exists() and len(kept_runs(out.parent)) == 1
     code, _, err = swap(capsys, *words, out)
-    assert code == OK and re.search("clip.mov went on after [36] frames of an interrupted run.", err)
+    assert code == OK and re.search("clip.mov went on after (8|16) frames of an interrupted run.", err)
     assert len(finding) == 2  # not in the third run
     assert np.array_equal(pictures_of(out), pictures_of(tmp_path / "whole" / "clip.mov")) and os.listdir(out.parent) == ["clip.mov"]
-    interrupt(8)
+    interrupt(18)
     assert swap(capsys, *words, out, "--overwrite")[0] == INTERRUPTED and out.exists()
     code, _, err = swap(capsys, *words, out, "--overwrite", "--no-resume")
     assert code == OK and "went on" not in err and len(finding) == 4 and os.listdir(out.parent) == ["clip.mov"]
@@ -140,7 +140,7 @@ def test_a_run_of_other_settings_or_files_begins_anew(change, here, tmp_path, ca
     for name in ("source.png", "clip.mov", "mask.png"):
         shutil.copy(here / name, tmp_path)
     words = [tmp_path / "source.png", tmp_path / "clip.mov", tmp_path / "out" / "clip.mov", "--mask", tmp_path / "mask.png"]
-    interrupt(8)
+    interrupt(18)
     assert swap(capsys, *words)[0] == INTERRUPTED
     (run,) = kept_runs(tmp_path / "out")
     if change == "damaged":
@@ -158,7 +158,7 @@ def test_a_run_of_other_settings_or_files_begins_anew(change, here, tmp_path, ca
 def test_a_folder_of_a_long_name_fits_and_another_clips_run_stays(here, tmp_path, capsys, interrupt):
     long = "影" * 80
     for name in (f"{long}1.mov", f"{long}2.mov"):
-        interrupt(8)
+        interrupt(18)
         assert swap(capsys, here / "source.png", here / "clip.mov", tmp_path / name)[0] == INTERRUPTED
     assert len(kept_runs(tmp_path)) == 2
     assert swap(capsys, here / "source.png", here / "clip.mov", tmp_path / f"{long}1.mov", "--strength", "0.5")[0] == OK
@@ -172,12 +172,12 @@ def test_who_is_there_is_drawn_without_swapping_anything(here, tmp_path, capsys)
     sheet = tmp_path / "who.png"
     code, report, _ = swap(capsys, here / "clip.mov", "--who", sheet, "--start", "0.12")
     assert code == OK and [person["first"] for person in report["people"]] == [0.12, 0.12] and os.listdir(tmp_path) == ["who.png"]
-    assert Image.open(sheet).size[1] == 2 * 140 and report["frames"] == 7
+    assert Image.open(sheet).size[1] == 2 * 140 and report["frames"] == 16
     code, _, err = swap(capsys, here / "clip.mov", "--who", sheet)
     assert code == USER_ERROR and "pass --overwrite" in err
     assert main(["swap", str(here / "clip.mov"), "--who", str(sheet), "--overwrite", "--quiet"]) == OK
     said = capsys.readouterr().out
-    assert said.startswith("person 0: 0:00.1 to 0:00.4, 70% of the frames\nperson 1: ") and f"2 in the clip → {sheet}" in said
+    assert said.startswith("person 0: 0:00.1 to 0:00.7, 84% of the frames\nperson 1: ") and f"2 in the clip → {sheet}" in said
     assert swap(capsys, here / "photos", "--who", sheet)[0] == USER_ERROR
 
 
@@ -228,7 +228,7 @@ def test_faces_of_an_animated_picture_are_followed(here, tmp_path, capsys):
         after = list(read_frames(out))
         shown = np.stack([(picture.image * 255).round().byte().numpy() for picture in after])
         assert code == OK and report["pictures"][0]["frames"] == len(REDS)
-        assert swapped_frames(before, shown)[5:] == [True, filled, True, True, True]
+        assert swapped_frames(before, shown)[5:9] == [True, filled, True, True]
         assert swapped_frames(before, shown)[:2] == [False, False]
         assert [picture.milliseconds for picture in after] == [100 + 10 * i for i in range(len(REDS))] and frames_in(out).loop == 3
     assert Image.open(tmp_path / "who.png").size[1] == 2 * 140

@@ -107,7 +107,7 @@ import json, os, random, signal, sys, time
 import faceloom.cli.clips, faceloom.cli.swap
 from faceloom.cli import main
 
-faceloom.cli.clips.SEGMENT_FRAMES = 4
+faceloom.cli.clips.SEGMENT_FRAMES = 8
 
 def start(words):
     child = os.fork()

@@ -9,9 +9,10 @@ from .animation import AnimationWriter
 from .frame import ClipFrame
 from .hdr import put_back, tone_mapped
 from .info import ClipInfo, ColorMarks, StreamInfo, count_frames, probe
+from .lossless import write_lossless
 from .open import open_writer
 from .read import FrameReader, read_frames
-from .settings import CODECS, CONTAINERS, EncodeSettings, check_output
+from .settings import CODECS, CONTAINERS, EncodeSettings, check_output, quality_of, suffix_for
 from .write import ClipWriter
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
     "open_writer",
     "probe",
     "put_back",
+    "quality_of",
     "read_frames",
+    "suffix_for",
     "tone_mapped",
+    "write_lossless",
 ]

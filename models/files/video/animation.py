@@ -16,7 +16,7 @@ from .animation_files import AnimationFile, GifFile, PngFile, TiffFile, WebpFile
 from .frame import ClipFrame
 from .info import ClipInfo
 from .library import writing_to
-from .patch import Box
+from .patch import Part
 from .settings import EncodeSettings, check_output
 
 
@@ -42,10 +42,10 @@ class AnimationWriter:
         self._began: Fraction | None = None
 
     def write(
-        self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None, within: Box | None = None
+        self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None, part: Part | None = None
     ) -> None:
         """Add a frame; as of ``ClipWriter``."""
-        pixels = self._pixels(frame, image, alpha)
+        pixels = self._pixels(frame, None if image is None else frame.with_part(image, part), alpha)
         start = frame.pts * frame.time_base
         self._began = start if self._began is None else self._began
         ends = start - self._began + frame.duration * frame.time_base

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 
+WHOLE = (slice(None), slice(None))  # rows and columns
+
+
 @dataclass(eq=False)
 class ClipFrame:
     """One frame of a clip, upright.
@@ -53,10 +56,18 @@ class ClipFrame:
             self.pixels, self.white = to_rgb(self.native, self.matrix, self.full_range), white_of(layout)
         return self.pixels
 
-    def image(self) -> torch.Tensor:
-        """Return the colours ``[H, W, 3]`` float32 in 0..1, in the clip's own transfer; a new tensor each time."""
-        pixels = self.convert()
-        return to_tensor(pixels[..., :3], self.white)
+    def image(self, part: tuple[slice, slice] = WHOLE) -> torch.Tensor:
+        """Return the colours ``[H, W, 3]`` float32 in 0..1, or those of a part (rows and columns), in the clip's own transfer; a new tensor
+        each time."""
+        return to_tensor(self.convert()[(*part, slice(3))], self.white)
+
+    def with_part(self, image: torch.Tensor, part: tuple[slice, slice] | None) -> torch.Tensor:
+        """Return the whole picture ``[H, W, 3]`` of which ``image`` is new: all, or a part (rows and columns)."""
+        if part is None:
+            return image
+        whole = self.image()
+        whole[part] = image.to(whole)
+        return whole
 
     def alpha(self) -> torch.Tensor | None:
         """Return the transparency ``[H, W]`` float32 in 0..1, or None where the clip has none."""

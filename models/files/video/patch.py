@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
 
 from ...errors import FaceLoomError
-from .color import alpha_plane, from_rgb, to_tensor
+from .color import alpha_plane, from_rgb
 from .frame import ClipFrame
 from .pixel_formats import Layout, layout_of
 from .planes import as_layout, planes_of, with_planes
@@ -16,8 +16,7 @@ from .planes import as_layout, planes_of, with_planes
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-# Rows and columns: top, bottom, left, right (the last ones excluded).
-Box = tuple[int, int, int, int]
+Part = tuple[slice, slice]  # rows and columns of a frame
 
 
 def frame_to_encode(
@@ -26,20 +25,19 @@ def frame_to_encode(
     alpha: torch.Tensor | None,
     layout: Layout,
     colors: tuple[int, bool],
-    within: Box | None = None,
+    part: Part | None = None,
 ) -> VideoFrame:
     """Return what the encoder gets for a frame: the decoded planes, with the pixels of ``image`` that differ from the frame's own put in.
 
-    image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed. alpha: ``[H, W]``, or None to keep the frame's. layout, colors:
-    the encoder's planar format, its matrix and whether it is full range. Where the layout has no transparency the frame is laid on white.
-    within: the box outside of which nothing was changed, where it is known.
+    image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed. part: where it is only a part of the frame, which part. alpha:
+    ``[H, W]``, or None to keep the frame's. layout, colors: the encoder's planar format, its matrix and whether it is full range. Where the
+    layout has no transparency the frame is laid on white.
     """
     base = _base(frame, layout)
     if base is None:
-        return _converted(frame, image, alpha, layout, colors)
+        return _converted(frame, None if image is None else frame.with_part(image, part), alpha, layout, colors)
     if image is not None:
-        _check_size(image, frame)
-        base = _patched(base, image, frame, layout, colors, within)
+        base = _patched(base, image, frame, layout, colors, part)
     if alpha is not None and layout.alpha:
         base = with_planes(base, layout.name, [*planes_of(base)[:-1], alpha_plane(alpha, layout)])
     return base
@@ -79,23 +77,30 @@ def _converted(
 
 def _check_size(image: torch.Tensor, frame: ClipFrame) -> None:
     """Raise FaceLoomError where an image is not of the frame's size."""
+    if image.shape != (*frame.convert().shape[:2], 3):
+        _refuse_size(image, frame)
+
+
+def _refuse_size(image: torch.Tensor, frame: ClipFrame) -> NoReturn:
+    """Raise FaceLoomError for an image that is not of the frame's size."""
     height, width = frame.convert().shape[:2]
-    if tuple(image.shape) != (height, width, 3):
-        raise FaceLoomError(
-            f"Frame {frame.index} is {width}x{height} but the image for it is {tuple(image.shape)}; give [{height}, {width}, 3]."
-        )
+    raise FaceLoomError(
+        f"Frame {frame.index} is {width}x{height} but the image for it is {tuple(image.shape)}; give [{height}, {width}, 3]."
+    )
 
 
 def _patched(
-    base: VideoFrame, image: torch.Tensor, frame: ClipFrame, layout: Layout, colors: tuple[int, bool], within: Box | None
+    base: VideoFrame, image: torch.Tensor, frame: ClipFrame, layout: Layout, colors: tuple[int, bool], part: Part | None
 ) -> VideoFrame:
-    """Return a copy of ``base`` with the changed pixels converted and put in, or ``base`` where none are. within: where they are looked
-    for."""
-    height, width = image.shape[:2]
-    rows, columns = (slice(*within[:2]), slice(*within[2:])) if within is not None else (slice(0, height), slice(0, width))
-    own = to_tensor(frame.convert()[rows, columns, :3], frame.white)
-    changed = np.zeros((height, width), bool)
-    changed[rows, columns] = (image[rows, columns].detach().cpu() != own).any(-1).numpy()
+    """Return a copy of ``base`` with the changed pixels converted and put in, or ``base`` where none are; part: as of
+    ``frame_to_encode``."""
+    height, width = frame.convert().shape[:2]
+    if part is None or not _holds_whole_blocks(part, layout, height, width):
+        image, part = frame.with_part(image, part), (slice(0, height), slice(0, width))
+    own = frame.image(part)
+    if image.shape != own.shape:
+        _refuse_size(image, frame)
+    changed = (image.detach().cpu() != own).any(-1).numpy()
     box = _box_of(changed, layout)
     if box is None:
         return base
@@ -103,6 +108,7 @@ def _patched(
     mask = changed[top:bottom, left:right]
     made = with_planes(base, layout.name, planes_of(base))
     patches = from_rgb(image[top:bottom, left:right], layout, *colors)
+    top, left = top + part[0].start, left + part[1].start
     for number, (plane, patch) in enumerate(zip(planes_of(made), patches)):
         chroma = layout.family == "yuv" and number > 0
         sub_x, sub_y = (layout.sub_x, layout.sub_y) if chroma else (0, 0)
@@ -112,8 +118,15 @@ def _patched(
     return made
 
 
-def _box_of(changed: np.ndarray, layout: Layout) -> Box | None:
-    """Return the smallest box around what changed whose sides lie between blocks of chroma, or None where nothing did."""
+def _holds_whole_blocks(part: Part, layout: Layout, height: int, width: int) -> bool:
+    """Tell whether no block of pixels that share a value of chroma lies partly in a part of the frame."""
+    sides = ((part[0], 1 << layout.sub_y, height), (part[1], 1 << layout.sub_x, width))
+    return all(side.start % block == 0 and (side.stop % block == 0 or side.stop == end) for side, block, end in sides)
+
+
+def _box_of(changed: np.ndarray, layout: Layout) -> tuple[int, int, int, int] | None:
+    """Return the smallest box (top, bottom, left, right) around what changed whose sides lie between blocks of chroma; None where nothing
+    did."""
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
     if not len(rows):
         return None

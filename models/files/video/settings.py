@@ -70,15 +70,15 @@ class EncodeSettings:
     codec: one of ``CODECS``; "auto" takes the source's own, or H.264 where that cannot be written. quality: the encoder's constant rate
     factor (lower is better; None for its default; ProRes and FFV1 have none). streams: "copy" the sound and subtitles, or "none". options:
     further options of the encoder by FFmpeg's names. segment_frames: after how many frames a new segment begins; what a broken-off run
-    keeps is whole segments. keep_tags: what the source says about itself (title, date, place and the like) is copied with its sound; the
-    languages of its streams always are. tags: what is said about the new file besides.
+    keeps is whole segments, so that it goes on at a multiple of this. keep_tags: what the source says about itself (title, date, place and
+    the like) is copied with its sound; the languages of its streams always are. tags: what is said about the new file besides.
     """
 
     codec: str = "auto"
     quality: float | None = None
     streams: str = "copy"
     options: Mapping[str, str] = field(default_factory=dict)
-    segment_frames: int = 250
+    segment_frames: int = 256
     keep_tags: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -186,6 +186,24 @@ def make_plan(path: str | Path, info: ClipInfo, settings: EncodeSettings) -> Enc
         settings.keep_tags,
         settings.tags,
     )
+
+
+def suffix_for(info: ClipInfo, codec: str) -> str:
+    """Return the suffix of a file that holds the clip encoded by ``codec`` (of ``CODECS``): the source's own kind where that can."""
+    if "matroska" in info.container:
+        codecs = {info.codec, *(stream.codec for stream in info.streams)}
+        own = ".webm" if codecs <= {"vp8", "vp9", "av1", "opus", "vorbis", "webvtt"} else ".mkv"
+    else:
+        own = ".mp4"
+    if codec == "auto":
+        return own
+    offered = _ENCODERS[codec].suffixes
+    return own if own in offered else ".mkv" if own == ".webm" and ".mkv" in offered else offered[0]
+
+
+def quality_of(codec: str) -> tuple[float, float, float] | None:
+    """Return the range and the default of a codec's quality (smallest, largest, default; lower is better); None where it has none."""
+    return _ENCODERS[codec].quality
 
 
 def _auto_codec(info: ClipInfo, suffix: str) -> str:

@@ -17,7 +17,7 @@ from .frame import ClipFrame
 from .info import ClipInfo
 from .join import join_segments
 from .library import ClipSource
-from .patch import Box, frame_to_encode
+from .patch import Part, frame_to_encode
 from .planes import same_range_reformat
 from .segments import SegmentEncoder, finished_segments
 from .settings import EncodeSettings, check_output, make_plan
@@ -33,7 +33,7 @@ class _Job:
     frame: ClipFrame
     image: torch.Tensor | None
     alpha: torch.Tensor | None
-    within: Box | None
+    part: Part | None
 
 
 class ClipWriter:
@@ -94,23 +94,22 @@ class ClipWriter:
         return self._segments[-1].pts[-1] if self._segments else None
 
     def write(
-        self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None, within: Box | None = None
+        self, frame: ClipFrame, image: torch.Tensor | None = None, alpha: torch.Tensor | None = None, part: Part | None = None
     ) -> None:
         """Add a frame. image: ``[H, W, 3]`` float32 in 0..1, or None where nothing was changed; pixels equal to the frame's own are written
-        as they were decoded. alpha: ``[H, W]``, or None to keep the frame's. within: (top, bottom, left, right) outside of which the image
-        is the frame's own, which saves comparing. Neither may be changed afterwards. FaceLoomError where an earlier frame could not be
-        written."""
+        as they were decoded. part: rows and columns, where ``image`` is only that part of the frame. alpha: ``[H, W]``, or None to keep the
+        frame's. None of it may be changed afterwards. FaceLoomError where an earlier frame could not be written."""
         if self._last_pts is not None and frame.pts <= self._last_pts:
             raise FaceLoomError(f"Frame {frame.index} is not later than the one before it; give frames in the order they are shown.")
         self._last_pts = frame.pts
-        self._worker.put(_Job(frame, image, alpha, within))
+        self._worker.put(_Job(frame, image, alpha, part))
 
     def _encode(self, job: _Job) -> None:
         """Encode a frame, on the worker's thread, and close the segment when it is full."""
         if self._encoder is None:
             self._encoder = SegmentEncoder(self.folder, len(self._segments), self.plan)
         colors = (self.plan.matrix, self.plan.marks.full_range)
-        frame = frame_to_encode(job.frame, job.image, job.alpha, self.plan.layout, colors, job.within)
+        frame = frame_to_encode(job.frame, job.image, job.alpha, self.plan.layout, colors, job.part)
         if self.plan.pixel_format != self.plan.layout.name:
             frame = same_range_reformat(frame, self.plan.pixel_format)
         self._encoder.encode(frame, job.frame.pts, job.frame.duration)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from faceloom.models.clip.swap import ClipPlan, ClipSwapper, frames_together, swap_frames, track_crop_sizes
+from faceloom.models.clip.frames import Patch, swap_frames
+from faceloom.models.clip.swap import Box, ClipPlan, ClipSwapper, frames_together, track_crop_sizes
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import FFHQ_TEMPLATE, Face, Faces, Identity
 from faceloom.models.options.paste import PasteSettings
@@ -55,19 +56,27 @@ def frames(count: int, channels: int = 3) -> list[torch.Tensor]:
 
 
 class Shown:
-    """A frame that notes whether it was asked for its colours."""
+    """A frame that notes of which parts it was asked the colours."""
 
     def __init__(self, picture: torch.Tensor) -> None:
-        self.picture, self.asked = picture, False
+        self.picture, self.asked = picture, []
 
-    def image(self) -> torch.Tensor:
-        self.asked = True
-        return self.picture
+    def image(self, box: Box) -> torch.Tensor:
+        self.asked.append(box)
+        return self.picture[box.slices]
+
+    def after(self, patch: Patch | None) -> torch.Tensor:
+        """The frame with its new pixels; itself where there are none."""
+        if patch is None:
+            return self.picture
+        image = self.picture.clone()
+        image[patch.box.slices] = patch.pixels
+        return image
 
 
 def swapped(pictures: list[torch.Tensor], work: ClipSwapper, first: int = 0) -> list[torch.Tensor]:
     """The frames after the swap."""
-    return [frame.picture if image is None else image for frame, image in swap_frames(map(Shown, pictures), work, first)]
+    return [frame.after(patch) for frame, patch in swap_frames(map(Shown, pictures), work, first)]
 
 
 def swapper(faces: Faces, fade: int = 0, settings: Settings = PLAIN) -> tuple[ClipSwapper, Painter]:
@@ -81,9 +90,10 @@ def test_every_frame_comes_out_in_order_and_only_those_with_faces_change():
     heard = []
     shown = [Shown(picture) for picture in pictures]
     done = list(swap_frames(iter(shown), work, progress=lambda *at: heard.append(at)))
-    assert [frame for frame, _ in done] == shown and [image is not None for _, image in done] == [i in (2, 3, 9) for i in range(20)]
-    assert [frame.asked for frame in shown] == [i in (2, 3, 9) for i in range(20)] and heard[-1] == (1, 1)
-    out = [frame.picture if image is None else image for frame, image in done]
+    assert [frame for frame, _ in done] == shown and [patch is not None for _, patch in done] == [i in (2, 3, 9) for i in range(20)]
+    assert [bool(frame.asked) for frame in shown] == [i in (2, 3, 9) for i in range(20)] and heard[-1] == (1, 1)
+    assert shown[9].asked == [work.box(9, 1)] and shown[2].asked == [work.box(2, 2)]  # frames together, of all of them the same part
+    out = [frame.after(patch) for frame, patch in done]
     for i, x in ((2, 50), (3, 52), (3, 120), (9, 60)):
         assert torch.allclose(out[i][38:42, x - 2 : x + 2], torch.tensor(.9), atol=1e-3)
         assert not torch.equal(out[i], pictures[i])
@@ -138,21 +148,50 @@ def test_settings_of_their_own_size_hold_for_all():
     assert engine.batches == [(2, 128)]
 
 
-def test_nothing_outside_the_window_changes():
+def test_only_the_part_with_faces_is_given_on():
     """Also where a face reaches beyond the frame or lies wholly outside of it."""
     items = (face(0, 30, 0), face(0, 70, 1), face(1, 140, 0), face(2, 300, 0), face(3, -15, 0))
     pictures = frames(4)
     work, _ = swapper(clip(*items, frames=4))
-    for number, (picture, image) in enumerate(zip(pictures, swapped(pictures, work), strict=True)):
-        top, bottom, left, right = work.window(number)
-        assert 0 <= top <= bottom <= HEIGHT and left >= 0 and right <= WIDTH
-        outside = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
-        outside[top:bottom, left:right] = False
-        assert torch.equal(picture[outside], image[outside]) and torch.equal(picture, image) == (number == 2)
-    assert work.window(0)[2:] == (28, 114) and swapper(clip(frames=1))[0].window(0) == (0, 0, 0, 0)
+    done = [(frame, patch) for frame, patch in swap_frames(map(Shown, pictures), work)]
+    assert [patch.box for _, patch in done] == [Box(16, 64, 24, 120), Box(16, 64, 136, 160), Box(0, 0, 0, 0), Box(16, 64, 0, 32)]
+    for picture, (frame, patch) in zip(pictures, done, strict=True):
+        assert patch.pixels.shape == (*picture[patch.box.slices].shape[:2], 3)
+        assert torch.equal(frame.after(patch), picture) == (not patch.pixels.numel())
+    assert swapper(clip(frames=1))[0].box(0, 1) == Box(0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("size, count", [((90, 160, 3), 8), ((1080, 1920, 3), 8), ((2160, 3840, 3), 2), ((4320, 7680, 4), 1)])
+def test_a_clip_broken_off_at_a_chunk_goes_on_as_if_nothing_had_been():
+    """With colours and grain, which are measured in the first frame of each chunk and change evenly in between."""
+    settings = Settings(paste=PasteSettings(color="mean-std"))
+    pictures = [picture + .02 * i for i, picture in enumerate(frames(28))]
+    faces = clip(*(face(i, 30 + i, 0) for i in range(28) if i not in (13, 14)), frames=28)
+    whole = swapped(pictures, swapper(faces, settings=settings)[0])
+    part = swapped(pictures[16:], swapper(faces, settings=settings)[0], first=16)
+    assert len(part) == 12 and all(torch.equal(one, other) for one, other in zip(part, whole[16:], strict=True))
+
+
+def brightness(cuts: frozenset[int] = frozenset()) -> list[float]:
+    """How bright the face is in 24 frames that become brighter by the frame, its colours matched to them."""
+    pictures = [torch.full((HEIGHT, WIDTH, 3), .2 + .02 * i) for i in range(24)]
+    settings = replace(PLAIN, paste=PasteSettings(color="mean-std"))
+    faces = replace(clip(*(face(i, 30, 0) for i in range(24)), frames=24), cuts=cuts)
+    return [float(image[40, 50].mean()) for image in swapped(pictures, swapper(faces, settings=settings)[0])]
+
+
+def test_colours_are_measured_in_every_eighth_frame_and_change_evenly_in_between():
+    levels = brightness()
+    np.testing.assert_allclose([levels[i] for i in (0, 8, 16)], [.2, .36, .52], atol=.012)
+    np.testing.assert_allclose(levels[4], (levels[0] + levels[8]) / 2, atol=.012)
+    assert (np.diff(levels[:17]) > .012).all() and np.ptp(levels[16:]) < 1e-6  # after the last there is none to change towards
+
+
+def test_colours_of_one_shot_are_not_those_of_the_next():
+    levels = brightness(frozenset({11}))
+    np.testing.assert_allclose([levels[i] for i in (8, 10, 11, 15)], [.36, .36, .42, .42 + 4 / 5 * .1], atol=.012)
+
+
+@pytest.mark.parametrize("size, count", [((90, 160), 8), ((1080, 1920), 8), ((2160, 3840), 2), ((4320, 7680), 1)])
 def test_fewer_large_frames_are_worked_on_together(size, count):
     assert frames_together(*size) == count
 

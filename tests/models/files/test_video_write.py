@@ -420,12 +420,27 @@ def test_frames_from_memory(tmp_path):
     assert packets(target, "audio") == packets(tmp_path / "in.mp4", "audio")
 
 
-def test_a_box_saves_comparing_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("rows, columns", [((8, 40), (32, 72)), ((9, 39), (30, 71)), ((40, 64), (0, 96)), ((0, 0), (0, 0))])
+def test_a_part_of_a_frame_is_as_good_as_all_of_it(tmp_path, rows, columns):
     source = make_clip(tmp_path / "in.mp4")
-    for name, box in (("all.mkv", None), ("box.mkv", (9, 40, 30, 71))):
+    part = slice(*rows), slice(*columns)
+    for name in ("all.mkv", "part.mkv"):
         with read_frames(source) as frames, open_writer(tmp_path / name, source, frames.info, LOSSLESS) as writer:
             for frame in frames:
                 image = frame.image()
+                image[part] *= 0.5
+                writer.write(frame, image[part] if name == "part.mkv" else image, part=part if name == "part.mkv" else None)
+    assert equal(decoded(tmp_path / "all.mkv"), decoded(tmp_path / "part.mkv"))
+    assert equal(decoded(source), decoded(tmp_path / "all.mkv")) == (rows == (0, 0))
+
+
+def test_a_part_of_a_picture_of_an_animation(tmp_path):
+    source = make_clip(tmp_path / "in.mp4")
+    for name in ("all.png", "part.png"):
+        with read_frames(source, end=.2) as frames, open_writer(tmp_path / name, None, frames.info) as writer:
+            for frame in frames:
+                image = frame.image()
                 image[9:40, 30:71] *= 0.5
-                writer.write(frame, image, within=box)
-    assert equal(decoded(tmp_path / "all.mkv"), decoded(tmp_path / "box.mkv")) and not equal(decoded(source), decoded(tmp_path / "all.mkv"))
+                part = (slice(9, 40), slice(30, 71)) if name == "part.png" else None
+                writer.write(frame, image if part is None else image[part], part=part)
+    assert (tmp_path / "all.png").read_bytes() == (tmp_path / "part.png").read_bytes()

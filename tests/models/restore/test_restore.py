@@ -16,7 +16,9 @@ from faceloom.models.parse.landmarks import mean_points68
 from faceloom.models.pixels.affine import invert, scale_of
 from faceloom.models.pixels.sampling import warp
 from faceloom.models.restore import restore_crops
-from faceloom.models.restore.grain import _blur, edge_width, measure_noise
+from faceloom.models.restore.noise import blur as blurred
+from faceloom.models.restore.noise import measure_noise
+from faceloom.models.restore.sharpness import edge_width
 from PIL import Image
 
 EDGE = 300
@@ -32,7 +34,7 @@ def scene(blur: float, seed: int = 0, size: int = EDGE) -> torch.Tensor:
         x, y, radius = (torch.rand(3, generator=random) * torch.tensor([size, size, 28.0])).tolist()
         color = torch.rand((3, 1, 1), generator=random) * 0.6 + 0.2
         picture = torch.where(torch.hypot(xs - x, ys - y) < radius + 8, color, picture)
-    return _blur(picture, blur).movedim(0, -1)
+    return blurred(picture, blur).movedim(0, -1)
 
 
 def white(sigma: float, seed: int = 3, size: int = EDGE) -> torch.Tensor:
@@ -62,7 +64,7 @@ def test_measured_noise_is_the_noise_that_was_added(sigma):
     noise = white(sigma)
     everywhere = torch.ones(EDGE, EDGE, dtype=torch.bool)
     pure, textured = deviation(0.5 + noise, everywhere), deviation(scene(1.0) + noise, everywhere)
-    fine = noise - _blur(noise.movedim(-1, 0), 0.6).movedim(0, -1)
+    fine = noise - blurred(noise.movedim(-1, 0), 0.6).movedim(0, -1)
     assert pure[0] == pytest.approx(np.full(3, float(fine.std())), rel=0.06)
     assert textured == pytest.approx(pure, rel=0.12)
     assert (deviation(scene(1.0), everywhere) < 0.3 / 255).all()
@@ -73,7 +75,7 @@ def test_noise_by_colour_and_blur_is_told_apart():
     grey = white(0.03)[..., :1].expand(-1, -1, 3)
     light, *color = deviation(0.5 + grey, everywhere)[0]
     assert light > 0.02 and max(color) < 1e-5
-    soft = deviation(0.5 + _blur(white(0.06).movedim(-1, 0), 0.9).movedim(0, -1), everywhere)[:, 0]
+    soft = deviation(0.5 + blurred(white(0.06).movedim(-1, 0), 0.9).movedim(0, -1), everywhere)[:, 0]
     bare = deviation(0.5 + white(0.03), everywhere)[:, 0]
     assert soft[1] / soft[0] > 2 * bare[1] / bare[0]
 
@@ -118,7 +120,7 @@ def test_a_crop_coarser_than_the_photograph_is_not_given_blotches():
 
 def test_soft_and_grey_grain_is_copied_as_such():
     faces = one_face()
-    grain = _blur(white(0.06)[..., 0][None], 0.8)[0][..., None]
+    grain = blurred(white(0.06)[..., 0][None], 0.8)[0][..., None]
     photo = (scene(1.2) + grain).clamp(0, 1)
     crop = crop_faces(scene(1.2, seed=7)[None], faces, 400)
     after, where = on_photo(restore_crops(crop, images=photo[None], faces=faces)[0], faces)
@@ -187,7 +189,7 @@ def test_jpeg_grain_on_a_portrait(hopper, collins):
     photo = torch.from_numpy(np.asarray(Image.open(buffer), np.float32) / 255)[None]
     points = mean_points68() * 345 + (103, 65)
     faces = Faces((Face(0, [*points.min(0), *points.max(0)], keypoints_from_68(points), points68=points),), 1, 600, 512)
-    smooth = _blur(collins[0, 40:200, 140:300].movedim(-1, 0), 1.0)
+    smooth = blurred(collins[0, 40:200, 140:300].movedim(-1, 0), 1.0)
     crop = torch.nn.functional.interpolate(smooth[None], size=(384, 384), mode="bicubic").movedim(1, -1).clamp(0, 1)
     restored = restore_crops(crop, images=photo, faces=faces)
     back = invert(crop_matrices(faces, 384)[0])
