@@ -22,7 +22,7 @@ from typing import NoReturn
 # command -> what it does. Each is a module beside this one with add_arguments(parser) and run(arguments) -> exit code.
 COMMANDS = {
     "demo": "swap the faces of two public-domain portraits, both ways",
-    "swap": "put one person's face into photographs",
+    "swap": "put one person's face into photographs and clips",
     "models": "list, fetch and check model files",
 }
 OK, SOME_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130

@@ -1,104 +1,174 @@
-"""Swaps the faces of one clip: found and followed in a first pass, swapped and written in a second one, with its sound and its times."""
+"""Swaps the faces of clips: found and followed in a first pass, swapped and written in a second one, with their sound and their times."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..models.clip.find import ClipSearch, FoundFaces
-from ..models.clip.run import find_in_clip, swap_clip
+from ..models.clip.find import FoundFaces
+from ..models.clip.follow import choose_people, count_people, steady_faces
+from ..models.clip.run import swap_clip
+from ..models.clip.store import load_found, save_found
 from ..models.clip.swap import ClipPlan, ClipSwapper
 from ..models.clip.who import people
 from ..models.errors import FaceLoomError
 from ..models.faces import Faces
-from ..models.files.video import CONTAINERS, ClipInfo, EncodeSettings, check_output, open_writer, probe
-from ..models.pipeline import Settings
-from ..models.runtime.options import Value
-from ..models.select.fill import fill_gaps
-from ..models.select.smooth import smooth_faces
-from . import INTERRUPTED, OK, own_version
-from .session import Session
+from ..models.files.video import AnimationWriter, ClipInfo, ClipWriter, check_output, open_writer, probe
+from ..models.pipeline import Clock
+from . import own_version
+from .clip_arguments import ClipOptions
+from .folder import is_video
+from .jobs import Job, copy_file
+from .people import described, expected_frames, find_people, write_sheet
+from .progress import frames_bar
+from .session import Session, provenance
 
-FILL = 12  # frames in a row in which a face may be missed and is put in
-SEARCH_EVERY = 8  # frames, between which faces are looked for only where they are expected
+SEGMENT_FRAMES = 256  # after which an interrupted run goes on; a multiple of how many frames are worked on together
+FACES = "faces.safetensors"  # what the first pass found, in the folder of a run that is not finished
+# Arguments that change nothing about what is written into a clip, or are files, which the key knows by their state.
+_NOT_IN_KEY = ("files", "source", "target", "out", "quiet", "json", "overwrite", "who", "resume", "recursive", "no_face")
 
-
-def clip_output(target: Path, out: str, inputs: Sequence[Path], overwrite: bool) -> Path:
-    """Returns the file to write; FaceLoomError where it cannot be."""
-    path = Path(out)
-    if path.is_dir() or out.endswith(("/", "\\")) or not path.suffix:
-        path = path / (target.name if target.suffix.lower() in CONTAINERS else f"{target.stem}.mp4")
-    if path.suffix.lower() not in CONTAINERS:
-        raise FaceLoomError(f"{target} is a clip, so OUT must be one, {', '.join(CONTAINERS)}, not {path}.")
-    if os.path.realpath(path) in {os.path.realpath(file) for file in (*inputs, target)}:
-        raise FaceLoomError(f"{path} is one of the files that are read; choose another OUT.")
-    if path.exists() and not overwrite:
-        raise FaceLoomError(f"{path} is there already; pass --overwrite to replace it, or choose another OUT.")
-    return path
+Writer = ClipWriter | AnimationWriter
 
 
-def run_clip(arguments: argparse.Namespace, settings: Settings, options: Mapping[str, Value], sources: Sequence[Path]) -> int:
-    """Swaps the faces of the clip TARGET. Returns the exit code; see ``cli/__init__.py``."""
-    if arguments.provenance or arguments.mask is not None:
-        raise FaceLoomError("--provenance and --mask are for photographs; leave them out for a clip.")
-    target = Path(arguments.target)
-    out = clip_output(target, arguments.out, sources, arguments.overwrite)
-    info, encode = probe(target), EncodeSettings()
-    check_output(out, target, info, encode)
-    session = Session.start(arguments, settings, options, sources, arguments.no_face or "error")
-    started = time.perf_counter()
-    try:
-        found = _find(target, info, session, arguments.quiet)
-        faces = smooth_faces(fill_gaps(found.faces, FILL), jump=0)
-        if not len(faces):
-            raise FaceLoomError(f"There is no face in {target}; lower --threshold.")
-        key = _key(target, sources, arguments)
-        _swap(target, out, info, encode, faces, session, key, arguments.quiet)
-    except KeyboardInterrupt:
-        print("faceloom: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return INTERRUPTED
-    filled = sum(face.score == 0 for face in faces)
-    report = {"frames": faces.frames, "frames_with_a_face": len(set(faces.frame_indices.tolist())), "filled": filled,
-              "people": [str(person) for person in people(faces, found.times)], "seconds": round(time.perf_counter() - started, 3)}
-    if arguments.json:
-        print(json.dumps(session.summary() | {"target": str(target), "out": str(out), **report}, indent=2))
-    else:
-        print(f"{report['frames']} frames, {report['frames_with_a_face']} with a face", "→", out)
-    return OK
+def check_clips(jobs: Sequence[Job], options: ClipOptions, alone: bool, provenance: bool) -> None:
+    """Finds before the work starts what would spoil clips at its end; FaceLoomError. alone: TARGET is a clip itself, so that one that
+    cannot be read is refused; in a folder it only fails."""
+    for job in jobs:
+        if not is_video(job.out) and (provenance or options.codec != "auto"):
+            words = "room for provenance" if provenance else "choice of codec"
+            raise FaceLoomError(f"{job.out}: a {job.out.suffix} file made of a clip has no {words}; write .mp4 or .mkv, or leave it out.")
+        try:
+            info = probe(job.target)
+        except FaceLoomError:
+            if alone:
+                raise
+            continue
+        if options.start is not None and info.duration is not None and options.start >= info.duration:
+            raise FaceLoomError(f"{job.target} is {float(info.duration):.2f} s long, so nothing is left of it after --start "
+                                f"{options.start:g} s.")
+        check_output(job.out, job.target, info, options.encoding())
 
 
-def _progress(what: str, count: int | None, quiet: bool):
-    from tqdm import tqdm
-
-    return tqdm(total=count, desc=what, unit="frame", file=sys.stderr, disable=quiet)
-
-
-def _find(target: Path, info: ClipInfo, session: Session, quiet: bool) -> FoundFaces:
-    """Pass one."""
-    with _progress("finding", info.frames, quiet) as bar, session.clock.stage("detect"):
-        search = ClipSearch(session.settings.detect, SEARCH_EVERY)
-        return find_in_clip(target, search, session.models.detector, session.models.recognizer, progress=lambda done, total: bar.update())
+def stamp(path: Path) -> tuple[str, int, int]:
+    """Returns a file's place, size and time of change, which tell whether it is the same as before."""
+    status = path.stat()
+    return os.path.realpath(path), status.st_size, status.st_mtime_ns
 
 
-def _swap(target: Path, out: Path, info: ClipInfo, encode: EncodeSettings, faces: Faces, session: Session, key: str, quiet: bool) -> None:
-    """Pass two: writes the frames, from where an earlier run with the same request stopped."""
-    swapper = ClipSwapper(ClipPlan(faces, session.source, session.models, session.settings), session.clock)
-    with open_writer(out, target, info, encode, key=key) as writer:
-        with _progress("swapping", faces.frames, quiet) as bar:
-            bar.update(writer.frames_done)
-            swap_clip(target, writer, swapper, watch=lambda done, total, picture: bar.update())
-        with session.clock.stage("write"):
-            writer.finish()
+def request_of(arguments: argparse.Namespace, sources: Sequence[Path]) -> str:
+    """Returns what a run is asked for, in so far as it decides what is written into a clip; with the state of the files that are read."""
+    asked = {name: str(value) for name, value in vars(arguments).items() if name not in _NOT_IN_KEY}
+    named = [Path(value) for value in asked.values() if os.path.isfile(value)]  # a mask, models
+    return repr((own_version(), sorted(asked.items()), [stamp(path) for path in (*sources, *named)]))
 
 
-def _key(target: Path, sources: Sequence[Path], arguments: argparse.Namespace) -> str:
-    """Returns a name for everything that decides the pixels: the files that are read, by size and time of change, and the request."""
-    files = [(os.path.realpath(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (target, *sources)]
-    asked = {name: str(value) for name, value in vars(arguments).items() if name not in ("quiet", "json", "overwrite", "out")}
-    return hashlib.sha256(repr((own_version(), files, sorted(asked.items()))).encode()).hexdigest()
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """Swaps clip after clip with the models and the person of one session. request: see ``request_of``."""
+
+    session: Session
+    request: str
+    quiet: bool = False
+
+    @property
+    def options(self) -> ClipOptions:
+        """What was asked of clips."""
+        return self.session.clips
+
+    def swap(self, job: Job) -> dict:
+        """Swaps one clip and writes the result. Returns what became of it; FaceLoomError where it cannot be."""
+        started, clock, session, options = time.perf_counter(), Clock(), self.session, self.options
+        info = probe(job.target)
+        tags = provenance(session.models.engine.name, session.identity.name) if session.provenance else {}
+        encode = replace(options.encoding(not session.strip, tags), segment_frames=SEGMENT_FRAMES)
+        section, key = options.section(info), hashlib.sha256(repr((self.request, job.out.name, stamp(job.target))).encode()).hexdigest()
+        with open_writer(job.out, job.target, info, encode, window=(section.start, section.end), key=key, resume=options.resume) as writer:
+            notes = _notes(job, info, writer, options)
+            with clock.stage("detect"):
+                found = self._find(job, info, writer)
+            if options.who is not None:
+                write_sheet(options.who, found)
+            chosen = choose_people(found.faces, session.settings.detect.keep)
+            if not len(chosen) and (record := self._without_face(job, writer, count_people(found.faces))):
+                return record
+            plan = ClipPlan(steady_faces(chosen, options.follow), session.source, session.models, session.settings, options.follow.fade,
+                            frame_mask=session.mask)
+            swapper = ClipSwapper(plan, clock)
+            notes += [] if len(chosen) else [f"nobody to swap in {job.target}; its frames are written as they are."]
+            notes += session.missing_positions(job, _people(count_people(found.faces)), count_people(found.faces))
+            with frames_bar("swapping", plan.faces.frames, self.quiet, writer.frames_done) as bar:
+                swap_clip(job.target, writer, swapper, section=section, watch=lambda done, total, picture: bar.update())
+            with clock.stage("write"):
+                writer.finish()
+        for stage, spent in clock.milliseconds.items():
+            session.clock.milliseconds[stage] += spent
+        record = {"status": "swapped" if len(chosen) else "copied", **_counts(found, swapper), "milliseconds": clock.rounded(),
+                  "seconds": round(time.perf_counter() - started, 3)}
+        return record | ({"note": " ".join(notes)} if notes else {})
+
+    def _find(self, job: Job, info: ClipInfo, writer: Writer) -> FoundFaces:
+        """Returns the faces of a clip: those that an interrupted run found, or those of the first pass."""
+        kept = writer.folder / FACES if isinstance(writer, ClipWriter) else None
+        if kept is not None and kept.exists():
+            with suppress(FaceLoomError):  # damaged: they are found again
+                return load_found(kept)
+        session, models = self.session, self.session.models
+        with frames_bar("finding", expected_frames(info, self.options), self.quiet) as bar:
+            found = find_people(job.target, info, self.options, session.settings.detect, (models.detector, models.recognizer),
+                                lambda done, total: bar.update())
+        if kept is not None:
+            save_found(found, kept)
+        return found
+
+    def _without_face(self, job: Job, writer: Writer, people: int) -> dict | None:
+        """Returns what becomes of a clip in which nobody is to be swapped; None where its frames are to be written as they are."""
+        session, options = self.session, self.options
+        keep = session.settings.detect.keep
+        none = f"{_people(people)} in {job.target}, none of them at --faces {keep}" if people else f"no face in {job.target}"
+        if session.no_face == "copy":
+            of_faces = ClipOptions(options.follow, resume=options.resume, who=options.who)
+            if job.target.suffix.lower() != job.out.suffix.lower() or session.strip or options != of_faces:
+                return None
+        writer.discard()
+        if session.no_face == "error":
+            what = "--who FILE shows their numbers" if people else "lower --threshold, or pass --no-face copy to pass it through"
+            raise FaceLoomError(f"There is {none}; {what}.")
+        if session.no_face == "copy":
+            copy_file(job.target, job.out)
+        status, words = ("copied", "copied unchanged") if session.no_face == "copy" else ("skipped", "left out")
+        return {"status": status, "note": f"{none}; {words}."}
+
+
+def _people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} people"
+
+
+def _notes(job: Job, info: ClipInfo, writer: Writer, options: ClipOptions) -> list[str]:
+    """Returns what has to be said of a clip."""
+    notes = []
+    if isinstance(writer, ClipWriter):
+        if writer.frames_done:
+            notes.append(f"{job.out} went on after {writer.frames_done} frames of an interrupted run.")
+        if others := len(writer.other_runs()):
+            notes.append(f"What {others} interrupted run(s) with other settings had left of {job.out} was removed.")
+    elif info.streams and options.audio == "copy":
+        notes.append(f"{job.out} has no sound; write .mp4 or .mkv to keep it.")
+    if info.interlaced:
+        notes.append(f"{job.target} is interlaced and stays so; faces that move fast come out cleaner if it is deinterlaced first.")
+    return notes
+
+
+def _counts(found: FoundFaces, swapper: ClipSwapper) -> dict:
+    """Returns what was found and swapped, for the JSON document."""
+    faces: Faces = swapper.plan.faces
+    return {"frames": faces.frames, "frames_with_a_face": len(set(found.faces.frame_indices.tolist())),
+            "frames_swapped": sum(swapper.has_faces(frame) for frame in range(faces.frames)), "faces": len(faces),
+            "filled": sum(face.score == 0 for face in faces), "faded": int((swapper.weights < 1).sum()),
+            "people": [described(person) for person in people(found.faces, found.times)]}

@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
                             for name, recognizer in recognizers.items()}
             with own.stage("write"):
                 name = f"{source}_to_{target}"
-                write_image(arguments.out / f"{name}.png", done.result[0], provenance(engine.name, NAMES[source], len(done.faces)))
+                about = provenance(engine.name, NAMES[source], f"{len(done.faces)} face(s) in this picture")
+                write_image(arguments.out / f"{name}.png", done.result[0], about)
             swaps[name] = done
             results[name] = {"source": NAMES[source], "target": NAMES[target], "similarity": likeness, "milliseconds": own.rounded(),
                              "crop_size": done.faces.crop_size}

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# Video files that are read.
+_VIDEO = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".vob"}
 # How files begin that are pictures whatever they are called.
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 
@@ -19,16 +21,21 @@ class Found:
     left_out: Mapping[Path, str] = field(default_factory=dict)
 
 
-def pictures_in(folder: Path, recursive: bool, but: Path | None = None) -> Found:
+def is_video(path: Path) -> bool:
+    """Returns whether a file is a video file, by its suffix."""
+    return path.suffix.lower() in _VIDEO
+
+
+def pictures_in(folder: Path, recursive: bool, but: Path | None = None, clips: bool = False) -> Found:
     """Returns the picture files of a folder; hidden ones and those in or under ``but`` are passed over.
 
-    recursive: take subfolders too, linked ones as well, but none inside itself.
+    recursive: take subfolders too, linked ones as well, but none inside itself. clips: take video files too.
     """
     from ..models.files.picture_formats import is_read
 
     pictures, left_out = [], {}
     for path, problem in _walk(folder, recursive, but and os.path.realpath(but), (os.path.realpath(folder),)):
-        if problem is None and is_read(path.suffix.lower()):
+        if problem is None and (is_read(path.suffix.lower()) or (clips and is_video(path))):
             pictures.append(path)
         elif reason := problem or _why_not(path):
             left_out[path] = reason

@@ -1,4 +1,4 @@
-"""Which photographs are swapped, and where the results go: planned and checked before any work starts."""
+"""Which photographs and clips are swapped, and where the results go: planned and checked before any work starts."""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .folder import Found, pictures_in
+from ..models.options.clip import CONTAINERS
+from .folder import Found, is_video, pictures_in
 
 if TYPE_CHECKING:
     from ..models.files.picture import Frames
 
+# Pictures that a clip can be written as.
+_ANIMATIONS = (".gif", ".webp", ".apng")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more: C:/ is a drive
-
-
-# Video files that are read.
-CLIP_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv",
-                 ".vob")  # fmt: skip
-
-
-def is_clip(target: str) -> bool:
-    """Returns whether TARGET is a video file, by its suffix."""
-    return os.path.isfile(target) and os.path.splitext(target)[1].lower() in CLIP_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Job:
-    """One photograph to swap and where the result goes."""
+    """One photograph or clip to swap and where the result goes."""
 
     target: Path
     out: Path
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether frames are read and written one by one: a video file comes in or goes out."""
+        return is_video(self.target) or is_video(self.out)
 
 
 @dataclass(frozen=True)
@@ -99,35 +97,47 @@ def plan(target: str, out: str, recursive: bool) -> Plan:
     if _ADDRESS.match(out) and not os.path.exists(out):
         raise FaceLoomError(f"OUT must be a picture or a folder of this machine, not the address {out}.")
     source, destination = Path(target), Path(out)
-    is_picture = written_format(destination.suffix.lower()) is not None
+    is_file = written_format(destination.suffix.lower()) is not None or is_video(destination)
     if os.path.isdir(source):
-        if os.path.isfile(destination) or (is_picture and not os.path.isdir(destination)):
+        if os.path.isfile(destination) or (is_file and not os.path.isdir(destination)):
             raise FaceLoomError(f"{source} is a folder, so OUT must be a folder too, not {destination}.")
         if os.path.realpath(destination) == os.path.realpath(source):
             raise FaceLoomError(f"OUT is TARGET itself ({source}); name another folder so that no photograph is lost.")
-        found = pictures_in(source, recursive, but=destination)
+        found = pictures_in(source, recursive, but=destination, clips=True)
         if not found.pictures:
             raise FaceLoomError(_nothing_in(source, "", found))
         return Plan(_in_folder(found.pictures, source, destination), dict(found.left_out))
     if not os.path.isfile(source):
         raise FaceLoomError(f"The target {_missing(target)}")
     if os.path.isdir(destination) or out.endswith(("/", "\\")) or not destination.suffix:
-        name = source.name if written_format(source.suffix.lower()) else f"{source.stem}.png"
-        destination = destination / name
+        destination = destination / (source.name if _is_written(source) else f"{source.stem}{_written_suffix(source)}")
+    elif is_video(source) and destination.suffix.lower() not in (*CONTAINERS, *_ANIMATIONS):
+        raise FaceLoomError(f"{source} is a clip, so OUT must be one, {', '.join((*CONTAINERS, *_ANIMATIONS))}, not {destination}.")
     return Plan([Job(source, destination)], {})
+
+
+def _is_written(path: Path) -> bool:
+    """Returns whether files like this one are written under the same suffix."""
+    from ..models.files.picture_formats import written_format
+
+    return path.suffix.lower() in CONTAINERS or written_format(path.suffix.lower()) is not None
+
+
+def _written_suffix(path: Path) -> str:
+    """Returns the suffix under which a file that cannot be written in its own format is written."""
+    return ".mp4" if is_video(path) else ".png"
 
 
 def _in_folder(pictures: Sequence[Path], source: Path, destination: Path) -> list[Job]:
     """Returns the jobs of a folder. Names are kept; what cannot be written in its own format becomes ``name.png``, or ``name.suffix.png``
-    where there is a ``name.png`` already."""
-    from ..models.files.picture_formats import written_format
-
+    where there is a ``name.png`` already; a clip in the same way ``.mp4``."""
     inside = {path: path.relative_to(source) for path in pictures}
-    taken = {_same_name(name) for path, name in inside.items() if written_format(path.suffix.lower())}
+    taken = {_same_name(name) for path, name in inside.items() if _is_written(path)}
     for path, name in inside.items():
-        if not written_format(path.suffix.lower()):
-            short = name.with_suffix(".png")
-            inside[path] = name.with_name(f"{name.name}.png") if _same_name(short) in taken else short
+        if not _is_written(path):
+            suffix = _written_suffix(path)
+            short = name.with_suffix(suffix)
+            inside[path] = name.with_name(f"{name.name}{suffix}") if _same_name(short) in taken else short
             taken.add(_same_name(inside[path]))
     return [Job(path, destination / name) for path, name in inside.items()]
 
@@ -146,15 +156,15 @@ def check(jobs: Sequence[Job], sources: Iterable[Path], overwrite: bool, provena
     inputs = {os.path.realpath(path) for path in sources} | {os.path.realpath(job.target) for job in jobs}
     there = []
     for job in jobs:
-        if format_of(job.out) in ("BMP", "GIF") and provenance:
+        if not is_video(job.out) and format_of(job.out) in ("BMP", "GIF") and provenance:
             raise FaceLoomError(f"{job.out}: a {job.out.suffix} file has no room for provenance; write .png, .jpg, .webp or .tif.")
         if os.path.realpath(job.out) in inputs:
-            raise FaceLoomError(f"{job.out} is one of the pictures that are read; choose another OUT.")
+            raise FaceLoomError(f"{job.out} is one of the files that are read; choose another OUT.")
         if os.path.isdir(job.out):
             raise FaceLoomError(f"{job.out} is a folder; choose another OUT.")
         if _is_there(job.out):
             there.append(job.out)
-        if job.target.suffix.lower() != job.out.suffix.lower():
+        if not is_video(job.target) and job.target.suffix.lower() != job.out.suffix.lower():
             check_frames(job)
     if there and not overwrite:
         more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
@@ -227,11 +237,29 @@ def check_frames(job: Job) -> Frames:
         frames = frames_in(job.target)
     except FaceLoomError:
         return Frames()  # reading it will say why
+    if is_video(job.out):
+        if not is_animated(job.target):
+            raise FaceLoomError(f"{job.target} is a photograph, so OUT must be a picture, not {job.out}.")
+        return frames
     out = format_of(job.out)
     if frames.count > 1 and (out not in SEVERAL or frames.timed != (out in TIMED)):
         kind, fitting = ("frames", ".webp, .png or .gif") if frames.timed else ("pages", ".tif")
         raise FaceLoomError(f"{job.target} has {frames.count} {kind}, which a {job.out.suffix} file cannot hold; write {fitting}.")
     return frames
+
+
+def is_animated(path: Path) -> bool:
+    """Returns whether a file is an animated picture: one of several frames that have times."""
+    from ..models.errors import FaceLoomError
+    from ..models.files.picture import frames_in
+
+    if is_video(path):
+        return False
+    try:
+        frames = frames_in(path)
+    except FaceLoomError:
+        return False
+    return frames.count > 1 and frames.timed
 
 
 def copy_file(source: Path, destination: Path) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..models.clip.find import find_faces
+from ..models.clip.follow import choose_people, count_people, number_people, steady_faces
+from ..models.clip.frames import swap_frames
+from ..models.clip.swap import Box, ClipPlan, ClipSwapper
 from ..models.detect import kept_positions
+from ..models.detect.seen import as_seen
 from ..models.errors import FaceLoomError
 from ..models.faces import Identity
 from ..models.files.picture import (
@@ -32,7 +38,9 @@ from ..models.runtime.devices import PlainDevices
 from ..models.runtime.method import Loading
 from ..models.runtime.options import Value
 from . import own_version
+from .clip_arguments import ClipOptions
 from .jobs import Job, check_frames, copy_file
+from .people import search_of, write_sheet
 from .swap_arguments import names_of
 
 
@@ -53,6 +61,17 @@ def read_mask(path: Path) -> torch.Tensor:
     picture = read_picture_file(path)
     mask = as_images(picture.image).mean(-1)
     return mask if picture.alpha is None else mask * picture.alpha
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A frame of an animated picture, as it is swapped."""
+
+    picture: PictureFile
+
+    def image(self, box: Box) -> torch.Tensor:
+        """Returns a part of it, ``[h, w, 3]``."""
+        return as_images(self.picture.image)[0][box.slices]
 
 
 @dataclass
@@ -87,7 +106,7 @@ def _faces(count: int) -> str:
 @dataclass(frozen=True, eq=False)
 class Session:
     """What stays the same from picture to picture. source: what the engine prepared of the identity. strip: write no metadata but the
-    provenance. mask: see ``swap_photograph``."""
+    provenance. mask: see ``swap_photograph``. clips: what was asked of clips and animated pictures."""
 
     identity: Identity
     models: Models
@@ -98,11 +117,12 @@ class Session:
     strip: bool = False
     mask: torch.Tensor | None = None
     report: str = ""
+    clips: ClipOptions = field(default_factory=ClipOptions)
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
-    def start(cls, arguments: argparse.Namespace, settings: Settings, options: Mapping[str, Value], sources: Sequence[Path], no_face: str
-              ) -> Session:
+    def start(cls, arguments: argparse.Namespace, settings: Settings, options: Mapping[str, Value], sources: Sequence[Path],
+              clips: ClipOptions) -> Session:
         """Loads the models, the mask and the person; FaceLoomError where one of them cannot be had."""
         clock = Clock()
         models = open_models(names_of(arguments), loading_of(arguments.device, arguments.provider), options)
@@ -111,7 +131,8 @@ class Session:
         identity, report = read_identity(sources, models, settings, clock)
         with clock.stage("source"):
             source = models.engine.prepare(identity) if settings.swap.strength != 0 else identity
-        return cls(identity, models, source, settings, no_face, arguments.provenance, arguments.strip, mask, report, clock)
+        no_face = arguments.no_face or ("copy" if os.path.isdir(arguments.target) else "error")
+        return cls(identity, models, source, settings, no_face, arguments.provenance, arguments.strip, mask, report, clips, clock)
 
     def swap(self, job: Job) -> dict:
         """Swaps all frames of one photograph and writes the result. Returns what became of it."""
@@ -119,18 +140,14 @@ class Session:
         result = Result()
         with self.clock.stage("read"):
             frames = check_frames(job)
-            pictures = read_frames(job.target) if frames.count > 1 else [read_picture_file(job.target)]
-        for picture in pictures:
-            check_size(job.out, picture.image.shape[1], picture.image.shape[0])
-            done = swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask,
-                                   alpha=picture.alpha)
+        swapped = self._animation(job) if frames.count > 1 and frames.timed else self._pages(job, frames.count)
+        for picture, done in swapped:
             result.add(picture, done, format_of(job.out))
         if not any(result.boxes):
             return self._without_face(job, result, frames)
         with self.clock.stage("write"):
             notes = [*result.notes, *self._write(job, result, frames, swapped=True)]
-        if missing := self._positions_without_face(min(result.found)):
-            notes.append(f"{job.target} has {_faces(min(result.found))}; there is none at {', '.join(missing)} of --faces.")
+        notes += self.missing_positions(job, _faces(min(result.found)), min(result.found))
         record = {"status": "swapped", "faces": sum(map(len, result.boxes)), "boxes": result.boxes if frames.count > 1 else result.boxes[0],
                   "milliseconds": round((time.perf_counter() - start) * 1000, 1)}
         if frames.count > 1:
@@ -138,6 +155,39 @@ class Session:
         if result.bits > 8:
             notes.append(f"{job.target} has {result.bits} bits per channel; {job.out} has 8.")
         return record | ({"note": " ".join(notes)} if notes else {})
+
+    def _pages(self, job: Job, count: int) -> Iterator[tuple[PictureFile, Swapped]]:
+        """Swaps the pages of a photograph, each for itself."""
+        for picture in read_frames(job.target) if count > 1 else [read_picture_file(job.target)]:
+            check_size(job.out, picture.image.shape[1], picture.image.shape[0])
+            yield picture, swap_photograph(as_images(picture.image), self.source, self.models, self.settings, self.clock, mask=self.mask,
+                                           alpha=picture.alpha)
+
+    def _animation(self, job: Job) -> Iterator[tuple[PictureFile, Swapped]]:
+        """Swaps the frames of an animated picture, whose faces are followed as those of a clip are."""
+        models, detect, follow, times = self.models, self.settings.detect, self.clips.follow, [0.0]
+
+        def seen() -> Iterator[torch.Tensor]:
+            for picture in read_frames(job.target):
+                check_size(job.out, picture.image.shape[1], picture.image.shape[0])
+                times.append(times[-1] + picture.milliseconds / 1000)
+                yield as_seen(as_images(picture.image), picture.alpha)[0]
+
+        with self.clock.stage("detect"):
+            found = number_people(find_faces(seen(), search_of(detect), models.detector, models.recognizer), detect.order)
+        found = replace(found, times=tuple(times[:-1]))
+        if self.clips.who is not None:
+            write_sheet(self.clips.who, found)
+        faces = steady_faces(choose_people(found.faces, detect.keep), follow)
+        plan = ClipPlan(faces, self.source, models, self.settings, follow.fade, frame_mask=self.mask)
+        swapper = ClipSwapper(plan, self.clock)
+        for number, (frame, patch) in enumerate(swap_frames(map(_Shown, read_frames(job.target)), swapper)):
+            image = as_images(frame.picture.image)
+            here = swapper.faces.take(swapper.members.get(number, []))
+            result = image if patch is None else image.clone()
+            if patch is not None:
+                result[(slice(None), *patch.box.slices)] = patch.pixels
+            yield frame.picture, Swapped(image, here, result, found=count_people(found.faces))
 
     def _write(self, job: Job, result: Result, frames: Frames, swapped: bool) -> list[str]:
         """Writes the frames. Returns notes about what of the photograph's metadata was lost."""
@@ -163,15 +213,17 @@ class Session:
         notes = [f"{none}; copied{' without its metadata' if self.strip else ''}.", *result.notes]
         return {"status": "copied", "faces": 0, "note": " ".join([*notes, *self._write(job, result, frames, swapped=False)])}
 
-    def _positions_without_face(self, found: int) -> list[str]:
-        """Returns the parts of --faces that name nobody among so many faces."""
+    def missing_positions(self, job: Job, words: str, found: int) -> list[str]:
+        """Returns a note about the parts of --faces that name nobody among so many faces or people; none where all name somebody. words:
+        how many there are."""
         keep = self.settings.detect.keep
         if keep in ("all", "first"):
             return []
-        return [part.strip() for part in keep.split(",") if not kept_positions(part, found)]
+        missing = [part.strip() for part in keep.split(",") if not kept_positions(part, found)]
+        return [f"{job.target} has {words}; there is none at {', '.join(missing)} of --faces."] if missing else []
 
     def _statement(self, faces: int) -> dict[str, str]:
-        return provenance(self.models.engine.name, self.identity.name, faces)
+        return provenance(self.models.engine.name, self.identity.name, f"{faces} face(s) in this picture")
 
     def summary(self) -> dict:
         """Returns what the whole run has in common, for the JSON document."""
@@ -182,10 +234,10 @@ class Session:
         }
 
 
-def provenance(engine: str, person: str, faces: int) -> dict[str, str]:
-    """Returns what is written into a picture about itself."""
+def provenance(engine: str, person: str, faces: str = "faces in this clip") -> dict[str, str]:
+    """Returns what is written into a picture or a clip about itself."""
     return {
-        "Provenance": f"Face swap: {faces} face(s) in this picture were replaced by software.",
+        "Provenance": f"Face swap: {faces} were replaced by software.",
         "Software": f"FaceLoom {own_version()}",
         "Engine": engine,
         "Source": person,

@@ -20,6 +20,7 @@ from ..models.options.restore import RestoreSettings
 from ..models.options.swap import SwapSettings
 from ..models.runtime.options import Options, Value
 from ..models.systems.options import options_by_engine, read_engine_options
+from .clip_arguments import add_clip_arguments
 
 if TYPE_CHECKING:
     from ..models.pipeline import Settings
@@ -55,19 +56,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s SOURCE [SOURCE ...] TARGET OUT [options]"
     parser.epilog = options_help(options_by_engine())
     add = parser.add_argument
-    add("source", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
-    add("target", metavar="TARGET", help=argparse.SUPPRESS)
-    add("out", metavar="OUT", help=argparse.SUPPRESS)
+    add("files", nargs="*", metavar="SOURCE", help=argparse.SUPPRESS)
     _add_faces(parser.add_argument_group("which faces").add_argument)
     _add_engine(parser.add_argument_group("who swaps").add_argument)
     _add_mask(parser.add_argument_group("where").add_argument)
     _add_look(parser.add_argument_group("how it looks").add_argument)
+    add_clip_arguments(parser.add_argument_group("clips").add_argument)
     _add_files(parser.add_argument_group("files and reports").add_argument)
 
 
+def name_files(arguments: argparse.Namespace) -> None:
+    """Says which of the files are ``source``, ``target`` and ``out``; with --who and one file, that is the target. FaceLoomError where one
+    is missing."""
+    files = arguments.files
+    if arguments.who is not None and len(files) == 1:
+        arguments.source, arguments.target, arguments.out = [], files[0], ""
+        return
+    if len(files) < 3:
+        missing = " and ".join(("SOURCE", "TARGET", "OUT")[len(files):])
+        raise FaceLoomError(f"{missing} {'is' if len(files) == 2 else 'are'} missing; name SOURCE, TARGET and OUT.")
+    *arguments.source, arguments.target, arguments.out = files
+
+
 def _add_faces(add: Callable) -> None:
-    add("--faces", default="all", help="all, first, largest, or positions such as 0,2 in --order (default: all)")
-    add("--order", default=DetectSettings.order, choices=tuple(ORDERS), help=f"how faces are counted (default: {DetectSettings.order})")
+    add("--faces", default="all",
+        help="all, first, largest, or positions such as 0,2 in --order; in a clip these are people, as --who numbers them (default: all)")
+    add("--order", default=DetectSettings.order, choices=tuple(ORDERS),
+        help=f"how faces are counted, and the people of a clip by their largest view (default: {DetectSettings.order})")
     add("--threshold", type=number("threshold"), default=DetectSettings.threshold,
         help=f"how sure the detector must be, 0 to 1 (default: {DetectSettings.threshold})")
     add("--no-face", choices=NO_FACE, help="a photograph without a face: copy it, count it as failed, or leave it out (default: error for "
@@ -125,10 +140,11 @@ def _add_look(add: Callable) -> None:
 
 
 def _add_files(add: Callable) -> None:
-    add("--recursive", action="store_true", help="take the photographs of TARGET's subfolders too")
+    add("--recursive", action="store_true", help="take what is in TARGET's subfolders too")
     add("--overwrite", action="store_true", help="replace files that are there already")
-    add("--strip", action="store_true", help="write nothing of what the photographs say about themselves (EXIF, XMP and the like)")
-    add("--provenance", action="store_true", help="write into each picture that it is a face swap, and how it was made")
+    add("--strip", action="store_true",
+        help="write nothing of what photographs and clips say about themselves (EXIF, XMP, tags and the like)")
+    add("--provenance", action="store_true", help="write into each picture or clip that it is a face swap, and how it was made")
     add("--json", action="store_true", help="print one JSON document instead of the summary")
     add("--quiet", action="store_true", help="no progress bar")
 

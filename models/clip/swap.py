@@ -38,7 +38,7 @@ class ClipPlan:
 
     faces: of all frames, with ``track``. source: what ``engine.prepare`` made of the person whom those become that have no ``identity`` of
     their own; None where all have one. fade: see ``fade_weights``. masks: where the new faces may show, in crop space, 0..1: ``[1, M, M]``
-    for all, or ``[T, M, M]`` for each track by its number.
+    for all, or ``[T, M, M]`` for each track by its number. frame_mask: the same in the frame, ``[1, h, w]`` of any size.
     """
 
     faces: Faces
@@ -47,6 +47,7 @@ class ClipPlan:
     settings: Settings
     fade: int = 0
     masks: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
 
     def check(self) -> None:
         """Raise FaceLoomError for settings that cannot be, before any frame is read."""
@@ -118,6 +119,7 @@ class ClipSwapper:
         self.members = faces.positions_by_frame()
         self.sources: dict[int, Any] = {}
         self.weights = fade_weights(faces, plan.fade)
+        self.frame_mask = None if plan.frame_mask is None else fit_mask(plan.frame_mask, 1, faces.height, faces.width)
         self.sizes = np.full(len(faces), fixed) if fixed else track_crop_sizes(faces, self._least_size())
 
     def _least_size(self) -> int:
@@ -154,7 +156,7 @@ class ClipSwapper:
         drawn: list[_Drawn] = []
         for size in sorted({int(self.sizes[i]) for i in positions}):  # nearer faces are larger and go over those behind them
             group = [i for i in positions if self.sizes[i] == size]
-            drawn.append(self._draw(images[..., :3], self._inside(group, first, len(images), box, size), self.weights[group], first,
+            drawn.append(self._draw(images[..., :3], self._inside(group, first, len(images), box, size), self.weights[group], first, box,
                                     progress))
         return Chunk(first, box, images, tuple(drawn))
 
@@ -165,12 +167,13 @@ class ClipSwapper:
         return replace(self.faces, items=items, frames=count, height=box.bottom - box.top, width=box.right - box.left, crop_size=size,
                        cuts=frozenset(), cut=None)
 
-    def _draw(self, images: torch.Tensor, faces: Faces, weights: np.ndarray, first: int, progress: Progress) -> _Drawn:
+    def _draw(self, images: torch.Tensor, faces: Faces, weights: np.ndarray, first: int, box: Box, progress: Progress) -> _Drawn:
         """Swap faces of one crop size and measure the appearance of each track."""
         models, settings = self.plan.models, self.plan.settings
         with self.clock.stage("swap"):
             crops = crop_faces(images, faces) if settings.regions else images[:0]
-            visible = self._behind_masks(faces, visible_part(images, faces, crops, models, settings, None))
+            frame_mask = None if self.frame_mask is None else self.frame_mask[(slice(None), *box.slices)]
+            visible = self._behind_masks(faces, visible_part(images, faces, crops, models, settings, frame_mask))
             swapped, masks = self._swapped(images, faces, visible, progress)
         with self.clock.stage("restore"):
             if settings.restore.amount > 0 and models.restorer is not None:

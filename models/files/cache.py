@@ -27,16 +27,20 @@ _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextmanager
-def replacement_path(path: str | os.PathLike) -> Iterator[Path]:
+def replacement_path(path: str | os.PathLike, folder: Path | None = None) -> Iterator[Path]:
     """Give a path in the same folder to write a file to, for libraries that open files themselves. The file becomes ``path`` when the block
     ends well and all of it is on the disk, and is deleted when not (Ctrl-C included).
 
-    Parent folders are made. Where ``path`` is a link, the file it points to is replaced; a file that is replaced hands on its permissions.
+    folder: one on the same disk to write in instead, whose name says whose file it is if the program is killed meanwhile. Parent folders
+    are made. Where ``path`` is a link, the file it points to is replaced; a file that is replaced hands on its permissions.
     OSError where folders cannot be made or ``path`` cannot be replaced.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.part")  # short: the name of ``path`` may be as long as names can be
+    if folder is not None and os.stat(folder).st_dev == os.stat(path.parent).st_dev:
+        temporary = folder / "whole.part"
+    else:
+        temporary = path.with_name(f".{secrets.token_hex(4)}.part")  # short: the name of ``path`` may be as long as names can be
     try:
         yield temporary
         _flush(temporary)

@@ -26,7 +26,7 @@ _READ = (".jp2", ".j2k", ".jpx", ".tga", ".ppm", ".pgm", ".pnm", ".psd", ".ico",
 # Photographs and clips that are not read here, and what to do with them.
 _FOREIGN: Mapping[str, str] = {
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"), "develop them to .tif or .jpg first"),
-    **dict.fromkeys((".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"), "clips are swapped with the nodes"),
+    **dict.fromkeys((".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"), "a clip is no source; save one of its frames as a picture"),
     **dict.fromkeys((".svg", ".pdf", ".eps", ".ai", ".exr", ".hdr", ".xcf"), "save them as .png first"),
 }
 # Formats that hold several frames or pages, and those of them that have a time for each.

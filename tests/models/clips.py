@@ -65,8 +65,11 @@ def make_clip(
     subtitles=(),
     container=None,
     metadata=None,
+    chapters=(),
+    title="",
 ):
-    """Encode a clip of ``picture`` frames at these times. sound: a frequency a track; subtitles: (start, end, text) in seconds."""
+    """Encode a clip of ``picture`` frames at these times. sound: a frequency a track; subtitles and chapters: (start, end, text) in
+    seconds."""
     format_name = container or {".mkv": "matroska"}.get(str(getattr(path, "suffix", "")))
     with av.open(path if isinstance(path, io.BytesIO) else str(path), "w", format=format_name) as file:
         stream = file.add_stream(codec, rate=25)
@@ -80,6 +83,11 @@ def make_clip(
         if rotation:
             stream.set_display_rotation(rotation)
         tracks = [_sound_track(file, number) for number in range(len(sound))]
+        if title:
+            file.metadata["title"] = title
+        if chapters:
+            file.set_chapters([{"id": number, "start": round(start * 1000), "end": round(end * 1000), "time_base": Fraction(1, 1000),
+                                "metadata": {"title": text}} for number, (start, end, text) in enumerate(chapters, 1)])
         texts = file.add_mux_stream("subrip") if subtitles else None
         if texts is not None:
             texts.time_base = Fraction(1, 1000)

@@ -106,6 +106,8 @@ class AnimationWriter:
             with suppress(KeyboardInterrupt):
                 replacement.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
 
+    discard = abort
+
     def __enter__(self) -> AnimationWriter:
         return self
 

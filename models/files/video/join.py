@@ -51,7 +51,7 @@ def join_segments(
     it has none."""
     sound = sum(stream.bit_rate for stream in info.streams) * float(info.duration or 0) / 8 if copied is not None else 0
     check_room(path.parent, int(sum(segment.bytes for segment in segments) * 1.02 + sound) + (1 << 20))
-    with replacement_path(path) as temporary:
+    with replacement_path(path, folder) as temporary:
         with writing_to(path):
             _mux(temporary, folder, segments, plan, copied, window)
         if count_frames(temporary) != sum(len(segment.pts) for segment in segments):
@@ -78,9 +78,12 @@ def _mux(
         video.time_base = plan.time_base
         if plan.codec == "vp9" and plan.layout.alpha:
             video.metadata["alpha_mode"] = "1"
-        streams = _copied_streams(source, output, video, copied) if source is not None and copied is not None else {}
-        output.start_encoding()
+        streams = _copied_streams(source, output, video, copied, plan.keep_tags) if source is not None and copied is not None else {}
+        output.metadata.update(plan.tags)
         shift = window[0] or Fraction(0)
+        if source is not None and plan.keep_tags and hasattr(output, "set_chapters"):  # PyAV 15 and later
+            output.set_chapters(_moved_chapters(source.chapters(), shift, window[1]))
+        output.start_encoding()
         timed = _video_packets(folder, segments, plan, shift, video)
         if source is not None and streams:
             timed = _merge(timed, _copied_packets(source, streams, shift, window[1], plan.format))
@@ -88,18 +91,32 @@ def _mux(
             output.mux(packet)
 
 
-def _copied_streams(source: InputContainer, output: OutputContainer, video: Stream, name: ClipSource) -> dict[int, Stream]:
-    """Make a stream in the output for each of sound and subtitles, and copy tags and chapters. Returns the streams by their number in the
-    source."""
+def _copied_streams(source: InputContainer, output: OutputContainer, video: Stream, name: ClipSource, keep_tags: bool) -> dict[int, Stream]:
+    """Make a stream in the output for each of sound and subtitles, and copy tags, all or only the languages. Returns the streams by their
+    number in the source."""
     made = {}
     for stream in source.streams:
         if stream.type in ("audio", "subtitle"):
             made[stream.index] = output.add_stream_from_template(stream, opaque=True)
             made[stream.index].disposition = stream.disposition
-            _copy_tags(stream.metadata, made[stream.index].metadata)
-    _copy_tags(source.metadata, output.metadata)
-    _copy_tags(video_stream(source, name).metadata, video.metadata)
+            tags = stream.metadata if keep_tags else {key: value for key, value in stream.metadata.items() if key == "language"}
+            _copy_tags(tags, made[stream.index].metadata)
+    if keep_tags:
+        _copy_tags(source.metadata, output.metadata)
+        _copy_tags(video_stream(source, name).metadata, video.metadata)
     return made
+
+
+def _moved_chapters(chapters: list, shift: Fraction, end: Fraction | None) -> list:
+    """Return the chapters of a section, moved to its start."""
+    moved = []
+    for chapter in chapters:
+        base = chapter["time_base"] or Fraction(1, 1_000_000)
+        first = max(round(shift / base), chapter["start"])
+        last = chapter["end"] if end is None else min(round(end / base), chapter["end"])
+        if first < last:
+            moved.append({**chapter, "start": first - round(shift / base), "end": last - round(shift / base)})
+    return moved
 
 
 def _copy_tags(source: dict, target: dict) -> None:

@@ -20,9 +20,10 @@ def open_writer(
     *,
     window: tuple[float | Fraction | None, float | Fraction | None] = (None, None),
     key: str | None = None,
+    resume: bool = True,
 ) -> ClipWriter | AnimationWriter:
     """Open a writer for a video file, or for a GIF, APNG, WebP or TIFF; ``ClipWriter`` says what the arguments are. Animations have no
     sound, and a run that writes one begins anew."""
     if Path(path).suffix.lower() in ANIMATIONS:
         return AnimationWriter(path, info, settings)
-    return ClipWriter(path, source, info, settings, window=window, key=key)
+    return ClipWriter(path, source, info, settings, window=window, key=key, resume=resume)

@@ -98,7 +98,7 @@ def read_pages(source: ClipSource, alpha: bool, keep_damaged: bool) -> Iterator[
             if alpha:
                 pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 65535)], -1)
         else:
-            pixels, white = np.asarray(upright.convert("RGBA" if alpha else "RGB")), 255
+            pixels, white = np.array(upright.convert("RGBA" if alpha else "RGB")), 255  # a copy: torch takes no arrays that are locked
         yield ClipFrame(number, at, duration, _TICK, full_range=True, matrix=RGB, pixels=pixels, white=white)
         at += duration
 

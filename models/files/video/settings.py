@@ -8,12 +8,15 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import FaceLoomError
+from ...options.clip import CODECS, CONTAINERS
 from ..cache import check_writable
 from .info import ClipInfo, effective_matrix
 from .library import ClipSource, open_clip, reason_of, require_av
@@ -21,6 +24,9 @@ from .marks import BT709, RGB, UNSPECIFIED, ColorMarks
 from .pixel_formats import Layout, choose, nearest_planar
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
     from av.video.codeccontext import VideoCodecContext
 
 
@@ -46,15 +52,14 @@ _ENCODERS = {
         "libvpx-vp9", (0, 63, 20), {"b": "0", "row-mt": "1", "cpu-used": "3", "auto-alt-ref": "0"}, suffixes=(".webm", ".mkv", ".mp4")
     ),
     "prores": _Encoder("prores_ks", None, {"vendor": "apl0"}, even=True, suffixes=(".mov", ".mkv")),
-    "ffv1": _Encoder("ffv1", None, {"level": "3", "g": "1", "slicecrc": "1"}, suffixes=(".mkv", ".mov")),
+    "ffv1": _Encoder("ffv1", None, {"level": "3", "g": "1", "slicecrc": "1"}, suffixes=(".mkv",)),
 }
-CODECS = ("auto", *_ENCODERS)
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".tif", ".tiff")
 
 # FFV1 takes RGB of 8 bits packed only.
 _PACKED = {"gbrp": "bgr0", "gbrap": "bgra"}
 
+_SOON = 1000  # packets of sound and subtitles
 _LEAST_FREE = 32 << 20  # bytes; with less room on the disk no clip is begun
 
 
@@ -65,7 +70,8 @@ class EncodeSettings:
     codec: one of ``CODECS``; "auto" takes the source's own, or H.264 where that cannot be written. quality: the encoder's constant rate
     factor (lower is better; None for its default; ProRes and FFV1 have none). streams: "copy" the sound and subtitles, or "none". options:
     further options of the encoder by FFmpeg's names. segment_frames: after how many frames a new segment begins; what a broken-off run
-    keeps is whole segments, so that it goes on at a multiple of this.
+    keeps is whole segments, so that it goes on at a multiple of this. keep_tags: what the source says about itself (title, date, place and
+    the like) is copied with its sound; the languages of its streams always are. tags: what is said about the new file besides.
     """
 
     codec: str = "auto"
@@ -73,6 +79,8 @@ class EncodeSettings:
     streams: str = "copy"
     options: Mapping[str, str] = field(default_factory=dict)
     segment_frames: int = 256
+    keep_tags: bool = True
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise FaceLoomError where a value is out of range."""
@@ -82,8 +90,12 @@ class EncodeSettings:
             raise FaceLoomError(f"Sound and subtitles can be 'copy' or 'none', not {self.streams!r}.")
         if self.segment_frames < 1:
             raise FaceLoomError("A segment has at least one frame.")
-        limits = _ENCODERS[self.codec].quality if self.codec != "auto" else None
-        if self.quality is not None and limits and not limits[0] <= self.quality <= limits[1]:
+        if self.quality is None or self.codec == "auto":
+            return
+        limits = _ENCODERS[self.codec].quality
+        if limits is None:
+            raise FaceLoomError(f"{self.codec} has no quality to choose; leave it out, or choose another codec.")
+        if not limits[0] <= self.quality <= limits[1]:
             raise FaceLoomError(
                 f"The quality of {self.codec} lies between {limits[0]:g} and {limits[1]:g} (lower is better), not at {self.quality:g}."
             )
@@ -92,7 +104,7 @@ class EncodeSettings:
 @dataclass(frozen=True)
 class EncodePlan:
     """What was chosen: container format, encoder, planar layout and the encoder's name for it (or for its packed twin), colour marks and
-    the encoder's options, for frames of this size and rate."""
+    the encoder's options, for frames of this size and rate. keep_tags, tags: see ``EncodeSettings``."""
 
     format: str
     codec: str
@@ -107,6 +119,8 @@ class EncodePlan:
     time_base: Fraction
     rate: Fraction
     sample_aspect: Fraction
+    keep_tags: bool = True
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def open_encoder(self) -> VideoCodecContext:
         """Open the encoder; FaceLoomError where it cannot encode frames like these."""
@@ -146,6 +160,7 @@ def make_plan(path: str | Path, info: ClipInfo, settings: EncodeSettings) -> Enc
     if suffix not in CONTAINERS:
         raise FaceLoomError(f"{path} cannot be written: clips are written as {', '.join((*CONTAINERS, *ANIMATIONS))}.")
     codec = settings.codec if settings.codec != "auto" else _auto_codec(info, suffix)
+    replace(settings, codec=codec).check()
     encoder = _ENCODERS[codec]
     if (".mp4" if suffix == ".m4v" else suffix) not in encoder.suffixes:
         raise FaceLoomError(
@@ -168,6 +183,8 @@ def make_plan(path: str | Path, info: ClipInfo, settings: EncodeSettings) -> Enc
         info.time_base,
         info.rate,
         info.sample_aspect,
+        settings.keep_tags,
+        settings.tags,
     )
 
 
@@ -245,9 +262,7 @@ def _options(codec: str, encoder: _Encoder, info: ClipInfo, settings: EncodeSett
     """Return the encoder's options: quality, HDR data, and what the user adds."""
     options = dict(encoder.options)
     if encoder.quality:
-        low, high, default = encoder.quality
-        quality = default if settings.quality is None else min(max(settings.quality, low), high)
-        options["crf"] = f"{quality:g}"
+        options["crf"] = f"{encoder.quality[2] if settings.quality is None else settings.quality:g}"
     if codec == "prores":
         options["profile"] = "4444" if not layout.sub_x else "hq"
         options["alpha_bits"] = "16" if layout.alpha else "0"
@@ -304,19 +319,34 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def _check_streams(path: Path, source: ClipSource, format_name: str) -> None:
-    """Try to write the header of a file with each of the streams that are copied."""
+    """Try to write a file with the first packet of each of the streams that are copied."""
     av = require_av()
     with open_clip(source) as container:
-        for stream in container.streams:
-            if stream.type not in ("audio", "subtitle"):
-                continue
+        copied = [stream for stream in container.streams if stream.type in ("audio", "subtitle")]
+        for stream, packet in _first_packets(container, copied):
             try:
                 with av.open(io.BytesIO(), "w", format=format_name) as trial:
-                    trial.add_stream_from_template(stream, opaque=True)
+                    made = trial.add_stream_from_template(stream, opaque=True)
                     trial.start_encoding()
+                    if packet is not None:  # some streams are refused at the end of a file only
+                        packet.stream = made
+                        trial.mux(packet)
             except (av.error.FFmpegError, ValueError) as error:
                 codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
                 raise FaceLoomError(
                     f"{path.suffix} files cannot hold the source's {stream.type} ({codec}); name the output .mkv, or leave sound and "
                     "subtitles out."
                 ) from error
+
+
+def _first_packets(container: InputContainer, streams: list[Stream]) -> list[tuple[Stream, Packet | None]]:
+    """Return each stream with its first packet, or None where none comes soon or the file is damaged there."""
+    av = require_av()
+    found: dict[int, Packet] = {}
+    with suppress(av.error.FFmpegError):
+        for packet in islice(container.demux(streams), _SOON if streams else 0):
+            if packet.size and packet.dts is not None:
+                found.setdefault(packet.stream.index, packet)
+            if len(found) == len(streams):
+                break
+    return [(stream, found.get(stream.index)) for stream in streams]

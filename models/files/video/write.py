@@ -3,6 +3,7 @@ sound."""
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .planes import same_range_reformat
 from .segments import SegmentEncoder, finished_segments
 from .settings import EncodeSettings, check_output, make_plan
 from .threads import Worker
+
+_NAME = 40  # characters of the clip's name in that of its folder: names may have 255 bytes, and a character four
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,13 @@ class ClipWriter:
         *,
         window: tuple[float | Fraction | None, float | Fraction | None] = (None, None),
         key: str | None = None,
+        resume: bool = True,
         waiting: int = 4,
     ):
         """Check that the clip can be written, and begin. path: .mp4, .m4v, .mov, .mkv or .webm. source, info: the clip the frames come
         from; its sound and subtitles are copied. window: start and end (seconds of the source's clock) of the section the frames come from.
-        key: a name made of whatever decides what the frames look like. waiting: how many frames may wait for the encoder. FaceLoomError as
-        of ``check_output``."""
+        key: a sha256 (64 hexadecimal digits) of the file's name and whatever decides what the frames look like. waiting: how many frames
+        may wait for the encoder. resume: False begins anew though there are finished segments. FaceLoomError as of ``check_output``."""
         self.settings = settings or EncodeSettings()
         self.path = Path(path)
         check_output(self.path, source, info, self.settings)
@@ -63,12 +67,21 @@ class ClipWriter:
         self._info, self._window = info, (_fraction(window[0]), _fraction(window[1]))
         self._copied = source if self.settings.streams == "copy" and not info.is_animation else None
         self._keep = key is not None
-        self.folder = self.path.with_name(f".{self.path.name[:80]}.{key or secrets.token_hex(4)}.parts")
+        self.folder = self.path.with_name(f".{self.path.name[:_NAME]}.{key or secrets.token_hex(4)}.parts")
+        if not resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._segments = finished_segments(self.folder) if self._keep else []
         self._last_pts: int | None = self.last_pts
         self._encoder: SegmentEncoder | None = None
         self._worker: Worker[_Job] = Worker(self._encode, waiting)
         self._open = True
+
+    def other_runs(self) -> list[Path]:
+        """Return the folders that runs with other keys left when they were broken off; of a name too long to be told from others, none."""
+        if len(self.path.name) > _NAME:
+            return []
+        name = re.compile(rf"[.]{re.escape(self.path.name)}[.][0-9a-f]{{64}}[.]parts")
+        return [folder for folder in sorted(self.path.parent.glob(".*.parts")) if folder != self.folder and name.fullmatch(folder.name)]
 
     @property
     def frames_done(self) -> int:
@@ -110,13 +123,19 @@ class ClipWriter:
             self._encoder = None
 
     def finish(self) -> None:
-        """Encode what waits, join everything into the final file and remove the folder of the run."""
+        """Encode what waits, join everything into the final file and remove the folder of the run, and those that ``other_runs`` names."""
         self._worker.finish()
         self._open = False
         self._finish_segment()
         if not self._segments:
             raise FaceLoomError(f"{self.path} was not written: no frame was given.")
         join_segments(self.path, self.folder, self._segments, self.plan, self._info, self._copied, self._window)
+        for folder in [self.folder, *(self.other_runs() if self._keep else [])]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Stop, and throw away what was written, finished segments too."""
+        self.abort()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def abort(self) -> None:

@@ -33,6 +33,47 @@ def copy(source, target, settings=None, *, change=None, start=None, end=None, ke
     return target
 
 
+def test_every_codec_goes_into_the_files_that_are_named_for_it(tmp_path):
+    from faceloom.models.files.video.settings import _ENCODERS
+
+    for codec, encoder in _ENCODERS.items():
+        source = make_clip(tmp_path / f"{codec}.mkv", "ffv1", pts=[0, 512])
+        for suffix in encoder.suffixes:
+            assert len(decoded(copy(source, tmp_path / f"{codec}{suffix}.out{suffix}", EncodeSettings(codec=codec)))) == 2
+
+
+def test_sound_that_a_file_refuses_at_its_end_only_is_refused_before_the_work(tmp_path):
+    source = tmp_path / "in.avi"
+    with av.open(str(source), "w") as file:
+        video, sound = file.add_stream("mpeg4", rate=25), file.add_stream("pcm_s16le", rate=8000)  # AVI does not say where speakers stand
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        file.mux(video.encode(av.VideoFrame(64, 64, "yuv420p")))
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 640), np.int16), format="s16", layout="stereo")
+        samples.sample_rate = 8000
+        file.mux([*sound.encode(samples), *video.encode(), *sound.encode()])
+    info = probe(source)
+    check_output(tmp_path / "out.mkv", source, info, EncodeSettings())
+    with pytest.raises(FaceLoomError, match="cannot hold the source's audio"):
+        check_output(tmp_path / "out.mp4", source, info, EncodeSettings())
+
+
+def test_chapters_and_tags_come_along_unless_they_are_stripped(tmp_path):
+    titled = make_clip(tmp_path / "in.mkv", sound=(440, 660), chapters=[(0, 0.4, "Sea"), (0.4, 0.96, "Hills")], title="Holiday")
+    copy(titled, tmp_path / "whole.mp4")
+    copy(titled, tmp_path / "part.mkv", start=0.3, end=0.6)
+    copy(titled, tmp_path / "bare.mkv", EncodeSettings(keep_tags=False, tags={"Engine": "mesh"}))
+    found = {}
+    for name in ("whole.mp4", "part.mkv", "bare.mkv"):
+        with av.open(str(tmp_path / name)) as file:
+            chapters = [(float(each["start"] * each["time_base"]), float(each["end"] * each["time_base"]), each["metadata"].get("title"))
+                        for each in file.chapters()]
+            tags = {key.lower(): value for key, value in file.metadata.items()}
+            found[name] = chapters, tags.get("title"), tags.get("engine"), [stream.language for stream in file.streams.audio]
+    assert found["whole.mp4"] == ([(0, 0.4, "Sea"), (0.4, 0.96, "Hills")], "Holiday", None, ["eng", "deu"])
+    assert found["part.mkv"][0] == [(0, 0.1, "Sea"), (0.1, 0.3, "Hills")]
+    assert found["bare.mkv"] == ([], None, "mesh", ["eng", "deu"])
+
+
 @pytest.mark.parametrize("pts", [CONSTANT, VARIABLE, LATE, CONSTANT[:1], CONSTANT[:2]], ids=["constant", "variable", "late", "one", "two"])
 @pytest.mark.parametrize(
     "codec, suffix",
