@@ -23,6 +23,7 @@ from typing import NoReturn
 COMMANDS = {
     "demo": "swap the faces of two public-domain portraits, both ways",
     "swap": "put one person's face into photographs and clips",
+    "queue": "run a ComfyUI workflow for every picture of a folder, on a running server",
     "models": "list, fetch and check model files",
 }
 OK, SOME_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
