@@ -13,16 +13,10 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-import torch
-from faceloom.cli.demo import read_portraits
-from faceloom.models.detect import detect_faces
-from faceloom.models.faces import Faces, Identity
-from faceloom.models.identity import make_identity
-from faceloom.models.options.detect import DetectSettings
-
 from bench import engines, paste
 from bench.measure import machine, threads
 from bench.paste import CROP, FACE, build_frame
+from bench.people import people
 from bench.systems import measure_systems
 
 FRAMES = {"720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -70,7 +64,7 @@ def measure(frames: list[str], counts: list[int], repeats: int, *, sections: lis
     systems: measure those, too, where engines are.
     """
     theirs = find_spec("insightface") is not None
-    faces, portrait, identity = _people()
+    faces, portrait, identity = people()
     report: dict = {"machine": machine(), "face_pixels": FACE, "crop_size": CROP, "repeats": repeats, "insightface": theirs}
     notes = [] if theirs else [HOW_TO_GET]
     if "paste" in sections:
@@ -90,13 +84,6 @@ def measure(frames: list[str], counts: list[int], repeats: int, *, sections: lis
             report["systems"], missing = measure_systems(portrait, faces[0], identity, slow_repeats, device)
             notes += missing
     return {**report, "notes": notes}
-
-
-def _people() -> tuple[Faces, torch.Tensor, Identity]:
-    """The first demo portrait's face, its picture, and the second one's identity."""
-    target, source = read_portraits().values()
-    identity, _ = make_identity(source, detect_faces(source, settings=DetectSettings(keep="first")))
-    return detect_faces(target, settings=DetectSettings(keep="first")), target, identity
 
 
 def table(report: dict) -> str:
