@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import Input, InputImpl, io
 
 from ..models.clip.find import ClipSearch, FoundFaces, find_faces
+from ..models.clip.follow import number_people
 from ..models.clip.run import find_in_clip
 from ..models.clip.who import people, who_is_there
 from ..models.detect.seen import as_seen
@@ -29,7 +30,8 @@ class FaceDetectVideo(Node, title="Face Detect (video)", shows_text=True,
                            tooltip="How sure the detector must be. Lower it when a face is missed, raise it when something else is taken "
                                    "for a face."),
             io.Combo.Input("order", options=list(ORDERS), default="large-small", advanced=True,
-                           tooltip="How the faces of one frame are numbered, starting at 0, for keep and for Face Select's index."),
+                           tooltip="How the faces of one frame are numbered, starting at 0, for keep and for Face Select's index; and "
+                                   "people by their largest face."),
             io.String.Input("keep", default="all", advanced=True,
                             tooltip="Which faces of each frame to keep: all, first, or their numbers, for example 0,2. To choose people, "
                                     "use Face Select instead."),
@@ -61,7 +63,7 @@ class FaceDetectVideo(Node, title="Face Detect (video)", shows_text=True,
     @classmethod
     def execute(cls, video, threshold, order, keep, min_size, every, gap, framing, detector=None, recognizer=None) -> io.NodeOutput:
         search = ClipSearch(DetectSettings(threshold, order, keep, min_size, framing=framing), every, gap)
-        found = _find(video, search, as_detector(detector), as_recognizer(recognizer))
+        found = number_people(_find(video, search, as_detector(detector), as_recognizer(recognizer)), order)
         everybody = people(found.faces, found.times)
         who = give(who_is_there(found, found.times)[None])
         return io.NodeOutput(found.faces, who, len(everybody), ui=show(cls, who, _said(found, [str(person) for person in everybody])))

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..models.crops.crop import face_windows
 from ..models.options.swap import SwapSettings
 from ..models.pixels.tensors import as_images
-from ..models.select.assign import check_everyone_known
+from ..models.select.assign import check_anyone_known
 from ..models.select.which import unknown_faces
 from ..models.swap import lost_detail, swap_faces
 from ._inputs import amount_input, mask_input
@@ -29,7 +29,7 @@ class OneShotSwap(Node, title="One-Shot Swap", shows_text=True,
             Faces.Input("faces", tooltip="The faces of this picture, from Face Detect or Face Select."),
             Identity.Input("identity", optional=True,
                            tooltip="Who the faces become, from ArcFace Embed or Identity Load. Faces that have a person of their own, from "
-                                   "Face Assign, become that one; where all have, nothing needs to be connected."),
+                                   "Face Assign, become that one; without an identity here the others stay as they are."),
             amount_input("strength", 1.0, "How far to go: 0 keeps the target's face as it is, 1 is the full swap. Above 1 exaggerates the "
                                          "person; only networks that work with an embedding can do that.", most=2.0),
             io.String.Input("which", default="all",
@@ -53,7 +53,7 @@ class OneShotSwap(Node, title="One-Shot Swap", shows_text=True,
 
     @classmethod
     def execute(cls, image, faces, identity=None, strength=1.0, which="all", pixel_boost=1, swap_model=None, mask=None) -> io.NodeOutput:
-        check_everyone_known(faces, identity)
+        check_anyone_known(faces, identity)
         images = as_images(image, within=partial(face_windows, faces), whites=faces.whites)
         crops, masks = swap_faces(images, faces, identity, swap_model, SwapSettings(strength, pixel_boost), which=which, mask=mask,
                                   progress=listener())

@@ -19,7 +19,7 @@ from ..models.options.swap import SwapSettings
 from ..models.pipeline import Models, Settings
 from ..models.restore import Restorer
 from ..models.restore.descriptor import restorer_from_descriptor
-from ..models.select.assign import check_everyone_known
+from ..models.select.assign import check_anyone_known
 from ..models.swap.load import load_engine
 from ._devices import ComfyDevices, patcher_of
 from ._inputs import amount_input
@@ -53,7 +53,7 @@ class SwapVideo(Node, title="Swap Video", shows_text=True, hidden=[io.Hidden.pro
             Faces.Input("faces", tooltip="The faces of this video, from Face Detect (video), Face Select, Face Smooth or Face Assign."),
             Identity.Input("identity", optional=True,
                            tooltip="Who the faces become, from ArcFace Embed or Identity Load. Faces that have a person of their own, from "
-                                   "Face Assign, become that one; where all have, nothing needs to be connected."),
+                                   "Face Assign, become that one; without an identity here the others stay as they are."),
             amount_input("strength", 1.0, "How far to go: 0 keeps the target's face as it is, 1 is the full swap. Above 1 exaggerates the "
                                          "person; only networks that work with an embedding can do that.", most=2.0),
             io.Int.Input("fade", default=4, min=0, max=1000, step=1,
@@ -109,7 +109,7 @@ class SwapVideo(Node, title="Swap Video", shows_text=True, hidden=[io.Hidden.pro
         if restore_model is not None and not isinstance(restore_model, Restorer):
             restore_model = restorer_from_descriptor(restore_model, ComfyDevices(patcher_of(restore_model)))
         models = Models(swap_model or load_engine(BUILT_IN.engine), parser=parser, occluder=occluder, restorer=restore_model)
-        check_everyone_known(faces, identity)
+        check_anyone_known(faces, identity)
         source = None if identity is None else models.engine.prepare(identity)
         plan = ClipPlan(faces, source, models, settings, fade, mask)
         encode = EncodeSettings(codec["codec"], codec.get("quality"))

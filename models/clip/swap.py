@@ -37,8 +37,8 @@ class ClipPlan:
     """What is to be done with every frame of a clip.
 
     faces: of all frames, with ``track``. source: what ``engine.prepare`` made of the person whom those become that have no ``identity`` of
-    their own; None where all have one. fade: see ``fade_weights``. masks: where the new faces may show, in crop space, 0..1: ``[1, M, M]``
-    for all, or ``[T, M, M]`` for each track by its number. frame_mask: the same in the frame, ``[1, h, w]`` of any size.
+    their own; with None those stay as they are. fade: see ``fade_weights``. masks: where the new faces may show, in crop space, 0..1:
+    ``[1, M, M]`` for all, or ``[T, M, M]`` for each track by its number. frame_mask: the same in the frame, ``[1, h, w]`` of any size.
     """
 
     faces: Faces
@@ -118,7 +118,8 @@ class ClipSwapper:
         self.together = frames_together(faces.height, faces.width)
         self.members = faces.positions_by_frame()
         self.sources: dict[int, Any] = {}
-        self.weights = fade_weights(faces, plan.fade)
+        nobody = np.array([plan.source is None and face.identity is None for face in faces], bool)
+        self.weights = np.where(nobody, 0, fade_weights(faces, plan.fade))
         self.frame_mask = None if plan.frame_mask is None else fit_mask(plan.frame_mask, 1, faces.height, faces.width)
         self.sizes = np.full(len(faces), fixed) if fixed else track_crop_sizes(faces, self._least_size())
 

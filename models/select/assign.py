@@ -26,10 +26,10 @@ def assign_identity(faces: Faces, chosen: Faces, identity: Identity) -> Faces:
     return replace(faces, items=items)
 
 
-def check_everyone_known(faces: Faces, identity: Identity | None) -> None:
-    """Raise FaceLoomError where a face has no identity of its own and there is none for the others."""
-    if identity is None and any(face.identity is None for face in faces):
-        raise FaceLoomError("Connect the identity that the faces become, or give every face its own with Face Assign.")
+def check_anyone_known(faces: Faces, identity: Identity | None) -> None:
+    """Raise FaceLoomError where there are faces, and neither an identity for them nor one of their own."""
+    if identity is None and len(faces) and all(face.identity is None for face in faces):
+        raise FaceLoomError("Connect the identity that the faces become, or give faces a person of their own with Face Assign.")
 
 
 def group_by_identity(faces: Faces) -> list[tuple[Identity | None, list[int]]]:

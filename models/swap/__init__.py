@@ -94,11 +94,11 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     """Swaps faces of ``images`` ``[B, H, W, 3]`` float32 0..1. Returns crops ``[N, S, S, 3]`` and masks ``[N, S, S]`` of all ``faces``.
 
     source: an ``Identity``, or what ``engine.prepare`` made of one, which spares working it out for every call; faces that have an
-    ``identity`` of their own become that one instead. engine: None is the built-in mesh warp. which: the faces to swap, ``"all"``,
-    ``"first"`` or positions such as ``"0,2,-1"`` or ``"0-3"``; the other faces keep the target's crop and get a mask of zeros. mask: how
-    much of the new faces may show where (any mask form, crop space, one for all faces or one for each); the engine's masks are multiplied
-    by it, where it is 0 the crops are the target's, bit for bit, and a face it leaves nothing of is not swapped. LoadImage's placeholder
-    is no mask.
+    ``identity`` of their own become that one instead. With None the faces that have none are not swapped. engine: None is the built-in mesh
+    warp. which: the faces to swap, ``"all"``, ``"first"`` or positions such as ``"0,2,-1"`` or ``"0-3"``. Faces that are not swapped keep
+    the target's crop and get a mask of zeros. mask: how much of the new faces may show where (any mask form, crop space, one for all faces
+    or one for each); the engine's masks are multiplied by it, where it is 0 the crops are the target's, bit for bit, and a face it leaves
+    nothing of is not swapped. LoadImage's placeholder is no mask.
     """
     import torch
 
@@ -111,7 +111,7 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
     check_images(images)
     faces.check_image(images.shape)
     size = settings.edge(faces)
-    chosen = which_faces(faces, which)
+    chosen = [i for i in which_faces(faces, which) if source is not None or settings.strength == 0 or faces[i].identity is not None]
     shown = _visible_part(mask, len(faces), size)
     if shown is not None:
         left = (shown.amax((1, 2)) > 0).tolist()

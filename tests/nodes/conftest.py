@@ -16,6 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -269,6 +270,25 @@ def server(request, comfy_dir, base, pictures):
     yield running
     process.terminate()
     process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def films(pack, base, collins, hopper) -> dict[str, torch.Tensor]:
+    """The videos that the bundled workflows ask for, in ComfyUI's input folder and as frames ``[F, H, W, 3]``: people that move by two
+    pixels a frame, with sound."""
+    from faceloom.models.files.video import EncodeSettings, open_writer, probe, read_frames, write_lossless
+
+    photo = F.interpolate(torch.cat([hopper[:, :500, :500], collins[:, :500, :500]]).movedim(-1, 1), (360, 360), mode="area").movedim(1, -1)
+    both = torch.cat([photo[1], photo[0]], 1)
+    made = {"target": torch.stack([photo[0, :320, 2 * i : 2 * i + 320] for i in range(10)]),
+            "two_people": torch.stack([both[:320, 2 * i : 2 * i + 680] for i in range(10)])}
+    for name, frames in made.items():
+        lossless, path = base / f"{name}.mkv", base / "input" / f"{name}.mp4"
+        write_lossless(lossless, frames, Fraction(25), sound=(torch.sin(torch.arange(19200) * .05)[None] * .2, 48000))
+        with open_writer(path, lossless, probe(lossless), EncodeSettings("h264")) as writer, read_frames(lossless) as read:
+            for frame in read:
+                writer.write(frame)
+    return made
 
 
 @pytest.fixture(scope="session")

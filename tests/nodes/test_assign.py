@@ -45,7 +45,11 @@ def test_no_identity_is_needed_where_every_face_has_its_own(nodes, twins, source
     faces, _ = twins(256)
     photo = torch.full((1, faces.height, faces.width, 3), .5)
     (assigned,) = nodes["FaceAssign"].execute(faces, faces, source).args
-    for one, other in zip(nodes["OneShotSwap"].execute(photo, assigned).args, nodes["OneShotSwap"].execute(photo, faces, source).args):
-        assert torch.equal(one, other)
+    one, mask = nodes["OneShotSwap"].execute(photo, assigned).args
+    other, other_mask = nodes["OneShotSwap"].execute(photo, faces, source).args
+    assert torch.equal(one, other) and torch.equal(mask, other_mask)
+    left = replace(assigned, items=(assigned[0], faces[1]))
+    crops, masks = nodes["OneShotSwap"].execute(photo, left).args
+    assert torch.equal(crops[0], one[0]) and not masks[1].any() and float((crops[1] - .5).abs().max()) < 1e-6
     with pytest.raises(FaceLoomError, match="Connect the identity"):
-        nodes["OneShotSwap"].execute(photo, replace(assigned, items=(assigned[0], faces[1])))
+        nodes["OneShotSwap"].execute(photo, faces)

@@ -59,7 +59,7 @@ def clip_faces(frames: int, *with_face: int, size=(64, 96)) -> Faces:
 
 def swap(source, out, faces, section=WHOLE, **more) -> None:
     with open_writer(out, source, probe(source), window=(section.start, section.end)) as writer:
-        swap_clip(source, writer, ClipSwapper(ClipPlan(faces, None, Models(Gray()), PLAIN)), section=section, **more)
+        swap_clip(source, writer, ClipSwapper(ClipPlan(faces, "anybody", Models(Gray()), PLAIN)), section=section, **more)
 
 
 def test_faces_are_found_in_the_frames_of_the_section_with_their_times(tmp_path):

@@ -119,6 +119,16 @@ def test_every_person_is_prepared_once_and_each_face_becomes_its_own():
     assert engine.prepared == [".5", ".7"]
 
 
+def test_faces_that_become_nobody_stay_as_they_are():
+    anna = Identity({}, np.zeros((0, 8, 8, 3)), (), name=".5")
+    faces = clip(replace(face(0, 0, 0), identity=anna), face(0, 100, 1), face(1, 50, 2), frames=2)
+    work = ClipSwapper(ClipPlan(faces, None, Models(Painter()), PLAIN))
+    pictures = frames(2)
+    one, two = swapped(pictures, work)
+    assert float(one[40, 20, 0]) == pytest.approx(.5, abs=1e-3) and torch.equal(one[:, 70:], pictures[0][:, 70:])
+    assert two is pictures[1]
+
+
 def test_a_fading_swap_shows_in_part_and_not_at_all_where_its_weight_is_0():
     pictures = [torch.full((HEIGHT, WIDTH, 3), .1)] * 8
     work, _ = swapper(clip(*(face(i, 30, 0) for i in range(2, 8)), frames=8), fade=3)
