@@ -78,6 +78,7 @@ class MeshEngine:
     """A ``SwapEngine`` that draws the source's photo on a fitted 3-D face. Needs no network and no GPU."""
 
     name = "mesh"
+    swap_in_threads = True
 
     def prepare(self, identity: Identity) -> list[ReferencePhoto]:
         """Returns the identity's photos with a face fitted to each; FaceLoomError where it has none."""
