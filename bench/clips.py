@@ -327,12 +327,13 @@ def measure_built_in(portrait: torch.Tensor, face: Face, identity: Identity, fol
             "photographs_ratio": ratio(whole, clip)}
 
 
-def measure_memory(portrait: torch.Tensor, face: Face, folder: Path, size: tuple[int, int], counts: dict[str, list[int]]) -> dict:
+def measure_memory(portrait: torch.Tensor, face: Face, folder: Path, size: tuple[int, int], counts: dict[str, list[int]]
+                   ) -> dict[str, dict[int, float]]:
     """Megabytes that a process of its own has at most: by engine (``costless`` or ``built in``) and number of frames."""
     peaks: dict[str, dict[int, float]] = {}
     for engine, numbers in counts.items():
         for count in numbers:
-            once = min(count, 300)
+            once = min(count, 100)
             path = folder / f"{count}.mp4"
             make_clip(path, portrait, face, size, once, times=count // once)
             done = subprocess.run([sys.executable, "-m", "bench.clips", engine, str(path), str(once), str(count // once)], check=True,
@@ -340,7 +341,43 @@ def measure_memory(portrait: torch.Tensor, face: Face, folder: Path, size: tuple
             peaks.setdefault(engine, {})[count] = json.loads(done.stdout.splitlines()[-1])
             path.unlink()
             print(f"memory of {count} frames with the {engine} engine measured", file=sys.stderr)
-    return {"peak_mb": peaks}
+    return peaks
+
+
+def measure_clips(portrait: torch.Tensor, face: Face, identity: Identity, quick: bool, repeats: int) -> dict:
+    """All figures of clips. quick: few frames and small ones."""
+    size, small = ((360, 640), (360, 640)) if quick else ((1080, 1920), (720, 1280))
+    count = 24 if quick else 96
+    memory = {"costless": [32, 64]} if quick else {"costless": [300, 3000], "built in": [100, 300]}
+    report: dict = {"width": size[1], "height": size[0], "built_in_width": small[1], "built_in_height": small[0]}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for what, measure in (("loops", measure_loops), ("overlap", measure_overlap), ("faceless", measure_faceless)):
+            report[what] = measure(portrait, face, folder, size, count, repeats)
+            print(f"clips, {what} measured", file=sys.stderr)
+        report["built_in"] = measure_built_in(portrait, face, identity, folder, small, count, repeats)
+        report["peak_mb"] = measure_memory(portrait, face, folder, size, memory)
+    return report
+
+
+def table_of(report: dict) -> list[str]:
+    """The lines of these figures for a terminal."""
+    loops, overlap, faceless, built_in = (report[name] for name in ("loops", "overlap", "faceless", "built_in"))
+    loop = ", ".join(f"{name} {loops[f'{key}_fps']:.1f} ({loops[f'{key}_ratio']:.1f}x)"
+                     for key, name in (("png", "loop through PNG files"), ("jpeg", "through JPEG files"), ("batch", "IMAGE batch")))
+    peaks = ", ".join(f"{engine} engine {peak:.0f} MB with {count} frames"
+                      for engine, counts in report["peak_mb"].items() for count, peak in counts.items())
+    return [
+        f"Clips of {report['width']}x{report['height']} with one face, costless engine, H.264; x = ours over theirs.",
+        f"  frames per second: two passes {loops['clip_fps']:.1f} (finding {loops['find_fps']:.1f}, swapping {loops['swap_fps']:.1f}), "
+        f"{loop}",
+        f"  ms a frame: decoding {overlap['decode_ms']:.1f}, drawing {overlap['compute_ms']:.1f}, encoding {overlap['encode_ms']:.1f}; "
+        f"together {overlap['all_ms']:.1f}, {overlap['all_by_sum']:.2f} of their sum",
+        f"  ms a frame without a face: decoding {faceless['decode_ms']:.1f}, pass one {faceless['find_ms']:.1f}, pass two without encoding "
+        f"{faceless['swap_ms']:.1f} ({faceless['swap_by_decode']:.2f}x decoding); with a face {faceless['with_face_ms']:.1f}",
+        f"  built-in detector and engine at {report['built_in_width']}x{report['built_in_height']}, ms a frame: clip "
+        f"{built_in['clip_ms']:.0f}, the same frames as pictures {built_in['pictures_ms']:.0f} ({built_in['ratio']:.1f}x)",
+        f"  peak memory of the whole process: {peaks}"]
 
 
 def run_alone(engine: str, path: Path, once: int, times: int) -> None:
