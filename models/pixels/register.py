@@ -22,9 +22,9 @@ def register_affine(before: np.ndarray, after: np.ndarray, weights: np.ndarray) 
     """
     height, width = before.shape
     middle = np.array([width - 1, height - 1]) / 2
-    down, across = np.gradient(before.astype(np.float64))
+    down, across = (np.asarray(slope) for slope in np.gradient(before.astype(np.float64)))
     counts = weights > 0.01
-    steep = np.hypot(down, across) * counts
+    steep = np.hypot(down, across)
     ys, xs = np.nonzero(counts & (steep >= np.quantile(steep[counts], 1 - _USED)))
     points, base, weight = np.stack([xs, ys], 1).astype(np.float64), before[ys, xs].astype(np.float64), weights[ys, xs].astype(np.float64)
     x, y = ((points - middle) / (max(height, width) / 2)).T
