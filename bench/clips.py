@@ -32,6 +32,7 @@ from faceloom.models.options.restore import RestoreSettings
 from faceloom.models.paste import paste
 from faceloom.models.pipeline import Clock, Models, Settings, swap_photograph
 from faceloom.models.pixels.tensors import to_uint8
+from faceloom.models.runtime.memory import return_freed_blocks
 from faceloom.models.swap import swap_faces
 from faceloom.models.swap.load import load_engine
 from PIL import Image
@@ -384,6 +385,7 @@ def run_alone(engine: str, path: Path, once: int, times: int) -> None:
     """Swap a clip in this process and print the megabytes that it had at most."""
     import resource
 
+    return_freed_blocks()  # as the command line does
     faces, portrait, identity = people()
     out, info = path.with_suffix(".out.mp4"), probe(path)
     if engine == "costless":

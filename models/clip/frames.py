@@ -87,7 +87,7 @@ def _drawn(chunks: Iterable[_Waiting[P]], swapper: ClipSwapper, progress: Progre
         begun: deque[Future[_Waiting[P]]] = deque()
         for waiting in chunks:
             begun.append(pool.submit(draw, waiting))
-            if len(begun) > swapper.threads:
+            if len(begun) == swapper.threads:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

@@ -153,6 +153,12 @@ class ClipSwapper:
         bottom, right = (max(-(-window[axis].stop // GRID) * GRID for window in windows) for axis in (0, 1))
         return Box(top, min(bottom, height), left, min(right, width))
 
+    def seen_part(self, frame: int) -> tuple[slice, slice] | bool:
+        """Return the rows and columns of a frame that are looked at when its chunk is swapped; False where nothing is."""
+        if not self.has_faces(frame):
+            return False
+        return self.box(frame // self.together * self.together, self.together).slices
+
     def draw(self, images: torch.Tensor, first: int, box: Box, progress: Progress = silent) -> Chunk:
         """Swap the faces of frames that follow each other.
 
