@@ -15,7 +15,7 @@ from ..options.ranges import LARGEST_EDGE, check_number
 from ..pixels.affine import bounds, invert
 from ..pixels.checksum import checksum
 from ..pixels.sampling import sample_crops, source_window
-from ..pixels.tensors import check_images, check_squares
+from ..pixels.tensors import as_images, check_images, check_squares
 
 # Part of a sentence.
 BYPASSED = "no node between them is bypassed: it hands the whole picture on in place of the crops."
@@ -93,15 +93,34 @@ def check_crops_are_of(crops: torch.Tensor, faces: Faces, images: torch.Tensor |
     """Raise FaceLoomError where pictures ``[N, H, W, C]`` cannot be the crops of these faces: they are not square, not as many, or the
     photograph itself, which is what a bypassed node hands on.
 
-    images: the photographs, where they are at hand; else those that the faces' crops were cut from, as long as they are in memory.
+    images: the photographs, where they are at hand; else those that the faces' crops were cut from are told by their checksums. A crop
+    that really looks like all of its photograph is one: both have one colour, or the face's square is the whole picture.
     """
     if crops.ndim != 4 or 0 in crops.shape:
         raise FaceLoomError(f"crops must be a picture batch [N, S, S, 3], not {tuple(crops.shape)}.")
     check_squares(crops)
     check_crop_count(len(crops), faces)
-    images = faces.cut.images() if images is None and faces.cut is not None else images
-    if images is not None and crops.shape[:3] == images.shape[:3] and torch.equal(crops[..., :1], images[..., :1].to(crops)):
+    if crops.shape[:3] != (faces.frames, faces.height, faces.width):
+        return
+    pictures = as_images(crops, "crops", whites=faces.whites)
+    if _are_the_photographs(pictures, faces, images) and not _looks_the_same(pictures, faces):
         raise FaceLoomError(f"The crops are the whole picture; connect those that were cut from it, and see that {BYPASSED}")
+
+
+def _are_the_photographs(pictures: torch.Tensor, faces: Faces, images: torch.Tensor | None) -> bool:
+    """Whether ``pictures`` ``[B, H, W, 3]`` 0..1 equal ``images``, or without those look where the faces' crops were cut as the photographs
+    did then."""
+    if images is not None:
+        return images.shape[:3] == pictures.shape[:3] and torch.equal(pictures, as_images(images, whites=faces.whites).to(pictures))
+    places = () if faces.cut is None else faces.cut.by_place.items()
+    return bool(places) and all(checksum(_source(pictures, frame, np.frombuffer(matrix).reshape(2, 3), faces.crop_size))
+                                == crop.source_checksum for (frame, matrix), crop in places)
+
+
+def _looks_the_same(pictures: torch.Tensor, faces: Faces) -> bool:
+    """Whether the crops of ``pictures`` ``[B, S, S, 3]`` look like the pictures themselves."""
+    crops = crop_faces(pictures, faces, pictures.shape[1])
+    return crops.shape == pictures.shape and torch.allclose(crops, pictures, rtol=0, atol=1e-5)
 
 
 def crop_faces(images: torch.Tensor, faces: Faces, size: int | None = None) -> torch.Tensor:

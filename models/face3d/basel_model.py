@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import FaceLoomError
 from ..faces import read_only
+from ..files.matlab import read_matlab
 
 # The camera that the coefficients belong to looks along z from 10 units away at a picture of 256 pixels; its focal length is 1015 pixels
 # of a picture of 224.
@@ -67,15 +68,17 @@ def landmark_model(mean: np.ndarray, identity: np.ndarray, expression: np.ndarra
 
 def load_basel_model(path: str | os.PathLike) -> FaceModel:
     """Read the model from ``BFM_model_front.mat``, the file of D3DFR and Deep3DFaceRecon. Nothing in the file is executed."""
-    from scipy.io import loadmat
-
     path = Path(path)
     wanted = ("meanshape", "idBase", "exBase", "keypoints")
-    try:
-        data = loadmat(path, variable_names=wanted)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise FaceLoomError(f"{path.name} is not a MATLAB file that can be read; fetch it again.") from error
+    data = read_matlab(path, wanted)
     lacking = [name for name in wanted if name not in data]
     if lacking:
         raise FaceLoomError(f"{path.name} lacks {', '.join(lacking)}; it must be BFM_model_front.mat.")
-    return landmark_model(data["meanshape"], data["idBase"], data["exBase"], data["keypoints"].ravel().astype(np.int64) - 1)
+    mean, identity, expression, keypoints = (data[name] for name in wanted)
+    vertices = keypoints.ravel() - 1.0
+    fits = mean.size % 3 == 0 and all(base.ndim == 2 and len(base) == mean.size and base.size for base in (identity, expression))
+    if not fits or len(vertices) != 68 or not bool(((vertices >= 0) & (vertices < mean.size // 3)).all()):
+        raise FaceLoomError(f"{path.name} holds arrays of other sizes than BFM_model_front.mat; fetch it again.")
+    if not all(np.isfinite(data[name]).all() for name in wanted):
+        raise FaceLoomError(f"{path.name} holds values that are not numbers; fetch it again.")
+    return landmark_model(mean, identity, expression, vertices.astype(np.int64))

@@ -18,7 +18,7 @@ from .onnx import name_other_format, read_onnx
 WANTED = {
     **dict.fromkeys((".onnx", ".dfm"), "an ONNX model"), **dict.fromkeys((".h5", ".hdf5"), "a Keras (HDF5) file"),
     **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin", ".tar"), "a PyTorch checkpoint"),
-    ".safetensors": "a safetensors file", ".keras": "a Keras archive",
+    ".safetensors": "a safetensors file", ".keras": "a Keras archive", ".mat": "a MATLAB file",
 }  # fmt: skip
 # How files begin that are no models, and what they are.
 _BEGINNINGS = {
@@ -114,6 +114,8 @@ def _format_of(path: Path, head: bytes) -> str:
     if suffix in (".onnx", ".dfm") and (head.startswith(b"\x08") or _is_onnx(path)):
         return WANTED[suffix]
     if suffix in (".h5", ".hdf5") and _HDF5_MARK in head:
+        return WANTED[suffix]
+    if suffix == ".mat" and (head[126:128] in (b"IM", b"MI") or _HDF5_MARK in head):
         return WANTED[suffix]
     if head.startswith(b"PK\x03\x04"):
         return _zip_format(path)

@@ -10,6 +10,7 @@ import re
 import shutil
 import urllib.parse
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from ..errors import FaceLoomError
 from ..progress import Progress, silent
 from .cache import expected_hash, file_hash, record_hash
 from .catalogue import Pack, Row, packs
+from .declared import PACKED, Declared, named
 from .folders import Folders
 from .terminal import command
 from .transfer import DEFAULT_POLICY, PIECE_BYTES, DownloadJob, RetryPolicy, check_disk_space, run_job, verify_download
@@ -143,7 +145,7 @@ def _unpack(pack: Pack, place: Path, mirror: str | None, policy: RetryPolicy, pr
         for part, target, row, digest in extracted:
             os.replace(part, target)
             _record_if_new(target, row, digest)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # the last: a member with a password
         raise FaceLoomError(f"{archive.name} from {pack.url} is damaged ({error}); run the command again.") from error
     except OSError as error:
         raise FaceLoomError(f"{pack.name} cannot be written to {place} ({error.strerror or error}).") from error
@@ -167,7 +169,13 @@ def _extract(archive: zipfile.ZipFile, row: Row, place: Path, expected: Mapping[
     target, size = place / name, None if row.name in expected else row.bytes
     sha256 = expected.get(row.name) or expected_hash(row, target)
     job = DownloadJob(row.file, row.name, place.with_name(f"{place.name}-{name}"), (), sha256, size, policy, silent)
-    check_disk_space(job, entries[name].file_size)
+    declared = entries[name].file_size  # no more than this is unpacked
+    if row.bytes and declared > (size or PACKED * row.bytes):
+        raise FaceLoomError(f"{row.file} in {called} is not the file that is known: it has {declared} bytes instead of {row.bytes}.")
+    if not row.bytes:
+        with named(called):
+            Declared(archive.filename or "").add(declared)
+    check_disk_space(job, declared)
     try:
         with archive.open(entries[name]) as source, job.part.open("wb") as stream:
             shutil.copyfileobj(source, stream, PIECE_BYTES)

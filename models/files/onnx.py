@@ -56,11 +56,11 @@ class Initializer:
         return any(number == 14 and value == 1 for number, _, value in self.fields)
 
     @property
-    def external_file(self) -> str | None:
-        """The path, from the model's folder, of the file that holds its numbers (``location`` of onnx.proto3's external_data); None where
-        the numbers are in the model or no path is stated."""
+    def external_files(self) -> list[str]:
+        """The paths, from the model's folder, of the file that holds its numbers (``location`` of onnx.proto3's external_data); a damaged
+        model may state none or several."""
         entries = [{field: as_text(text) for field, _, text, _ in read_records(value)} for number, _, value in self.fields if number == 13]
-        return next((entry.get(2) for entry in entries if entry.get(1) == "location"), None) if self.external else None
+        return [entry.get(2, "") for entry in entries if entry.get(1) == "location"]
 
     def array(self) -> np.ndarray:
         """Copy the numbers into an array. FaceLoomError where they are in another file, of a type numpy does not have, or damaged."""
@@ -107,14 +107,6 @@ class OnnxFile:
     def external(self) -> bool:
         """Whether weights lie in files beside the model."""
         return any(tensor.external for tensor in self.initializers)
-
-    def missing_weights_file(self, folder: Path) -> str | None:
-        """Return the path of the first file of weights that is not in ``folder``; None where all are."""
-        try:
-            files = dict.fromkeys(tensor.external_file for tensor in self.initializers)
-            return next((file for file in files if file and not (folder / file).is_file()), None)
-        except (IndexError, ValueError) as error:
-            raise damaged_file_error() from error
 
     def initializer(self, shape: tuple[int, ...]) -> Initializer | None:
         """Return the last initializer of this shape (the emap of inswapper is the last of 512×512)."""

@@ -21,6 +21,7 @@ from ..errors import FaceLoomError
 from ..files.kinds import check_graph_kind
 from ..files.onnx import OnnxFile, Port, read_onnx
 from ..files.onnx_batch import with_free_batch
+from ..files.onnx_external import check_external_files
 from ..progress import Progress, silent
 from .memory import OnnxMemoryError, is_out_of_memory, mentions_memory, release_cached_memory, request_card_memory, run_chunks
 from .providers import CARD_PROVIDERS, log, onnxruntime
@@ -301,9 +302,7 @@ def open_session(source: str | os.PathLike | bytes, *, providers: str | Sequence
     label = name or ("model" if isinstance(source, bytes) else Path(source).name)
     if kind:
         check_graph_kind(label, kind, file.inputs, file.outputs)
-    missing = None if isinstance(source, bytes) else file.missing_weights_file(Path(source).parent)
-    if missing:
-        raise FaceLoomError(f"{label} keeps its weights in {missing}, which is not beside it; put both into one folder.")
+    check_external_files(file, label, None if isinstance(source, bytes) else Path(source))
     onnxruntime()  # what is wrong with the file is said first, and without it
     return OnnxModel(label, source if isinstance(source, bytes) else str(source), file, providers, threads)
 

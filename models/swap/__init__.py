@@ -92,7 +92,22 @@ class OpensLate(Protocol):
     """An engine that opens files of other stages when they are first asked."""
 
     def open_helpers(self, settings: SwapSettings) -> None:
-        """Opens what ``swap`` will ask with these settings; FaceLoomError where it is missing."""
+        """Opens what ``swap`` will ask with these settings; FaceLoomError where it is missing or damaged."""
+
+
+@runtime_checkable
+class OpensFile(Protocol):
+    """A helper whose file is opened when it is first asked."""
+
+    def open_file(self) -> Any:
+        """Opens the file; FaceLoomError where it is damaged or something else."""
+
+
+def open_files(*helpers: object) -> None:
+    """Opens the files of those helpers that have not opened theirs yet."""
+    for helper in helpers:
+        if isinstance(helper, OpensFile):
+            helper.open_file()
 
 
 def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngine | None = None,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 
 from ..detect.load import load_landmarker
@@ -32,8 +33,26 @@ class LateParser:
         self.name = name
         self._open = cache(open_file)
 
+    def open_file(self) -> Parser:
+        """Returns the parser, opened now where it was not; FaceLoomError where the file is damaged or something else."""
+        return given(self._open(), f"{self.name} is no face parser; connect one from Load Face Parser.")
+
     def parse(self, crops: torch.Tensor, progress: Progress = silent) -> torch.Tensor:
-        return given(self._open(), f"{self.name} is no face parser; connect one from Load Face Parser.").parse(crops, progress)
+        return self.open_file().parse(crops, progress)
+
+
+class LateLandmarker:
+    """A ``Landmarker`` whose file is opened when it is first asked."""
+
+    def __init__(self, open_file: Callable[[], Landmarker]) -> None:
+        self._open = cache(open_file)
+
+    def open_file(self) -> Landmarker:
+        """Returns the landmarker, opened now where it was not; FaceLoomError where the file is damaged or something else."""
+        return self._open()
+
+    def __call__(self, crops: torch.Tensor) -> np.ndarray:
+        return self.open_file()(crops)
 
 
 def parser_for(loading: Loading) -> Parser | None:
@@ -54,8 +73,7 @@ def landmarker_for(loading: Loading) -> Landmarker | None:
     path = next((choice.path for choice in choices if choice.path), None)
     if path is None or not find_spec("onnxruntime"):
         return None
-    opened = cache(lambda: load_landmarker(path, _for_helper(loading)))
-    return lambda crops: opened()(crops)
+    return LateLandmarker(lambda: load_landmarker(path, _for_helper(loading)))
 
 
 def recognizer_for(space: str, loading: Loading) -> Recognizer:

@@ -26,6 +26,7 @@ from ..identity.photos import reference_photos
 from ..networks.ldm import Codec, Denoiser, UNetForm, VaeForm, load_unet, load_vae
 from ..networks.reface import CLIP_L, Conditioner, load_conditioner, to_clip
 from ..options.ranges import MOST_SEED, check_fields
+from ..options.swap import SwapSettings
 from ..parse import REGIONS, Parser, region_mask
 from ..parse.landmarks import points68_of
 from ..pixels.affine import transform
@@ -37,6 +38,7 @@ from ..runtime.devices import DeviceManager, TorchModel
 from ..runtime.memory import run_chunks
 from ..runtime.method import Loading, Method, is_row
 from ..runtime.options import Value
+from ..swap import open_files
 from ..swap.helpers import parser_for
 from .engine import SystemEngine, engine_method
 from .options import REFaceOptions
@@ -258,6 +260,10 @@ class REFaceEngine(SystemEngine):
 
     def __init__(self, system: REFace, settings: Settings = Settings(), parser: Parser | None = None) -> None:
         self.system, self.settings, self.parser = system, settings, parser
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """See ``OpensLate``."""
+        open_files(self.parser)
 
     def paint_faces(self, images: Tensor, faces: Faces, identity: Identity, progress: Progress) -> tuple[Tensor, Tensor]:
         """Returns painted crops and masks; see ``SystemEngine``."""

@@ -75,7 +75,7 @@ def test_numbers_inside_dynamic_inputs_are_looked_at_too(nodes, error):
     faces = torch.zeros(1, 64, 64, 3)
     found = nodes["FaceDetect"].execute(faces, .5, "large-small", "all", 64, 0, 1.0, "pass").args[0]
     with pytest.raises(error, match=r"process must be from 0\.0001 to 10, not nan"):
-        nodes["FaceSmooth"].execute(faces, found, {"method": "kalman", "process": math.nan, "measure": .01}, 0)
+        nodes["FaceSmooth"].execute(found, {"method": "kalman", "process": math.nan, "measure": .01}, 0, faces)
 
 
 @pytest.fixture
@@ -100,6 +100,40 @@ def test_a_bypassed_node_hands_the_whole_picture_on_and_that_is_said(nodes, erro
         with pytest.raises(error, match="bypassed"):
             call(photo)
             pytest.fail(name)
+
+
+@pytest.mark.parametrize(("kind", "factor"), [(torch.float32, 1.0), (torch.float16, 1.0), (torch.float32, 3.0), (torch.float16, 6.0)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_bypassed_node_is_told_from_crops_when_the_photograph_is_not_at_hand(nodes, error, hopper, kind, factor, channels):
+    """HDR, half precision and alpha: the photograph that the crops were cut from was a copy, which nobody holds any more."""
+    photo = torch.nn.functional.interpolate(hopper.movedim(-1, 1), (512, 512))[0].movedim(0, -1)[None] * factor
+    photo = torch.cat([photo, torch.ones_like(photo[..., :1])][: channels - 2], -1).to(kind).contiguous()
+    faces, crops, _, _ = nodes["FaceDetect"].execute(photo, .5, "large-small", "all", 512, 0, 1.0, "pass").args
+    assert len(faces) == 1
+    call = lambda given: nodes["FaceParseMask"].execute(given, {"regions": "face"}, 0, 0, "inside", faces=faces)  # noqa: E731
+    assert call(crops).args
+    with pytest.raises(error, match="bypassed"):
+        call(photo)
+
+
+def test_a_picture_of_one_colour_is_no_bypassed_node(nodes, error):
+    box = [{"x": 100, "y": 100, "width": 200, "height": 200}]
+    for colour in ([.0, .0, .0], [.5, .5, .5], [.2, .4, .6]):
+        photo = torch.tensor(colour).expand(1, 512, 512, 3).contiguous()
+        faces, crops, _, _ = nodes["FaceDetect"].execute(photo, .5, "large-small", "all", 512, 0, 1.0, "pass", bboxes=box,
+                                                         bbox_use="box is the face").args
+        assert len(faces) == 1
+        assert nodes["PasteBack"].execute(photo, faces, crops, "none", "feather", 0.0, 1.0).args
+        assert nodes["FaceParseMask"].execute(photo, {"regions": "face"}, 0, 0, "inside", faces=faces).args
+
+
+def test_crops_that_equal_the_photograph_in_one_channel_are_crops(nodes):
+    photo = torch.rand(1, 512, 512, 3, generator=torch.Generator().manual_seed(0))
+    box = [{"x": 100, "y": 100, "width": 200, "height": 200}]
+    faces, _, _, _ = nodes["FaceDetect"].execute(photo, .5, "large-small", "all", 512, 0, 1.0, "pass", bboxes=box,
+                                                 bbox_use="box is the face").args
+    painted = torch.cat([photo[..., :1], 1 - photo[..., 1:]], -1)
+    assert nodes["PasteBack"].execute(photo, faces, painted, "none", "feather", 0.0, 1.0).args
 
 
 def test_crops_of_other_faces_are_counted(nodes, error, scene):

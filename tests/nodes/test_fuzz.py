@@ -69,7 +69,7 @@ def chain(data, nodes, source, portrait) -> None:
     if draw(st.booleans()):
         crops, = nodes["Restore"].execute(crops, draw(FLOATS), draw(FLOATS), image=image, faces=faces, mask=mask).args
     for values in (crops, mask):
-        assert values is None or not values.isfinite().all() or 0 <= float(values.min()) <= float(values.max()) <= 2
+        assert values is None or not values.isfinite().all() or 0 <= float(values.min()) <= float(values.max()) <= 1
     crops = image if draw(st.sampled_from([False] * 9 + [True])) else crops
     pasted, covered = nodes["PasteBack"].execute(
         image, faces, crops, draw(st.sampled_from(["none", "mean-std", "mkl", "low-frequency"])),

@@ -544,7 +544,7 @@ class TestFaceSmooth:
     def test_the_plural(self, nodes, hopper, frames, told):
         clip = hopper.repeat(frames, 1, 1, 1)
         faces = nodes["FaceDetect"].execute(clip, 0.5, "large-small", "all", 64, 0, 1.0, "pass").args[0]
-        text = nodes["FaceSmooth"].execute(clip, faces, {"method": "running mean", "reach": 2, "jump": 0.0}, 0).ui["text"]
+        text = nodes["FaceSmooth"].execute(faces, {"method": "running mean", "reach": 2, "jump": 0.0}, 0, clip).ui["text"]
         assert told in text
 
     def test_a_trembling_clip_is_steadied_and_cut_anew(self, nodes, hopper):
@@ -552,7 +552,7 @@ class TestFaceSmooth:
         clip = torch.cat([hopper.roll(shift, 2) for shift in shifts])
         faces, *_ = nodes["FaceDetect"].execute(clip, 0.5, "large-small", "all", 64, 0, 1.0, "pass").args
         given = {"method": "running mean", "reach": 2, "jump": 0.0}
-        result = nodes["FaceSmooth"].execute(clip, faces, given, 0)
+        result = nodes["FaceSmooth"].execute(faces, given, 0, clip)
         smooth, crops = result.args
         assert len(smooth) == len(faces) == len(shifts) == len(crops) and crops.shape[1:3] == (64, 64)
         assert {face.track for face in smooth} == {0} and "7 faces of 1 track" in result.ui["text"]
@@ -566,7 +566,7 @@ class TestFaceSmooth:
         faces, *_ = detect(clip, 0.5, "large-small", "all", 128, 0, 1.0, "pass").args
         source, *_ = detect(collins, 0.5, "large-small", "all", 128, 0, 1.0, "pass").args
         identity, *_ = nodes["ArcFaceEmbed"].execute([collins], [source], ["average"], [""]).args
-        smooth, _ = nodes["FaceSmooth"].execute(clip, faces, {"method": "running mean", "reach": 1, "jump": 0.0}, 0).args
+        smooth, _ = nodes["FaceSmooth"].execute(faces, {"method": "running mean", "reach": 1, "jump": 0.0}, 0, clip).args
         crops, mask = nodes["OneShotSwap"].execute(clip, smooth, identity, 1.0, "all", 1).args
         result, area = nodes["PasteBack"].execute(clip, smooth, crops, "none", "feather", 0.0, 1.0, mask).args
         assert torch.equal(result[area == 0], clip[area == 0]) and float((result - clip).abs()[area > 0.9].mean()) > 0.02
@@ -576,7 +576,7 @@ class TestFaceSmooth:
 
         faces, *_ = nodes["FaceDetect"].execute(hopper, 0.5, "large-small", "all", 64, 0, 1.0, "pass").args
         with pytest.raises(FaceLoomError, match="connect the image that went into Face Detect"):
-            nodes["FaceSmooth"].execute(hopper[:, :300], faces, {"method": "kalman", "process": .03, "measure": .01}, 0)
+            nodes["FaceSmooth"].execute(faces, {"method": "kalman", "process": .03, "measure": .01}, 0, hopper[:, :300])
 
 
 def test_cancel_stops_a_node(nodes, run, hopper):

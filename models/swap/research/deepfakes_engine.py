@@ -25,6 +25,7 @@ from ...pixels.resize import resize_bilinear
 from ...pixels.sampling import sample_crops
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
+from .. import open_files
 from ..pixel_boost import finer, join_tiles
 from ..square import draw_outputs, join_outputs, sample_tiles
 from ..torch_engine import TorchEngine
@@ -87,6 +88,10 @@ class DeepfakesEngine(TorchEngine[Autoencoder, DeepfakesOptions]):
             raise FaceLoomError(f"{self.name} was not trained to predict masks; choose another mask.")
         if self.options.mask == "parsed" and self.parser is None:
             raise FaceLoomError("A parsed mask needs a face parser; connect one to Load Swap Model, or choose another mask.")
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """See ``OpensLate``."""
+        open_files(self.parser if self.options.mask == "parsed" else None)
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return self._squares([points68_of(Face(0, np.zeros(4), points)) for points in keypoints])

@@ -15,9 +15,11 @@ from ...faces import Faces
 from ...networks import build
 from ...networks.fslsd import FSLSDNet
 from ...networks.psp import StyleEncoder
+from ...options.swap import SwapSettings
 from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
+from .. import open_files
 from ..torch_engine import TorchEngine, sample_squares
 from .fslsd import FSLSDOptions
 from .regions import parsed_mask
@@ -64,6 +66,10 @@ class FSLSDEngine(TorchEngine[FSLSDNets, FSLSDOptions]):
     def __init__(self, name: str, model: TorchModel[FSLSDNets], landmarker: Landmarker, parser: Parser, **options: Value) -> None:
         self.landmarker, self.parser = landmarker, parser
         super().__init__(name, model, **options)
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """See ``OpensLate``."""
+        open_files(self.landmarker, self.parser)
 
     def alignment(self, keypoints: np.ndarray) -> np.ndarray:
         return template_matrix(keypoints, "ffhq_512", self.size)

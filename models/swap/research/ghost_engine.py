@@ -30,6 +30,7 @@ from ...progress import Progress, silent
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
 from ...select.track import assign_tracks, track_runs
+from .. import open_files
 from ..pixel_boost import finer
 from ..torch_engine import BYTES_PER_FACE, TorchEngine, sample_squares
 from .ghost import GhostOptions
@@ -83,6 +84,10 @@ class GhostEngine(TorchEngine[GhostNets, GhostOptions]):
         if self.options.mask in ("whole clip", "own numbers") and self.landmarker is None:
             raise FaceLoomError("GHOST's own mask needs 106 landmarks; connect a detector that has them to Load Swap Model, or put "
                                 "2d106det.onnx into models/insightface.")
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """See ``OpensLate``."""
+        open_files(self.landmarker if self.options.mask != OUTLINE else None)
 
     def _super_resolution(self) -> TorchModel[SuperResolutionNet]:
         """Opens the super-resolution network where it was not opened before; FaceLoomError where the engine was made without."""

@@ -15,9 +15,11 @@ from ...faces import Faces
 from ...networks import build
 from ...networks.megafs import HierarchicalEncoder, swapper_for
 from ...networks.stylegan2 import StyleGAN2
+from ...options.swap import SwapSettings
 from ...parse import Parser
 from ...runtime.devices import DeviceManager, TorchModel
 from ...runtime.options import Value
+from .. import open_files
 from ..torch_engine import sample_squares
 from .megafs import MegaFSOptions
 from .parser_engine import ParserEngine
@@ -57,6 +59,10 @@ class MegaFSEngine(ParserEngine[MegaFSNets, MegaFSOptions]):
         return template_matrix(keypoints, "ffhq_512", self.size)
 
     @torch.inference_mode()
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """See ``OpensLate``."""
+        open_files(self.parser)  # which it asks for every mask
+
     def encode_faces(self, images: torch.Tensor, faces: Faces) -> torch.Tensor:
         """Returns the faces' latents ``[N, 18, 512]``."""
         matrices = template_matrix(faces.keypoints, "ffhq_512", INPUT_EDGE)

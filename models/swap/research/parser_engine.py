@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from ...options.swap import SwapSettings
 from ...parse import Parser
 from ...runtime.devices import Net, TorchModel
 from ...runtime.options import Value
+from .. import open_files
 from ..torch_engine import TorchEngine
 from .megafs import MegaFSOptions
 from .reliableswap import ReliableSwapOptions
@@ -28,6 +30,10 @@ class ParserEngine(TorchEngine[Net, Masked]):
     @property
     def note(self) -> str:
         return NO_PARSER if self.parser is None and self.options.mask == PUBLISHED else ""
+
+    def open_helpers(self, settings: SwapSettings) -> None:
+        """See ``OpensLate``."""
+        open_files(self.mask_parser)
 
     @property
     def mask_parser(self) -> Parser | None:

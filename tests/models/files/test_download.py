@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -599,6 +600,11 @@ def archive(members: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
+def understated(data: bytes, size: int, stated: int) -> bytes:
+    """An archive whose directory states another size of a member than it unpacks to."""
+    return data.replace(struct.pack("<I", size), struct.pack("<I", stated))
+
+
 @pytest.fixture
 def pack(server, monkeypatch) -> Pack:
     one = row(name="one", file="one.onnx", folder="insightface/models/tiny", packs=("tiny",), aliases=("uno.onnx",))
@@ -660,6 +666,9 @@ def test_files_by_themselves_stay_out_of_insightface_s_packs():
     (archive({"one.onnx": DATA, "two.onnx": b""}), r"two\.onnx in tiny\.zip is not the file that is known: it sent an empty file"),
     (b"no zip at all", r"tiny\.zip from http://.* is damaged \(File is not a zip file\)"),
     (archive({"one.onnx": DATA})[:-30], "is damaged"),
+    (archive({"one.onnx": DATA, "two.onnx": bytes(1 << 20)}), r"tiny\.zip declares at least 1\.05 MB but has only"),
+    (archive({"one.onnx": DATA + b"0", "two.onnx": b"2"}), r"one\.onnx in tiny\.zip is not the file that is known: it has \d+ bytes inst"),
+    (understated(archive({"one.onnx": DATA, "two.onnx": bytes(9 << 20)}), 9 << 20, 9), r"is damaged \(Bad CRC-32 for file 'two\.onnx'\)"),
 ])  # fmt: skip
 def test_packs_that_are_not_right(server, folders, pack, content, words):
     server.give("/tiny.zip", whole(content))

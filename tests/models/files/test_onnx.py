@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from faceloom.models.errors import FaceLoomError
 from faceloom.models.files.kinds import channels_of, check_graph_kind, edge_of, kind_of_graph
 from faceloom.models.files.onnx import Port, name_other_format, read_onnx
 from faceloom.models.files.onnx_batch import with_free_batch
+from faceloom.models.files.onnx_external import _is_inside, external_locations
 from faceloom.models.runtime.onnx import open_session
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,7 +126,7 @@ def test_a_damaged_file_never_fails_otherwise(place, flip):
     with contextlib.suppress(FaceLoomError):
         file = read_onnx(bytes(data))
         with_free_batch(file, reshapes=True)
-        file.missing_weights_file(Path())
+        external_locations(file)
         for tensor in file.initializers:
             tensor.array()
 
@@ -181,3 +181,57 @@ def test_the_real_networks_are_known_and_refused_elsewhere(shared):
     assert open_session(folder / "mobilefacenet_128.onnx", kind="recognizer").describe() == "mobilefacenet_128.onnx on cpu"
     with pytest.raises(FaceLoomError, match=r"scrfd_2\.5g_bnkps\.onnx is a face detector, not a swap model"):
         open_session(folder / "scrfd_2.5g_bnkps.onnx", kind="swap")
+
+
+def _with_external(location: str, where: str) -> bytes:
+    """A model whose tensor, an initializer or a constant in one of its graphs, lies in the file ``location``."""
+    tensor = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    onnx.external_data_helper.set_external_data(tensor, location)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    whole = onnx.load_from_string(model([node("Add", "x w", "y")], {"x": [1]}, {"y": [1]}))
+    if where == "initializer":
+        whole.graph.initializer.append(tensor)
+    elif where == "constant":
+        whole.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=tensor))
+    else:
+        branch = helper.make_graph([helper.make_node("Constant", [], ["c"], value=tensor)], "b",
+                                   [], [helper.make_tensor_value_info("c", FLOAT, [1])])
+        whole.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+        whole.graph.node.insert(0, helper.make_node("If", ["yes"], ["w"], then_branch=branch, else_branch=branch))
+    return whole.SerializeToString()
+
+
+@pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "sub/../../secret", "..\\secret", "C:\\secret", "link", "", "sub/link"])
+def test_weights_outside_the_folder_are_refused(tmp_path, where, location):
+    (tmp_path / "secret").write_bytes(bytes(4))
+    folder = tmp_path / "models"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link").symlink_to("../secret")
+    (folder / "sub" / "link").symlink_to("../../secret")
+    (folder / "m.onnx").write_bytes(_with_external(location, where))
+    with pytest.raises(FaceLoomError, match=r"^m\.onnx takes weights from [^\n]*not in its folder"):
+        open_session(folder / "m.onnx")
+
+
+def test_weights_beside_the_model_and_in_a_download_cache(tmp_path):
+    store, folder = tmp_path / "blobs", tmp_path / "snapshot"
+    store.mkdir()
+    folder.mkdir()
+    (store / "a").write_bytes(_with_external("w.data", "initializer"))
+    (store / "b").write_bytes(np.full(1, 3, np.float32).tobytes())
+    (folder / "m.onnx").write_bytes((store / "a").read_bytes())
+    with pytest.raises(FaceLoomError, match=r"keeps its weights in w\.data, which is not beside it"):
+        open_session(folder / "m.onnx")
+    (folder / "w.data").write_bytes((store / "b").read_bytes())
+    assert open_session(folder / "m.onnx").run({"x": np.ones(1, np.float32)})[0] == 4
+    (folder / "m.onnx").unlink()
+    (folder / "w.data").unlink()
+    (folder / "m.onnx").symlink_to(store / "a")
+    (folder / "w.data").symlink_to(store / "b")
+    with contextlib.suppress(FaceLoomError):  # some releases of onnxruntime refuse every link
+        assert open_session(folder / "m.onnx").run({"x": np.ones(1, np.float32)})[0] == 4
+    assert _is_inside("w.data", folder / "m.onnx")
+    with pytest.raises(FaceLoomError, match="save it as one file"):
+        open_session((store / "a").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,18 +22,23 @@ from faceloom.models.networks.faceshifter import FixerNet
 from faceloom.models.networks.iresnet import IResNet
 from faceloom.models.networks.keras_net import KerasNet, load_keras
 from faceloom.models.networks.simswap import SimSwapNet
+from faceloom.models.options.swap import SwapSettings
 from faceloom.models.parse import REGIONS
 from faceloom.models.paste import paste
 from faceloom.models.pixels.sampling import sample_crops
 from faceloom.models.pixels.soft_erosion import cone_weights, soft_erosion
 from faceloom.models.runtime.devices import TorchModel
-from faceloom.models.swap.helpers import LateParser
+from faceloom.models.swap.helpers import LateLandmarker, LateParser
 from faceloom.models.swap.load import load_engine
 from faceloom.models.swap.pixel_boost import finer
+from faceloom.models.swap.research.deepfakes_engine import DeepfakesEngine
 from faceloom.models.swap.research.facedancer_engine import rectangle_mask
 from faceloom.models.swap.research.fslsd_engine import FSLSDEngine, FSLSDNets, heat_maps
-from faceloom.models.swap.research.ghost_engine import nearest_template
+from faceloom.models.swap.research.ghost_engine import GhostEngine, nearest_template
 from faceloom.models.swap.research.megafs_engine import MegaFSEngine, MegaFSNets
+from faceloom.models.swap.research.parser_engine import ParserEngine
+from faceloom.models.swap.research.words import OUTLINE
+from faceloom.models.systems.reface import REFaceEngine
 from swapping import swapped
 from torch import nn
 
@@ -382,3 +388,23 @@ def test_a_parser_is_opened_when_it_is_first_asked():
     crops = torch.zeros(1, 8, 8, 3)
     assert torch.equal(late.parse(crops), Discs().parse(crops)) and torch.equal(late.parse(crops), Discs().parse(crops))
     assert opened == [1]
+
+
+@pytest.mark.parametrize("kind", [DeepfakesEngine, FSLSDEngine, ParserEngine, MegaFSEngine, REFaceEngine])
+def test_a_damaged_helper_is_found_before_the_pictures(kind):
+    def damaged():
+        raise FaceLoomError("79999_iter.pth is empty; fetch it again.")
+
+    engine = SimpleNamespace(parser=LateParser("discs", damaged), mask_parser=LateParser("discs", damaged), landmarker=None,
+                             options=SimpleNamespace(mask="parsed"))
+    with pytest.raises(FaceLoomError, match="79999_iter"):
+        kind.open_helpers(engine, SwapSettings())
+
+
+def test_a_helper_that_is_not_asked_is_not_opened():
+    def damaged():
+        raise AssertionError("opened")
+
+    outline = SimpleNamespace(options=SimpleNamespace(mask=OUTLINE), landmarker=LateLandmarker(damaged), parser=LateParser("a", damaged))
+    GhostEngine.open_helpers(outline, SwapSettings())
+    DeepfakesEngine.open_helpers(outline, SwapSettings())
