@@ -1,5 +1,5 @@
-"""Speed and memory side by side with others in one run: crop, paste and built-in swap, network engines from frame to frame, and the
-research systems' engines.
+"""Speed and memory side by side with others in one run: crop, paste and built-in swap, network engines from frame to frame, the
+research systems' engines, and clips.
 
 Every figure is the median of repeated runs in which all contestants take turns in short bursts. A face is 300 pixels (less only where
 many share a frame): the edge of the square that insightface aligns.
@@ -13,20 +13,14 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-import torch
-from faceloom.cli.demo import read_portraits
-from faceloom.models.detect import detect_faces
-from faceloom.models.faces import Faces, Identity
-from faceloom.models.identity import make_identity
-from faceloom.models.options.detect import DetectSettings
-
-from bench import engines, paste
+from bench import clips, engines, paste
 from bench.measure import machine, threads
 from bench.paste import CROP, FACE, build_frame
+from bench.people import people
 from bench.systems import measure_systems
 
 FRAMES = {"720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
-SECTIONS = ("paste", "engines")
+SECTIONS = ("paste", "engines", "video")
 HOW_TO_GET = "insightface is not installed, so there is nothing to compare with; run: python -m pip install insightface"
 
 
@@ -37,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     extent.add_argument("--quick", action="store_true", help="720p and 1080p, one face, few repeats, no network of real cost")
     extent.add_argument("--full", action="store_true", help="64 faces with the network of real cost, too (an hour on a CPU)")
     parser.add_argument("--only", choices=SECTIONS,
-                        help="crop, paste and built-in swap; or network engines, the research systems' among them (both)")
+                        help="crop, paste and built-in swap; network engines, the research systems' among them; or clips (all)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for networks (cpu, and cuda where there is one)")
     parser.add_argument("--repeats", type=int, help="timed runs of each (15, with --quick 3; of networks of real cost 2)")
     parser.add_argument("--threads", type=int, help="CPU threads for every contestant (as many as there are)")
@@ -67,10 +61,10 @@ def measure(frames: list[str], counts: list[int], repeats: int, *, sections: lis
 
     frames: names in ``FRAMES``; engines are measured from 1080p on where there is such a frame. counts: faces per frame.
     engine_counts: the same, by double of ``engines``; slow_repeats: runs of the double of real cost on the CPU, and of the systems.
-    systems: measure those, too, where engines are.
+    systems: measure those, too, where engines are, and clips with many and large frames instead of few and small ones.
     """
     theirs = find_spec("insightface") is not None
-    faces, portrait, identity = _people()
+    faces, portrait, identity = people()
     report: dict = {"machine": machine(), "face_pixels": FACE, "crop_size": CROP, "repeats": repeats, "insightface": theirs}
     notes = [] if theirs else [HOW_TO_GET]
     if "paste" in sections:
@@ -89,14 +83,9 @@ def measure(frames: list[str], counts: list[int], repeats: int, *, sections: lis
         if systems:
             report["systems"], missing = measure_systems(portrait, faces[0], identity, slow_repeats, device)
             notes += missing
+    if "video" in sections:
+        report["video"] = clips.measure_clips(portrait, faces[0], identity, not systems, slow_repeats)
     return {**report, "notes": notes}
-
-
-def _people() -> tuple[Faces, torch.Tensor, Identity]:
-    """The first demo portrait's face, its picture, and the second one's identity."""
-    target, source = read_portraits().values()
-    identity, _ = make_identity(source, detect_faces(source, settings=DetectSettings(keep="first")))
-    return detect_faces(target, settings=DetectSettings(keep="first")), target, identity
 
 
 def table(report: dict) -> str:
@@ -116,6 +105,8 @@ def table(report: dict) -> str:
     if report.get("systems"):
         lines += ["Research systems, per face, from a frame of 1080p to the crop; GHOST's generator alone beside its export to ONNX.",
                   *_columns(_system_rows(report["systems"]))]
+    if report.get("video"):
+        lines += clips.table_of(report["video"])
     return "\n".join([*lines, *report["notes"]])
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..models.files.video import ClipInfo, EncodeSettings
 
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+_SMOOTHING = {name.replace(" ", "-"): name for name in SMOOTHING}
 # What is said of faces goes for animated pictures too; the others are for video files.
 OF_FACES = ("fill", "smooth", "fade", "who")
 OF_FILES = ("start", "end", "codec", "quality", "audio", "resume", "keep_damaged")
@@ -92,7 +93,7 @@ def add_clip_arguments(add: Callable) -> None:
     add("--audio", choices=("copy", "none"), help="sound and subtitles: all tracks as they are, or none (default: copy)")
     add("--fill", type=frames, metavar="FRAMES",
         help=f"a face that is missed for at most so many frames is put in between; 0 for none (default: {default.fill})")
-    add("--smooth", choices=(*SMOOTHING, "off"), help=f"how faces are kept from trembling (default: {default.smooth})")
+    add("--smooth", choices=(*_SMOOTHING, "off"), help=f"how faces are kept from trembling (default: {default.smooth.replace(' ', '-')})")
     add("--fade", type=frames, metavar="FRAMES",
         help="over how many frames a swap comes and goes where somebody appears, leaves or turns too far away; 0 for at once (default: "
              f"{default.fade})")
@@ -107,6 +108,8 @@ def add_clip_arguments(add: Callable) -> None:
 def clip_options_of(arguments: argparse.Namespace) -> ClipOptions:
     """Returns the options that the arguments make, checked; FaceLoomError where they contradict each other."""
     given = {name: value for name in (*OF_FACES, *OF_FILES) if (value := getattr(arguments, name)) is not None}
+    if "smooth" in given:
+        given["smooth"] = _SMOOTHING.get(given["smooth"], "off")
     follow = FollowSettings(**{name: given.pop(name) for name in ("fill", "smooth", "fade") if name in given})
     follow.check()
     options = ClipOptions(follow, **given)

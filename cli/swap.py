@@ -55,8 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     session = Session.start(arguments, settings, options, sources.pictures, clips)
     swapper = None
     if any(job.is_clip for job in todo.jobs):  # photographs alone need no PyAV
+        from ..models.runtime.memory import return_freed_blocks
         from .clips import Clips, request_of
 
+        return_freed_blocks()
         swapper = Clips(session, request_of(arguments, sources.pictures), arguments.quiet)
     started = time.perf_counter()
     records, interrupted = work(session, todo.jobs, arguments.quiet, swapper)

@@ -127,7 +127,7 @@ def _add_look(add: Callable) -> None:
     add("--feather", type=number("feather"), default=PasteSettings.feather,
         help="softness of the mask's border, a fraction of the crop's edge from 0 to 0.5 (default: 0)")
     add("--keep-gray", action=argparse.BooleanOptionalAction, default=PasteSettings.keep_gray,
-        help="where the photograph has no colour around a face, the face gets none")
+        help="where the photograph is grey or of one tone around a face, the face is too")
     add("--restore-model", default=BUILT_IN.restorer, metavar="NAME",
         help=f'"{BUILT_IN.restorer}" (built in: its sharpness and grain), or a restoration network: {MODEL}')
     add("--restore", type=number("amount"), default=RestoreSettings.amount, help="how much is restored, 0 to 1 (default: 1)")

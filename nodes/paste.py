@@ -35,8 +35,8 @@ class PasteBack(Node, title="Paste Back", aliases=["paste face", "composite face
             mask_input("What to take from each crop, one mask per face or one for all. Left unconnected, the whole face up to the "
                        "hairline is taken."),
             io.Boolean.Input("keep_gray", default=True, optional=True, advanced=True,
-                             tooltip="Where the photograph has no colour around a face, the face gets none. Off lets coloured crops into a "
-                                     "grey photograph."),
+                             tooltip="Where the photograph is grey around a face, or of one tone such as sepia, the face is too. Off lets "
+                                     "coloured crops into a grey photograph."),
         ]
 
     outputs = [

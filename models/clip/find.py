@@ -23,6 +23,7 @@ from ..pixels.tensors import check_images
 from ..progress import Progress, silent
 from ..select.track import Tracker
 from .look import look_for
+from .steady import Steadier
 
 VIEW_EDGE = 128  # pixels of the small view of each person
 BETTER = 1.2  # how much larger a face must be than in the view before for a new one
@@ -72,7 +73,7 @@ class ClipFinder:
         self.search, self.detector = search, detector or DlibDetector()
         self.recognizer = recognizer or DlibRecognizer()
         self.tracker = Tracker(search.gap, same_person_cosine(self.recognizer.space))
-        self.cut_finder = CutFinder()
+        self.cut_finder, self.steadier = CutFinder(), Steadier()
         self.items: list[Face] = []
         self.cuts: set[int] = set()
         self.views: dict[int, tuple[float, torch.Tensor]] = {}
@@ -100,7 +101,7 @@ class ClipFinder:
             return self.recognizer.embed(images, here.take(positions))
 
         numbers = self.tracker.follow(frame, found, cut=cut, embed=embed)
-        followed = [replace(face, track=number) for face, number in zip(found, numbers, strict=True)]
+        followed = [self.steadier.steady(image, replace(face, track=number), cut) for face, number in zip(found, numbers, strict=True)]
         self._view(images, here, followed)
         self.items += followed
         self.frames += 1

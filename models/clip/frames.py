@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -47,18 +49,50 @@ def swap_frames(frames: Iterable[P], swapper: ClipSwapper, first: int = 0, *, pr
     first: the number of the first frame. progress: of the faces of the frames that are worked on together. A frame without a face is not
     even asked for its colours. Each frame comes when the frames of the next chunk are drawn.
     """
-    waiting, before = _Waiting[P](first), None
+    before = None
+    for waiting in _drawn(_chunks(frames, first, swapper.together), swapper, progress):
+        if before is not None:
+            yield from _finished(before, waiting, swapper, progress)
+        before = waiting
+    if before is not None:
+        yield from _finished(before, None, swapper, progress)
+
+
+def _chunks(frames: Iterable[P], first: int, together: int) -> Iterator[_Waiting[P]]:
+    """Give the frames in chunks that begin at whole multiples of ``together``."""
+    waiting = _Waiting[P](first)
     for number, frame in enumerate(frames, first):
         waiting.frames.append(frame)
-        if (number + 1) % swapper.together == 0:
+        if (number + 1) % together == 0:
+            yield waiting
+            waiting = _Waiting(number + 1)
+    if waiting.frames:
+        yield waiting
+
+
+def _drawn(chunks: Iterable[_Waiting[P]], swapper: ClipSwapper, progress: Progress) -> Iterator[_Waiting[P]]:
+    """Draw the faces of chunks and give them on in order; several at the same time where the engine can do that."""
+    inference = torch.is_inference_mode_enabled()  # which each thread has for itself
+
+    def draw(waiting: _Waiting[P]) -> _Waiting[P]:
+        with torch.inference_mode(inference):
             _draw(waiting, swapper, progress)
-            if before is not None:
-                yield from _finished(before, waiting, swapper, progress)
-            before, waiting = waiting, _Waiting(number + 1)
-    _draw(waiting, swapper, progress)
-    if before is not None:
-        yield from _finished(before, waiting, swapper, progress)
-    yield from _finished(waiting, None, swapper, progress)
+        return waiting
+
+    if swapper.threads == 1:
+        yield from map(draw, chunks)
+        return
+    pool = ThreadPoolExecutor(swapper.threads, "faceloom-swap")
+    try:
+        begun: deque[Future[_Waiting[P]]] = deque()
+        for waiting in chunks:
+            begun.append(pool.submit(draw, waiting))
+            if len(begun) == swapper.threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _draw(waiting: _Waiting[P], swapper: ClipSwapper, progress: Progress) -> None:

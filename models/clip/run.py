@@ -83,7 +83,7 @@ def swap_clip(source: ClipSource, writer: ClipWriter | AnimationWriter, swapper:
     faces of those that are worked on together; may raise to end the work. FaceLoomError where the clip is not the one of the faces.
     """
     faces, first = swapper.faces, writer.frames_done
-    with read_frames(source, section.start, section.end, after=writer.last_pts, first_index=first, convert=swapper.has_faces,
+    with read_frames(source, section.start, section.end, after=writer.last_pts, first_index=first, convert=swapper.seen_part,
                      keep_damaged=section.keep_damaged) as frames:
         _check_size(faces, frames.info, source)
         done = first

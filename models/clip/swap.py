@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,12 +24,13 @@ from ..progress import Progress, silent
 from ..restore import restore_crops
 from ..select.assign import group_by_identity
 from ..select.fade import fade_weights
-from ..swap import AlignsFaces, DrawsAtSize, swap_faces
+from ..swap import AlignsFaces, DrawsAtSize, UsesOneCore, swap_faces
 from .appearance import Appearance, appearance_at, give_appearances, measure_appearances, track_of
 
 FEWEST_PIXELS, STEP, MOST_PIXELS = 256, 64, 1024  # edges of the crops of a clip
 MOST_FRAMES = 8  # that are worked on together
 MOST_BYTES = 256 << 20  # of these frames
+MOST_THREADS = 4  # that draw at the same time
 SEEN, CHANGED = 2.0, 1.1  # crop edges that the part of a frame is wide which engines look at, and the part which may change
 GRID = 8  # pixels on which the sides of such parts lie
 
@@ -116,8 +119,10 @@ class ClipSwapper:
             fixed = faces.crop_size
         self.plan, self.faces, self.clock = plan, faces, clock or Clock()
         self.together = frames_together(faces.height, faces.width)
+        self.threads = threads_for(plan.models)
         self.members = faces.positions_by_frame()
         self.sources: dict[int, Any] = {}
+        self.preparing = threading.Lock()
         nobody = np.array([plan.source is None and face.identity is None for face in faces], bool)
         self.weights = np.where(nobody, 0, fade_weights(faces, plan.fade))
         self.frame_mask = None if plan.frame_mask is None else fit_mask(plan.frame_mask, 1, faces.height, faces.width)
@@ -147,6 +152,12 @@ class ClipSwapper:
         top, left = (min(window[axis].start for window in windows) // GRID * GRID for axis in (0, 1))
         bottom, right = (max(-(-window[axis].stop // GRID) * GRID for window in windows) for axis in (0, 1))
         return Box(top, min(bottom, height), left, min(right, width))
+
+    def seen_part(self, frame: int) -> tuple[slice, slice] | bool:
+        """Return the rows and columns of a frame that are looked at when its chunk is swapped; False where nothing is."""
+        if not self.has_faces(frame):
+            return False
+        return self.box(frame // self.together * self.together, self.together).slices
 
     def draw(self, images: torch.Tensor, first: int, box: Box, progress: Progress = silent) -> Chunk:
         """Swap the faces of frames that follow each other.
@@ -216,9 +227,10 @@ class ClipSwapper:
         """Return what the engine made of a person, which it does once for the whole clip."""
         if identity is None:
             return self.plan.source
-        if id(identity) not in self.sources:
-            self.sources[id(identity)] = self.plan.models.engine.prepare(identity)
-        return self.sources[id(identity)]
+        with self.preparing:
+            if id(identity) not in self.sources:
+                self.sources[id(identity)] = self.plan.models.engine.prepare(identity)
+            return self.sources[id(identity)]
 
     def _swapped(self, images: torch.Tensor, faces: Faces, mask: torch.Tensor | None, progress: Progress
                  ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -262,3 +274,12 @@ def frames_together(height: int, width: int) -> int:
     while count > 1 and count * height * width * 12 > MOST_BYTES:
         count //= 2
     return count
+
+
+def threads_for(models: Models) -> int:
+    """Return how many chunks are drawn at the same time: one on each core, up to 4, by an engine that takes one core; else 1, for networks
+    take all cores, or a graphics card."""
+    networks = (models.parser, models.occluder, models.restorer)
+    if not isinstance(models.engine, UsesOneCore) or any(network is not None for network in networks):
+        return 1
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

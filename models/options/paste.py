@@ -18,7 +18,7 @@ class PasteSettings:
     color: one of ``COLORS``; matches the crop's colours to the photograph. blend: one of ``BLENDS``. feather: softness added inside the
     mask, as a fraction of the crop's edge, 0..0.5. opacity: 0..1. keep_unchanged: where a crop still is what the photograph gave, the
     photograph's own pixels stay, so that an edit of the mouth does not resample the cheeks; off, every pixel of the mask comes from the
-    crop. keep_gray: where the photograph has no colour around a face, the face gets none.
+    crop. keep_gray: where the photograph is grey or of one tone around a face, the face is too.
     """
 
     color: str = "none"

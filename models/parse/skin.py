@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -77,9 +78,19 @@ def _keep_connected(likelihood: torch.Tensor, start: torch.Tensor, grid: int = 9
     reconstruction by dilation, Vincent 1993, on a coarse grid): a highlight in the hair is no skin."""
     small = F.adaptive_avg_pool2d(likelihood, grid)
     reached = torch.minimum(small, F.adaptive_max_pool2d(start, grid))
-    for _ in range(grid):
-        before, reached = reached, torch.minimum(_square_maximum(reached, 1), small)
-        if torch.equal(reached, before):
-            break
+    reached = torch.from_numpy(_reconstructed(reached[0].cpu().numpy(), small[0].cpu().numpy())).to(small)[None]
     kept = F.interpolate((reached / small.clamp_min(1e-3))[None], size=likelihood.shape[-2:], mode="bilinear", align_corners=False)[0]
     return likelihood * kept.clamp(0, 1)
+
+
+def _reconstructed(start: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Spread the values ``[H, W]`` of ``start`` to their neighbours, nowhere above ``limit``, until nothing changes or they went across."""
+    reached = np.pad(start, 1, constant_values=-np.inf)
+    inner, rows = reached[1:-1, 1:-1], np.empty((len(start), reached.shape[1]), start.dtype)
+    for _ in range(max(limit.shape)):
+        np.maximum(np.maximum(reached[:-2], reached[2:]), reached[1:-1], out=rows)
+        spread = np.minimum(np.maximum(np.maximum(rows[:, :-2], rows[:, 2:]), rows[:, 1:-1]), limit)
+        if np.array_equal(spread, inner):
+            break
+        inner[:] = spread
+    return inner

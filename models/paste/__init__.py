@@ -27,16 +27,13 @@ from ..pixels.tone import compress, expand, white_of
 from ..progress import Progress, silent
 from . import blends
 from .color import match_color
+from .toned import luma, toning_of
 
 # From this many crop pixels per photograph pixel on, crops are read bilinearly, which is four times as fast as bicubic and as good: the
 # round trip of a crop keeps 42 dB (bicubic: 42 dB at 1.0 crop pixels per photograph pixel, 47 dB at 1.25).
 _BILINEAR_FROM = 1.4
 # Crop values this close to what the photograph gives were not edited: as floats, or after a way through an 8-bit picture.
 _SAME, _SAME_8_BIT = 0.25 / 255, 1.5 / 255
-# Channels that differ by no more than this are equal: a step of JPEG's colours, from which grey pictures come out as tinted, is 2.1 / 255.
-_GRAY = 2.5 / 255
-# Rec. 709 luma, for grey photographs.
-_LUMA = (0.2126, 0.7152, 0.0722)
 
 
 def paste(images: torch.Tensor, faces: Faces, crops: torch.Tensor, masks: torch.Tensor | None = None,
@@ -163,8 +160,10 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, place: Place, crop: tor
     base = beneath.to(torch.float32)
     if place.white > 1:
         base = compress(base, place.white)
-    if beneath.shape[-1] == 1 or (settings.keep_gray and is_gray(base)):
-        pasted = (pasted @ pasted.new_tensor(_LUMA)[:, None]).clamp_(0, 1).expand(base.shape)
+    if beneath.shape[-1] == 1:
+        pasted = luma(pasted).clamp_(0, 1).expand(base.shape)
+    elif settings.keep_gray and (toning := toning_of(base)) is not None:
+        pasted = toning.applied(pasted)
     weight = alpha = alpha[..., None]
     if settings.blend != "feather":
         pasted, weight = (blends.poisson if settings.blend == "poisson" else blends.multi_band)(base, pasted, alpha)
@@ -181,12 +180,6 @@ def _paste_one(out: torch.Tensor, covered: torch.Tensor, place: Place, crop: tor
 def _within(mixed: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """Keep what was mixed within 0..1, or within what lay beneath where that is not; rounding takes it out by a hair."""
     return torch.minimum(torch.maximum(mixed, base.clamp(max=0)), base.clamp(min=1))
-
-
-def is_gray(picture: torch.Tensor) -> bool:
-    """Tell whether a picture ``[H, W, 3]`` 0..1 has no colour: its channels are equal, to ``_GRAY``."""
-    red, green, blue = picture.unbind(-1)
-    return all(bool(((red - other).abs() <= _GRAY).all()) for other in (green, blue))
 
 
 def reference_crop(image: torch.Tensor, matrix: np.ndarray, size: int, edge: int) -> torch.Tensor:

@@ -6,7 +6,9 @@ which fills it with diffusion models) has to be asked to free it before.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,6 +25,7 @@ MemoryFreer = Callable[[int | None], None]
 MEMORY_ERROR_WORDS = ("out of memory", "outofmemory", "failed to allocate", "bad_alloc", "alloc_failed", "allocation_failed",
                       "memoryallocation", "bfcarena", "not enough memory")
 
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 # Set once, when ComfyUI imports the pack.
 _memory_freer: MemoryFreer | None = None
 
@@ -48,6 +51,14 @@ def release_cached_memory() -> None:
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def return_freed_blocks(least: int = 1 << 20) -> None:
+    """Have the C library give blocks of at least so many bytes back as soon as they are freed, for the rest of the process; where it is not
+    glibc, nothing. Left to itself it keeps them in heaps, one for each few threads, which grow as long as pictures go from one thread to
+    another. For programs of our own: it is the whole process that works so."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, least)
 
 
 def run_chunks(process: Callable[..., Result], items: Sequence, chunk: int, progress: Progress = silent,

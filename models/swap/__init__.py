@@ -81,6 +81,13 @@ class ChecksSettings(Protocol):
 
 
 @runtime_checkable
+class UsesOneCore(Protocol):
+    """An engine whose work hardly gains by a second core, and which several threads may ask at the same time. swap_in_threads: True."""
+
+    swap_in_threads: bool
+
+
+@runtime_checkable
 class OpensLate(Protocol):
     """An engine that opens files of other stages when they are first asked."""
 

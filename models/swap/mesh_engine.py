@@ -25,6 +25,7 @@ from ..parse.skin import fast_gaussian_blur, local_mean, skin_likelihood
 from ..pixels.affine import scale_of, transform
 from ..pixels.masks import signed_distance
 from ..progress import Progress, silent
+from .mesh_delight import even_light
 
 # Width of the mask's soft border, in eye distances.
 _BORDER = 0.06
@@ -66,18 +67,20 @@ class ReferencePhoto:
 
     @cached_property
     def texture(self) -> Texture:
-        """The photo's texture, on the CPU."""
-        image = torch.from_numpy(np.array(self.crop))
+        """The photo's texture, on the CPU, without the photo's own light from one side."""
         points = self.fit.project()
-        zones, covered = rasterize(points, mean_face().triangles, _zones().sure[:, None], len(image))
-        skin = skin_likelihood(image, torch.from_numpy(zones[..., 0] * covered))
-        return Texture(image.permute(2, 0, 1), self.fit, skin[None], _facing(points))
+        facing = _facing(points)
+        image = even_light(torch.from_numpy(np.array(self.crop)).permute(2, 0, 1), self.fit, _zones().sure, facing)
+        zones, covered = rasterize(points, mean_face().triangles, _zones().sure[:, None], image.shape[1])
+        skin = skin_likelihood(image.permute(1, 2, 0), torch.from_numpy(zones[..., 0] * covered))
+        return Texture(image, self.fit, skin[None], facing)
 
 
 class MeshEngine:
     """A ``SwapEngine`` that draws the source's photo on a fitted 3-D face. Needs no network and no GPU."""
 
     name = "mesh"
+    swap_in_threads = True
 
     def prepare(self, identity: Identity) -> list[ReferencePhoto]:
         """Returns the identity's photos with a face fitted to each; FaceLoomError where it has none."""

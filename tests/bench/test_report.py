@@ -39,8 +39,9 @@ def test_the_table_has_a_line_per_result_and_the_json_is_the_report(report, caps
     before = torch.get_num_threads()
     assert bench.main(["--quick", "--json", "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out) == report
-    quick = {"sections": ["paste", "engines"], "engine_counts": {"trivial": [1], "full cost": []}, "device": "auto", "slow_repeats": 2,
-             "systems": False}
+    quick = {"sections": ["paste", "engines", "video"],
+             "engine_counts": {"trivial": [1], "full cost": []}, "device": "auto",
+             "slow_repeats": 2, "systems": False}
     assert asked == [(["720p", "1080p"], [1], 3, quick)]
     assert torch.get_num_threads() == before
     assert bench.main(["--repeats", "2"]) == bench.main(["--full", "--only", "engines", "--device", "cpu"]) == 0

@@ -70,7 +70,7 @@ CASES = {
     "--quality": Case("--quality 50", target="clip.mov"),
     "--audio": Case("--audio none", target="clip.mov"),
     "--fill": Case("--fill 0", target="clip.mov"),
-    "--smooth": Case("--smooth off", target="clip.mov"),
+    "--smooth": Case("--smooth kalman", target="clip.mov"),
     "--fade": Case("--fade 0", target="clip.mov"),
     "--who": Case("--who who.png", target="clip.mov"),
     "--keep-damaged": Case("--keep-damaged", target="cut.avi"),
@@ -151,8 +151,8 @@ def check_option(option, case, folder, out, capsys):
     "--device cuda", "--engine system --strength 0.5", "--engine system --pixel-boost 2", "--engine system --framing 2",
     "--engine system --crop-size 256", "--fidelity 0.2", "--start 1:60", "--start x", "--start -1", "--start 5 --end 4", "--end 0",
     "--codec mpeg", "--quality x", "--quality 60 --codec h264", "--quality 5 --codec prores", "--audio mute", "--fill -1", "--fill 1001",
-    "--fill 1.5", "--smooth much", "--fade x", "--fade 1001", "--start 1", "--end 1", "--codec h264", "--quality 20", "--audio none",
-    "--fill 5", "--smooth off", "--fade 5", "--who who.png", "--no-resume", "--resume", "--keep-damaged",
+    "--fill 1.5", "--smooth much", "--smooth running", "--fade x", "--fade 1001", "--start 1", "--end 1", "--codec h264", "--quality 20",
+    "--audio none", "--fill 5", "--smooth off", "--fade 5", "--who who.png", "--no-resume", "--resume", "--keep-damaged",
 ])
 def test_refused_once_before_any_picture_is_read(words, photographs, tmp_path, capsys, monkeypatch):
     """One sentence and exit code 2, though the folder has four pictures, the source is no picture and nothing may be read."""
@@ -196,6 +196,21 @@ def test_options_that_are_listed_are_those_of_the_rows(monkeypatch):
 
     monkeypatch.undo()
     assert {method.name: method.options for method in systems.ENGINES} == dict(OPTIONS) and tuple(PRESETS) == WEIGHTS
+
+
+def test_the_words_about_clips_are_those_of_the_encoders_and_smoothers():
+    pytest.importorskip("av")
+    from faceloom.models.files.video.settings import _ENCODERS, quality_of
+    from faceloom.models.options.clip import CODECS, SMOOTHING
+    from faceloom.models.select.smooth import METHODS
+
+    parser = argparse.ArgumentParser(add_help=False)
+    swap.add_arguments(parser)
+    (help_text,) = [action.help for action in parser._actions if "--quality" in action.option_strings]
+    ranges = [quality_of(codec) for codec in ("h264", "hevc", "av1", "vp9")]
+    assert ("auto", *_ENCODERS) == CODECS and tuple(METHODS) == SMOOTHING and ranges[0][:2] == ranges[1][:2]
+    words = [f"h264 and hevc {ranges[0][0]} to {ranges[0][1]}", f"av1 {ranges[2][0]} to {ranges[2][1]}", f"vp9 {ranges[3][0]} to"]
+    assert all(word in help_text for word in words) and ", ".join(str(each[2]) for each in ranges) in help_text
 
 
 def test_devices(monkeypatch):

@@ -28,7 +28,8 @@ class ClipFrame:
 
     index: its number in the section that is read. pts, duration: in ticks of ``time_base`` (seconds). native: the decoded planes, which the
     writer puts back where nothing changed; None for GIF, APNG, WebP and TIFF. matrix, full_range: how ``native`` is read. pixels: integers
-    ``[H, W, 3|4]`` whose white is ``white``, once they are converted. damaged: the decoder had to make up a part of it.
+    ``[H, W, 3|4]`` whose white is ``white``, once they are converted. kept: the part of them that is left after ``keep_part``, and which.
+    damaged: the decoder had to make up a part of it.
     """
 
     index: int
@@ -41,6 +42,7 @@ class ClipFrame:
     pixels: np.ndarray | None = field(default=None, repr=False)
     white: int = 255
     damaged: bool = False
+    kept: tuple[np.ndarray, tuple[slice, slice]] | None = field(default=None, repr=False)
 
     @property
     def time(self) -> float:
@@ -59,7 +61,25 @@ class ClipFrame:
     def image(self, part: tuple[slice, slice] = WHOLE) -> torch.Tensor:
         """Return the colours ``[H, W, 3]`` float32 in 0..1, or those of a part (rows and columns), in the clip's own transfer; a new tensor
         each time."""
+        if self.kept is not None and part != WHOLE:
+            pixels, held = self.kept
+            if all(there.start <= side.start and side.stop <= there.stop for side, there in zip(part, held)):
+                inner = [slice(side.start - there.start, side.stop - there.start) for side, there in zip(part, held)]
+                return to_tensor(pixels[(*inner, slice(3))], self.white)
         return to_tensor(self.convert()[(*part, slice(3))], self.white)
+
+    def keep_part(self, part: tuple[slice, slice]) -> None:
+        """Let go of the converted pixels outside of a part (rows and columns), which nobody will ask for; they could be converted again."""
+        if self.native is not None and self.pixels is not None:
+            self.kept, self.pixels = (self.pixels[part].copy(), part), None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        if self.native is not None:
+            return self.native.height, self.native.width
+        height, width = self.convert().shape[:2]
+        return height, width
 
     def with_part(self, image: torch.Tensor, part: tuple[slice, slice] | None) -> torch.Tensor:
         """Return the whole picture ``[H, W, 3]`` of which ``image`` is new: all, or a part (rows and columns)."""

@@ -77,13 +77,13 @@ def _converted(
 
 def _check_size(image: torch.Tensor, frame: ClipFrame) -> None:
     """Raise FaceLoomError where an image is not of the frame's size."""
-    if image.shape != (*frame.convert().shape[:2], 3):
+    if image.shape != (*frame.size, 3):
         _refuse_size(image, frame)
 
 
 def _refuse_size(image: torch.Tensor, frame: ClipFrame) -> NoReturn:
     """Raise FaceLoomError for an image that is not of the frame's size."""
-    height, width = frame.convert().shape[:2]
+    height, width = frame.size
     raise FaceLoomError(
         f"Frame {frame.index} is {width}x{height} but the image for it is {tuple(image.shape)}; give [{height}, {width}, 3]."
     )
@@ -94,7 +94,7 @@ def _patched(
 ) -> VideoFrame:
     """Return a copy of ``base`` with the changed pixels converted and put in, or ``base`` where none are; part: as of
     ``frame_to_encode``."""
-    height, width = frame.convert().shape[:2]
+    height, width = frame.size
     if part is None or not _holds_whole_blocks(part, layout, height, width):
         image, part = frame.with_part(image, part), (slice(0, height), slice(0, width))
     own = frame.image(part)

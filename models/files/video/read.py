@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# What asks for RGB: every frame, none, or those of which the function says so by their number.
-Converts = bool | Callable[[int], bool]
+# What asks for RGB: every frame, none, or as the function says by their number: all of a frame, a part (rows and columns), or none.
+Converts = bool | Callable[[int], "bool | tuple[slice, slice]"]
 
 _SEEK_MARGINS = (0, 1, 5, 30)  # seconds before the start at which decoding begins, until one of them reaches back far enough
 _MISSING_SECONDS = 0.5  # a clip whose frames end this much before its own headers say was cut off
@@ -69,10 +69,9 @@ def read_frames(
 
     source: path or BytesIO. start, end: seconds of the clip's own clock; frames shown at ``start`` or later and before ``end`` are read.
     after: only frames with a larger ``pts``; with first_index, the number that the first of them gets: so a broken-off run goes on.
-    convert: which frames are converted to RGB on that thread (True all, False none, or a function of their number); the others are when
-    they are asked. keep_damaged: give what can be decoded of a damaged clip instead of an error. ahead: how many frames may wait. Where a
-    clip's times do not rise, a frame is moved by one tick. FaceLoomError as of ``probe``, while reading where the clip is damaged, and
-    where no frame lies in the section.
+    convert: what is converted to RGB on that thread (see ``Converts``); the rest is when it is asked for. keep_damaged: give what can be
+    decoded of a damaged clip instead of an error. ahead: how many frames may wait. Where a clip's times do not rise, a frame is moved by
+    one tick. FaceLoomError as of ``probe``, while reading where the clip is damaged, and where no frame lies in the section.
     """
     info = probe(source)
     if is_paged(source):
@@ -114,8 +113,11 @@ def _converted(frames: Iterator[ClipFrame], index: int, convert: Converts) -> It
     """Number the frames and convert those that somebody will ask."""
     for number, frame in enumerate(frames, index):
         frame.index = number
-        if convert(number) if callable(convert) else convert:
+        wanted = convert(number) if callable(convert) else convert
+        if wanted:
             frame.convert()
+        if isinstance(wanted, tuple):
+            frame.keep_part(wanted)
         yield frame
 
 

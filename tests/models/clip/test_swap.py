@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from faceloom.models.clip import swap
 from faceloom.models.clip.frames import Patch, swap_frames
-from faceloom.models.clip.swap import Box, ClipPlan, ClipSwapper, frames_together, track_crop_sizes
+from faceloom.models.clip.swap import Box, ClipPlan, ClipSwapper, frames_together, threads_for, track_crop_sizes
 from faceloom.models.errors import FaceLoomError
 from faceloom.models.faces import FFHQ_TEMPLATE, Face, Faces, Identity
 from faceloom.models.options.paste import PasteSettings
 from faceloom.models.options.restore import RestoreSettings
 from faceloom.models.pipeline import Models, Settings
+from faceloom.models.swap.load import load_engine
 
 HEIGHT, WIDTH = 90, 160
 PLAIN = Settings(restore=RestoreSettings(amount=0), paste=PasteSettings(keep_unchanged=False))
@@ -211,3 +214,66 @@ def test_settings_that_cannot_be_are_refused_before_a_frame_is_read():
         swapper(clip(frames=1), fade=-1)
     with pytest.raises(FaceLoomError, match="Opacity"):
         swapper(clip(frames=1), settings=replace(PLAIN, paste=PasteSettings(opacity=2)))
+
+
+# Several chunks at the same time
+
+COUNT = 40  # frames
+
+
+class InThreads(Painter):
+    """A painter that several threads may ask, and that notes whether two ever did and who computed."""
+
+    swap_in_threads = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together, self.inference = threading.Barrier(2, timeout=20), set()
+        self.met = False
+
+    def swap(self, images, faces, source, settings=None, progress=None):
+        if not self.met:
+            self.together.wait()  # ends only if a second thread comes
+            self.met = True
+        self.inference.add((threading.current_thread() is threading.main_thread(), torch.is_inference_mode_enabled()))
+        return super().swap(images, faces, source)
+
+
+def long_plan(engine) -> ClipPlan:
+    return ClipPlan(clip(*[face(i, 10 + i, 0) for i in range(COUNT) if i % 11], frames=COUNT), .9, Models(engine), PLAIN)
+
+
+def test_the_same_frames_in_the_same_order(monkeypatch):
+    monkeypatch.setattr(swap, "MOST_THREADS", 2)
+    monkeypatch.setattr(swap.os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    pictures, engine = [Shown(picture) for picture in frames(COUNT)], InThreads()
+    alone = [shown.after(patch) for shown, patch in swap_frames(pictures, ClipSwapper(long_plan(Painter())))]
+    with torch.inference_mode():
+        swapper = ClipSwapper(long_plan(engine))
+        several = [(shown, shown.after(patch)) for shown, patch in swap_frames(pictures, swapper)]
+    assert swapper.threads == 2 and engine.met and engine.inference == {(False, True)}
+    assert [shown for shown, _ in several] == pictures
+    assert all(torch.equal(one, other) for one, (_, other) in zip(alone, several, strict=True))
+
+
+def test_an_error_of_a_thread_ends_the_work(monkeypatch):
+    monkeypatch.setattr(swap.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+
+    class Broken(Painter):
+        swap_in_threads = True
+
+        def swap(self, images, faces, source, settings=None, progress=None):
+            raise FaceLoomError("broken.")
+
+    before = threading.active_count()
+    with pytest.raises(FaceLoomError, match="broken"):
+        list(swap_frames([Shown(picture) for picture in frames(COUNT)], ClipSwapper(long_plan(Broken()))))
+    assert threading.active_count() == before
+
+
+def test_only_what_takes_one_core_is_drawn_on_several(monkeypatch):
+    monkeypatch.setattr(swap.os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    mesh = Models(load_engine("mesh"))
+    assert threads_for(mesh) == 4 and threads_for(Models(Painter())) == 1
+    for name in ("parser", "occluder", "restorer"):
+        assert threads_for(replace(mesh, **{name: object()})) == 1

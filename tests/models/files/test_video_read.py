@@ -176,6 +176,18 @@ def test_only_frames_that_are_asked_for_are_converted(tmp_path):
         assert frame.pixels is None and frame.image().shape == (64, 96, 3) and frame.image().dtype == torch.float32
 
 
+def test_of_a_part_that_is_asked_for_no_more_is_kept(tmp_path):
+    path = make_clip(tmp_path / "a.mkv", pts=[0, 512])
+    part, inner, outer = (slice(8, 40), slice(16, 80)), (slice(10, 20), slice(30, 50)), (slice(0, 20), slice(0, 50))
+    with read_frames(path, convert=lambda number: part if number else False) as some, read_frames(path) as whole:
+        (bare, other), (first, second) = list(some), list(whole)
+    assert bare.pixels is None and bare.kept is None and torch.equal(bare.image(), first.image())
+    assert other.pixels is None and other.kept[0].shape == (32, 64, 3) and other.size == (64, 96)
+    for asked in (part, inner):
+        assert torch.equal(other.image(asked), second.image(asked)) and other.pixels is None
+    assert torch.equal(other.image(outer), second.image(outer)) and torch.equal(other.image(), second.image())  # converted again
+
+
 def test_reading_can_be_broken_off(tmp_path):
     path = make_clip(tmp_path / "a.mp4", pts=range(0, 512 * 200, 512))
     before = threading.active_count()

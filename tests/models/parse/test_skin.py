@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from faceloom.models.parse.skin import fast_gaussian_blur, local_mean, skin_likelihood
+import torch.nn.functional as F
+from faceloom.models.parse.skin import _reconstructed, fast_gaussian_blur, local_mean, skin_likelihood
 
 SKIN, HAIR = (0.80, 0.60, 0.50), (0.25, 0.17, 0.12)
 
@@ -50,3 +52,16 @@ def test_local_mean_sees_only_what_has_weight():
     weight = torch.zeros(1, 64, 64)
     weight[:, :, 40:] = 1
     assert local_mean(values, weight, 3.0).min() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_hangs_together_is_the_reconstruction_by_dilation(seed):
+    """As Vincent (1993) defines it: the start is dilated under the limit until nothing changes, or it has gone across once."""
+    generator = torch.Generator().manual_seed(seed)
+    limit = F.interpolate(torch.rand(1, 1, 16, 16, generator=generator), 96, mode="bicubic")[0, 0].clamp(0, 1)
+    start = torch.where(torch.rand(96, 96, generator=generator) > 0.999, limit, 0)
+    expected = start
+    for _ in range(96):
+        expected = torch.minimum(F.max_pool2d(expected[None], 3, 1, 1)[0], limit)
+    found = _reconstructed(start.numpy(), limit.numpy())
+    assert np.array_equal(found, expected.numpy()) and (found > start.numpy()).mean() > 0.5

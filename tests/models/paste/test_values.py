@@ -80,8 +80,6 @@ def test_a_grey_picture_stays_grey_unless_that_is_turned_off(color):
     assert float((pasted - images).abs().max()) > .1
     colored, _ = paste(images, faces_in(images), crop, mask, replace(settings, keep_gray=False))
     assert float((colored[..., 0] - colored[..., 1]).abs().max()) > .02
-    tinted = images * torch.tensor([1.0, .9, .8])
-    assert float((paste(tinted, faces_in(tinted), crop, mask)[0].diff(dim=-1)).abs().max()) > .2
 
 
 def test_several_masks_for_one_face_are_taken_together():
@@ -103,3 +101,41 @@ def test_a_grey_photograph_that_jpeg_has_tinted_stays_grey():
         images = gray + torch.tensor([1.4, -.72, 0]) * tint / 255
         pasted, _ = paste(images, faces_in(images), crop, torch.ones(1, 128, 128))
         assert (float(pasted.diff(dim=-1).abs().max()) < 3 / 255) == stays
+
+
+SEPIA = torch.tensor([1.0, .89, .70])
+DUOTONE = (torch.tensor([.10, .05, .35]), torch.tensor([1.0, .85, .55]))  # from dark to light
+
+
+def toned(gray: torch.Tensor, tone: str) -> torch.Tensor:
+    """A grey picture ``[..., 1]`` in one tone."""
+    if tone == "sepia":
+        return gray * SEPIA
+    dark, light = DUOTONE
+    return dark + gray * (light - dark)
+
+
+@pytest.mark.parametrize("noise", [0, .004])
+@pytest.mark.parametrize("tone", ["sepia", "duotone"])
+def test_a_picture_of_one_tone_keeps_it(tone, noise):
+    """What is pasted lies on the picture's own curve of colours, and keeps its own light and shade."""
+    generator = torch.Generator().manual_seed(5)
+    images = (toned(photo().mean(-1, keepdim=True), tone) + noise * torch.randn(1, 160, 160, 3, generator=generator)).clamp(0, 1)
+    crop = photo(3)[:, :128, :128] * .6 + .2
+    pasted, _ = paste(images, faces_in(images), crop, torch.ones(1, 128, 128), PasteSettings(keep_unchanged=False))
+    inside = pasted[0, 40:120, 40:120]
+    luma = inside @ torch.tensor([.2126, .7152, .0722])
+    tones = toned(torch.linspace(0, 1, 512)[:, None], tone)
+    nearest = (tones @ torch.tensor([.2126, .7152, .0722]) - luma[..., None]).abs().argmin(-1)
+    within = (luma > .15) & (luma < .8)
+    assert float((inside - tones[nearest])[within].abs().max()) < .02
+    wanted = paste(images, faces_in(images), crop, torch.ones(1, 128, 128), PasteSettings(keep_unchanged=False, keep_gray=False))[0]
+    assert float(((wanted[0, 40:120, 40:120] @ torch.tensor([.2126, .7152, .0722])) - luma)[within].abs().max()) < .02
+    assert float((wanted - pasted).abs().max()) > .1
+
+
+def test_a_picture_with_colours_is_left_its_own():
+    images, crop = photo(), photo(3)[:, :128, :128]
+    mask = torch.ones(1, 128, 128)
+    one, other = (paste(images, faces_in(images), crop, mask, PasteSettings(keep_gray=keep))[0] for keep in (True, False))
+    assert torch.equal(one, other)
