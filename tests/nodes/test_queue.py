@@ -69,6 +69,21 @@ def test_a_folder_goes_through_a_workflow_and_the_second_run_does_what_is_missin
     assert code == 0 and told["counts"] == {"done": 1, "there already": 1, "failed": 0} and (out / "one.png").is_file()
 
 
+def test_a_clip_goes_through_the_template_for_clips(server, pack, base, films, tmp_path, capsys):
+    from faceloom.cli import main
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    shutil.copy(base / "input" / "target.mp4", clips / "walk.mp4")
+    code = main(["queue", str(ROOT / "workflows" / "video-swap.json"), f"--each=Target: the video to change={clips}", "--server", server.url,
+                 f"--set=Source: the person={base / 'input' / 'source.png'}", "--out", str(tmp_path / "out"), "--quiet"])
+    assert code == 0, capsys.readouterr().err
+    from faceloom.models.files.video import probe
+
+    assert probe(tmp_path / "out" / "walk.mp4").size == probe(clips / "walk.mp4").size
+    assert (tmp_path / "out" / "walk.mp4").read_bytes() != (clips / "walk.mp4").read_bytes()
+
+
 def test_a_dry_run_queues_nothing(server, pack, photos, tmp_path, capsys):
     code, graph = queue(server, tmp_path / "out", f"--each={TARGET}={photos}", "--dry-run", capsys=capsys)
     assert code == 0 and graph["2"]["inputs"]["image"] == str(photos / "broken.png") and not (tmp_path / "out").exists()
