@@ -64,7 +64,7 @@ def even_light(image: torch.Tensor, fit: Fit, skin_zone: np.ndarray, facing: np.
 
 
 def _hue_of_skin(image: torch.Tensor, zone: torch.Tensor) -> torch.Tensor:
-    """Return how much each pixel of ``image`` ``[3, S, S]`` has the hue of the skin, ``[S, S]`` 0..1, in light and in shadow alike: what lies
+    """Return how much each pixel of ``image`` ``[3, S, S]`` has the hue of the skin, ``[S, S]`` 0..1, in light and shadow alike: what lies
     before a face says nothing about its light. zone: ``[S, S]``, 1 where skin is certain."""
     hue = image[:2] / image.sum(0, keepdim=True).clamp_min(_DARKEST)
     known = hue[:, zone > 0.5]
