@@ -23,6 +23,8 @@ _ELSEWHERE = 0.3
 _DARKEST = 0.02  # of a channel, below which noise is all there is
 # No place is made more than this much brighter or darker.
 _MOST = 3.0
+# Spread of the skin's share of red and of green, for flat skin.
+_LEAST_SPREAD = 0.012
 # How squarely the photo must show a place, 0..1, and its mirror image, to be compared.
 _FACING = 0.2
 
@@ -50,7 +52,7 @@ def even_light(image: torch.Tensor, fit: Fit, skin_zone: np.ndarray, facing: np.
     place, inside = torch.from_numpy(values), torch.from_numpy(covered).float()[None]
     eye_distance = fit.scale * 6.3
     level = image.clamp_min(_DARKEST).log()
-    skin = place[..., 3][None] * inside
+    skin = place[..., 3][None] * inside * _hue_of_skin(image, place[..., 3] * inside[0])[None]
     light = local_mean(level, skin, _SIGMA * eye_distance)
     known = fast_gaussian_blur(skin, _SIGMA * eye_distance)
     grid = (place[..., :2] + 0.5) * (2 / size) - 1
@@ -59,3 +61,16 @@ def even_light(image: torch.Tensor, fit: Fit, skin_zone: np.ndarray, facing: np.
     change = 0.5 * (beyond[:3] - light) * sure
     change = fast_gaussian_blur(change, 0.04 * eye_distance)
     return (image * change.clamp(-np.log(_MOST), np.log(_MOST)).exp()).clamp(0, 1)
+
+
+def _hue_of_skin(image: torch.Tensor, zone: torch.Tensor) -> torch.Tensor:
+    """Return how much each pixel of ``image`` ``[3, S, S]`` has the hue of the skin, ``[S, S]`` 0..1, in light and shadow alike: what lies
+    before a face says nothing about its light. zone: ``[S, S]``, 1 where skin is certain."""
+    hue = image[:2] / image.sum(0, keepdim=True).clamp_min(_DARKEST)
+    known = hue[:, zone > 0.5]
+    if not known.numel():
+        return torch.ones_like(zone)
+    middle = known.median(1, keepdim=True).values
+    spread = (1.48 * (known - middle).abs().median(1, keepdim=True).values).clamp_min(_LEAST_SPREAD)
+    distance = (((hue - middle[..., None]) / spread[..., None]) ** 2).sum(0)
+    return torch.exp(-(distance - 5).clamp_min(0) / 4)
