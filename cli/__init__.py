@@ -23,6 +23,8 @@ from typing import NoReturn
 COMMANDS = {
     "demo": "swap the faces of two public-domain portraits, both ways",
     "swap": "put one person's face into photographs and clips",
+    "queue": "run a ComfyUI workflow for every picture of a folder, on a running server",
+    "identity": "make, list, show, blend and check the people that swap puts into pictures",
     "models": "list, fetch and check model files",
 }
 OK, SOME_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
@@ -126,7 +128,7 @@ def _without_dashes(argv: list[str]) -> list[str]:
 
 
 def _front_door() -> argparse.ArgumentParser:
-    commands = "\n".join(f"  {name:<8}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         "python -m faceloom", usage="python -m faceloom COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Face swapping from the command line.", epilog=f"commands:\n{commands}\n\nCOMMAND --help tells more.")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..runtime.threads import one_thread
 from .dlib_format import DlibFaceNetwork
 
 # A picture and its copies, each 5/6 of the one before, lie in one large picture: the first ones below each other, the others beside them.
@@ -41,6 +42,10 @@ class MmodNetwork:
     @torch.inference_mode()
     def find(self, picture: np.ndarray) -> list[Hit]:
         """Find the faces of ``[H, W, 3]`` uint8 RGB of a confidence above 0, surest first, every face once."""
+        with one_thread():
+            return self._find(picture)
+
+    def _find(self, picture: np.ndarray) -> list[Hit]:
         places, height, width = pyramid_places(*picture.shape[:2])
         copies = torch.zeros(1, 3, height, width)
         image = (torch.from_numpy(picture.astype(np.float32) - self._weights.mean) / 256).permute(2, 0, 1)[None]

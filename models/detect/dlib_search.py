@@ -30,6 +30,7 @@ _SMALL_SCAN, _NORMAL_SCAN = 320, 1920  # longest edges in pixels of the small an
 _NETWORK_COPY, _LARGER_NETWORK_COPY = 320, 400  # longest edges in pixels of the copies that the face network sees
 _MAX_CALL_PIXELS = 1 << 23  # pixels of one HOG call; larger pictures go through in strips
 _MAX_ENLARGED_PIXELS = 1 << 25
+_PARALLEL_ROWS = 480  # strips that are looked at side by side are no shorter
 _HIT_SLACK = 0.5  # hits this far below the wanted margin are detected again before they are judged
 _SURE_MARGIN = 0.9  # a hit of this margin is not doubtful
 # What a doubtful hit loses, and what any loses per unit of scatter of its point fit beyond 0.02 (on a real face the fit ends at the
@@ -169,29 +170,32 @@ class _Search:
         return self.faces
 
     def _scan_enlarged(self, scale: float, short: int) -> None:
-        """Scan the frame, seen at ``scale`` so far, at twice that as long as it may show more: once in any case, for small faces beside a
-        large one. short: the frame's shorter edge, pixels."""
-        first, pixels = True, self.height * self.width
-        while (first or self._smaller_faces_likely(scale)) and scale < 2 and pixels * (2 * scale) ** 2 <= _MAX_ENLARGED_PIXELS:
-            parts = [None] if self.hogs.half is None else self._parts_with_hints(scale, short, self.hogs.half)
+        """Scan the frame, seen at ``scale`` so far, at twice that as long as it may show more: once in any case, and up to twice its own
+        size, for small faces beside a large one. short: the frame's shorter edge, pixels."""
+        first, pixels, half = True, self.height * self.width, self.hogs.half
+        while scale < 2 and (first or (half and scale <= 1) or self._smaller_faces_likely(scale)):
+            if pixels * (scale if half else 2 * scale) ** 2 > _MAX_ENLARGED_PIXELS:
+                break
+            parts = [None] if half is None else self._parts_with_hints(scale, short, half)
             scale, first = scale * 2, False
             for part in parts:
                 self._scan(scale, pad=min(0.1, 48 / (short * scale)), detector=self.hogs.enlarged, part=part)
 
     def _parts_with_hints(self, scale: float, short: int, half: DlibModel) -> list[_Part | None]:
-        """Return the parts of the frame in which a cheaper look, at ``scale``, hints at small faces that are not known yet; [None] stands
-        for all of it."""
+        """Return the parts of the frame in which a cheaper look, at ``scale``, hints at small faces that are not known yet, as many as may
+        be enlarged to twice that; [None] stands for all of the frame."""
         hints = self._hits(scale, min(0.1, 24 / (short * scale)), half, slack=_HINT_SLACK)
         parts: list[_Part | None] = []
         area = 0
-        for hint in hints:
+        for hint in sorted(hints, key=lambda hint: -hint.margin):
             reach, size = _HINT_REACH * hint.edge, (self.width, self.height)
             x0, y0 = np.clip(np.rint(hint.center - reach), 0, size).astype(int).tolist()
             x1, y1 = np.clip(np.rint(hint.center + reach), 0, size).astype(int).tolist()
-            if x0 < x1 and y0 < y1 and not self._is_known(hint):
+            if x0 < x1 and y0 < y1 and not self._is_known(hint) and area * (2 * scale) ** 2 < _MAX_ENLARGED_PIXELS:
                 parts.append((x0, y0, x1, y1))
                 area += (x1 - x0) * (y1 - y0)
-        return [None] if area > _MOST_PARTS * self.height * self.width else parts
+        pixels = self.height * self.width
+        return [None] if area > _MOST_PARTS * pixels and pixels * (2 * scale) ** 2 <= _MAX_ENLARGED_PIXELS else parts
 
     def _has_clear_large_face(self, short: int) -> bool:
         """Whether a large upright face was found without doubt. short: the frame's shorter edge, pixels."""
@@ -286,16 +290,21 @@ class _Search:
         """Run HOG over ``[H, W]`` uint8, in overlapping strips beyond ``_MAX_CALL_PIXELS``: x0, y0, edge and margin of every hit, in
         coordinates that count from the pixel's corner."""
         height, width = picture.shape
+        cores = os.cpu_count() or 1
         rows = max(4 * _SMALLEST_FACE, _MAX_CALL_PIXELS // width)
+        if detector is self.hogs.half:  # sees faces that are smaller than the overlap only, so that every core may have a strip
+            rows = min(rows, max(_PARALLEL_ROWS, -(-height // (8 * cores)) * 8 + 2 * _SMALLEST_FACE))
         step = rows if rows >= height else rows - 2 * _SMALLEST_FACE
-        hits = []
-        for top in range(0, max(height - 2 * _SMALLEST_FACE, 1), step):
-            strip = np.ascontiguousarray(picture[top:top + rows])
-            rectangles, margins, _ = detector.call("run", strip, 0, threshold)
-            hits += [(r.left(), r.top() + top, float(r.width()), m) for r, m in zip(rectangles, margins, strict=True)]
-            if top + rows >= height:
-                break
-        return hits
+        tops = [top for top in range(0, max(height - 2 * _SMALLEST_FACE, 1), step) if top == 0 or top - step + rows < height]
+
+        def run(top: int) -> list[tuple[float, float, float, float]]:
+            rectangles, margins, _ = detector.call("run", np.ascontiguousarray(picture[top:top + rows]), 0, threshold)
+            return [(r.left(), r.top() + top, float(r.width()), m) for r, m in zip(rectangles, margins, strict=True)]
+
+        if len(tops) == 1:
+            return run(0)
+        with ThreadPoolExecutor(min(len(tops), cores)) as pool:
+            return [hit for hits in pool.map(run, tops) for hit in hits]
 
 
 def _rotate(picture: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import torch
 from ...face3d.fit import Fit, mean_face
 from ...face3d.raster import rasterize, vertex_normals
 from ...parse.skin import skin_likelihood
+from .delight import even_light
 from .zones import zones
 
 
@@ -42,12 +43,13 @@ class ReferencePhoto:
 
     @cached_property
     def texture(self) -> Texture:
-        """The photo's texture, on the CPU."""
-        image = torch.from_numpy(np.array(self.crop))
+        """The photo's texture, on the CPU, without the photo's own light from one side."""
         points = self.fit.project()
-        sure, covered = rasterize(points, mean_face().triangles, zones().sure[:, None], len(image))
-        skin = skin_likelihood(image, torch.from_numpy(sure[..., 0] * covered))
-        return Texture(image.permute(2, 0, 1), self.fit, skin[None], facing(points))
+        shown = facing(points)
+        image = even_light(torch.from_numpy(np.array(self.crop)).permute(2, 0, 1), self.fit, zones().sure, shown)
+        sure, covered = rasterize(points, mean_face().triangles, zones().sure[:, None], image.shape[1])
+        skin = skin_likelihood(image.permute(1, 2, 0), torch.from_numpy(sure[..., 0] * covered))
+        return Texture(image, self.fit, skin[None], shown)
 
 
 def facing(points: np.ndarray) -> np.ndarray:

@@ -174,3 +174,16 @@ def test_mirrored_points_agree(people, who):
     mirrored[:, 0] = picture.shape[1] - 1 - mirrored[:, 0]
     away = np.linalg.norm(mirrored[[1, 0, 2, 4, 3]] - truth.keypoints, axis=1) / truth.eye_distance
     assert away.mean() < 0.03
+
+
+@pytest.mark.parametrize(("width", "height", "at"), [(2560, 1707, (1900, 900)), (3840, 2160, (3300, 1700))])
+def test_a_small_face_beside_a_large_one_in_a_wide_picture(people, width, height, at):
+    """A face of 50 pixels beside one of many hundred, in pictures that are shrunk for the usual scan."""
+    picture, truth = people["collins"]
+    large = turn_and_scale(picture.shape[1], picture.shape[0], 0, 0.25 * height / truth.size, (0.3 * width, 0.45 * height))
+    small = turn_and_scale(picture.shape[1], picture.shape[0], 0, 50 / truth.size, at)
+    faces = detect_faces(batch_of(place(place(backdrop(height, width), picture, large), picture, small)))
+    assert len(faces) == 2
+    for matrix in (large, small):
+        face, mistake = nearest(faces, truth, matrix)
+        assert mistake < 0.1 and box_overlap(face, truth, matrix) > 0.5
