@@ -160,7 +160,7 @@ def swap_faces(images: torch.Tensor, faces: Faces, source: Any, engine: SwapEngi
 
 
 def _default_engine() -> SwapEngine:
-    from .mesh_engine import MeshEngine
+    from .mesh.engine import MeshEngine
 
     return MeshEngine()
 

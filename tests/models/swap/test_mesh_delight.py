@@ -9,7 +9,7 @@ from faceloom.models.detect import detect_faces
 from faceloom.models.face3d.fit import fit_face, mean_face
 from faceloom.models.identity import make_identity
 from faceloom.models.swap import swap_faces
-from faceloom.models.swap.mesh_delight import even_light, mirrored_vertices
+from faceloom.models.swap.mesh.delight import even_light, mirrored_vertices
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..face3d.fit import Fit, mean_face
-from ..face3d.raster import rasterize
-from ..parse.skin import fast_gaussian_blur, local_mean
+from ...face3d.fit import Fit, mean_face
+from ...face3d.raster import rasterize
+from ...parse.skin import fast_gaussian_blur, local_mean
 
 # Width in eye distances of what is taken for light; features are finer.
 _SIGMA = 0.10

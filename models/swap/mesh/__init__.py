@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..files.contents import Contents
-from ..runtime.method import Loading, Method
+from ...files.contents import Contents
+from ...runtime.method import Loading, Method
 
 if TYPE_CHECKING:
-    from .mesh_engine import MeshEngine
+    from .engine import MeshEngine
 
 
 def _open(file: Contents | None, loading: Loading) -> MeshEngine:
-    from .mesh_engine import MeshEngine
+    from .engine import MeshEngine
 
     return MeshEngine()
 
