@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import FaceLoomError
+from ..errors import FaceLoomError, brief
 
 # A parser's labels are indices into this table. Left and right are the viewer's; "mouth" is what lies between the lips.
 REGIONS: tuple[str, ...] = (
@@ -35,7 +35,7 @@ def read_regions(words: str, parser: bool) -> tuple[str, ...]:
     names = [word.strip() for word in words.split(",") if word.strip()]
     unknown = [name for name in names if name not in PRESETS and name not in REGIONS]
     if unknown or not names:
-        which = f"no face region {', '.join(unknown)}" if unknown else "no face region named"
+        which = f"no face region {brief(', '.join(unknown))}" if unknown else "no face region named"
         raise FaceLoomError(f"There is {which}; choose among {', '.join(dict.fromkeys([*PRESETS, *REGIONS]))}.")
     regions = tuple(dict.fromkeys(region for name in names for region in PRESETS.get(name, (name,))))
     network_only = [region for region in regions if region not in LANDMARK_REGIONS]
